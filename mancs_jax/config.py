@@ -1,0 +1,203 @@
+"""Checks of a configuration before anything heavy starts, and its way to JSON and back."""
+
+import difflib
+import numbers
+import os
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mancs_jax.models.resnet import STAGE_SIZES
+
+CHOICES = {
+    "recipe": ("paper", "authors"),
+    "dtype": ("float32", "bfloat16"),
+    "augment.erase_fill": ("random", "constant"),
+    "model.arch": tuple(STAGE_SIZES),
+    "model.last_stride": (1, 2),
+    "model.last_activation": ("relu", "prelu", "prelu_shared"),
+    "model.fab_activation": ("relu", "prelu"),
+    "model.attention_pool": ("mask", "mask_times_map"),
+    "model.rank_head": ("fc", "pool"),
+    "model.cls_head": ("fc", "bn_prelu"),
+    "model.att_head": ("linear", "bn_prelu"),
+    "loss.sampling": ("curriculum", "batch_hard", "uniform"),
+    "loss.positives": ("all", "later"),
+    "loss.probability": ("sigmoid", "softmax"),
+    "loss.attention": ("sigmoid", "softmax"),
+    "optim.schedule": ("constant", "exponential", "cosine"),
+}
+# Least value of each number; "above": it has to be larger than that.
+AT_LEAST = {
+    "max_steps": 0,
+    "data.p": 2,
+    "data.k": 2,
+    "data.validation_ids": 0,
+    "model.width": 1,
+    "model.fab_squeeze": 0,
+    "model.rank_dim": 1,
+    "model.cls_dim": 1,
+    "loss.rank_weight": 0,
+    "loss.cls_weight": 0,
+    "loss.att_weight": 0,
+    "loss.margin": 0,
+    "loss.num_nearest": 0,
+    "loss.mu_step": 0,
+    "loss.density_floor": 0,
+    "loss.gamma": 0,
+    "optim.warmup_epochs": 0,
+    "optim.decay_start": 0,
+    "optim.weight_decay": 0,
+    "optim.clip_norm": 0,
+    "keep_checkpoints": 1,
+    "eval_every": 0,
+    "log_every": 1,
+    "eval_batch": 1,
+}
+ABOVE = {
+    "epochs": 0,
+    "model.head_init": 0,
+    "loss.t0": 0,
+    "loss.a": 0,
+    "loss.b": 0,
+    "optim.learning_rate": 0,
+    "optim.decay_rate": 0,
+    "optim.decay_epochs": 0,
+    "optim.head_multiplier": 0,
+    "checkpoint_every": 0,
+}
+PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
+RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
+# Strides of the network: each side of an image is a multiple of it.
+SIDE = 32
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """`{"data.p": 16, ...}`: every field by its dotted name, tuples where JSON has lists."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = tuple(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def from_json(fields: dict[str, Any]) -> ConfigDict:
+    """The locked configuration that was written as `config.to_dict()`."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {name: tuples(inner) for name, inner in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(fields)).lock()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines `field: old value -> new value` for all that differs between two (nested) configurations."""
+    old, new = flatten(old), flatten(new)
+    missing = "(no such field)"
+    return [
+        f"{name}: {old.get(name, missing)} -> {new.get(name, missing)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, missing) != new.get(name, missing)
+    ]
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """' Did you mean "..."?' where a known name is close to `name`, else ''."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
+    """Refuses what cannot work, before data or accelerator are touched.
+
+    Args:
+      config: of the run.
+      default: `configs.default.get_config()`, which has every field.
+      num_devices: that a batch is split over.
+
+    Raises:
+      ValueError: one line: the field, its value, what it may be.
+    """
+    fields, known = flatten(config), flatten(default)
+    for name in sorted(fields.keys() | known.keys()):
+        if name not in known:
+            raise ValueError(f"config.{name}: no such field.{suggest(name, list(known))}")
+        if name not in fields:
+            raise ValueError(f"config.{name} is missing; configs/default.py has it as {known[name]!r}")
+        _check_type(name, fields[name], known[name])
+    for name, choices in CHOICES.items():
+        if fields[name] not in choices:
+            text = ", ".join(map(str, choices))
+            hint = suggest(str(fields[name]), [str(choice) for choice in choices])
+            raise ValueError(f"config.{name} is {fields[name]!r}; it may be {text}.{hint}")
+    for name, least in AT_LEAST.items():
+        if fields[name] < least:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be at least {least}")
+    for name, bound in ABOVE.items():
+        if not fields[name] > bound:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be above {bound}")
+    for name in PROBABILITIES:
+        if not 0 <= fields[name] <= 1 or (name == "model.dropout" and fields[name] == 1):
+            raise ValueError(f"config.{name} is {fields[name]}; a probability is from 0 to 1 (dropout below 1)")
+    for name in RANGES:
+        low, high = fields[name] if len(fields[name]) == 2 else (0, 0)
+        if not 0 < low <= high or (name.endswith("area") and high > 1):
+            raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
+    _check_sizes(fields, num_devices)
+    if config.pretrained and not os.path.exists(config.pretrained):
+        raise ValueError(missing_weights(config))
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    number = isinstance(default, numbers.Number) and not isinstance(default, bool)
+    if number and (isinstance(value, bool) or not isinstance(value, numbers.Number)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {default}")
+    if isinstance(default, int) and not isinstance(default, bool) and not isinstance(value, int):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {default}")
+    if not number and not isinstance(value, type(default)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(default).__name__}, as {default!r}")
+    if number and value != value:
+        raise ValueError(f"config.{name} is not a number (NaN); the default is {default}")
+
+
+def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
+    size, p, k = fields["data.image_size"], fields["data.p"], fields["data.k"]
+    whole = len(size) == 2 and all(isinstance(side, int) and side > 0 and side % SIDE == 0 for side in size)
+    if not whole:
+        raise ValueError(
+            f"config.data.image_size is {size}; it has to be (height, width), multiples of {SIDE}: "
+            "--config.data.image_size='(256, 128)'"
+        )
+    if (p * k) % num_devices:
+        raise ValueError(
+            f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over {num_devices} "
+            f"devices; choose p and k so that {num_devices} divides the product"
+        )
+    stages = fields["model.fab_stages"]
+    if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
+        raise ValueError(f"config.model.fab_stages is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
+    if fields["loss.t1"] <= fields["loss.t0"]:
+        raise ValueError(f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}")
+    if not fields["loss.b"] <= 1:
+        raise ValueError(f"config.loss.b is {fields['loss.b']}; a decay is above 0 and at most 1")
+
+
+def missing_weights(config: ConfigDict) -> str:
+    """The line for `config.pretrained` without a file: where to get it, and how to do without."""
+    return (
+        f"config.pretrained: no file {config.pretrained}; download torchvision's ImageNet weights of {config.model.arch} (the .pth, "
+        "or a .safetensors with the same names) and give its path, or start from scratch with --config.pretrained=''"
+    )
+
+
+def validate_identities(config: ConfigDict, num_ids: int) -> None:
+    """Refuses a batch of more identities than there are to train on (ValueError, one line)."""
+    if config.data.p > num_ids:
+        raise ValueError(
+            f"config.data.p is {config.data.p}, but there are {num_ids} identities to train on in {config.data.name}"
+            + (f" ({config.data.validation_ids} are held out)" if config.data.validation_ids else "")
+        )

@@ -1,0 +1,157 @@
+"""Which triplets to learn from: curriculum sampling (paper section 3.3), batch-hard and uniform sampling.
+
+All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets` and know a batch only through its distance matrix, so that they run on the device, for the
+anchors of one device against the candidates of all.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+# Below this width the Gaussian is one rank wide: exp(-1 / (2 * 0.01^2)) is 0 in float32. Eq. 4 itself underflows to 0.
+MIN_SIGMA = 0.01
+
+
+class Triplets(NamedTuple):
+    """T triplets for each of A anchors.
+
+    positive, negative: int32 [A, T], columns of the distance matrix. weight: float32 [A, T], such that the mean over all
+    anchors and T of weight * hinge is the mean over the triplets that count.
+    """
+
+    positive: jax.Array
+    negative: jax.Array
+    weight: jax.Array
+
+
+def curriculum_gaussian(
+    epoch: jax.Array, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation over ranks (equations 3 and 4), rank 0 being the hardest negative.
+
+    Args:
+      epoch: t, scalar.
+      num_ranks: N_n.
+      t0: epoch at which the mean arrives at rank 0 and the Gaussian starts to narrow.
+      t1: epoch at which the standard deviation is `a * b`.
+      a: standard deviation up to t0, in ranks.
+      b: decay of the standard deviation.
+      mu_step: ranks that the mean moves in an epoch; None takes N_n / t0 (paper), the release has 3.
+
+    Returns:
+      (mu, sigma), float32 scalars; sigma is at least MIN_SIGMA.
+    """
+    t = jnp.asarray(epoch, jnp.float32)
+    step = num_ranks / t0 if mu_step is None else mu_step
+    mu = jnp.maximum(num_ranks - step * t, 0.0)
+    sigma = a * jnp.asarray(b, jnp.float32) ** jnp.maximum((t - t0) / (t1 - t0), 0.0)
+    return mu, jnp.maximum(sigma, MIN_SIGMA)
+
+
+def rank_probabilities(mu: jax.Array, sigma: jax.Array, num_ranks: int, density_floor: float = 0.0) -> jax.Array:
+    """Probability of each rank (equation 6): float32 [num_ranks], sums to 1, finite for every sigma > 0.
+
+    Args:
+      mu: mean, in ranks.
+      sigma: standard deviation, in ranks.
+      num_ranks: N_n.
+      density_floor: least value of the normal density before it is normalised (the release: 3e-5); 0 is the paper.
+    """
+    log_shape = -0.5 * ((jnp.arange(num_ranks) - mu) / sigma) ** 2
+    if density_floor == 0.0:
+        return jax.nn.softmax(log_shape)
+    density = jnp.maximum(jnp.exp(log_shape) / (sigma * jnp.sqrt(2 * jnp.pi)), density_floor)
+    return density / density.sum()
+
+
+def draw_ranks(keys: jax.Array, probabilities: jax.Array, num: int) -> jax.Array:
+    """`num` independent ranks for every key: int32 [A, num], by inversion of the cumulative distribution."""
+    cumulative = jnp.cumsum(probabilities)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
+    ranks = jnp.searchsorted(cumulative, uniform, side="right", method="compare_all")
+    # A draw that rounds up to the whole sum would fall off the end: give it the last rank that can be drawn at all.
+    last = probabilities.shape[0] - 1 - jnp.argmax(probabilities[::-1] > 0)
+    return jnp.minimum(ranks, last).astype(jnp.int32)
+
+
+def curriculum(
+    keys: jax.Array,
+    distances: jax.Array,
+    same: jax.Array,
+    is_self: jax.Array,
+    epoch: jax.Array,
+    num_positives: int,
+    *,
+    t0: float,
+    t1: float,
+    a: float,
+    b: float,
+    num_nearest: int = 0,
+    mu_step: float | None = None,
+    density_floor: float = 0.0,
+    positives: str = "all",
+) -> Triplets:
+    """Curriculum sampling: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
+
+    Args:
+      keys: [A] one key an anchor.
+      distances: float32 [A, B].
+      same: bool [A, B], candidate has the anchor's identity (itself included); every row has K of them.
+      is_self: bool [A, B], candidate is the anchor.
+      epoch: t, scalar.
+      num_positives: K-1.
+      t0: see `curriculum_gaussian`, in epochs; t1, a, b and mu_step likewise.
+      num_nearest: only so many nearest negatives have a rank (the release: 80); 0 takes all of them (paper).
+      density_floor: see `rank_probabilities`.
+      positives: "all" (paper: P*K*(K-1) triplets), or "later", only the positives that come after the anchor in the batch (the
+        release: half as many).
+    """
+    negatives = hardest_first(distances, same, num_positives)
+    if num_nearest:
+        negatives = negatives[:, :num_nearest]
+    num_ranks = negatives.shape[1]
+    mu, sigma = curriculum_gaussian(epoch, num_ranks, t0=t0, t1=t1, a=a, b=b, mu_step=mu_step)
+    ranks = draw_ranks(keys, rank_probabilities(mu, sigma, num_ranks, density_floor), num_positives)
+    positive = each_positive(same, is_self, num_positives)
+    weight = jnp.ones(positive.shape, jnp.float32)
+    if positives == "later":
+        # Exactly half of all ordered pairs count, so a weight of 2 keeps the mean over [A, T] the mean over triplets.
+        weight = jnp.where(positive > jnp.argmax(is_self, axis=1)[:, None], 2.0, 0.0)
+    return Triplets(positive, jnp.take_along_axis(negatives, ranks, axis=1), weight)
+
+
+def uniform(keys, distances, same, is_self, epoch, num_positives: int) -> Triplets:
+    """Each positive once, each with a negative drawn uniformly (T = K-1); arguments as in `curriculum`."""
+    negatives = hardest_first(distances, same, num_positives)
+    num_ranks = negatives.shape[1]
+    ranks = draw_ranks(keys, jnp.full(num_ranks, 1 / num_ranks), num_positives)
+    positive = each_positive(same, is_self, num_positives)
+    negative = jnp.take_along_axis(negatives, ranks, axis=1)
+    return Triplets(positive, negative, jnp.ones(positive.shape, jnp.float32))
+
+
+def batch_hard(keys, distances, same, is_self, epoch, num_positives: int) -> Triplets:
+    """The farthest positive and the nearest negative of each anchor (Hermans et al. 2017; "OHEM" in the paper; T = 1).
+
+    Arguments as in `curriculum`; ties go to the lower column.
+    """
+    positive = jnp.argmax(jnp.where(same & ~is_self, distances, -jnp.inf), axis=1, keepdims=True)
+    negative = jnp.argmin(jnp.where(same, jnp.inf, distances), axis=1, keepdims=True)
+    weight = jnp.ones(positive.shape, jnp.float32)
+    return Triplets(positive.astype(jnp.int32), negative.astype(jnp.int32), weight)
+
+
+SAMPLERS = {"curriculum": curriculum, "batch_hard": batch_hard, "uniform": uniform}
+
+
+def hardest_first(distances: jax.Array, same: jax.Array, num_positives: int) -> jax.Array:
+    """Columns of the B - K negatives of each anchor, nearest first, ties by column: int32 [A, B - K]."""
+    num_negatives = distances.shape[1] - num_positives - 1
+    order = jnp.argsort(jnp.where(same, jnp.inf, distances), axis=1, stable=True)
+    return order[:, :num_negatives].astype(jnp.int32)
+
+
+def each_positive(same: jax.Array, is_self: jax.Array, num_positives: int) -> jax.Array:
+    """Columns of the K-1 positives of each anchor, in the order of the batch: int32 [A, K-1]."""
+    return jnp.argsort(~(same & ~is_self), axis=1, stable=True)[:, :num_positives].astype(jnp.int32)

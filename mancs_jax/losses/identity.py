@@ -1,0 +1,50 @@
+"""Classification of the identity: focal loss, cross-entropy and the attention loss (paper sections 3.4 and 3.5)."""
+
+import jax
+import jax.numpy as jnp
+
+
+def true_class_log_probability(logits: jax.Array, labels: jax.Array, probability: str) -> jax.Array:
+    """`log p_i` of the true class (equation 7): [B, C], int [B] -> float32 [B].
+
+    Args:
+      logits: [B, C].
+      labels: [B], 0..C-1.
+      probability: "sigmoid" of the true class's logit alone (as printed) or "softmax" over all classes (the release).
+    """
+    log_probability = jax.nn.log_sigmoid(logits) if probability == "sigmoid" else jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
+
+
+def focal_loss(
+    logits: jax.Array, labels: jax.Array, *, gamma: float, probability: str, detach_weight: bool = False
+) -> jax.Array:
+    """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy. A float32 scalar.
+
+    Args:
+      logits: [B, C].
+      labels: [B], 0..C-1.
+      gamma: 2 in the paper.
+      probability: see `true_class_log_probability`.
+      detach_weight: whether (1 - p)^gamma is a constant in the gradient, as in the release.
+    """
+    log_p = true_class_log_probability(logits, labels, probability)
+    if gamma == 0:
+        return -jnp.mean(log_p)
+    # -expm1(log p) = 1 - p without cancellation; where p rounds to 1 a power below 1 would have an infinite gradient.
+    weight = jnp.maximum(-jnp.expm1(log_p), 1e-7) ** gamma
+    return -jnp.mean((jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p)
+
+
+def attention_loss(logits: jax.Array, labels: jax.Array, *, kind: str) -> jax.Array:
+    """Deep supervision of the attention masks (equations 9 and 10). A float32 scalar.
+
+    Args:
+      logits: [B, C].
+      labels: [B], 0..C-1.
+      kind: "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" cross-entropy (the release).
+    """
+    if kind == "softmax":
+        return focal_loss(logits, labels, gamma=0, probability="softmax")
+    target = jax.nn.one_hot(labels, logits.shape[-1])
+    return -jnp.mean(target * jax.nn.log_sigmoid(logits) + (1 - target) * jax.nn.log_sigmoid(-logits))

@@ -1,0 +1,39 @@
+"""Euclidean distances and the triplet loss over sampled triplets (paper section 3.3, equation 5)."""
+
+import jax
+import jax.numpy as jnp
+
+from mancs_jax.losses.curriculum import Triplets
+
+
+def euclidean_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
+    """D(a, c), not squared: [A, D], [B, D] -> float32 [A, B].
+
+    Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn twice in
+    a batch would make every parameter NaN.
+    """
+    anchors, candidates = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
+    anchor_norms = jnp.sum(anchors**2, axis=1)
+    candidate_norms = jnp.sum(candidates**2, axis=1)
+    products = jnp.matmul(anchors, candidates.T, precision=jax.lax.Precision.HIGHEST)
+    squared = anchor_norms[:, None] + candidate_norms[None, :] - 2 * products
+    positive = squared > 1e-12
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def triplet_loss(distances: jax.Array, triplets: Triplets, margin: float) -> jax.Array:
+    """`mean max(margin + D(a, p) - D(a, n), 0)` (equation 5): a float32 scalar.
+
+    Args:
+      distances: float32 [A, B].
+      triplets: T for each anchor.
+      margin: m, in units of distance.
+    """
+    return jnp.mean(triplets.weight * jnp.maximum(margin + triplet_gap(distances, triplets), 0.0))
+
+
+def triplet_gap(distances: jax.Array, triplets: Triplets) -> jax.Array:
+    """`D(a, p) - D(a, n)` of each triplet: float32 [A, T]; below zero where the order is right."""
+    to_positive = jnp.take_along_axis(distances, triplets.positive, axis=1)
+    to_negative = jnp.take_along_axis(distances, triplets.negative, axis=1)
+    return to_positive - to_negative

@@ -1,0 +1,146 @@
+"""Mancs: a ResNet with three attention blocks and three tasks (paper section 3.1, figure 1)."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from mancs_jax.models.fab import FullyAttentionalBlock
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet, stage_widths
+
+# PyTorch's default for a linear layer, which the release leaves in place in the f_att head.
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Mancs(nn.Module):
+    """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
+
+    Attributes: the `model` fields of `configs/default.py`, where each is explained with its source; `devices_axis`, the pmap axis
+    over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype` as in `ResNet`.
+    """
+
+    num_classes: int
+    arch: str = "resnet50"
+    width: int = 64
+    last_stride: int = 2
+    last_activation: str = "prelu"
+    fab_stages: tuple[int, ...] = (2, 3, 4)
+    fab_squeeze: int = 0
+    fab_activation: str = "relu"
+    attention_pool: str = "mask"
+    rank_head: str = "fc"
+    rank_dim: int = 2048
+    cls_head: str = "fc"
+    cls_dim: int = 2048
+    att_head: str = "linear"
+    head_init: float = 0.001
+    dropout: float = 0.0
+    devices_axis: str | None = None
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> dict[str, Any]:
+        """Runs all branches.
+
+        Args:
+          x: [B, H, W, 3] float, normalised pixels.
+          train: whether BatchNorm takes the batch's statistics and dropout is on.
+          keys: [B] one key an example, for dropout; needed when training with `dropout` > 0.
+
+        Returns:
+          dict with `f_rank` [B, rank_dim], `f_cls` [B, cls_dim], `f_att` [B, sum of the attended widths], `cls_logits` and
+          `att_logits` [B, C] (all float32), `masks` and `maps`: stage -> [B, H', W', C'], the attention mask of each FAB and
+          the map that leaves each stage (after its FAB).
+        """
+        norm = partial(
+            nn.BatchNorm,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            axis_name=self.devices_axis,
+        )
+        masks, maps = {}, {}
+
+        def attend(stage: int, feature_map: jax.Array) -> jax.Array:
+            if stage in self.fab_stages:
+                fab = FullyAttentionalBlock(self.fab_squeeze, self.fab_activation, self.dtype, name=f"fab{stage}")
+                feature_map, masks[stage] = fab(feature_map)
+            maps[stage] = feature_map
+            return feature_map
+
+        backbone = ResNet(
+            STAGE_SIZES[self.arch],
+            self.arch not in BASIC_BLOCK,
+            norm,
+            self.width,
+            self.last_stride,
+            self.last_activation,
+            self.remat,
+            self.dtype,
+            name="backbone",
+        )
+        conv5 = backbone(x, train, attend)
+        pooled = spatial_mean(conv5)
+
+        head_normal = nn.initializers.normal(self.head_init)
+        f_rank = pooled
+        if self.rank_head == "fc":
+            f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, dtype=self.dtype, name="rank_fc")(pooled)
+
+        bn = partial(norm, use_running_average=not train)
+        activate = PReLU(name="head_prelu") if "bn_prelu" in (self.cls_head, self.att_head) else None
+        rate = self.dropout if train else 0.0
+
+        f_cls = nn.Dense(
+            self.cls_dim,
+            use_bias=self.cls_head == "fc",
+            kernel_init=head_normal,
+            dtype=self.dtype,
+            name="cls_fc",
+        )(pooled)
+        if self.cls_head == "bn_prelu":
+            f_cls = drop(activate(bn(name="cls_bn")(f_cls)), rate, keys, branch=0)
+        classifier = partial(nn.Dense, self.num_classes, dtype=self.dtype)
+        cls_logits = classifier(kernel_init=head_normal, name="cls_classifier")(f_cls)
+
+        out = {"f_rank": f_rank, "f_cls": f_cls, "cls_logits": cls_logits}
+        if masks:
+            attended = masks if self.attention_pool == "mask" else {s: masks[s] * maps[s] for s in masks}
+            f_att = jnp.concatenate([spatial_mean(attended[stage]) for stage in sorted(attended)], axis=-1)
+            if self.att_head == "bn_prelu":
+                embed = nn.Dense(
+                    f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, dtype=self.dtype, name="att_fc"
+                )
+                f_att = drop(activate(bn(name="att_bn")(embed(f_att))), rate, keys, branch=1)
+            att_logits = classifier(kernel_init=torch_uniform, name="att_classifier")(f_att)
+            out |= {"f_att": f_att, "att_logits": att_logits}
+        out = {name: value.astype(jnp.float32) for name, value in out.items()}
+        return out | {"masks": masks, "maps": maps}
+
+
+def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None = None) -> Mancs:
+    """The network of `config.model`; `devices_axis` names the pmap axis over which BatchNorm is synchronised."""
+    return Mancs(
+        num_classes=num_classes,
+        **config.model,
+        devices_axis=devices_axis if config.batch_norm_sync else None,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def spatial_mean(x: jax.Array) -> jax.Array:
+    """Average pooling over all positions: [B, H, W, C] -> [B, C], summed in float32."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+def drop(x: jax.Array, rate: float, keys: jax.Array | None, branch: int) -> jax.Array:
+    """Dropout of `x` [B, D] with a key an example, so that the result does not depend on how a batch is split."""
+    if rate == 0.0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, branch), 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

@@ -1,0 +1,155 @@
+"""The training loop: batches in, updates, checkpoints and rows of metrics out; it goes on from the latest checkpoint."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from mancs_jax.data import pk
+from mancs_jax.models.pretrained import load_into
+from mancs_jax.training import checkpoint
+from mancs_jax.training.log import Diverged, MetricsLog
+from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
+from mancs_jax.training.step import DEVICES, make_train_step
+
+Validate = Callable[[TrainState], dict[str, float]]
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    image: np.ndarray,
+    labels: np.ndarray,
+    about: dict[str, Any],
+    devices: list[jax.Device],
+    validate: Validate | None = None,
+) -> bool:
+    """Makes all steps that are left, from the latest checkpoint if there is one, and saves the last.
+
+    Args:
+      config: of the run.
+      workdir: receives checkpoints/, best/, metrics.jsonl and tensorboard/.
+      image: uint8 [N, H, W, 3], the training images.
+      labels: int32 [N], 0..C-1.
+      about: JSON that goes into every checkpoint; `best` is added to it.
+      devices: local devices that share a batch.
+      validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
+
+    Returns:
+      Whether all steps are made; False when SIGTERM or SIGINT asked to stop (after saving).
+
+    Raises:
+      Diverged: a loss is not finite; the latest checkpoint stays.
+    """
+    steps_per_epoch = pk.steps_per_epoch(about["num_classes"], config.data.p)
+    span, num_steps = num_steps_of(config, steps_per_epoch)
+    schedule = learning_rate_schedule(config, steps_per_epoch, span)
+    optimizer = create_optimizer(config, schedule)
+    train_step = make_train_step(config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
+    by_identity = pk.images_by_identity(labels)
+    shape = (len(devices), config.data.p * config.data.k // len(devices))
+    save_every = steps_of(config.checkpoint_every, steps_per_epoch)
+    validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
+
+    with closing(checkpoint.open_checkpoints(workdir / checkpoint.LATEST, config.keep_checkpoints)) as manager:
+        state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
+        step = int(state.step)
+        log = MetricsLog(workdir, step, num_steps, config.data.p * config.data.k, config.log_every)
+        with closing(log), stop_signals() as stop:
+            while step < num_steps and not stop:
+                rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step)
+                images = image[rows].reshape(*shape, *image.shape[1:])
+                state, metrics = train_step(state, images, labels[rows].reshape(shape))
+                step += 1
+                validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
+                try:
+                    log.add(step, metrics)
+                    if validate_now or stop or step % save_every == 0 or step == num_steps:
+                        log.flush()  # nothing is saved before it is known to be finite
+                except Diverged as error:
+                    raise Diverged(f"{error}; {_what_is_left(manager)}") from None
+                if validate_now:
+                    scores = validate(state)
+                    log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+                    about = keep_best(workdir, state, about, scores["mAP"])
+                if validate_now or stop or step % save_every == 0 or step == num_steps:
+                    checkpoint.save(manager, state, about)
+            manager.wait_until_finished()
+            if step < num_steps:
+                log.say(f"{stop[0]}: stopped after step {step} of {num_steps}, which is saved; the same command goes on from there")
+    return step == num_steps
+
+
+def num_steps_of(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
+    """(steps that the schedules span, steps that are made)."""
+    span = steps_of(config.epochs, steps_per_epoch)
+    return span, min(span, config.max_steps) if config.max_steps else span
+
+
+def steps_of(epochs: float, steps_per_epoch: int) -> int:
+    """A number of epochs as whole steps, at least one."""
+    return max(1, round(epochs * steps_per_epoch))
+
+
+def restore_or_create(
+    manager: ocp.CheckpointManager,
+    config: ConfigDict,
+    num_classes: int,
+    optimizer: Any,
+    devices: list[jax.Device],
+) -> TrainState:
+    """The state of the latest checkpoint, else a new one (with ImageNet weights where the config names them), on all devices."""
+    state = create_train_state(config, num_classes, optimizer)
+    if manager.latest_step() is None and config.pretrained:
+        params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
+        state = state.replace(params=params, batch_stats=batch_stats)
+    # Replicated before the first step: the step would be compiled a second time for the state that it gives back itself.
+    mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    return state if manager.latest_step() is None else checkpoint.restore(manager, state)
+
+
+def keep_best(workdir: Path, state: TrainState, about: dict[str, Any], score: float) -> dict[str, Any]:
+    """Saves `state` in best/ if its score is the highest yet; returns `about` with that score."""
+    if about["best"] is not None and score <= about["best"]:
+        return about
+    about = about | {"best": score}
+    with closing(checkpoint.open_checkpoints(workdir / checkpoint.BEST, keep=1)) as manager:
+        checkpoint.save(manager, state, about)
+        manager.wait_until_finished()
+    return about
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[str]]:
+    """Gives a list that is empty until SIGTERM or SIGINT arrives, then holds its name; a second SIGINT interrupts as usual."""
+    received: list[str] = []
+
+    def handle(number, frame):
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(signal.Signals(number).name)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread, where signals cannot be caught
+        before = {}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _what_is_left(manager: ocp.CheckpointManager) -> str:
+    manager.wait_until_finished()
+    step = manager.latest_step()
+    left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
+    return f"{left}; a lower config.optim.learning_rate or a positive config.optim.clip_norm may help"

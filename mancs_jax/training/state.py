@@ -1,0 +1,70 @@
+"""What changes while training: parameters, BatchNorm statistics, optimizer state, step; and how each is made."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from ml_collections import ConfigDict
+
+from mancs_jax.models.mancs import create_model
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a checkpoint holds. `step` counts the updates made, int32 scalar."""
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: int) -> optax.Schedule:
+    """Learning rate of the backbone at a step, after `config.optim`.
+
+    "exponential" is the release's: constant to `decay_start`, then `decay_rate ** ((epoch - decay_start) / decay_epochs)`, the
+    epoch being a whole number. "cosine" ends at 0 after `num_steps`.
+    """
+    optim = config.optim
+    warmup = round(optim.warmup_epochs * steps_per_epoch)
+
+    def schedule(step):
+        if optim.schedule == "cosine":
+            progress = jnp.clip((step - warmup) / max(num_steps - warmup, 1), 0, 1)
+            factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
+        elif optim.schedule == "exponential":
+            late = jnp.maximum(step // steps_per_epoch - optim.decay_start, 0)
+            factor = optim.decay_rate ** (late / optim.decay_epochs)
+        else:
+            factor = 1.0
+        return optim.learning_rate * factor * (jnp.minimum(1.0, (step + 1) / warmup) if warmup else 1.0)
+
+    return schedule
+
+
+def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Clipping, coupled weight decay, Adam, schedule, and the heads' multiple of the learning rate, in this order."""
+    optim = config.optim
+
+    def outside_backbone(params):
+        return {name: jax.tree.map(lambda _: name != "backbone", tree) for name, tree in params.items()}
+
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
+        optax.add_decayed_weights(optim.weight_decay) if optim.weight_decay else optax.identity(),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(schedule),
+        optax.masked(optax.scale(optim.head_multiplier), outside_backbone),
+    )
+
+
+def create_train_state(config: ConfigDict, num_classes: int, optimizer: optax.GradientTransformation) -> TrainState:
+    """A new state, its parameters drawn from `config.seed`."""
+    model = create_model(config, num_classes)
+    x = jnp.zeros((1, *config.data.image_size, 3), jnp.float32)
+    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(config.seed))
+    params = variables["params"]
+    opt_state = jax.jit(optimizer.init)(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], opt_state)

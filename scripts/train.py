@@ -1,0 +1,32 @@
+"""Trains Mancs and scores it: python scripts/train.py --config=configs/market.py --workdir=W."""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "Configuration, as configs/market.py or configs/market.py:small.")
+flags.DEFINE_string("workdir", None, "Directory of the run; where it holds a checkpoint, training goes on from there.")
+flags.DEFINE_bool("allow_config_change", False, "Go on from a checkpoint although the configuration is another one.")
+
+
+def main(argv):
+    """Flags, then one call."""
+    if len(argv) > 1:
+        sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/market.py")
+    from mancs_jax.evaluation.protocols import table
+    from mancs_jax.run import train_and_evaluate
+    from mancs_jax.training.log import Diverged
+
+    try:
+        results = train_and_evaluate(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
+    except (ValueError, OSError, Diverged) as error:
+        sys.exit(f"train: {error}")
+    if results:
+        print(table(results))
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

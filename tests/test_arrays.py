@@ -1,0 +1,238 @@
+import hashlib
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mancs_jax.data import arrays, build
+from mancs_jax.data.arrays import Split
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A lossless file, so that pixels can be compared: what is stored is decoded whatever its format."""
+    return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+
+
+def noise(seed: int, height: int = 8, width: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+class Unsorted(tfds.core.GeneratorBasedBuilder):
+    """A data set whose records are not in the order of their names."""
+
+    name = "unsorted"
+    VERSION = tfds.core.Version(build.VERSION)
+    url_infos = None
+    broken = False
+
+    def _info(self):
+        return build.person_info(self, description="For a test.")
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(), "query": self._generate_examples()}
+
+    def _generate_examples(self):
+        for name, pid, camid in [("c.jpg", 0, 2), ("a.jpg", 7, 1), ("d.jpg", 3, 6), ("b.jpg", -1, 1)]:
+            file = b"no image" if self.broken and name == "d.jpg" else png(noise(ord(name[0])))
+            yield from build.records([build.Example(name, pid, camid, file)])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    path = tmp_path_factory.mktemp("root")
+    build.build(Unsorted, path)
+    return path
+
+
+def test_load_split_sorts_by_name_and_keeps_rows_together(root):
+    split = arrays.load_split("unsorted", str(root), "train", (8, 4))
+    assert split.name.tolist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert split.pid.tolist() == [7, -1, 0, 3] and split.pid.dtype == np.int32
+    assert split.camid.tolist() == [1, 1, 2, 6] and split.camid.dtype == np.int32
+    np.testing.assert_array_equal(split.image, np.stack([noise(ord(letter)) for letter in "abcd"]))
+    assert split.image.dtype == np.uint8 and split.image.flags.c_contiguous
+
+
+def test_load_split_resizes(root):
+    assert arrays.load_split("unsorted", root, "query", (16, 6)).image.shape == (4, 16, 6, 3)
+    assert arrays.split_names("unsorted", root) == ["train", "query"]
+
+
+def test_decode_image_is_rgb():
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 200
+    np.testing.assert_array_equal(arrays.decode_image(png(red), (4, 4), "red"), red)
+    np.testing.assert_array_equal(arrays.decode_image(png(red), (6, 2), "red")[0, 0], [200, 0, 0])
+
+
+def test_shrinking_averages_over_areas():
+    pixels = noise(0, 8, 4)
+    expected = pixels.astype(np.float64).reshape(4, 2, 2, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(arrays.decode_image(png(pixels), (4, 2), "x"), expected, atol=0.51)
+
+
+def test_growing_is_bilinear():
+    pixels = np.array([[0, 80], [40, 200]], np.uint8)[..., None].repeat(3, axis=-1)
+    # Twice the size: output centres lie at -1/4, 1/4, 3/4 and 5/4 of the input grid, and the borders are held.
+    weight = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    expected = weight @ pixels[..., 0].astype(np.float64) @ weight.T
+    np.testing.assert_allclose(arrays.decode_image(png(pixels), (4, 4), "x")[..., 0], expected, atol=0.51)
+
+
+@pytest.mark.parametrize("size", [(256,), (256, 128, 3), (0, 4), (8, -4), (8.5, 4), 8, "84"])
+def test_image_size_is_checked(root, size):
+    with pytest.raises(ValueError, match=r"image_size is .*; it has to be \(height, width\) in pixels"):
+        arrays.load_split("unsorted", root, "train", size)
+
+
+def test_errors_say_how_to_mend_them(root, tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        arrays.load_split("market1501", tmp_path, "train", (8, 4))
+    assert str(error.value) == (
+        f"market1501 is not prepared under {tmp_path}; run: python scripts/prepare_data.py "
+        f"--dataset=market1501 --source=ZIP_OR_FOLDER --root={tmp_path}"
+    )
+    with pytest.raises(FileNotFoundError, match=r"prepare_data\.py --dataset=walkers --root="):
+        arrays.load_split("walkers", tmp_path, "train", (8, 4))
+    with pytest.raises(ValueError, match=r"unsorted under .* has no split 'gallery', only train, query"):
+        arrays.load_split("unsorted", root, "gallery", (8, 4))
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Unsorted, "broken", True)
+    build.build(Unsorted, tmp_path)
+    with pytest.raises(ValueError, match=r"d\.jpg: cannot be decoded"):
+        arrays.load_split("unsorted", tmp_path, "train", (8, 4))
+    with pytest.raises(ValueError, match=r"e\.jpg: cannot be decoded"):
+        arrays.decode_image(b"", (8, 4), "e.jpg")
+
+
+def make_split(pid, camid) -> Split:
+    count = len(pid)
+    image = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, axis=-1)
+    names = np.array([f"{row:03d}.jpg" for row in range(count)], np.str_)
+    return Split(image, np.array(pid, np.int32), np.array(camid, np.int32), names)
+
+
+# Of these, 1 and 3 have two images under each of two cameras; 2 has one camera, 4 only one image under the second.
+PID = [1, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 0, -1]
+CAMID = [1, 1, 2, 2, 1, 1, 5, 5, 6, 6, 4, 1, 1, 2, 1, 1]
+
+
+def test_hold_out_takes_the_whole_of_each_identity():
+    split = make_split(PID, CAMID)
+    train, query, gallery = arrays.hold_out(split, 2, seed=0)
+    assert train.pid.tolist() == [2, 2, 4, 4, 4, 0, -1]
+    assert list(zip(query.pid.tolist(), query.camid.tolist(), strict=True)) == [
+        (1, 1),
+        (1, 2),
+        (3, 5),
+        (3, 6),
+        (3, 4),
+    ]
+    assert sorted(zip(gallery.pid.tolist(), gallery.camid.tolist(), strict=True)) == [
+        (1, 1),
+        (1, 2),
+        (3, 5),
+        (3, 6),
+    ]
+    for part in (train, query, gallery):  # every field of a row went the same way
+        rows = [int(name[:3]) for name in part.name]
+        assert rows == sorted(rows)
+        np.testing.assert_array_equal(part.image, split.image[rows])
+        np.testing.assert_array_equal(part.pid, split.pid[rows])
+        np.testing.assert_array_equal(part.camid, split.camid[rows])
+
+
+def test_hold_out_draws_by_its_seed():
+    split = make_split(PID, CAMID)
+    draws = [arrays.hold_out(split, 1, seed) for seed in range(40)]
+    again = [arrays.hold_out(split, 1, seed) for seed in range(40)]
+    assert [part.name.tolist() for draw in draws for part in draw] == [
+        part.name.tolist() for draw in again for part in draw
+    ]
+    assert {int(draw[1].pid[0]) for draw in draws} == {1, 3}
+    queries = {tuple(draw[1].name.tolist()) for draw in draws if draw[1].pid[0] == 1}
+    assert queries == {
+        ("000.jpg", "002.jpg"),
+        ("000.jpg", "003.jpg"),
+        ("001.jpg", "002.jpg"),
+        ("001.jpg", "003.jpg"),
+    }
+
+
+@pytest.mark.parametrize("num_ids", [0, -1, 3, 100])
+def test_hold_out_refuses(num_ids):
+    with pytest.raises(ValueError, match=rf"num_ids is {num_ids}; it has to be from 1 to 2 \(of 4 identities, 2 have"):
+        arrays.hold_out(make_split(PID, CAMID), num_ids, seed=0)
+
+
+def test_hold_out_leaves_someone_to_train_on():
+    split = make_split([1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 2, 2, 1, 1, 2, 2])
+    with pytest.raises(ValueError, match="from 1 to 1"):
+        arrays.hold_out(split, 2, seed=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.tuples(st.integers(-1, 5), st.integers(1, 3)), min_size=1, max_size=60),
+    num_ids=st.integers(1, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_hold_out_properties(labels, num_ids, seed):
+    split = make_split(*zip(*labels, strict=True))
+    eligible = {
+        pid
+        for pid in range(1, 6)
+        if sum(sum(label == (pid, camid) for label in labels) >= 2 for camid in (1, 2, 3)) >= 2
+    }
+    people = {pid for pid, _ in labels if pid > 0}
+    if num_ids > len(eligible) or num_ids == len(people):
+        with pytest.raises(ValueError):
+            arrays.hold_out(split, num_ids, seed)
+        return
+    train, query, gallery = arrays.hold_out(split, num_ids, seed)
+    assert sorted([*train.name, *query.name, *gallery.name]) == split.name.tolist()
+    held = set(query.pid.tolist())
+    assert len(held) == num_ids and held <= eligible and not held & set(train.pid.tolist())
+    assert set(gallery.pid.tolist()) == held
+    pairs = list(zip(query.pid.tolist(), query.camid.tolist(), strict=True))
+    assert sorted(pairs) == sorted({label for label in labels if label[0] in held})
+    for pid, camid in pairs:
+        assert np.any((gallery.pid == pid) & (gallery.camid != camid))
+
+
+def test_relabel():
+    labels = arrays.relabel(np.array([1501, 2, 7, 2, 1501], np.int32))
+    assert labels.tolist() == [2, 0, 1, 0, 2] and labels.dtype == np.int32
+
+
+def test_fingerprint_is_the_digest_of_everything():
+    split = make_split([5, -1], [1, 2])
+    expected = hashlib.blake2b(
+        b"(2, 1, 1, 3)"
+        + b"000.jpg\x00"
+        + b"001.jpg"
+        + b"\5\0\0\0\xff\xff\xff\xff"
+        + b"\1\0\0\0\2\0\0\0"
+        + b"\0\0\0\1\1\1",
+        digest_size=16,
+    )
+    assert arrays.fingerprint(split) == expected.hexdigest()
+
+
+def test_fingerprint_sees_every_change():
+    split = make_split(PID, CAMID)
+    changed = [split._replace(**{field: getattr(split, field).copy()}) for field in ("image", "pid", "camid", "name")]
+    changed[0].image[-1, 0, 0, 2] ^= 1
+    changed[1].pid[3] += 1
+    changed[2].camid[3] += 1
+    changed[3].name[3] = "x"
+    changed += [arrays.take(split, np.arange(16)[::-1]), arrays.take(split, np.arange(15))]
+    changed.append(split._replace(image=split.image.reshape(16, 3, 1, 1)))
+    prints = [arrays.fingerprint(split)] + [arrays.fingerprint(other) for other in changed]
+    assert len(set(prints)) == len(prints)
+    assert arrays.fingerprint(Split(*(np.asfortranarray(field) for field in split))) == prints[0]

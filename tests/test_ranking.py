@@ -1,0 +1,290 @@
+from unittest import mock
+
+import hypothesis.extra.numpy as hnp
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mancs_jax.evaluation import ranking
+
+# One query of each kind and a gallery on a line, so that every rank can be read off.
+QUERY = np.float32([[0], [10], [1]])
+QUERY_PID, QUERY_CAMID = np.int32([1, 3, 2]), np.int32([1, 1, 3])
+GALLERY = np.float32([[1], [2], [0.5], [0.1], [3], [4], [-4], [5], [9]])
+GALLERY_PID = np.int32([2, 1, -1, 1, 0, 1, 2, 1, 3])
+GALLERY_CAMID = np.int32([2, 2, 3, 1, 2, 3, 1, 2, 1])
+LITERAL = (QUERY, GALLERY, QUERY_PID, QUERY_CAMID, GALLERY_PID, GALLERY_CAMID)
+
+
+def official_evaluation(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+    """Walks each sorted row from the front, as the official script does; float64, all Python."""
+    average_precisions, plains, inverse_penalties, cmcs = [], [], [], []
+    for row, pid, camid in zip(distances, query_pid, query_camid, strict=True):
+        index = sorted(range(len(row)), key=lambda image: (row[image], image))
+        good = {i for i in index if gallery_pid[i] == pid and gallery_camid[i] != camid}
+        junk = {i for i in index if gallery_pid[i] == -1 or (gallery_pid[i] == pid and gallery_camid[i] == camid)}
+        cmc, average_precision, plain = np.zeros(50), 0.0, 0.0
+        old_recall, old_precision, found, rank, last = 0.0, 1.0, 0, 0, None
+        for image in index:
+            if image in junk or found == len(good):
+                continue
+            rank += 1
+            if image in good:
+                found, last = found + 1, rank
+                cmc[rank - 1 :] = 1
+                plain += found / rank / len(good)
+            recall, precision = found / len(good), found / rank
+            average_precision += (recall - old_recall) * (old_precision + precision) / 2
+            old_recall, old_precision = recall, precision
+        average_precisions.append(average_precision)
+        plains.append(plain)
+        inverse_penalties.append(len(good) / last if good else 0.0)
+        cmcs.append(cmc)
+    return {
+        "mAP": np.mean(average_precisions),
+        "mAP_plain": np.mean(plains),
+        "mINP": np.mean(inverse_penalties),
+        "cmc": np.mean(cmcs, axis=0),
+        "num_queries": len(query_pid),
+        "num_matched_queries": int(np.sum(np.array(inverse_penalties) > 0)),
+    }
+
+
+def squared_distances(query, gallery):
+    difference = query[:, None].astype(np.float64) - gallery[None].astype(np.float64)
+    return np.sum(difference**2, axis=2)
+
+
+def assert_same_scores(scores, expected):
+    assert scores.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(scores[name], expected[name], rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_ranks_by_hand():
+    hits = ranking.hit_ranks(*LITERAL)
+    # Query 0 meets, nearest first: image 0 (wrong), 1 (hit), 4 (distractor), 5 (hit), 6 (as far as 5, wrong,
+    # same camera, but higher index), 7 (hit), 8. Images 2 (junk) and 3 (own camera) do not count.
+    # Query 1's only image of pid 3 is from its own camera.
+    # Query 2: 0 (hit), 3, 1, 4, 5, 7, 6 (hit), 8; of these 6 is at 5, 7 at 4, 8 at 8.
+    np.testing.assert_array_equal(hits.counts, [3, 0, 2])
+    np.testing.assert_array_equal(hits.ranks, [[2, 4, 6], [0, 0, 0], [1, 7, 0]])
+    assert hits.ranks.dtype == hits.counts.dtype == np.int32
+
+
+def test_scores_by_hand():
+    hits = ranking.HitRanks(np.int32([[2, 4, 6], [0, 0, 0], [1, 7, 0]]), np.int32([3, 0, 2]))
+    trapezoid, plain = ranking.average_precisions(hits)
+    # Precision before and at each hit: 0, 1/2; 1/3, 1/2; 2/5, 1/2. And 1, 1; 1/6, 2/7.
+    expected = [(0 + 1 / 2 + 1 / 3 + 1 / 2 + 2 / 5 + 1 / 2) / 6, 0, (1 + 1 + 1 / 6 + 2 / 7) / 4]
+    np.testing.assert_allclose(trapezoid, expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(plain, [1 / 2, 0, (1 + 2 / 7) / 2], rtol=0, atol=1e-12)
+    scores = ranking.metrics(hits, cmc_length=3)
+    assert scores["mAP"] == pytest.approx(sum(expected) / 3, abs=1e-12)
+    assert scores["mAP_plain"] == pytest.approx((1 / 2 + 9 / 14) / 3, abs=1e-12)
+    assert scores["mINP"] == pytest.approx((3 / 6 + 2 / 7) / 3, abs=1e-12)
+    assert scores["cmc"] == pytest.approx([1 / 3, 2 / 3, 2 / 3], abs=1e-12)
+    assert (scores["num_queries"], scores["num_matched_queries"]) == (3, 2)
+
+
+def test_a_first_hit_beyond_the_list_is_not_in_the_cmc():
+    scores = ranking.metrics(ranking.HitRanks(np.int32([[51], [50]]), np.int32([1, 1])))
+    assert scores["cmc"] == [0.0] * 49 + [0.5]
+
+
+def test_no_query_with_a_match_scores_zero():
+    hits = ranking.hit_ranks(QUERY, GALLERY, np.int32([7, 8, 9]), *LITERAL[3:])
+    assert hits.ranks.shape == (3, 1)
+    scores = ranking.metrics(hits)
+    assert scores == {
+        "mAP": 0.0, "mAP_plain": 0.0, "mINP": 0.0, "cmc": [0.0] * 50, "num_queries": 3, "num_matched_queries": 0
+    }  # fmt: skip
+
+
+# Numbers of each kind are fixed, since every size of gallery is compiled anew; order, cameras and embeddings
+# vary, and so do the queries' numbers of hits.
+GALLERY_KINDS = [-1] * 4 + [0] * 4 + [1] * 9 + [2] * 7 + [3] * 4 + [4]
+LABELS = st.tuples(
+    hnp.arrays(np.int32, 20, elements=st.sampled_from([1, 2, 3, 4, 5])),
+    hnp.arrays(np.int32, 20, elements=st.integers(1, 3)),
+    st.permutations(GALLERY_KINDS).map(np.int32),
+    hnp.arrays(np.int32, len(GALLERY_KINDS), elements=st.integers(1, 3)),
+)
+
+
+@settings(max_examples=60)
+@given(
+    labels=LABELS,
+    query=hnp.arrays(np.float32, (20, 2), elements=st.integers(-2, 2), fill=st.nothing()),
+    gallery=hnp.arrays(np.float32, (len(GALLERY_KINDS), 2), elements=st.integers(-2, 2), fill=st.nothing()),
+)
+def test_euclidean_is_the_official_evaluation_ties_included(labels, query, gallery):
+    # Small whole numbers: float32 is exact, so equal distances are ties in the reference and here.
+    expected = official_evaluation(squared_distances(query, gallery), *labels)
+    with mock.patch.multiple(ranking, BLOCK_BYTES=0, MIN_ROWS=8):  # three blocks, the last filled up
+        scores = ranking.metrics(ranking.hit_ranks(query, gallery, *labels))
+    assert_same_scores(scores, expected)
+
+
+# Norms are 1, 2 and 4, so that float32 divides by them exactly.
+EXACT_NORM = st.sampled_from([(1, 0, 0, 0), (0, 0, -2, 0), (1, 1, 1, 1), (2, 2, -2, 2), (-1, 1, -1, 1), (0, 4, 0, 0)])
+
+
+@settings(max_examples=40)
+@given(
+    labels=LABELS,
+    query=st.lists(EXACT_NORM, min_size=20, max_size=20).map(np.float32),
+    gallery=st.lists(EXACT_NORM, min_size=len(GALLERY_KINDS), max_size=len(GALLERY_KINDS)).map(np.float32),
+)
+def test_cosine_is_the_official_evaluation_ties_included(labels, query, gallery):
+    norms = np.linalg.norm(query, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)[None]
+    expected = official_evaluation(1 - query.astype(np.float64) @ gallery.T / norms, *labels)
+    scores = ranking.metrics(ranking.hit_ranks(query, gallery, *labels, distance="cosine"))
+    assert_same_scores(scores, expected)
+
+
+def test_wide_embeddings_match_a_float64_sort():
+    # Whole numbers again, with few ties, and more hits than one.
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.integers(-30, 31, (n, 64)).astype(np.float32) for n in (70, 1500))
+    labels = [rng.integers(low, high, n) for low, high, n in [(1, 40, 70), (1, 7, 70), (-1, 40, 1500), (1, 7, 1500)]]
+    expected = official_evaluation(squared_distances(query, gallery), *labels)
+    assert_same_scores(ranking.metrics(ranking.hit_ranks(query, gallery, *labels)), expected)
+
+
+@pytest.mark.parametrize("distance", ranking.DISTANCES)
+def test_copies_of_an_image_tie_exactly(distance):
+    # A matrix-vector product would give the images at the end another last bit than those before.
+    image = np.random.default_rng(0).standard_normal((1, 100)).astype(np.float32)
+    pid = np.zeros(1001, np.int32)
+    pid[[3, 500, 1000]] = 1
+    camid = np.full(1001, 2)
+    hits = ranking.hit_ranks(-image, np.repeat(image, 1001, 0), [1], [1], pid, camid, distance=distance)
+    np.testing.assert_array_equal(hits.ranks, [[4, 501, 1001]])
+
+
+def test_near_copies_far_from_the_origin_do_not_become_ties():
+    # |q|^2 + |g|^2 - 2 q.g, clipped at 0, would be 0 for all three; image 1 and 2 are at distance 1 and 0.
+    query = np.float32([[3000, 1]])
+    gallery = np.float32([[3000, 3], [3000, 2], [3000, 1]])
+    hits = ranking.hit_ranks(query, gallery, [1], [1], [1, 1, 1], [2, 2, 1 + 1])
+    assert hits.ranks.tolist() == [[1, 2, 3]]
+    one = ranking.hit_ranks(query, gallery, [1], [1], [2, 2, 1], [2, 2, 2])
+    assert one.ranks.tolist() == [[1]]
+
+
+def test_the_inputs_are_left_alone():
+    before = [array.copy() for array in LITERAL]
+    ranking.hit_ranks(*LITERAL)
+    for array, copy in zip(LITERAL, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("num_queries, num_gallery", [(3368, 15913), (3368, 19732), (11659, 82161), (1, 7), (900, 3)])
+def test_blocks_hold_a_few_rows_of_distances(num_queries, num_gallery):
+    rows = ranking._rows_a_block(num_queries, num_gallery)
+    assert rows % 8 == 0 and rows >= 8
+    assert 4 * rows * num_gallery <= ranking.BLOCK_BYTES
+    filled = -(-num_queries // rows) * rows
+    assert filled - num_queries < 8 * -(-num_queries // rows)  # less than 8 repeats a block
+
+
+def test_a_huge_gallery_still_gets_64_rows():
+    assert ranking._rows_a_block(3368, 500_000) == 64
+
+
+def test_a_compiled_block_needs_no_more_memory_than_its_distances():
+    num_gallery, width, columns = 15913, 64, 68
+    rows = ranking._rows_a_block(3368, num_gallery)
+
+    def shaped(*shape, dtype=np.int32):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    f32, n = np.float32, num_gallery
+    in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns))
+    in_gallery = (shaped(n, width, dtype=f32), shaped(n, dtype=f32), shaped(n, dtype=f32), shaped(n), shaped(n))
+    memory = ranking._block_ranks.lower(in_block, in_gallery, shaped()).compile().memory_analysis()
+    distances = 4 * rows * num_gallery
+    assert memory.temp_size_in_bytes < 1.1 * distances + 2**20  # of which the [Q, G] matrix would be 7 times
+    assert memory.output_size_in_bytes == 4 * rows * columns
+
+
+def test_embeddings_are_used_in_place_or_copied_once():
+    buffer = np.zeros(4 * 6 + 32, np.float32)
+    start = -buffer.ctypes.data % 64 // 4
+    in_place = buffer[start : start + 24].reshape(4, 6)
+    in_place[:] = np.arange(24).reshape(4, 6)
+    assert ranking._rows_in_place(in_place, np.arange(4)) is in_place
+    shifted = buffer[start + 1 : start + 25].reshape(4, 6)
+    for embedding, rows in [(shifted, np.arange(4)), (in_place, np.array([0, 2, 3])), (in_place.T, np.arange(6))]:
+        copy = ranking._rows_in_place(embedding, rows)
+        np.testing.assert_array_equal(copy, embedding[rows])
+        assert copy.ctypes.data % 64 == 0 and copy.flags.c_contiguous and not np.shares_memory(copy, embedding)
+
+
+def with_value(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+BAD_INPUTS = {
+    "query embeddings are float64 [3, 1]: they must be float32 [images, width]": {"query": QUERY.astype(float)},
+    "gallery embeddings are float32 [9]: they must be float32 [images, width]": {"gallery": GALLERY[:, 0]},
+    "query embeddings are empty, [0, 1]: there is nothing to rank": {"query": QUERY[:0]},
+    "gallery embeddings are empty, [9, 0]: there is nothing to rank": {"gallery": GALLERY[:, :0]},
+    "query pids are float32: they must be integers": {"query_pid": np.float32([1, 3, 2])},
+    "gallery camids are float64: they must be integers": {"gallery_camid": GALLERY_CAMID / 1},
+    "query camids have shape [2], the embeddings [3, 1]: give one an image": {"query_camid": QUERY_CAMID[:2]},
+    "gallery pids have shape [9, 1], the embeddings [9, 1]: give one an image": {"gallery_pid": GALLERY_PID[:, None]},
+    "query pids do not fit int32: number them anew": {"query_pid": np.array([2**40, 3, 2])},
+    "gallery image 8 has pid -2: pids are -1 (junk), 0 (distractor) or above": {
+        "gallery_pid": with_value(GALLERY_PID, 8, -2)
+    },
+    "every gallery image has pid -1 (junk): there is nothing to rank": {"gallery_pid": np.full(9, -1)},
+    "query 1 has pid 0: leave out queries of no known person": {"query_pid": np.array([1, 0, 2])},
+    "query embeddings are 1 wide, gallery embeddings 2: take both from the same model": {
+        "gallery": np.repeat(GALLERY, 2, axis=1)
+    },
+    "query embedding 2 has NaN or infinite values: check the model (1 of 3 are so)": {
+        "query": with_value(QUERY, 2, np.nan)
+    },
+    "gallery embedding 3 has NaN or infinite values: check the model (2 of 9 are so)": {
+        "gallery": with_value(GALLERY, [3, 5], np.inf)
+    },
+    "gallery embedding 0 has a norm above 1e18: scale the embeddings (1 of 9 are so)": {
+        "gallery": with_value(GALLERY, 0, 1e30)
+    },
+    "query embedding 0 has norm 0 (below 1e-18), so no cosine distance: check the model (1 of 3 are so)": {
+        "distance": "cosine"
+    },
+    "unknown distance 'manhattan': use one of euclidean, cosine": {"distance": "manhattan"},
+}
+
+
+@pytest.mark.parametrize("message", BAD_INPUTS)
+def test_bad_input_gets_one_clear_line(message):
+    names = ("query", "gallery", "query_pid", "query_camid", "gallery_pid", "gallery_camid")
+    with pytest.raises(ValueError) as caught:
+        ranking.hit_ranks(**dict(zip(names, LITERAL, strict=True)) | BAD_INPUTS[message])
+    assert str(caught.value) == message
+
+
+def test_large_but_allowed_embeddings_stay_finite():
+    gallery = np.float32([[-7e17, -7e17], [7e17, 7e17], [0, 0]])
+    hits = ranking.hit_ranks(gallery[1:2], gallery, [1], [1], [1, 1, 1], [2, 2, 2])
+    assert hits.ranks.tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "hits, cmc_length, message",
+    [
+        (ranking.HitRanks(np.ones((1, 1), np.int32), np.ones(1, np.int32)), 0, "cmc_length is 0"),
+        (ranking.HitRanks(np.zeros((0, 1), np.int32), np.zeros(0, np.int32)), 50, "there are no queries to score"),
+    ],
+)
+def test_metrics_of_nothing_are_refused(hits, cmc_length, message):
+    with pytest.raises(ValueError, match=message):
+        ranking.metrics(hits, cmc_length=cmc_length)

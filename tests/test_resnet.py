@@ -1,0 +1,249 @@
+"""The JAX ResNet against a PyTorch one with the same weights, and what its options promise.
+
+Training mode is compared in float64: batch statistics over a handful of positions and the kinks of ReLU and max pooling
+enlarge float32's rounding to 1e-4 in the features and, where one unit flips, to 0.1 in a gradient. In float64 both agree to 1e-10,
+so any difference is a mistake. The float32 comparison uses the running statistics, where nothing is enlarged.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet, stage_widths
+
+norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def make_resnet(stage_sizes, bottleneck, dtype=np.float32, **options):
+    return ResNet(stage_sizes, bottleneck, partial(norm, dtype=dtype), dtype=dtype, **options)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def run(model, train, params, batch_stats, x, weights):
+    """Gradients of `sum(stage output * weights)` by (params, x), the four stages' outputs, the new statistics."""
+
+    def weighted_sum(params, x):
+        maps = []
+
+        def keep(stage, feature_map):
+            maps.append(feature_map)
+            return feature_map
+
+        variables = {"params": params, "batch_stats": batch_stats}
+        _, updated = model.apply(variables, x, train, keep, mutable=["batch_stats"])
+        total = sum(jnp.sum(a * b) for a, b in zip(maps, weights, strict=True))
+        return total, (maps, updated["batch_stats"])
+
+    gradients, (maps, updated) = jax.grad(weighted_sum, argnums=(0, 1), has_aux=True)(params, x)
+    return gradients, maps, updated
+
+
+def assert_close(actual, expected, tolerance):
+    """Every array of a tree within `tolerance` of the largest magnitude of the expected one."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.shape == b.shape, path
+        error, scale = np.abs(np.asarray(a) - b).max(), np.abs(b).max()
+        assert error <= tolerance * scale, (
+            f"{jax.tree_util.keystr(path)}: {error:.2e} off, largest {scale:.2e}"
+        )
+
+
+def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, **options):
+    torch = pytest.importorskip("torch")
+    import torch_resnet
+
+    reference = torch_resnet.randomize(torch_resnet.TorchResNet(stage_sizes, bottleneck, **options), seed=0)
+    reference = reference.to(getattr(torch, np.dtype(dtype).name)).train(train)
+    params, batch_stats = jax.tree.map(np.copy, torch_resnet.to_flax(reference.state_dict()))
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.normal(size=(4, 3, *size)).astype(dtype)).requires_grad_()
+    stages = reference(x)
+    weights = [rng.normal(size=tuple(stage.shape)).astype(dtype) for stage in stages]
+    sum((stage * torch.from_numpy(w)).sum() for stage, w in zip(stages, weights, strict=True)).backward()
+
+    with jax.enable_x64(dtype == np.float64):
+        model = make_resnet(stage_sizes, bottleneck, dtype, **options)
+        (by_params, by_x), maps, updated = run(
+            model,
+            train,
+            params,
+            batch_stats,
+            torch_resnet.nhwc(x),
+            [w.transpose(0, 2, 3, 1) for w in weights],
+        )
+    assert maps[-1].dtype == by_x.dtype == dtype
+    assert_close(maps, [torch_resnet.nhwc(stage) for stage in stages], tolerance)
+    assert_close(by_x, torch_resnet.nhwc(x.grad), tolerance)
+    gradients = {name: parameter.grad for name, parameter in reference.named_parameters()}
+    assert_close(by_params, torch_resnet.to_flax(gradients)[0], tolerance)
+    _, expected = torch_resnet.to_flax(reference.state_dict())
+    if train:  # torch keeps the unbiased variance, flax the biased one: only the means are the same
+        updated, expected = (jax.tree.map_with_path(_only_means, tree) for tree in (updated, expected))
+    assert_close(updated, expected, tolerance)
+
+
+def _only_means(path, leaf):
+    return leaf if path[-1].key == "mean" else np.zeros(leaf.shape)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_resnet18_equals_torch(train):
+    check_parity(STAGE_SIZES["resnet18"], False, (96, 48), np.float64, train, 1e-9)
+
+
+def test_resnet50_equals_torch_in_training():
+    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
+
+
+def test_resnet50_equals_torch_in_float32():
+    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float32, False, 2e-5)
+
+
+@pytest.mark.parametrize(
+    "bottleneck, last_activation, last_stride, size",
+    [
+        (True, "prelu", 1, (71, 45)),
+        (True, "prelu_shared", 2, (96, 48)),
+        (False, "prelu_shared", 1, (50, 34)),
+        (False, "prelu", 2, (33, 64)),
+    ],
+)
+def test_options_equal_torch(bottleneck, last_activation, last_stride, size):
+    options = {"width": 8, "last_activation": last_activation, "last_stride": last_stride}
+    check_parity((1, 2, 1, 2), bottleneck, size, np.float64, True, 1e-9, **options)
+
+
+# torchvision's counts less the classifier (512 or 2048 weights and a bias for each of 1000 classes)
+@pytest.mark.parametrize(
+    "arch, expected",
+    [
+        ("resnet18", 11_689_512 - 513_000),
+        ("resnet34", 21_797_672 - 513_000),
+        ("resnet50", 25_557_032 - 2_049_000),
+        ("resnet101", 44_549_160 - 2_049_000),
+        ("resnet152", 60_192_808 - 2_049_000),
+    ],
+)
+def test_parameter_counts(arch, expected):
+    model = make_resnet(STAGE_SIZES[arch], arch not in BASIC_BLOCK)
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
+
+
+@pytest.mark.parametrize(
+    "last_activation, extra",
+    [("prelu", {"layer4_2/prelu"}), ("prelu_shared", {"layer4_2/prelu"}), ("relu", set())],
+)
+def test_prelu_is_one_scalar_in_the_last_block(last_activation, extra):
+    model = make_resnet(STAGE_SIZES["resnet50"], True, last_activation=last_activation)
+    params = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))[
+        "params"
+    ]
+    found = {f"{block}/{name}" for block, parts in params.items() for name in parts if name == "prelu"}
+    assert found == extra
+    for name in extra:
+        block, _ = name.split("/")
+        assert params[block]["prelu"]["slope"].shape == ()
+
+
+@pytest.mark.parametrize("last_stride, last", [(2, (8, 4)), (1, (16, 8))])
+def test_stage_shapes_are_the_papers(last_stride, last):
+    model = make_resnet(STAGE_SIZES["resnet50"], True, last_stride=last_stride)
+    shapes = {}
+
+    def keep(stage, feature_map):
+        shapes[stage] = feature_map.shape
+        return feature_map
+
+    init = partial(model.init, train=False, after_stage=keep)
+    jax.eval_shape(init, jax.random.key(0), jnp.zeros((2, 256, 128, 3)))
+    assert shapes == {2: (2, 64, 32, 256), 3: (2, 32, 16, 512), 4: (2, 16, 8, 1024), 5: (2, *last, 2048)}
+    assert stage_widths("resnet50") == (256, 512, 1024, 2048)
+    assert stage_widths("resnet18", width=16) == (16, 32, 64, 128)
+
+
+def test_prelu_by_hand():
+    module = PReLU()
+    x = jnp.array([-4.0, -1.0, 0.0, 2.0])
+    params = module.init(jax.random.key(0), x)
+    np.testing.assert_allclose(module.apply(params, x), [-1.0, -0.25, 0.0, 2.0])
+    gradient = jax.grad(lambda params: module.apply(params, x).sum())(params)
+    assert gradient["params"]["slope"] == -5.0
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A bottleneck net of one block a stage, its variables and a batch [4,64,32,3]."""
+    model = make_resnet((1, 1, 1, 1), True, width=8)
+    x = jax.random.normal(jax.random.key(0), (4, 64, 32, 3))
+    return model, jax.jit(partial(model.init, train=False))(jax.random.key(1), x), x
+
+
+def test_batch_norm_momentum_by_hand(tiny):
+    model, variables, x = tiny
+    old = jax.tree.map(lambda leaf: leaf + 3.0, variables["batch_stats"])
+    variables = {"params": variables["params"], "batch_stats": old}
+    # What enters the first BatchNorm, worked out in NumPy: a 7x7 convolution with stride 2 and 3 zeros around.
+    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(1, 2))[:, ::2, ::2]
+    y = np.einsum(
+        "bijcuv,uvcd->bijd", windows, np.asarray(variables["params"]["conv1"]["kernel"], np.float64)
+    )
+    _, updated = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, x)
+    stats = updated["batch_stats"]["bn1"]
+    # Kept: 0.9 of the old value (0 + 3 for the mean, 1 + 3 for the variance) and 0.1 of the batch's, the biased variance.
+    np.testing.assert_allclose(stats["mean"], 0.9 * 3 + 0.1 * y.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 * 4 + 0.1 * y.var((0, 1, 2)), rtol=1e-5)
+    assert all(
+        np.any(new != before)
+        for new, before in zip(jax.tree.leaves(updated), jax.tree.leaves(old), strict=True)
+    )
+
+
+def test_evaluation_keeps_the_statistics(tiny):
+    model, variables, x = tiny
+    _, updated = jax.jit(partial(model.apply, train=False, mutable=["batch_stats"]))(variables, x)
+    jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], variables["batch_stats"])
+
+
+def test_what_after_stage_returns_goes_on(tiny):
+    model, variables, x = tiny
+    stages = []
+
+    def erase_conv4(stage, feature_map):
+        stages.append((stage, feature_map.shape))
+        return jnp.zeros_like(feature_map) if stage == 4 else feature_map
+
+    apply = jax.jit(lambda x: model.apply(variables, x, False, erase_conv4))
+    np.testing.assert_array_equal(apply(x), apply(2 * x + 1))
+    assert stages == [(2, (4, 16, 8, 32)), (3, (4, 8, 4, 64)), (4, (4, 4, 2, 128)), (5, (4, 2, 1, 256))]
+
+
+def test_remat_changes_nothing(tiny):
+    model, variables, x = tiny
+    weights = [np.float32(1)] * 4
+    plain, again = (run(m, True, *_split(variables), x, weights) for m in (model, model.clone(remat=True)))
+    assert_close(again, jax.tree.map(np.asarray, plain), 1e-5)
+    jaxpr = jax.make_jaxpr(partial(model.clone(remat=True).apply, train=False))(variables, x)
+    assert "remat" in str(jaxpr)
+
+
+def _split(variables):
+    return variables["params"], variables["batch_stats"]
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny):
+    model, variables, x = tiny
+    low = make_resnet((1, 1, 1, 1), True, dtype=jnp.bfloat16, width=8)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    y = jax.jit(partial(low.apply, train=False))(variables, x)
+    assert y.dtype == jnp.bfloat16
+    expected = jax.jit(partial(model.apply, train=False))(variables, x)
+    assert np.abs(y.astype(np.float32) - expected).max() < 0.05 * np.abs(expected).max()
