@@ -33,13 +33,15 @@ def get_config() -> ConfigDict:
     augment.erase = 0.5  # probability; random erasing "as in [45]", Zhong et al. 2017
     augment.erase_area = (0.02, 0.4)  # share of the image; [45] (release: 0.02 to 0.2)
     augment.erase_aspect = (0.3, 1 / 0.3)  # height / width; [45]
-    augment.erase_fill = "random"  # "random" pixels as in [45], or "constant" 0.4914 0.4822 0.4465 after normalising (release)
+    # "random" pixels as in [45], or "constant" 0.4914 0.4822 0.4465 after normalising (release)
+    augment.erase_fill = "random"
 
     config.model = model = ConfigDict()
     model.arch = "resnet50"  # section 4.3; resnet18, 34, 50, 101 or 152
     model.width = 64  # channels of the stem
     model.last_stride = 2  # of conv-5
-    model.last_activation = "prelu"  # section 4.3; "relu", "prelu", or "prelu_shared": all three of the last block (release)
+    # Section 4.3; "relu", "prelu", or "prelu_shared": one for all three of the last block (release)
+    model.last_activation = "prelu"
     model.fab_stages = (2, 3, 4)  # figure 1; () for none
     model.fab_squeeze = 0  # channels; 0: C / 16, figure 2 (release: 16)
     model.fab_activation = "relu"  # equation 1 (release: "prelu")
@@ -67,7 +69,8 @@ def get_config() -> ConfigDict:
     loss.density_floor = 0.0  # (release: 3e-5)
     loss.positives = "all"  # K-1 an anchor, section 3.3; "later": only those after the anchor (release)
     loss.gamma = 2.0  # equation 8; 0 is cross-entropy
-    loss.probability = "softmax"  # equation 7 prints "sigmoid", which has a trivial minimum: see docs/paper.md
+    # Equation 7 prints "sigmoid", whose loss has no term for the other classes: "every logit large" is its minimum.
+    loss.probability = "softmax"  # (release)
     loss.detach_focal = False  # whether (1-p)^gamma is a constant in the gradient (release)
     loss.attention = "sigmoid"  # equation 10; "softmax" (release)
 

@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def small(config: ConfigDict) -> None:
-    """ResNet-18 on 128x64 images, from scratch, in 700 steps of 128 images; chosen on 100 held-out training identities."""
+    """ResNet-18 on 128x64 images, from scratch: 700 steps of 128, chosen on 100 held-out training identities."""
     config.pretrained = ""
     config.epochs = 30.4  # 700 steps of 23 an epoch
     config.data.image_size = (128, 64)

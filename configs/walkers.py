@@ -1,7 +1,7 @@
 """Walkers, the rendered pedestrians that come with the project: a network in minutes on two CPU cores.
 
-    python scripts/prepare_data.py --dataset=walkers --root=data
-    python scripts/train.py --config=configs/walkers.py --workdir=workdirs/walkers
+python scripts/prepare_data.py --dataset=walkers --root=data
+python scripts/train.py --config=configs/walkers.py --workdir=workdirs/walkers
 """
 
 from ml_collections import ConfigDict

@@ -2,11 +2,12 @@
 
 import difflib
 import numbers
-import os
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mancs_jax.models.pretrained import missing_file
 from mancs_jax.models.resnet import STAGE_SIZES
 
 CHOICES = {
@@ -148,8 +149,8 @@ def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
         if not 0 < low <= high or (name.endswith("area") and high > 1):
             raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
     _check_sizes(fields, num_devices)
-    if config.pretrained and not os.path.exists(config.pretrained):
-        raise ValueError(missing_weights(config))
+    if config.pretrained and not Path(config.pretrained).is_file():
+        raise ValueError(missing_file(config.pretrained, config.model.arch))
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
@@ -174,24 +175,18 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
         )
     if (p * k) % num_devices:
         raise ValueError(
-            f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over {num_devices} "
-            f"devices; choose p and k so that {num_devices} divides the product"
+            f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
+            f"{num_devices} devices; choose p and k so that {num_devices} divides the product"
         )
     stages = fields["model.fab_stages"]
     if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
         raise ValueError(f"config.model.fab_stages is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
     if fields["loss.t1"] <= fields["loss.t0"]:
-        raise ValueError(f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}")
+        raise ValueError(
+            f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}"
+        )
     if not fields["loss.b"] <= 1:
         raise ValueError(f"config.loss.b is {fields['loss.b']}; a decay is above 0 and at most 1")
-
-
-def missing_weights(config: ConfigDict) -> str:
-    """The line for `config.pretrained` without a file: where to get it, and how to do without."""
-    return (
-        f"config.pretrained: no file {config.pretrained}; download torchvision's ImageNet weights of {config.model.arch} (the .pth, "
-        "or a .safetensors with the same names) and give its path, or start from scratch with --config.pretrained=''"
-    )
 
 
 def validate_identities(config: ConfigDict, num_ids: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from configs import default
@@ -12,12 +13,14 @@ from mancs_jax import config as configuration
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import histogram, protocols
 from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.reporting.ranked_lists import ranked_lists, write_picture
 from mancs_jax.training import checkpoint
 from mancs_jax.training.log import environment, record_start
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_train_state
 
-RESULT = "single_query"
+NETWORK = "Mancs"
+NUM_DRAWN = 8  # queries in results/ranked_lists.png
 
 
 def train_and_evaluate(
@@ -64,7 +67,7 @@ def train_and_evaluate(
 
 
 def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.Split, arrays.Split] | None]:
-    """The images to train on, and the (query, gallery) of the `config.data.validation_ids` identities held out, if any."""
+    """The images to train on, and the (query, gallery) of the identities held out for validation, if any."""
     pid, _, _ = arrays.labels(arrays.read_records(config.data.name, config.data.root, "train"))
     configuration.validate_identities(config, len(np.unique(pid)) - config.data.validation_ids)
     split = arrays.load_split(config.data.name, config.data.root, "train", config.data.image_size)
@@ -91,13 +94,13 @@ def check_resume(workdir: Path, about: dict[str, Any], allow_config_change: bool
         changed.append("the training images or their identities")
     if saved["num_classes"] != about["num_classes"]:
         raise ValueError(
-            f"{workdir} was trained on {saved['num_classes']} identities, the data now has {about['num_classes']}; choose another "
-            "--workdir"
+            f"{workdir} was trained on {saved['num_classes']} identities, the data now has {about['num_classes']}; "
+            "choose another --workdir"
         )
     if changed and not allow_config_change:
         raise ValueError(
-            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); undo the change, choose another --workdir, "
-            "or go on all the same with --allow_config_change"
+            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); undo the change, choose another "
+            "--workdir, or go on all the same with --allow_config_change"
         )
     return saved["best"]
 
@@ -105,7 +108,7 @@ def check_resume(workdir: Path, about: dict[str, Any], allow_config_change: bool
 def evaluate(
     workdir: str | Path, *, root: str | None = None, baselines: bool = False, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
-    """Scores the network of a workdir on query and gallery, single query, and prints a table.
+    """Scores the network of a workdir on query and gallery, single query.
 
     Args:
       workdir: of a run of `train_and_evaluate`.
@@ -114,7 +117,8 @@ def evaluate(
       progress: whether a bar is shown.
 
     Returns:
-      name -> result; the trained network's is written to results/single_query.json, the others beside it.
+      name -> result. The network's is written to results/single_query.json, the baselines' beside it, and
+      results/ranked_lists.png shows what it finds for some queries.
 
     Raises:
       FileNotFoundError: no checkpoint, or the data set is not there.
@@ -126,26 +130,28 @@ def evaluate(
         arrays.load_split(data.name, root or data.root, part, data.image_size) for part in ("query", "gallery")
     )
     embed = make_embed(config, about["num_classes"], devices, progress)
-    fingerprint = {"query": arrays.fingerprint(query), "gallery": arrays.fingerprint(gallery)}
-    run = {
+    embeddings = {NETWORK: [embed(variables, part.image) for part in (query, gallery)]}
+    if baselines:
+        untrained = untrained_variables(config, about["num_classes"])
+        embeddings["untrained network"] = [embed(untrained, part.image) for part in (query, gallery)]
+        embeddings["colour histogram"] = [histogram.embed(part.image) for part in (query, gallery)]
+    made_with = {
         "dataset": data.name,
+        "fingerprint": {"query": arrays.fingerprint(query), "gallery": arrays.fingerprint(gallery)},
+        "train_fingerprint": about["data_fingerprint"],
         "recipe": config.recipe,
         "seed": config.seed,
         "step": about["step"],
-        "train_fingerprint": about["data_fingerprint"],
-        "fingerprint": fingerprint,
         "config": about["config"],
-    } | environment(devices)
-    results = {"Mancs": score(*(embed(variables, part.image) for part in (query, gallery)), query, gallery) | run}
-    if baselines:
-        untrained = untrained_variables(config, about["num_classes"])
-        embeddings = (embed(untrained, part.image) for part in (query, gallery))
-        results["untrained network"] = score(*embeddings, query, gallery) | run | {"step": 0}
-        embeddings = (histogram.embed(part.image) for part in (query, gallery))
-        results["colour histogram"] = score(*embeddings, query, gallery) | {"dataset": data.name, "fingerprint": fingerprint}
+        **environment(devices),
+    }
+    results = {name: score(*pair, query, gallery) | {"embedding": name} for name, pair in embeddings.items()}
     for name, result in results.items():
-        suffix = "" if name == "Mancs" else "_" + name.replace(" ", "_")
-        protocols.write_result(workdir / "results" / f"{RESULT}{suffix}.json", result)
+        suffix = "" if name == NETWORK else "_" + name.replace(" ", "_")
+        protocols.write_result(workdir / "results" / f"single_query{suffix}.json", result | made_with)
+    rows = np.random.default_rng(0).choice(len(query.pid), min(NUM_DRAWN, len(query.pid)), replace=False)
+    picture = ranked_lists(query, gallery, *embeddings[NETWORK], rows)
+    write_picture(workdir / "results" / "ranked_lists.png", picture)
     return results
 
 
@@ -158,7 +164,5 @@ def score(query_embedding: np.ndarray, gallery_embedding: np.ndarray, query: arr
 
 def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The variables that training starts from, without pretrained weights: what the architecture alone can do."""
-    import optax
-
     state = create_train_state(config, num_classes, optax.identity())
     return {"params": state.params, "batch_stats": state.batch_stats}

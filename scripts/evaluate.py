@@ -14,6 +14,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --workdir=DIRECTORY")
+    # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation.protocols import table
     from mancs_jax.run import evaluate
 
@@ -22,6 +23,7 @@ def main(argv):
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")
     print(table(results))
+    print(f"results: {FLAGS.workdir}/results (single_query.json, ranked_lists.png)")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def prepare(
     if build.is_prepared(root, dataset) and not overwrite:
         note = " exists, nothing was done; --overwrite builds it again"
     else:
+        if dataset == "walkers":
+            print("rendering walkers, half a minute on one core", file=sys.stderr)
         build.build(functools.partial(create_builder, dataset, source, allow_differences), root, overwrite)
         note = ""
     return f"{table(count_prepared(dataset, root))}\n{path}{note}"

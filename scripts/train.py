@@ -15,6 +15,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/market.py")
+    # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation.protocols import table
     from mancs_jax.run import train_and_evaluate
     from mancs_jax.training.log import Diverged
@@ -25,6 +26,7 @@ def main(argv):
         sys.exit(f"train: {error}")
     if results:
         print(table(results))
+        print(f"results: {FLAGS.workdir}/results (single_query.json, ranked_lists.png)")
 
 
 if __name__ == "__main__":

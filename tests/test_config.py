@@ -69,14 +69,19 @@ def test_impossible_values_are_refused_in_one_line(field, value, words):
 
 
 def test_a_batch_that_devices_cannot_share():
-    with pytest.raises(ValueError, match="config.data.p \\* config.data.k = 16 \\* 16 = 256 images cannot be split evenly over 7 devices"):
+    with pytest.raises(
+        ValueError,
+        match="config.data.p \\* config.data.k = 16 \\* 16 = 256 images cannot be split evenly over 7 devices",
+    ):
         configuration.validate(paper(), default.get_config(), num_devices=7)
 
 
 def test_an_unknown_field_names_the_right_one():
     config = paper()
     config.optim.learning_rat = 1e-3
-    with pytest.raises(ValueError, match=r'config.optim.learning_rat: no such field. Did you mean "optim.learning_rate"'):
+    with pytest.raises(
+        ValueError, match=r'config.optim.learning_rat: no such field. Did you mean "optim.learning_rate"'
+    ):
         configuration.validate(config, default.get_config(), num_devices=1)
 
 

@@ -195,6 +195,11 @@ def test_bad_names_are_named(tmp_path):
     assert "person5" not in str(error.value)
 
 
+def test_name_some():
+    assert build.name_some(list("abcde")) == "a, b, c, d, e"
+    assert build.name_some(list("abcde") * 300) == "a, b, c, d, e and 1,495 more"
+
+
 def test_what_is_no_source(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.zip does not exist\. Market-1501 has to be fetched by hand"):
         market1501.open_source(tmp_path / "missing.zip")
@@ -217,7 +222,7 @@ def test_every_difference_is_named():
     del names["gt_bbox"]
     names["query"] = [name for name in names["query"] if "_c3s" not in name][:3000]
     names["gallery"] = names["gallery"][1:-1] + ["0000_c7s1_000000_00.jpg"] * 3
-    names["train"] = [*names["train"][:-1], "0005_c1s1_999999_00.jpg"]
+    names["train"] = [*names["train"][:-2], "0005_c1s1_999999_00.jpg", "0000_c1s1_999999_00.jpg"]
     found = {text.split(":")[0]: text for text in market1501.find_differences(names)}
     assert set(found) == {
         "train",
@@ -228,7 +233,7 @@ def test_every_difference_is_named():
     }
     count = len(names["query"])
     assert found["query"] == f"query: {count:,} images (published: 3,368), missing cameras: 3"
-    assert found["train"] == "train: 752 ids (published: 751)"
+    assert found["train"] == "train: 752 ids (published: 751), 1 distractors (published: 0)"
     assert found["gt_bbox"] == "gt_bbox: no images"
     assert found["gallery"] == (
         "gallery: 19,733 images (published: 19,732), 2,801 distractors (published: 2,798), "
@@ -357,6 +362,24 @@ def test_an_existing_build_is_replaced_only_on_request_and_only_by_a_complete_on
     assert read_back(old)["query"][0]["image"] == jpeg(99)
     assert read_back(old)["train"] == before["train"]
     assert [entry.name for entry in root.iterdir()] == ["market1501"]
+
+
+def test_the_old_build_comes_back_when_the_new_one_cannot_be_moved_in(tmp_path, monkeypatch):
+    create_builder = tiny_builder(write(tmp_path / "source", tiny_files(), False))
+    path = build.build(create_builder, tmp_path / "root")
+    before = read_back(path)
+    rename = Path.rename
+
+    def fail(self, target):
+        if target == path and self.name == build.VERSION:
+            raise OSError("no space left")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no space left"):
+        build.build(create_builder, tmp_path / "root", overwrite=True)
+    assert read_back(path) == before
+    assert [entry.name for entry in (tmp_path / "root").iterdir()] == ["market1501"]
 
 
 def test_a_killed_build_is_pointed_out_and_left_alone(tmp_path, caplog):

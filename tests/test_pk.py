@@ -71,7 +71,7 @@ def test_identities_left_over_change_from_epoch_to_epoch():
 
 def test_same_seed_and_step_give_the_same_batch_in_any_order():
     forward = [pk_batch(BY_IDENTITY, 4, 4, 3, step) for step in range(12)]
-    np.random.seed(1)  # noqa: NPY002, the global state must not matter
+    np.random.seed(1)  # the global state must not matter
     backward = [pk_batch(BY_IDENTITY, 4, 4, 3, step) for step in reversed(range(12))]
     np.testing.assert_array_equal(forward, backward[::-1])
 
@@ -79,8 +79,12 @@ def test_same_seed_and_step_give_the_same_batch_in_any_order():
 def test_seeds_steps_and_epochs_differ():
     batches = [pk_batch(BY_IDENTITY, 4, 8, seed, step) for seed in range(3) for step in range(8)]
     assert len({batch.tobytes() for batch in batches}) == 24
-    first_of_epoch = [LABELS[pk_batch(BY_IDENTITY, 4, 8, 0, 2 * epoch)][::8].tobytes() for epoch in range(20)]
-    assert len(set(first_of_epoch)) == 20
+    identities_of_epochs = {LABELS[pk_batch(BY_IDENTITY, 11, 1, 0, epoch)].tobytes() for epoch in range(20)}
+    identities_of_seeds = {LABELS[pk_batch(BY_IDENTITY, 11, 1, seed, 0)].tobytes() for seed in range(20)}
+    assert len(identities_of_epochs) == len(identities_of_seeds) == 20
+    one_identity = [np.arange(20)]
+    images_of_seeds = {pk_batch(one_identity, 1, 20, seed, 0).tobytes() for seed in range(20)}
+    assert len(images_of_seeds) == 20
 
 
 def test_each_image_of_an_identity_is_as_likely_as_any_other():

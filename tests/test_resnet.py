@@ -1,8 +1,9 @@
 """The JAX ResNet against a PyTorch one with the same weights, and what its options promise.
 
 Training mode is compared in float64: batch statistics over a handful of positions and the kinks of ReLU and max pooling
-enlarge float32's rounding to 1e-4 in the features and, where one unit flips, to 0.1 in a gradient. In float64 both agree to 1e-10,
-so any difference is a mistake. The float32 comparison uses the running statistics, where nothing is enlarged.
+enlarge float32's rounding to 1e-4 in the features and, where one unit flips, to 0.1 in a gradient. In float64 both
+agree to 1e-11, so any difference is a mistake. The float32 comparison uses the running statistics, where nothing is
+enlarged.
 """
 
 from functools import partial
@@ -45,17 +46,13 @@ def run(model, train, params, batch_stats, x, weights):
 def assert_close(actual, expected, tolerance):
     """Every array of a tree within `tolerance` of the largest magnitude of the expected one."""
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True
-    ):
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
         assert a.shape == b.shape, path
         error, scale = np.abs(np.asarray(a) - b).max(), np.abs(b).max()
-        assert error <= tolerance * scale, (
-            f"{jax.tree_util.keystr(path)}: {error:.2e} off, largest {scale:.2e}"
-        )
+        assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error:.2e} off, largest {scale:.2e}"
 
 
-def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, **options):
+def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, remat=False, **options):
     torch = pytest.importorskip("torch")
     import torch_resnet
 
@@ -69,7 +66,7 @@ def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, **optio
     sum((stage * torch.from_numpy(w)).sum() for stage, w in zip(stages, weights, strict=True)).backward()
 
     with jax.enable_x64(dtype == np.float64):
-        model = make_resnet(stage_sizes, bottleneck, dtype, **options)
+        model = make_resnet(stage_sizes, bottleneck, dtype, remat=remat, **options)
         (by_params, by_x), maps, updated = run(
             model,
             train,
@@ -93,31 +90,29 @@ def _only_means(path, leaf):
     return leaf if path[-1].key == "mean" else np.zeros(leaf.shape)
 
 
-@pytest.mark.parametrize("train", [True, False])
-def test_resnet18_equals_torch(train):
-    check_parity(STAGE_SIZES["resnet18"], False, (96, 48), np.float64, train, 1e-9)
+def test_resnet18_equals_torch_in_training():
+    check_parity(STAGE_SIZES["resnet18"], False, (96, 48), np.float64, True, 1e-9)
 
 
 def test_resnet50_equals_torch_in_training():
     check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
 
 
-def test_resnet50_equals_torch_in_float32():
+def test_resnet50_equals_torch_in_evaluation():
     check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float32, False, 2e-5)
 
 
 @pytest.mark.parametrize(
-    "bottleneck, last_activation, last_stride, size",
+    "blocks, bottleneck, last_activation, last_stride, remat, size",
     [
-        (True, "prelu", 1, (71, 45)),
-        (True, "prelu_shared", 2, (96, 48)),
-        (False, "prelu_shared", 1, (50, 34)),
-        (False, "prelu", 2, (33, 64)),
+        (2, True, "prelu_shared", 1, False, (71, 45)),
+        (1, True, "prelu", 1, True, (64, 32)),
+        (1, False, "prelu_shared", 2, False, (50, 34)),
     ],
 )
-def test_options_equal_torch(bottleneck, last_activation, last_stride, size):
+def test_options_equal_torch(blocks, bottleneck, last_activation, last_stride, remat, size):
     options = {"width": 8, "last_activation": last_activation, "last_stride": last_stride}
-    check_parity((1, 2, 1, 2), bottleneck, size, np.float64, True, 1e-9, **options)
+    check_parity((1, 1, 1, blocks), bottleneck, size, np.float64, True, 1e-9, remat=remat, **options)
 
 
 # torchvision's counts less the classifier (512 or 2048 weights and a bias for each of 1000 classes)
@@ -143,9 +138,7 @@ def test_parameter_counts(arch, expected):
 )
 def test_prelu_is_one_scalar_in_the_last_block(last_activation, extra):
     model = make_resnet(STAGE_SIZES["resnet50"], True, last_activation=last_activation)
-    params = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))[
-        "params"
-    ]
+    params = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))["params"]
     found = {f"{block}/{name}" for block, parts in params.items() for name in parts if name == "prelu"}
     assert found == extra
     for name in extra:
@@ -193,17 +186,14 @@ def test_batch_norm_momentum_by_hand(tiny):
     # What enters the first BatchNorm, worked out in NumPy: a 7x7 convolution with stride 2 and 3 zeros around.
     padded = np.pad(np.asarray(x, np.float64), ((0, 0), (3, 3), (3, 3), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(1, 2))[:, ::2, ::2]
-    y = np.einsum(
-        "bijcuv,uvcd->bijd", windows, np.asarray(variables["params"]["conv1"]["kernel"], np.float64)
-    )
+    y = np.einsum("bijcuv,uvcd->bijd", windows, np.asarray(variables["params"]["conv1"]["kernel"], np.float64))
     _, updated = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, x)
     stats = updated["batch_stats"]["bn1"]
-    # Kept: 0.9 of the old value (0 + 3 for the mean, 1 + 3 for the variance) and 0.1 of the batch's, the biased variance.
+    # 0.9 of the old value (0 + 3 for the mean, 1 + 3 for the variance) and 0.1 of the batch's; the variance is biased.
     np.testing.assert_allclose(stats["mean"], 0.9 * 3 + 0.1 * y.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 * 4 + 0.1 * y.var((0, 1, 2)), rtol=1e-5)
     assert all(
-        np.any(new != before)
-        for new, before in zip(jax.tree.leaves(updated), jax.tree.leaves(old), strict=True)
+        np.all(new != before) for new, before in zip(jax.tree.leaves(updated), jax.tree.leaves(old), strict=True)
     )
 
 
@@ -226,17 +216,10 @@ def test_what_after_stage_returns_goes_on(tiny):
     assert stages == [(2, (4, 16, 8, 32)), (3, (4, 8, 4, 64)), (4, (4, 4, 2, 128)), (5, (4, 2, 1, 256))]
 
 
-def test_remat_changes_nothing(tiny):
+def test_remat_is_in_the_program(tiny):  # that it changes no value or gradient is in test_options_equal_torch
     model, variables, x = tiny
-    weights = [np.float32(1)] * 4
-    plain, again = (run(m, True, *_split(variables), x, weights) for m in (model, model.clone(remat=True)))
-    assert_close(again, jax.tree.map(np.asarray, plain), 1e-5)
-    jaxpr = jax.make_jaxpr(partial(model.clone(remat=True).apply, train=False))(variables, x)
-    assert "remat" in str(jaxpr)
-
-
-def _split(variables):
-    return variables["params"], variables["batch_stats"]
+    program = str(jax.make_jaxpr(partial(model.clone(remat=True).apply, train=False))(variables, x))
+    assert program.count("remat2") + program.count("checkpoint") >= 4
 
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tiny):

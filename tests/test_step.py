@@ -59,9 +59,7 @@ def one_device():
 
 @pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_same_losses(one_device, num_devices):
-    np.testing.assert_allclose(
-        losses(run(tiny_config(), num_devices)), losses(one_device), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(losses(run(tiny_config(), num_devices)), losses(one_device), rtol=1e-5, atol=1e-6)
 
 
 def test_loss_falls():

@@ -4,7 +4,14 @@ import numpy as np
 import torch
 from torch import nn
 
-STAGE_SIZES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+# Blocks in each stage, and whether they are bottlenecks.
+ARCHITECTURES = {
+    "resnet18": ((2, 2, 2, 2), False),
+    "resnet34": ((3, 4, 6, 3), False),
+    "resnet50": ((3, 4, 6, 3), True),
+    "resnet101": ((3, 4, 23, 3), True),
+    "resnet152": ((3, 8, 36, 3), True),
+}
 
 
 class Residual(nn.Module):
@@ -80,7 +87,7 @@ class TorchResNet(nn.Module):
 
 def create(arch: str, **options) -> TorchResNet:
     """The reference of one of the architectures."""
-    return TorchResNet(STAGE_SIZES[arch], arch == "resnet50", **options)
+    return TorchResNet(*ARCHITECTURES[arch], **options)
 
 
 def randomize(model: nn.Module, seed: int) -> nn.Module:

@@ -72,8 +72,8 @@ def draw_box(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """A random rectangle inside an image: (top, left, height, width), int32 pixels.
 
-    Its share of the image's area and its height/width are uniform in `area` and `aspect`, drawn again while it does not fit;
-    after ATTEMPTS draws it is the whole image.
+    Its share of the image's area and its height/width are uniform in `area` and `aspect`, drawn again while it does
+    not fit; after ATTEMPTS draws it is the whole image.
     """
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     areas = jax.random.uniform(area_key, (ATTEMPTS,), minval=area[0], maxval=area[1]) * (height * width)
@@ -91,8 +91,8 @@ def draw_box(
 def crop_and_resize(x: jax.Array, box: tuple[jax.Array, ...], flip: jax.Array) -> jax.Array:
     """Cuts `box` out of float [H, W, 3], resizes it to H x W (bilinear, half-pixel centres) and mirrors it if `flip`.
 
-    Two small matrix products, since gathers are slow on every accelerator; a crop is never larger than the image, so plain
-    bilinear weights need no low-pass filter.
+    Two small matrix products, since gathers are slow on every accelerator; a crop is never larger than the image, so
+    plain bilinear weights need no low-pass filter.
     """
     top, left, box_height, box_width = box
     height, width, _ = x.shape

@@ -201,7 +201,7 @@ def _list_zip(path, wanted, top_folder):
     members, odd = {}, []
     for info in archive.infolist():
         parts = PurePosixPath(info.filename).parts
-        if info.is_dir() or not parts or parts[0] == "__MACOSX" or _is_passed_over(parts[-1]):
+        if info.is_dir() or not parts or _is_passed_over(parts[-1]):
             continue
         inner = parts[1:] if parts[0] == top_folder else parts
         is_wanted = len(inner) > 1 and inner[0] in wanted

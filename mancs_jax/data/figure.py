@@ -1,7 +1,7 @@
-"""Draws one walking person: a jointed body in three dimensions, dressed, projected at any heading and painted as polygons.
+"""Draws one walking person: a jointed, dressed body in three dimensions, seen from any side, painted as polygons.
 
-Lengths are in units of a grown person's height (1.0): x points to the person's left, y up from the ground, z forward. The
-picture is painted at three times its size and averaged down, which is what smooths every edge.
+Lengths are in units of a grown person's height (1.0): x points to the person's left, y up from the ground, z forward.
+The picture is painted at three times its size and averaged down, which is what smooths every edge.
 """
 
 import math
@@ -20,7 +20,7 @@ Colour = tuple[int, int, int]
 
 
 class Cloth(NamedTuple):
-    """A garment's surface: pattern name, two RGB colours, and the pattern's period as a share of the person's height."""
+    """A garment's surface: pattern name, two RGB colours, and the pattern's period as a share of body height."""
 
     pattern: str  # plain, hoops, pinstripes, checks, dots, two_tone, band, logo
     base: Colour
@@ -94,7 +94,7 @@ def _trace(sheet: Sheet, corners: np.ndarray, colour: Colour, thickness: int = 3
 
 
 def _fill(sheet: Sheet, corners: np.ndarray, colour: Colour, texture: np.ndarray | None = None, outline=True) -> None:
-    """Paints one polygon, corners [N, 2] in canvas pixels, with a colour or, through its mask, a canvas-sized texture."""
+    """Paints one polygon, corners [N, 2] in canvas pixels, with a colour or with a canvas-sized texture."""
     fixed = np.round(corners * (1 << SUBPIXEL_BITS)).astype(np.int32)
     if texture is None:
         cv2.fillPoly(sheet.canvas, [fixed], (*colour, 255), shift=SUBPIXEL_BITS)
@@ -128,7 +128,7 @@ def _capsule(start: np.ndarray, end: np.ndarray, radii: tuple[float, float]) -> 
 
 
 def _limb(sheet: Sheet, joints, radii, colour: Colour, texture: np.ndarray | None = None) -> None:
-    """A round-ended limb through joints [J, 3] with a radius at each, in body units; no line shows where its bones meet."""
+    """A round-ended limb through joints [J, 3] with a radius at each, in body units; no line where its bones meet."""
     points = sheet.project(np.asarray(joints, np.float64))
     reach = [radius * sheet.unit for radius in radii]
     bones = [_capsule(points[i], points[i + 1], (reach[i], reach[i + 1])) for i in range(len(points) - 1)]
@@ -141,11 +141,11 @@ def _limb(sheet: Sheet, joints, radii, colour: Colour, texture: np.ndarray | Non
 def _oval(sheet: Sheet, centre, radii, colour: Colour, outline=True) -> None:
     """An upright ellipse about a body point, radii in body units."""
     middle = sheet.project(np.asarray([centre], np.float64))
-    _fill(sheet, middle + _RING * radii * np.array([sheet.unit, sheet.unit]), colour, outline=outline)
+    _fill(sheet, middle + _RING * radii * sheet.unit, colour, outline=outline)
 
 
 def _wrap(sheet: Sheet, levels, colour: Colour, texture: np.ndarray | None = None) -> None:
-    """A body of elliptical cross-sections. levels: (height y, half width, half depth, forward offset z) from top to bottom."""
+    """A body of elliptical cross-sections; levels, top to bottom: (height y, half width, half depth, offset z)."""
     y, width, depth, forward = np.asarray(levels, np.float64).T
     reach = np.hypot(width * sheet.cos, depth * sheet.sin) * sheet.unit
     middle = sheet.project(np.stack([np.zeros_like(y), y, forward], 1))
@@ -163,7 +163,7 @@ def _panel(sheet: Sheet, centre, half_width: float, half_height: float, colour: 
 
 
 def _texture(sheet: Sheet, cloth: Cloth, top: float, bottom: float) -> np.ndarray | None:
-    """The cloth's pattern on the whole canvas [H, W, 4], hung from body height `top`; None where one colour is enough."""
+    """The cloth's pattern on the whole canvas [H, W, 4], hung from height `top`; None where one colour is enough."""
     if cloth.pattern in ("plain", "logo"):
         return None
     height, width = sheet.canvas.shape[:2]
@@ -252,11 +252,20 @@ def _draw_torso(sheet: Sheet, person: Person, hip: float, lean: float, texture, 
         skirt = [waist, level(hip, 0.102, 0.08), level(hem, 0.13, 0.115)]
         _wrap(sheet, skirt, person.bottom_cloth.base, bottom_texture)
     elif person.top != "dress":
-        _wrap(sheet, [waist, level(hip, 0.095, 0.075), level(hip - 0.05, 0.09, 0.07)], person.bottom_cloth.base,
-              bottom_texture)
+        _wrap(
+            sheet,
+            [waist, level(hip, 0.095, 0.075), level(hip - 0.05, 0.09, 0.07)],
+            person.bottom_cloth.base,
+            bottom_texture,
+        )
     wide = 0.118 * person.shoulders
-    body = [level(top + 0.012, 0.045, 0.035), level(top - 0.012, wide * 0.88, 0.052), level(top - 0.045, wide, 0.066),
-            level(top - 0.13, wide * 0.9, 0.074), waist]
+    body = [
+        level(top + 0.012, 0.045, 0.035),
+        level(top - 0.012, wide * 0.88, 0.052),
+        level(top - 0.045, wide, 0.066),
+        level(top - 0.13, wide * 0.9, 0.074),
+        waist,
+    ]
     if person.top == "dress":
         body += [level(hip, 0.105, 0.085), level(hip - 0.2, 0.145, 0.13)]
     elif person.top == "coat":
@@ -311,18 +320,30 @@ def _draw_head(sheet: Sheet, person: Person, neck: np.ndarray) -> None:
 def _draw_bag(sheet: Sheet, person: Person, hip: float, hand: np.ndarray) -> None:
     dark = shade(person.bag_colour, 0.6)
     if person.bag == "backpack":
-        levels = [(hip + 0.33, 0.05, 0.02, -0.1), (hip + 0.3, 0.085, 0.05, -0.11), (hip + 0.1, 0.095, 0.06, -0.12),
-                  (hip + 0.07, 0.08, 0.05, -0.11)]
+        levels = [
+            (hip + 0.33, 0.05, 0.02, -0.1),
+            (hip + 0.3, 0.085, 0.05, -0.11),
+            (hip + 0.1, 0.095, 0.06, -0.12),
+            (hip + 0.07, 0.08, 0.05, -0.11),
+        ]
         _wrap(sheet, levels, person.bag_colour)
         if sheet.cos < -0.3:
             _panel(sheet, (0.0, hip + 0.15, -0.15), 0.06, 0.035, dark)
     elif person.bag == "satchel":
-        _limb(sheet, ((person.side * 0.12, hip + 0.05, -0.03), (person.side * 0.12, hip + 0.05, 0.06)), (0.06, 0.06),
-              person.bag_colour)
+        _limb(
+            sheet,
+            ((person.side * 0.12, hip + 0.05, -0.03), (person.side * 0.12, hip + 0.05, 0.06)),
+            (0.06, 0.06),
+            person.bag_colour,
+        )
     else:
         _limb(sheet, (hand, hand - np.array([0.0, 0.05, 0.0])), (0.008, 0.008), dark)
-        _limb(sheet, (hand - np.array([0.0, 0.085, 0.045]), hand - np.array([0.0, 0.085, -0.045])), (0.045, 0.045),
-              person.bag_colour)
+        _limb(
+            sheet,
+            (hand - np.array([0.0, 0.085, 0.045]), hand - np.array([0.0, 0.085, -0.045])),
+            (0.045, 0.045),
+            person.bag_colour,
+        )
 
 
 def _draw_straps(sheet: Sheet, person: Person, hip: float) -> None:
@@ -332,10 +353,17 @@ def _draw_straps(sheet: Sheet, person: Person, hip: float) -> None:
             _limb(sheet, ((x, hip + 0.335, front), (x * 1.1, hip + 0.13, front)), (0.013, 0.013), dark)
     elif person.bag == "satchel":
         face = math.copysign(front, sheet.cos)
-        _limb(sheet, ((-person.side * 0.075, hip + 0.335, face), (person.side * 0.11, hip + 0.08, face)), (0.01, 0.01), dark)
+        _limb(
+            sheet,
+            ((-person.side * 0.075, hip + 0.335, face), (person.side * 0.11, hip + 0.08, face)),
+            (0.01, 0.01),
+            dark,
+        )
 
 
-def draw_figure(person: Person, pose: Pose, size: tuple[int, int], feet: tuple[float, float], unit: float) -> np.ndarray:
+def draw_figure(
+    person: Person, pose: Pose, size: tuple[int, int], feet: tuple[float, float], unit: float
+) -> np.ndarray:
     """Draws the person alone, on nothing.
 
     Args:
@@ -357,7 +385,9 @@ def draw_figure(person: Person, pose: Pose, size: tuple[int, int], feet: tuple[f
         forward = side * pose.stride * beat
         flex = 0.08 + 1.1 * pose.stride * max(0.0, side * math.cos(pose.phase))
         bone = (hip - 0.035) / 2
-        legs.append(_swing((side * 0.05 * girth, hip, 0.0), (bone, bone), (forward + flex / 3, forward - flex), 0.03 * side))
+        legs.append(
+            _swing((side * 0.05 * girth, hip, 0.0), (bone, bone), (forward + flex / 3, forward - flex), 0.03 * side)
+        )
         shoulder = np.array([side * 0.104 * person.shoulders * girth, hip + 0.288, 0.0]) + 0.3 * bend
         back = -side * pose.swing * beat
         arms.append(_swing(shoulder, (0.155, 0.135), (back, back + 0.25 + 0.3 * pose.swing), 0.1 * side))
@@ -365,8 +395,13 @@ def draw_figure(person: Person, pose: Pose, size: tuple[int, int], feet: tuple[f
     drop = np.array([0.0, min(leg[2, 1] for leg in legs) - 0.035, 0.0])
     legs, arms = [leg - drop for leg in legs], [arm - drop for arm in arms]
     hip -= drop[1]
-    sheet = Sheet(canvas, (feet[0] * SUPERSAMPLE, feet[1] * SUPERSAMPLE), unit * person.height * SUPERSAMPLE,
-                  math.cos(pose.heading), math.sin(pose.heading))
+    sheet = Sheet(
+        canvas,
+        (feet[0] * SUPERSAMPLE, feet[1] * SUPERSAMPLE),
+        unit * person.height * SUPERSAMPLE,
+        math.cos(pose.heading),
+        math.sin(pose.heading),
+    )
 
     hem = hip - 0.2 if person.top == "dress" else hip
     top_texture = _texture(sheet, person.top_cloth, hip + 0.335, hem)

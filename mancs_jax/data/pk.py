@@ -1,4 +1,4 @@
-"""PK batches (paper section 3.3) as a pure function of (identities, seed, step): nothing about an iterator is ever saved."""
+"""PK batches (paper section 3.3) as a pure function of (identities, seed, step): there is no iterator to save."""
 
 import numpy as np
 
@@ -17,8 +17,8 @@ def images_by_identity(labels: np.ndarray) -> list[np.ndarray]:
 def pk_batch(by_identity: list[np.ndarray], p: int, k: int, seed: int, step: int) -> np.ndarray:
     """Draws P identities and K images of each.
 
-    An epoch is a permutation of the identities cut into batches, the rest dropped. An identity with fewer than K images is drawn
-    with replacement, each image as often as any other to within one.
+    An epoch is a permutation of the identities cut into batches, the rest dropped. An identity with fewer than K
+    images is drawn with replacement, each image as often as any other to within one.
 
     Args:
       by_identity: see `images_by_identity`.
@@ -33,9 +33,7 @@ def pk_batch(by_identity: list[np.ndarray], p: int, k: int, seed: int, step: int
     epoch, position = divmod(step, steps_per_epoch(len(by_identity), p))
     identities = np.random.default_rng((seed, 0, epoch)).permutation(len(by_identity))
     rng = np.random.default_rng((seed, 1, step))
-    return np.concatenate(
-        [draw(rng, by_identity[i], k) for i in identities[position * p : (position + 1) * p]]
-    )
+    return np.concatenate([draw(rng, by_identity[i], k) for i in identities[position * p : (position + 1) * p]])
 
 
 def draw(rng: np.random.Generator, images: np.ndarray, k: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Synthetic pedestrians in the layout and file names of Market-1501: the data set that every clone carries with it.
 
-People (build, clothes, patterns, hair, bags) are drawn by `figure`; here is who they are, what the six cameras do to them
-and which pictures a data set holds. A picture depends only on (seed, identity, camera, index): asking for more identities
-changes no other picture.
+People (build, clothes, patterns, hair, bags) are drawn by `figure`; here is who they are, what the six cameras do to
+them and which pictures a data set holds. A picture depends only on (seed, identity, camera, index): asking for more
+identities changes no other picture.
 """
 
 import functools
@@ -24,18 +24,18 @@ CAMERAS_VISITED = (3, 5)  # fewest and most cameras that see one identity
 GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, beside its query
 JUNK_PER_TEST_ID = 2  # badly cut boxes, named -1
 
-# How hard it is. Each constant at 0 (or 1 for a rate's opposite) would switch its difficulty off.
-CAST_STRENGTH = 1.0  # exponent on every camera's colour cast: 0 none, 1 the table below, 2 twice as strong
-LIGHT_STRENGTH = 1.0  # exponent on every camera's gain and gamma
-LIGHT_JITTER = 0.16  # sd of the log gain from picture to picture
-TINT_JITTER = 0.05  # sd of the log gain of each colour channel from picture to picture
+# How hard it is: 0 switches a difficulty off. Only PATTERN_RATE works the other way: it makes people easier to tell.
+CAST_STRENGTH = 0.25  # exponent on every camera's cast and saturation; at 1, as in CAMERAS, histograms fail
+LIGHT_STRENGTH = 0.25  # exponent on every camera's gain and gamma, factor on its haze
+LIGHT_JITTER = 0.10  # sd of the log gain from picture to picture
+TINT_JITTER = 0.03  # sd of the log gain of each colour channel from picture to picture
 HEADING_JITTER = 0.45  # radians, sd of the walking direction around a camera's path
 BOX_SHIFT = 0.045  # sd of a detected box's offset, as a share of its size
 BOX_SCALE = 0.07  # sd of the log size of a detected box
 CUT_RATE = 0.10  # share of detected boxes that lose the feet or the head
 OCCLUSION_RATE = 0.16  # share of pictures with a pole, bench, bicycle or wall in front of the person
 COMPANY_RATE = 0.12  # share of pictures with a part of somebody else in the box
-NOISE_STRENGTH = 1.0  # factor on every camera's sensor noise
+NOISE_STRENGTH = 0.7  # factor on every camera's sensor noise
 DETAIL_STRENGTH = 1.0  # exponent on every camera's loss of resolution
 PATTERN_RATE = 0.62  # share of tops that carry a pattern: what tells people apart where colour fails
 
@@ -62,8 +62,12 @@ class Camera(NamedTuple):
 
 
 CAMERAS = (
-    Camera((1.02, 1.00, 0.98), 1.05, 0.95, 0.00, 1.00, 0.2, 1.00, 0.3, 4, 88, (150, 146, 140), (120, 140, 105), "tiles"),
-    Camera((1.28, 0.98, 0.62), 0.95, 1.05, 0.02, 0.95, 1.4, 0.75, 0.4, 6, 80, (105, 103, 104), (150, 150, 155), "crossing"),
+    Camera(
+        (1.02, 1.00, 0.98), 1.05, 0.95, 0.00, 1.00, 0.2, 1.00, 0.3, 4, 88, (150, 146, 140), (120, 140, 105), "tiles"
+    ),
+    Camera(
+        (1.28, 0.98, 0.62), 0.95, 1.05, 0.02, 0.95, 1.4, 0.75, 0.4, 6, 80, (105, 103, 104), (150, 150, 155), "crossing"
+    ),
     Camera((0.68, 0.92, 1.30), 0.72, 1.15, 0.00, 0.90, 2.9, 0.90, 0.4, 8, 80, (140, 130, 120), (70, 70, 80), "shop"),
     Camera((0.85, 1.15, 0.80), 0.85, 0.90, 0.08, 0.75, 1.8, 0.65, 0.5, 6, 72, (150, 140, 130), (150, 85, 65), "bricks"),
     Camera((1.12, 1.05, 0.95), 1.30, 0.75, 0.16, 0.70, 0.6, 0.80, 0.6, 5, 78, (175, 165, 140), (85, 120, 60), "park"),
@@ -102,7 +106,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     """Draws an identity: build, clothes, hair and what is carried."""
     top = _pick(rng, ("tank", "tshirt", "pullover", "coat", "dress"), (0.1, 0.35, 0.25, 0.16, 0.14))
     bottom = _pick(rng, ("trousers", "shorts", "skirt", "long_skirt"), (0.5, 0.25, 0.17, 0.08))
-    plain_skirts = ("checks", "dots", "pinstripes")
+    woven = ("pinstripes", "two_tone") if bottom == "trousers" else ("checks", "dots", "pinstripes")
     return Person(
         height=float(np.clip(rng.normal(0.98, 0.05), 0.86, 1.08)),
         girth=float(np.clip(rng.normal(1.04, 0.14), 0.82, 1.4)),
@@ -115,7 +119,7 @@ def sample_person(rng: np.random.Generator) -> Person:
         top_cloth=_cloth(rng, PATTERNS, PATTERN_RATE, (0.05, 0.10)),
         inner=_dye(rng, _pick(rng, GARMENTS)),
         bottom=bottom,
-        bottom_cloth=_cloth(rng, plain_skirts if bottom != "trousers" else ("pinstripes", "two_tone"), 0.3, (0.04, 0.07)),
+        bottom_cloth=_cloth(rng, woven, 0.3, (0.04, 0.07)),
         fit=float(rng.uniform(0.85, 1.35)),
         shoes=_dye(rng, _pick(rng, ((40, 38, 38), (232, 232, 230), (180, 40, 40), (110, 74, 48), (60, 90, 160)))),
         hat=_pick(rng, ("", "cap", "beanie", "sunhat"), (0.76, 0.1, 0.07, 0.07)),
@@ -124,6 +128,11 @@ def sample_person(rng: np.random.Generator) -> Person:
         bag_colour=_dye(rng, _pick(rng, GARMENTS)),
         side=int(_pick(rng, (-1, 1))),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _identity(seed: int, passer_by: bool, number: int) -> Person:
+    return sample_person(np.random.default_rng([seed, _PERSON, passer_by, number]))
 
 
 # ---------------------------------------------------------------------------------------------------------- scenes
@@ -135,22 +144,27 @@ _HORIZON = 66  # pixel row where the ground begins
 def _scene(seed: int, camid: int) -> np.ndarray:
     """The place one camera looks at: float32 [H, W, 3], 0..255, before the camera's own light and cast."""
     camera, rng = CAMERAS[camid - 1], np.random.default_rng([seed, _SCENE, camid])
-    (height, width), style = _SCENE_SIZE, camera.style
+    height, width = _SCENE_SIZE
     image = np.empty((height, width, 3), np.uint8)
     image[:_HORIZON], image[_HORIZON:] = camera.wall, camera.ground
-    _paint_ground(image, camera, rng)
+    _paint_ground(image, camera)
     _paint_wall(image, camera, rng)
     for x in rng.integers(0, width, 9):
         _paint_object(image, int(x), int(rng.integers(_HORIZON + 2, _HORIZON + 26)), rng)
-    grain = cv2.resize(rng.normal(0, 1, (height // 8, width // 8)).astype(np.float32), (width, height),
-                       interpolation=cv2.INTER_CUBIC)
+    grain = cv2.resize(
+        rng.normal(0, 1, (height // 8, width // 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     depth = np.interp(np.arange(height), (0, _HORIZON, _HORIZON + 1, height), (0.9, 0.78, 0.86, 1.08))
     fine = rng.normal(0, 4, (height, width, 1))
-    scene = image * depth[:, None, None] * (1 + 0.07 * grain[..., None]) + fine
+    # Stretches of other ground and other light along the strip, so that no single colour stands for a camera.
+    knots = np.linspace(0, width, 13)
+    tone = np.exp(rng.normal(0, 0.22, (13, 1)) + rng.normal(0, 0.10, (13, 3)))
+    tones = np.stack([np.interp(np.arange(width), knots, tone[:, channel]) for channel in range(3)], axis=1)
+    scene = image * tones * depth[:, None, None] * (1 + 0.07 * grain[..., None]) + fine
     return np.clip(scene, 0, 255).astype(np.float32)
 
 
-def _paint_ground(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> None:
+def _paint_ground(image: np.ndarray, camera: Camera) -> None:
     height, width = _SCENE_SIZE
     line = shade(camera.ground, 0.82)
     rows = _HORIZON + (np.linspace(0, 1, 11) ** 1.7 * (height - _HORIZON)).astype(int)
@@ -175,7 +189,9 @@ def _paint_wall(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> 
         for _ in range(130):
             centre = (int(rng.integers(width)), int(rng.integers(18, _HORIZON - 4)))
             leaf = shade(wall, float(rng.uniform(0.6, 1.25)))
-            cv2.ellipse(image, centre, (int(rng.integers(8, 22)), int(rng.integers(6, 16))), 0, 0, 360, leaf, -1, cv2.LINE_AA)
+            cv2.ellipse(
+                image, centre, (int(rng.integers(8, 22)), int(rng.integers(6, 16))), 0, 0, 360, leaf, -1, cv2.LINE_AA
+            )
         if style == "tiles":
             cv2.rectangle(image, (0, _HORIZON - 12), (width, _HORIZON), (120, 112, 100), -1)
     elif style == "bricks":
@@ -249,8 +265,9 @@ def _pose(rng: np.random.Generator, path: float) -> Pose:
     )
 
 
-def _place(image: np.ndarray, person: Person, pose: Pose, feet: tuple[float, float], unit: float,
-           rng: np.random.Generator) -> np.ndarray:
+def _place(
+    image: np.ndarray, person: Person, pose: Pose, feet: tuple[float, float], unit: float, rng: np.random.Generator
+) -> np.ndarray:
     """Puts a person and the shadow on the ground into a picture, float32 [H, W, 3]."""
     height, width = IMAGE_SIZE
     drawn = draw_figure(person, pose, IMAGE_SIZE, feet, unit)
@@ -290,9 +307,11 @@ def _expose(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> byte
     detail = np.clip(camera.detail**DETAIL_STRENGTH * rng.uniform(0.85, 1.1), 0.3, 1.0)
     x = np.clip(image, 0, 255) / np.float32(255)
     grey = x @ np.array([0.3, 0.59, 0.11], np.float32)
-    x = grey[..., None] + camera.saturation * (x - grey[..., None])
-    x = np.clip(x * (gain * tint * (1 + slope)[:, None]), 0, 1) ** (camera.gamma**LIGHT_STRENGTH)
-    x = (camera.lift + (1 - camera.lift) * x).astype(np.float32)
+    x = grey[..., None] + camera.saturation**CAST_STRENGTH * (x - grey[..., None])
+    light = (gain * tint * (1 + slope)[:, None]).astype(np.float32)
+    x = cv2.pow(np.clip(x * light, 0, 1), camera.gamma**LIGHT_STRENGTH)
+    lift = LIGHT_STRENGTH * camera.lift
+    x = lift + (1 - lift) * x
     small = cv2.resize(x, (int(width * detail), int(height * detail)), interpolation=cv2.INTER_AREA)
     x = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     x = cv2.GaussianBlur(x, (0, 0), camera.blur + rng.uniform(0, 0.4))
@@ -332,7 +351,7 @@ def take(seed: int, shot: Shot) -> bytes:
         if box.random() < CUT_RATE:
             unit *= 1.25
             feet[1] += height * box.choice((0.02, 0.22))
-    person = sample_person(np.random.default_rng([seed, _PERSON, shot.kind == "distractor", shot.pid]))
+    person = _identity(seed, shot.kind == "distractor", shot.pid)
     if shot.kind == "junk":
         zoom = box.uniform(1.6, 2.6)
         unit *= zoom
@@ -342,7 +361,9 @@ def take(seed: int, shot: Shot) -> bytes:
         beside = (feet[0] + _pick(rng, (-1, 1)) * rng.uniform(20, 34), feet[1] - rng.uniform(-3, 14))
         image = _place(image, sample_person(rng), _pose(rng, camera.path), beside, unit * 0.95, rng)
     if empty:
-        _paint_object(image, int(box.integers(10, width - 10)), int(box.integers(80, height + 8)), box, box.uniform(1, 2.2))
+        _paint_object(
+            image, int(box.integers(10, width - 10)), int(box.integers(80, height + 8)), box, box.uniform(1, 2.2)
+        )
     else:
         image = np.ascontiguousarray(_place(image, person, pose, tuple(feet), unit, rng))
     if rng.random() < OCCLUSION_RATE:
@@ -379,7 +400,9 @@ def shots(seed: int, train_ids: int, test_ids: int, distractors: int, folder: st
         return
     for pid in range(1, 2 * test_ids, 2):
         for camid in _visits(seed, pid):
-            count = np.random.default_rng([seed, _VISIT, pid, camid, 1]).integers(GALLERY_IMAGES[0], GALLERY_IMAGES[1] + 1)
+            count = np.random.default_rng([seed, _VISIT, pid, camid, 1]).integers(
+                GALLERY_IMAGES[0], GALLERY_IMAGES[1] + 1
+            )
             # Index 0 is the query; a query and everything in gt_bbox has a box drawn by hand.
             indices = {"query": range(1), "bounding_box_test": range(1, count + 1), "gt_bbox": range(count + 1)}[folder]
             by_hand = folder != "bounding_box_test"
@@ -397,8 +420,9 @@ def shots(seed: int, train_ids: int, test_ids: int, distractors: int, folder: st
             yield Shot(folder, f"0000_c{camid}s1_{25 * number + 1:06d}_01.jpg", "distractor", number, camid, 0, False)
 
 
-def render(seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors: int = 200,
-           folders: Sequence[str] = FOLDERS) -> Iterator[tuple[str, str, bytes]]:
+def render(
+    seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors: int = 200, folders: Sequence[str] = FOLDERS
+) -> Iterator[tuple[str, str, bytes]]:
     """Renders the data set, one picture at a time.
 
     Args:
@@ -412,8 +436,11 @@ def render(seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors
     Raises:
       ValueError: a count is out of range or a folder has another name.
     """
-    for name, count, limit in (("train_ids", train_ids, 4999), ("test_ids", test_ids, 4999),
-                               ("distractors", distractors, 39999)):
+    for name, count, limit in (
+        ("train_ids", train_ids, 4999),
+        ("test_ids", test_ids, 4999),
+        ("distractors", distractors, 39999),
+    ):
         if not 0 <= count <= limit:
             raise ValueError(f"walkers: {name}={count} is outside 0..{limit}; file names have no room for more")
     unknown = [folder for folder in folders if folder not in FOLDERS]
@@ -424,8 +451,9 @@ def render(seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors
             yield folder, shot.name, take(seed, shot)
 
 
-def write_folder(root: str | Path, seed: int = 0, train_ids: int = 300, test_ids: int = 100,
-                 distractors: int = 200) -> None:
+def write_folder(
+    root: str | Path, seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors: int = 200
+) -> None:
     """Writes the data set below `root` in Market-1501's layout; arguments as for `render`."""
     for folder in FOLDERS:
         (Path(root) / folder).mkdir(parents=True, exist_ok=True)

@@ -5,16 +5,18 @@ import numpy as np
 
 STRIPES = 6  # horizontal stripes: head, chest, belly, thighs, shins, feet, as in Gray and Tao (ECCV 2008)
 BINS = (8, 8, 4)  # of hue, saturation and value, counted jointly
-CENTRE_WIDTH = 0.25  # sd of the weight of a column around the middle, as a share of the width: most background lies outside
+CENTRE_WIDTH = (
+    0.25  # sd of the weight of a column around the middle, as a share of the width: most background lies outside
+)
 BLOCK = 256  # images that are counted at once
 
 
 def embed(image: np.ndarray) -> np.ndarray:
     """Joint HSV histograms of horizontal stripes, square-rooted.
 
-    A pixel counts with a Gaussian weight of its column, every stripe's histogram sums to the same, and the square root
-    makes the inner product of two embeddings the mean Bhattacharyya coefficient of their stripes (1 for equal pictures),
-    so Euclidean distance between embeddings is the mean Hellinger distance up to a factor.
+    Pixels are weighted by a Gaussian of their column, and every stripe's histogram sums to the same. The square root makes
+    the inner product of two embeddings the mean Bhattacharyya coefficient of their stripes (1 for equal pictures), so the
+    Euclidean distance is sqrt(2) times the root mean square of the stripes' Hellinger distances.
 
     Args:
       image: uint8 [N, H, W, 3], RGB.

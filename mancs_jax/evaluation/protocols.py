@@ -1,7 +1,7 @@
 """Evaluation protocols: embeddings and labels in, one result out that says how it was made.
 
-A result is a plain dict, written as JSON: `protocol`, `options`, `counts` and `metrics`. Callers add what
-only they know (recipe, data fingerprint, versions) before they write it.
+A result is a plain, flat dict, written as JSON: the scores, the counts, and the protocol and options that they were
+made with. Callers add what only they know (recipe, data fingerprint, versions) before they write it.
 """
 
 import json
@@ -38,9 +38,8 @@ def single_query(
         distance: "euclidean" or "cosine".
 
     Returns:
-        `protocol` "single_query"; `options` with the distance; `counts` with num_queries,
-        num_matched_queries, num_gallery (all but junk), num_distractors (those among them with pid 0) and
-        num_junk; `metrics` with mAP, mAP_plain, mINP and cmc, as fractions (see `ranking.metrics`).
+        `protocol` "single_query" and `distance`; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries (see
+        `ranking.metrics`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
 
     Raises:
         ValueError: as `ranking.hit_ranks`.
@@ -54,20 +53,14 @@ def single_query(
         gallery_camid,
         distance=distance,
     )
-    scores = ranking.metrics(hits)
     gallery_pid = np.asarray(gallery_pid)
-    counts = {
-        "num_queries": scores.pop("num_queries"),
-        "num_matched_queries": scores.pop("num_matched_queries"),
+    return {
+        "protocol": "single_query",
+        "distance": distance,
+        **ranking.metrics(hits),
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),
-    }
-    return {
-        "protocol": "single_query",
-        "options": {"distance": distance},
-        "counts": counts,
-        "metrics": scores,
     }
 
 
@@ -109,9 +102,8 @@ def table(results: Mapping[str, Mapping]) -> str:
     """
     rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
     for name, result in results.items():
-        metrics = result["metrics"]
-        cmc = [metrics["cmc"][rank - 1] if rank <= len(metrics["cmc"]) else None for rank in TABLE_RANKS]
-        scores = [metrics["mAP"], metrics["mAP_plain"], *cmc, metrics["mINP"]]
+        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
+        scores = [result["mAP"], result["mAP_plain"], *cmc, result["mINP"]]
         cells = ["-" if score is None else f"{100 * score:.2f}" for score in scores]
         rows.append([name.replace("|", "\\|"), *cells])
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))

@@ -1,7 +1,8 @@
 """Which triplets to learn from: curriculum sampling (paper section 3.3), batch-hard and uniform sampling.
 
-All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets` and know a batch only through its distance matrix, so that they run on the device, for the
-anchors of one device against the candidates of all.
+All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets` and know a batch
+only through its distance matrix, so that they run on the device, for the anchors of one device against the candidates
+of all.
 """
 
 from typing import NamedTuple
@@ -16,8 +17,8 @@ MIN_SIGMA = 0.01
 class Triplets(NamedTuple):
     """T triplets for each of A anchors.
 
-    positive, negative: int32 [A, T], columns of the distance matrix. weight: float32 [A, T], such that the mean over all
-    anchors and T of weight * hinge is the mean over the triplets that count.
+    positive, negative: int32 [A, T], columns of the distance matrix. weight: float32 [A, T], such that the mean over
+    all anchors and T of weight * hinge is the mean over the triplets that count.
     """
 
     positive: jax.Array
@@ -104,8 +105,8 @@ def curriculum(
       t0: see `curriculum_gaussian`, in epochs; t1, a, b and mu_step likewise.
       num_nearest: only so many nearest negatives have a rank (the release: 80); 0 takes all of them (paper).
       density_floor: see `rank_probabilities`.
-      positives: "all" (paper: P*K*(K-1) triplets), or "later", only the positives that come after the anchor in the batch (the
-        release: half as many).
+      positives: "all" (paper: P*K*(K-1) triplets), or "later", only the positives that come after the anchor in the
+        batch (the release: half as many).
     """
     negatives = hardest_first(distances, same, num_positives)
     if num_nearest:

@@ -42,7 +42,8 @@ def attention_loss(logits: jax.Array, labels: jax.Array, *, kind: str) -> jax.Ar
     Args:
       logits: [B, C].
       labels: [B], 0..C-1.
-      kind: "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" cross-entropy (the release).
+      kind: "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" cross-entropy (the
+        release).
     """
     if kind == "softmax":
         return focal_loss(logits, labels, gamma=0, probability="softmax")

@@ -9,8 +9,8 @@ from mancs_jax.losses.curriculum import Triplets
 def euclidean_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     """D(a, c), not squared: [A, D], [B, D] -> float32 [A, B].
 
-    Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn twice in
-    a batch would make every parameter NaN.
+    Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn
+    twice in a batch would make every parameter NaN.
     """
     anchors, candidates = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
     anchor_norms = jnp.sum(anchors**2, axis=1)

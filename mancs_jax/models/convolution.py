@@ -1,10 +1,12 @@
 """Convolution and max pooling of the residual networks, with a fast path for XLA on CPU.
 
-On GPU and TPU both functions lower to the plain `lax` operation. On CPU a 1x1 convolution becomes a matrix
-product over the channels, and a convolution of a map narrower than its kernel (a naive loop in XLA) a sum of
-shifted products.
+On GPU and TPU both functions lower to the plain `lax` operation. On CPU XLA is quick at channels-last
+convolutions without input dilation, on maps with at least as many pixels as the kernel; the path here brings
+the convolution and both gradients into that form, or into matrix products over the channels. Under
+`jax.shard_map` the gradients need `check_vma=False`; under `jax.pmap` nothing.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -73,41 +75,45 @@ def _convolve_backward(stride, padding, residuals, cotangent):
     def by_lax(x, kernel, cotangent):
         return jax.vjp(lambda x, kernel: _lax_convolve(x, kernel, stride, padding), x, kernel)[1](cotangent)
 
-    def by_products(x, kernel, cotangent):
+    def on_cpu(x, kernel, cotangent):
         return (
             _cpu_input_gradient(kernel, cotangent, x.shape, stride, padding),
             _cpu_kernel_gradient(x, cotangent, kernel.shape, stride, padding),
         )
 
-    return lax.platform_dependent(*residuals, cotangent, cpu=by_products, default=by_lax)
+    return lax.platform_dependent(*residuals, cotangent, cpu=on_cpu, default=by_lax)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-# Bytes of shifted copies that one matrix product of the kernel gradient reads: small enough to stay in cache.
-_CHUNK_BYTES = 4 << 20
+# Bytes of input and cotangent that one convolution of the kernel gradient reads: they stay in cache.
+_CHUNK_BYTES = 3 << 19
 
 
 def _cpu_forward(x, kernel, stride, padding):
-    return _cpu_correlate(x, kernel, stride, (padding, padding), (padding, padding))
+    return _cpu_correlate(x, kernel, ((padding, padding), (padding, padding)), stride=stride)
 
 
-def _cpu_correlate(x, kernel, stride, row_padding, column_padding):
-    """Convolution of `x` padded with zeros (cut, where negative) before and after its rows and columns."""
-    rows, columns = kernel.shape[:2]
+def _cpu_correlate(x, kernel, padding, stride=1, dilation=1):
+    """Convolution; `padding`: zeros added (pixels cut, where negative) before and after rows, columns."""
+    rows, columns = (dilation * (size - 1) + 1 for size in kernel.shape[:2])
     # XLA swaps map and kernel where the kernel has more pixels, and then runs a naive loop.
-    if rows * columns > 1 and rows * columns <= x.shape[1] * x.shape[2]:
-        padding = (row_padding, column_padding)
+    if 1 < rows * columns <= x.shape[1] * x.shape[2]:
         return lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-    x = _pad(x, row_padding, column_padding)
+    x = _pad(x, *padding)
     height, width = (x.shape[1] - rows) // stride * stride + 1, (x.shape[2] - columns) // stride * stride + 1
     return sum(
-        _product(x[:, row : row + height : stride, column : column + width : stride], kernel[row, column])
-        for row in range(rows)
-        for column in range(columns)
+        _product(x[:, row : row + height : stride, column : column + width : stride], tap)
+        for row, taps in zip(range(0, rows, dilation), kernel, strict=True)
+        for column, tap in zip(range(0, columns, dilation), taps, strict=True)
     )
 
 
@@ -130,7 +136,7 @@ def _cpu_input_gradient(kernel, cotangent, input_shape, stride, padding):
         if row_number * column_number == 0:
             return jnp.zeros((input_shape[0], *counts, input_shape[3]), cotangent.dtype)
         part = kernel[rows, columns][::-1, ::-1].swapaxes(2, 3)
-        return _cpu_correlate(cotangent, part, 1, row_padding, column_padding)
+        return _cpu_correlate(cotangent, part, (row_padding, column_padding))
 
     if stride == 1:
         return gradient(0, 0)
@@ -141,44 +147,33 @@ def _cpu_input_gradient(kernel, cotangent, input_shape, stride, padding):
 
 
 def _cpu_kernel_gradient(x, cotangent, kernel_shape, stride, padding):
-    """Input, shifted by every kernel column, times cotangent, shifted by every kernel row: all taps at once.
-
-    So each side is copied kh or kw times instead of one side kh * kw times. The batch is cut into chunks to
-    keep these copies in cache.
-    """
-    rows, columns, channels_in, channels_out = kernel_shape
-    height, width = cotangent.shape[1:3]
+    """The kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
+    batch, rows, columns = x.shape[0], *kernel_shape[:2]
+    if (rows, columns) == (1, 1):
+        height, width = (stride * (size - 1) + 1 for size in cotangent.shape[1:3])
+        x = _pad(x, (padding, padding), (padding, padding))[:, :height:stride, :width:stride]
+        left, right = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
+        return (left.T @ right).reshape(kernel_shape)
 
     def gradient(x, cotangent):
-        kernel = jnp.zeros(kernel_shape, x.dtype)
-        for first in range(min(stride, rows)):
-            taps = len(range(first, rows, stride))
-            # Rows of this phase that lie in the image, counted in the padded one.
-            start = max(-(-(padding - first) // stride), 0)
-            stop = min((padding + x.shape[1] - 1 - first) // stride, height + taps - 2) + 1
-            offset = stride * start + first - padding
-            part = x[:, offset : offset + stride * (stop - start - 1) + 1 : stride]
-            part = _pad(part, (0, 0), (padding, padding))
-            span = stride * (width - 1) + 1
-            shifted = [part[:, :, column : column + span : stride] for column in range(columns)]
-            cotangents = [_pad(cotangent, (tap - start, stop - tap - height), (0, 0)) for tap in range(taps)]
-            left = jnp.concatenate(shifted, -1).reshape(-1, columns * channels_in)
-            right = jnp.concatenate(cotangents, -1).reshape(-1, taps * channels_out)
-            # Without the barrier XLA copies inside the product.
-            left, right = lax.optimization_barrier((left, right))
-            product = (left.T @ right).reshape(columns, channels_in, taps, channels_out)
-            kernel = kernel.at[first::stride].set(product.transpose(2, 0, 1, 3))
-        return kernel
+        # The zeros after the map: as many as the last window reaches, which stride > 1 may leave short.
+        after = [
+            kernel_shape[axis] + stride * (cotangent.shape[1 + axis] - 1) - padding - x.shape[1 + axis]
+            for axis in (0, 1)
+        ]
+        # Channels-last for both: XLA runs any other layout through a slow path.
+        x, cotangent = lax.optimization_barrier((x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)))
+        kernel = _cpu_correlate(x, cotangent, [(padding, zeros) for zeros in after], dilation=stride)
+        return kernel.transpose(1, 2, 0, 3)
 
-    batch = x.shape[0]
-    copied = x.dtype.itemsize * (x.size * columns // stride + cotangent.size * rows)
-    wanted = -(-copied // _CHUNK_BYTES)
-    chunks = next(n for n in range(min(wanted, batch), batch + 1) if batch % n == 0)
-    if rows * columns == 1 or chunks == 1:
+    # Adding up the chunks must not cost more than reading them.
+    chunk_bytes = max(_CHUNK_BYTES, math.prod(kernel_shape) * x.dtype.itemsize)
+    wanted = -(-(x.nbytes + cotangent.nbytes) // chunk_bytes)
+    chunks = next((n for n in range(wanted, batch // 2 + 1) if batch % n == 0), 1)
+    if chunks == 1:
         return gradient(x, cotangent)
     chunked = [a.reshape(chunks, batch // chunks, *a.shape[1:]) for a in (x, cotangent)]
-    zero = jnp.zeros(kernel_shape, x.dtype)
-    return lax.scan(lambda total, chunk: (total + gradient(*chunk), None), zero, chunked)[0]
+    return lax.map(lambda chunk: gradient(*chunk), chunked).sum(0)
 
 
 def _pad(x, rows, columns):

@@ -17,7 +17,8 @@ class FullyAttentionalBlock(nn.Module):
     `M = sigmoid(conv1x1(act(conv1x1(F))))`, `F_out = F * M + F`. A 1x1 convolution is a dense layer over channels.
 
     Attributes:
-      squeeze: channels between the two convolutions; 0 takes C / 16, the paper's r = 16 (the release: 16, whatever C is).
+      squeeze: channels between the two convolutions; 0 takes C / 16, the paper's r = 16 (the release: 16, whatever C
+        is).
       activation: "relu" (paper) or "prelu" (release).
       dtype: of the computation.
     """

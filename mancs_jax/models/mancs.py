@@ -9,7 +9,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from mancs_jax.models.fab import FullyAttentionalBlock
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet, stage_widths
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
 
 # PyTorch's default for a linear layer, which the release leaves in place in the f_att head.
 torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -18,8 +18,9 @@ torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class Mancs(nn.Module):
     """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
 
-    Attributes: the `model` fields of `configs/default.py`, where each is explained with its source; `devices_axis`, the pmap axis
-    over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype` as in `ResNet`.
+    Attributes: the `model` fields of `configs/default.py`, where each is explained with its source; `devices_axis`,
+    the pmap axis over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype` as in
+    `ResNet`.
     """
 
     num_classes: int
@@ -52,9 +53,9 @@ class Mancs(nn.Module):
           keys: [B] one key an example, for dropout; needed when training with `dropout` > 0.
 
         Returns:
-          dict with `f_rank` [B, rank_dim], `f_cls` [B, cls_dim], `f_att` [B, sum of the attended widths], `cls_logits` and
-          `att_logits` [B, C] (all float32), `masks` and `maps`: stage -> [B, H', W', C'], the attention mask of each FAB and
-          the map that leaves each stage (after its FAB).
+          dict with `f_rank` [B, rank_dim], `f_cls` [B, cls_dim], `f_att` [B, sum of the attended widths], `cls_logits`
+          and `att_logits` [B, C] (all float32), `masks` and `maps`: stage -> [B, H', W', C'], the attention mask of
+          each FAB and the map that leaves each stage (after its FAB).
         """
         norm = partial(
             nn.BatchNorm,

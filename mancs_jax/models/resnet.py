@@ -1,4 +1,4 @@
-"""ResNet-18/34/50/101/152 (He et al., CVPR 2016) with PyTorch's padding, so that torchvision weights give the same features."""
+"""ResNets (He et al., CVPR 2016) with PyTorch's padding, so that torchvision weights give the same features."""
 
 from collections.abc import Callable
 from functools import partial
@@ -58,8 +58,8 @@ class PReLU(nn.Module):
 class Block(nn.Module):
     """Residual block: basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1, the stride on the 3x3).
 
-    `activation` is "relu"; "prelu", a PReLU after the addition (the paper's last activation); or "prelu_shared", one PReLU
-    for every activation of the block (the authors' release).
+    `activation` is "relu"; "prelu", a PReLU after the addition (the paper's last activation); or "prelu_shared", one
+    PReLU for every activation of the block (the authors' release).
     """
 
     width: int
@@ -120,7 +120,8 @@ class ResNet(nn.Module):
         Args:
           x: [B, H, W, 3], normalised pixels.
           train: whether BatchNorm takes the batch's statistics (and updates the running ones).
-          after_stage: called with (2, conv-2's output), (3, ...), (4, ...), (5, ...); what it gives back goes on. This is where
+          after_stage: called with (2, conv-2's output), (3, ...), (4, ...), (5, ...); what it gives back goes on. This
+          is where
             an attention module is plugged in.
 
         Returns:

@@ -35,6 +35,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any
       about: JSON that goes with it: config, num_classes, fingerprint, and what the best score was.
     """
     step = int(state.step)
+    manager.wait_until_finished()
     if step not in manager.all_steps():
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)))
 
@@ -63,8 +64,8 @@ def load_trained(workdir: str | Path) -> tuple[ConfigDict, dict[str, Any], dict[
       workdir: of `scripts/train.py`. The best checkpoint is taken where validation chose one, else the latest.
 
     Returns:
-      (config, about, variables): the run's config, the checkpoint's JSON with `step` added, and `{"params", "batch_stats"}` on
-      the first device.
+      (config, about, variables): the run's config, the checkpoint's JSON with `step` added, and `{"params",
+      "batch_stats"}` on the first device.
 
     Raises:
       FileNotFoundError: no checkpoint there.

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -23,7 +22,7 @@ def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is either the old one or the new one, never a part."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def keep_rows(path: Path, last_step: int) -> None:
@@ -40,7 +39,7 @@ def keep_rows(path: Path, last_step: int) -> None:
             kept.append(line + "\n")
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def environment(devices: list[jax.Device]) -> dict[str, Any]:

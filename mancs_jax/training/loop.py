@@ -1,4 +1,4 @@
-"""The training loop: batches in, updates, checkpoints and rows of metrics out; it goes on from the latest checkpoint."""
+"""The training loop: batches in, updates, checkpoints and metrics out; it goes on from the latest checkpoint."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -62,28 +62,30 @@ def train(
         state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
         step = int(state.step)
         log = MetricsLog(workdir, step, num_steps, config.data.p * config.data.k, config.log_every)
-        with closing(log), stop_signals() as stop:
+        with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             while step < num_steps and not stop:
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step)
                 images = image[rows].reshape(*shape, *image.shape[1:])
                 state, metrics = train_step(state, images, labels[rows].reshape(shape))
                 step += 1
+                log.add(step, metrics)
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
-                try:
-                    log.add(step, metrics)
-                    if validate_now or stop or step % save_every == 0 or step == num_steps:
-                        log.flush()  # nothing is saved before it is known to be finite
-                except Diverged as error:
-                    raise Diverged(f"{error}; {_what_is_left(manager)}") from None
+                save_now = validate_now or step % save_every == 0 or step == num_steps
+                if save_now:
+                    log.flush()  # nothing is saved before it is known to be finite
                 if validate_now:
                     scores = validate(state)
                     log.write(step, {f"validation/{name}": value for name, value in scores.items()})
                     about = keep_best(workdir, state, about, scores["mAP"])
-                if validate_now or stop or step % save_every == 0 or step == num_steps:
+                if save_now:
                     checkpoint.save(manager, state, about)
-            manager.wait_until_finished()
+            log.flush()
             if step < num_steps:
-                log.say(f"{stop[0]}: stopped after step {step} of {num_steps}, which is saved; the same command goes on from there")
+                checkpoint.save(manager, state, about)
+                log.say(
+                    f"{stop[0]}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
+                )
+            manager.wait_until_finished()
     return step == num_steps
 
 
@@ -105,12 +107,13 @@ def restore_or_create(
     optimizer: Any,
     devices: list[jax.Device],
 ) -> TrainState:
-    """The state of the latest checkpoint, else a new one (with ImageNet weights where the config names them), on all devices."""
+    """The state of the latest checkpoint, else a new one (from `config.pretrained`, if any), on all devices."""
     state = create_train_state(config, num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
         state = state.replace(params=params, batch_stats=batch_stats)
-    # Replicated before the first step: the step would be compiled a second time for the state that it gives back itself.
+    # Replicated before the first step: the step would be compiled a second time for the state that it gives back
+    # itself.
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     return state if manager.latest_step() is None else checkpoint.restore(manager, state)
@@ -129,7 +132,7 @@ def keep_best(workdir: Path, state: TrainState, about: dict[str, Any], score: fl
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """Gives a list that is empty until SIGTERM or SIGINT arrives, then holds its name; a second SIGINT interrupts as usual."""
+    """A list that is empty until SIGTERM or SIGINT arrives, then holds its name; a second SIGINT interrupts as usual."""
     received: list[str] = []
 
     def handle(number, frame):
@@ -148,8 +151,13 @@ def stop_signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
 
 
-def _what_is_left(manager: ocp.CheckpointManager) -> str:
-    manager.wait_until_finished()
-    step = manager.latest_step()
-    left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
-    return f"{left}; a lower config.optim.learning_rate or a positive config.optim.clip_norm may help"
+@contextmanager
+def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+        yield
+    except Diverged as error:
+        manager.wait_until_finished()
+        step = manager.latest_step()
+        left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
+        hint = "a lower config.optim.learning_rate or config.optim.clip_norm may help"
+        raise Diverged(f"{error}; {left}; {hint}") from None

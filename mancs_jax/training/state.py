@@ -24,8 +24,9 @@ class TrainState:
 def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: int) -> optax.Schedule:
     """Learning rate of the backbone at a step, after `config.optim`.
 
-    "exponential" is the release's: constant to `decay_start`, then `decay_rate ** ((epoch - decay_start) / decay_epochs)`, the
-    epoch being a whole number. "cosine" ends at 0 after `num_steps`.
+    "exponential" is the release's: constant to `decay_start`, then times
+    `decay_rate ** ((epoch - decay_start) / decay_epochs)`, the epoch being a whole number. "cosine" ends at 0 after
+    `num_steps`.
     """
     optim = config.optim
     warmup = round(optim.warmup_epochs * steps_per_epoch)
@@ -49,7 +50,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     optim = config.optim
 
     def outside_backbone(params):
-        return {name: jax.tree.map(lambda _: name != "backbone", tree) for name, tree in params.items()}
+        return {name: jax.tree.map(lambda _, new=name != "backbone": new, tree) for name, tree in params.items()}
 
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),

@@ -33,12 +33,14 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles one update over all devices.
 
-    Everything random comes from (seed, step, index of the example in the whole batch), and triplets are drawn from the whole
-    batch, so that the result does not depend on the number of devices (up to the order of sums; with `batch_norm_sync`).
+    Everything random comes from (seed, step, index of the example in the whole batch), and triplets are drawn from the
+    whole batch, so that the result does not depend on the number of devices (up to the order of sums; with
+    `batch_norm_sync`).
 
     Returns:
-      A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that gives the new
-      state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm, learning_rate.
+      A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that gives
+      the new state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm,
+        learning_rate.
     """
     model = create_model(config, num_classes, DEVICES)
     sample = make_sampler(config.loss)
@@ -90,8 +92,8 @@ def make_train_step(
             return loss, (updates["batch_stats"], metrics)
 
         grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
-        # Each device's gradient holds what the gathered embeddings contributed to the others' losses; their mean is the gradient
-        # of the mean loss. Statistics differ between devices only where BatchNorm is not synchronised.
+        # Each device's gradient holds what the gathered embeddings contributed to the others' losses; their mean is
+        # the gradient of the mean loss. Statistics differ between devices only where BatchNorm is not synchronised.
         grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), DEVICES)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": schedule(state.step)}

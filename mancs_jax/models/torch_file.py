@@ -1,0 +1,121 @@
+"""Reads the tensors of a PyTorch zip file without PyTorch; the pickle inside can name tensors, but run nothing."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+# PyTorch names the type of a tensor by a class; here it is only a word.
+STORAGE_DTYPES = {
+    "FloatStorage": np.float32,
+    "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16,
+    "DoubleStorage": np.float64,
+    "LongStorage": np.int64,
+    "IntStorage": np.int32,
+    "ShortStorage": np.int16,
+    "CharStorage": np.int8,
+    "ByteStorage": np.uint8,
+    "BoolStorage": np.bool_,
+}
+WRAPPERS = ("state_dict", "model")
+
+
+class _Tensor(NamedTuple):
+    """Where a tensor lies, as the pickle says; checked when it is read. `offset` and `strides` count elements."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class _Dictionary(dict):
+    """Stands for OrderedDict; leaves out the attributes (`_metadata`) that PyTorch adds."""
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Forbidden(ValueError):
+    pass
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Makes dictionaries, lists, tuples, numbers, strings and `_Tensor`s only."""
+
+    def find_class(self, module, name):
+        # New functions at each call: a hostile pickle could set attributes of a lasting one.
+        if module == "torch" and name in STORAGE_DTYPES:
+            return name
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return lambda tensor, *_: tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return _Dictionary
+        raise _Forbidden(f"{module}.{name}"[:80])
+
+    def persistent_load(self, pid):
+        kind, dtype, key, *_ = pid
+        if kind != "storage":
+            raise ValueError(f"storage of kind {kind}")
+        return dtype, key
+
+
+def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a state dict that `torch.save` wrote (PyTorch 1.6 or later), by name, with the dtypes of the file.
+
+    A state dict inside `{"state_dict": ...}` or `{"model": ...}` is found; what else lies beside it is not read.
+
+    Raises:
+      ValueError: the file is damaged, cut short, no such file, or asks for anything but tensors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(archive)
+    except _Forbidden as error:
+        raise ValueError(
+            f"{path}: refused, nothing of it was run: it asks for {str(error)!r}, and only tensors, dictionaries, "
+            "lists, numbers and text are read; save the weights alone: torch.save(model.state_dict(), NEW)"
+        ) from None
+    except zipfile.BadZipFile as error:
+        size = Path(path).stat().st_size
+        raise ValueError(f"{path}: cut short or damaged at {size:,} bytes ({error}); get the file again") from None
+    except Exception as error:  # a pickle of unknown origin can fail in any way
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise ValueError(f"{path}: no state dict that torch.save wrote, or a damaged one ({reason})") from None
+
+
+def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"{len(pickles)} members named data.pkl instead of 1")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        raise ValueError("written on a big-endian machine")
+    tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
+    for wrapper in WRAPPERS:
+        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
+            tree = tree[wrapper]
+    tensors = {name: entry for name, entry in tree.items() if isinstance(entry, _Tensor)}
+    if not tensors:
+        raise ValueError(f"no tensors, only {', '.join(map(str, tree)) or 'nothing'}")
+
+    storages = {}
+    for _, key in (tensor.storage for tensor in tensors.values()):
+        if key not in storages:
+            storages[key] = archive.read(f"{folder}data/{key}")
+    return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}
+
+
+def _view(tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
+    type_name, key = tensor.storage
+    dtype = np.dtype(STORAGE_DTYPES[type_name])
+    strides = [stride * dtype.itemsize for stride in tensor.strides]
+    # NumPy checks that shape, offset and strides stay inside the buffer.
+    return np.ndarray(tensor.shape, dtype, storages[key], tensor.offset * dtype.itemsize, strides)

@@ -1,0 +1,53 @@
+"""The files a run leaves: rows that survive kills, and JSON that is whole or old."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mancs_jax.training.log import Diverged, MetricsLog, environment, keep_rows, write_json
+
+
+def test_rows_after_the_restored_step_and_half_rows_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    keep_rows(path, last_step=2)
+    assert path.read_text() == '{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n'
+
+
+def test_a_row_is_written_when_the_next_comes_and_at_the_end(tmp_path):
+    log = MetricsLog(tmp_path, step=0, num_steps=4, batch=2, log_every=2)
+    for step in range(1, 5):
+        log.add(step, {"loss": np.float32(step)})
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == (step - 1) // 2
+    log.flush()
+    log.close()
+    written = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert written == [{"step": 2, "loss": 2.0}, {"step": 4, "loss": 4.0}]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_term_that_is_not_finite_is_named_with_its_step(tmp_path, value):
+    log = MetricsLog(tmp_path, step=0, num_steps=3, batch=2, log_every=1)
+    log.add(1, {"loss": np.float32(1.0), "rank_loss": np.float32(0.5), "cls_loss": np.float32(0.5)})
+    log.add(2, {"loss": np.float32(value), "rank_loss": np.float32(value), "cls_loss": np.float32(0.5)})
+    with pytest.raises(Diverged, match=rf"^step 2: rank_loss is {value}$"):
+        log.flush()
+    log.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_environment_names_versions_and_devices():
+    made_with = environment(jax.devices()[:2])
+    assert made_with["versions"]["jax"] == jax.__version__
+    assert len(made_with["devices"]) == 2
