@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
 from mancs_jax.models.convolution import convolve, max_pool_3x3_s2
 
 # height, width, channels in, channels out, kernel size, stride
@@ -44,8 +45,9 @@ LAYERS = {
 
 
 def lax_convolve(x, kernel, *, stride, padding):
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=layout)
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def lax_max_pool(x):
@@ -54,7 +56,7 @@ def lax_max_pool(x):
 
 
 def milliseconds(functions, arguments, repeats):
-    """The shortest wall-clock time of each function; their runs alternate, so that a busy machine slows all alike."""
+    """The shortest wall-clock time of each function; runs alternate, so a busy machine slows all alike."""
     compiled = [jax.jit(function) for function in functions]
     for function in compiled:
         jax.block_until_ready(function(*arguments))
@@ -95,14 +97,17 @@ def main():
         return jnp.asarray(generator.normal(size=shape), jnp.float32)
 
     for height, width, channels_in, channels_out, size, stride in LAYERS[arguments.depth]:
-        x, kernel = draw(arguments.batch, height, width, channels_in), draw(size, size, channels_in, channels_out)
+        x = draw(arguments.batch, height, width, channels_in)
+        kernel = draw(size, size, channels_in, channels_out)
         cotangent = draw(arguments.batch, height // stride, width // stride, channels_out)
         options = {"stride": stride, "padding": size // 2}
-        functions = zip(directions(partial(lax_convolve, **options)), directions(partial(convolve, **options)))
+        operations = (partial(lax_convolve, **options), partial(convolve, **options))
+        functions = zip(*map(directions, operations), strict=True)
         pairs = [milliseconds(pair, (x, kernel, cotangent), arguments.repeats) for pair in functions]
         print_row(f"{height}x{width} {channels_in}->{channels_out} {size}x{size}/{stride}", pairs)
     height, width = (length // 2 for length in LAYERS[arguments.depth][0][:2])
-    x, cotangent = draw(arguments.batch, height, width, 64), draw(arguments.batch, height // 2, width // 2, 64)
+    x = draw(arguments.batch, height, width, 64)
+    cotangent = draw(arguments.batch, height // 2, width // 2, 64)
     pools = (lax_max_pool, max_pool_3x3_s2)
     gradients = [lambda x, cotangent, pool=pool: jax.vjp(pool, x)[1](cotangent) for pool in pools]
     pairs = [

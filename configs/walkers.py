@@ -13,6 +13,8 @@ def get_config() -> ConfigDict:
     """The recipe of `configs/market.py:small`, shorter, and scored beside its baselines."""
     config = market.get_config("small").unlock()
     config.data.name = "walkers"
+    config.epochs = 16.0
     config.data.p, config.data.k = 16, 4
+    config.loss.t0, config.loss.t1 = 3.0, 6.0
     config.eval_baselines = True
     return config.lock()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
+
 from mancs_jax.models.convolution import convolve, max_pool_3x3_s2
 
 

@@ -238,9 +238,7 @@ def test_masks_are_the_fabs_of_what_enters_them(small):
 
 
 def test_head_initialisation():
-    model = Mancs(
-        num_classes=64, head_init=0.02, cls_head="bn_prelu", att_head="bn_prelu", arch="resnet10", width=16
-    )
+    model = Mancs(num_classes=64, head_init=0.02, cls_head="bn_prelu", att_head="bn_prelu", arch="resnet10", width=16)
     x = jnp.zeros((1, 32, 32, 3))
     params = jax.jit(partial(model.init, train=False))(jax.random.key(0), x)["params"]
     params = with_fabs_outside(params)
@@ -315,8 +313,7 @@ def test_remat_gives_the_same_values_and_gradients():
         return sum(jnp.sum(out[name] ** 2) for name in ("f_rank", "cls_logits", "att_logits"))
 
     plain, again = (
-        jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"])
-        for m in (model, model.clone(remat=True))
+        jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"]) for m in (model, model.clone(remat=True))
     )
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(np.abs(b).max(), 1e-3))

@@ -19,7 +19,7 @@ from mancs_jax.data.figure import Cloth, Colour, Person, Pose, draw_figure, shad
 IMAGE_SIZE = (128, 64)  # height, width of every picture
 
 # How many pictures.
-TRAIN_IMAGES = 9  # pictures of a training identity, over all the cameras it visits
+TRAIN_IMAGES = 8  # pictures of a training identity, over all the cameras it visits
 CAMERAS_VISITED = (3, 5)  # fewest and most cameras that see one identity
 GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, beside its query
 JUNK_PER_TEST_ID = 2  # badly cut boxes, named -1

@@ -14,9 +14,9 @@ BLOCK = 256  # images that are counted at once
 def embed(image: np.ndarray) -> np.ndarray:
     """Joint HSV histograms of horizontal stripes, square-rooted.
 
-    Pixels are weighted by a Gaussian of their column, and every stripe's histogram sums to the same. The square root makes
-    the inner product of two embeddings the mean Bhattacharyya coefficient of their stripes (1 for equal pictures), so the
-    Euclidean distance is sqrt(2) times the root mean square of the stripes' Hellinger distances.
+    Pixels are weighted by a Gaussian of their column, and every stripe's histogram sums to the same. The square root
+    makes the inner product of two embeddings the mean Bhattacharyya coefficient of their stripes (1 for equal
+    pictures), so the Euclidean distance is sqrt(2) times the root mean square of the stripes' Hellinger distances.
 
     Args:
       image: uint8 [N, H, W, 3], RGB.

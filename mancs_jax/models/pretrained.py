@@ -213,6 +213,8 @@ def _read_safetensors(path: str | Path) -> Tensors:
         for name, entry in header.items():
             dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]])
             begin, end = entry["data_offsets"]
+            if not 0 <= begin <= end:
+                raise ValueError(f"{name} lies at {begin} to {end}")
             ends.append(end)
             if start + end <= len(content):
                 tensors[name] = np.frombuffer(content[start + begin : start + end], dtype).reshape(entry["shape"])
