@@ -27,6 +27,7 @@ def small(config: ConfigDict) -> None:
     docs/results/market1501_small.md.
     """
     config.pretrained = ""
+    config.remat = False
     config.epochs = 30.4  # 700 steps of 23 an epoch
     config.data.image_size = (128, 64)
     config.data.p, config.data.k = 32, 4

@@ -1,6 +1,7 @@
 """The compiled training step: the same run on any number of devices."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -15,6 +16,7 @@ NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
 def tiny_config() -> ConfigDict:
     """The paper recipe with a network that compiles in seconds."""
     config = default.get_config()
+    config.remat = False
     config.data.image_size = (64, 32)
     config.data.p, config.data.k = 4, 4
     config.model.arch, config.model.width = "resnet10", 8
@@ -67,3 +69,63 @@ def test_loss_falls():
     config.optim.learning_rate, config.model.head_init = 3e-3, 0.1
     rows = run(config, 1, steps=30)
     assert np.mean([row["cls_loss"] for row in rows[-5:]]) < 0.9 * rows[0]["cls_loss"]
+
+
+def test_batch_norm_on_each_device_s_own_share_is_another_run(one_device):
+    config = tiny_config()
+    config.batch_norm_sync = False
+    own = run(config, 2, steps=1)
+    assert np.isfinite(losses(own)).all()
+    assert np.abs(losses(own) - losses(one_device[:1])).max() > 1e-4
+
+
+def test_recomputed_activations_change_nothing(one_device):
+    config = tiny_config()
+    config.remat = True
+    np.testing.assert_allclose(losses(run(config, 1)), losses(one_device), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "expected"),
+    [
+        ("constant", [0, 5, 99], [1.0, 1.0, 1.0]),
+        ("cosine", [0, 50, 100], [1.0, 0.5, 0.0]),
+        # 10 steps an epoch, constant to epoch 4, then 0.01 every 2 epochs, by whole epochs.
+        ("exponential", [0, 49, 50, 59, 60, 80], [1.0, 1.0, 0.1, 0.1, 0.01, 0.0001]),
+    ],
+)
+def test_schedules(schedule, steps, expected):
+    config = tiny_config()
+    config.optim.schedule, config.optim.learning_rate = schedule, 1.0
+    config.optim.decay_start, config.optim.decay_rate, config.optim.decay_epochs = 4.0, 0.01, 2.0
+    rate = learning_rate_schedule(config, 10, 100)
+    np.testing.assert_allclose([float(rate(jnp.int32(step))) for step in steps], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_warm_up_is_linear():
+    config = tiny_config()
+    config.optim.learning_rate, config.optim.warmup_epochs = 1.0, 0.4
+    rate = learning_rate_schedule(config, 10, 100)
+    np.testing.assert_allclose([float(rate(jnp.int32(step))) for step in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_the_optimizer_is_adam_with_coupled_decay_clipping_and_a_multiple_for_new_layers():
+    """One step from zero moments: Adam moves every parameter by lr * g / (|g| + eps), whatever the size of g."""
+    config = tiny_config()
+    config.optim.clip_norm, config.optim.weight_decay, config.optim.head_multiplier = 1.0, 0.5, 3.0
+    optimizer = create_optimizer(config, lambda step: 0.1)
+    params = {"backbone": {"kernel": jnp.float32([4.0, 2e-8])}, "fab2": {"kernel": jnp.float32([4.0])}}
+    # Clipped from norm 5 to 1: 0.6 and 0.8; decay adds 0.5 * 4 = 2 and, to the tiny one, 1e-8: as much as Adam's epsilon.
+    grads = {"backbone": {"kernel": jnp.float32([3.0, 0.0])}, "fab2": {"kernel": jnp.float32([-4.0])}}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.1, -0.05], rtol=1e-4)
+    np.testing.assert_allclose(updates["fab2"]["kernel"], [-0.3], rtol=1e-4)  # -0.8 + 2 > 0
+
+
+def test_clipping_limits_the_norm():
+    config = tiny_config()
+    config.optim.clip_norm, config.optim.weight_decay = 1e-8, 0.0
+    optimizer = create_optimizer(config, lambda step: 0.1)
+    params = {"backbone": {"kernel": jnp.float32([1.0])}}
+    updates, _ = optimizer.update({"backbone": {"kernel": jnp.float32([7.0])}}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.05], rtol=1e-3)  # a gradient as small as epsilon

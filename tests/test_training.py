@@ -189,3 +189,10 @@ def test_mistakes_on_the_command_line_get_one_line(train, tmp_path, arguments, w
     assert words in last, err
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_evaluating_where_nothing_was_trained_gets_one_line(tmp_path):
+    code, _, err = finish(start("evaluate", f"--workdir={tmp_path / 'nothing'}"))
+    assert code == 1
+    assert "no checkpoint there" in err.strip().splitlines()[-1] and "Traceback" not in err
+    assert not (tmp_path / "nothing").exists()

@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     """The paper recipe with everything small."""
     config = default.get_config()
     config.pretrained = ""
+    config.remat = False
     config.epochs = float(EPOCHS)
     config.data.image_size = (64, 32)
     config.data.p, config.data.k = 4, 4

@@ -68,7 +68,10 @@ class Mancs(nn.Module):
 
         def attend(stage: int, feature_map: jax.Array) -> jax.Array:
             if stage in self.fab_stages:
-                fab = FullyAttentionalBlock(self.fab_squeeze, self.fab_activation, self.dtype, name=f"fab{stage}")
+                # Made while the backbone runs, yet not a part of it: hence `parent`.
+                fab = FullyAttentionalBlock(
+                    self.fab_squeeze, self.fab_activation, self.dtype, name=f"fab{stage}", parent=self
+                )
                 feature_map, masks[stage] = fab(feature_map)
             maps[stage] = feature_map
             return feature_map
