@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config.max_steps = 0  # stop after so many steps whatever `epochs` says; the schedules still follow `epochs`. 0: off
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
     config.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters are always float32
-    # Compute block activations again in the backward pass: a third more work, and the paper's batch takes 15 GB, not 24.
+    # Compute activations again in the backward pass: a third more work, and the paper's batch takes 15 GB, not 24.
     config.remat = True
 
     config.data = data = ConfigDict()

@@ -13,6 +13,7 @@ from mancs_jax import config as configuration
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import histogram, protocols
 from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.reporting.curves import write_curves
 from mancs_jax.reporting.ranked_lists import ranked_lists, write_picture
 from mancs_jax.training import checkpoint
 from mancs_jax.training.log import environment, record_start
@@ -63,6 +64,7 @@ def train_and_evaluate(
 
     if not train(config, workdir, split.image, labels, about, devices, validate):
         return None
+    write_curves(workdir)
     return evaluate(workdir, baselines=config.eval_baselines)
 
 

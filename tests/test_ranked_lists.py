@@ -14,7 +14,7 @@ def split(pids, camids, greys):
 
 def test_order_borders_and_what_is_left_out(tmp_path):
     query = split([5, 6], [1, 1], [10, 20])
-    # Nearest to query 0: its own camera (left out), junk (left out), a distractor (wrong), then 130 (right), then 140 (wrong).
+    # Nearest to query 0: its own camera and junk (left out), a distractor (wrong), then 130 (right), 140 (wrong).
     gallery = split([5, -1, 0, 5, 6], [1, 2, 2, 2, 2], [100, 110, 120, 130, 140])
     gallery_embedding = np.array([[0.0], [0.1], [0.2], [0.3], [0.4]], np.float32)
     picture = ranked_lists(query, gallery, np.array([[0.0], [9.0]], np.float32), gallery_embedding, [0], depth=3)

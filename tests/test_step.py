@@ -115,7 +115,7 @@ def test_the_optimizer_is_adam_with_coupled_decay_clipping_and_a_multiple_for_ne
     config.optim.clip_norm, config.optim.weight_decay, config.optim.head_multiplier = 1.0, 0.5, 3.0
     optimizer = create_optimizer(config, lambda step: 0.1)
     params = {"backbone": {"kernel": jnp.float32([4.0, 2e-8])}, "fab2": {"kernel": jnp.float32([4.0])}}
-    # Clipped from norm 5 to 1: 0.6 and 0.8; decay adds 0.5 * 4 = 2 and, to the tiny one, 1e-8: as much as Adam's epsilon.
+    # Clipped from norm 5 to 1: 0.6 and -0.8; decay adds 0.5 * 4 and, to the tiny one, 1e-8, as much as Adam's epsilon.
     grads = {"backbone": {"kernel": jnp.float32([3.0, 0.0])}, "fab2": {"kernel": jnp.float32([-4.0])}}
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.1, -0.05], rtol=1e-4)

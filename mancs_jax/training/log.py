@@ -29,17 +29,21 @@ def keep_rows(path: Path, last_step: int) -> None:
     """Drops from a metrics file what lies after `last_step`, and a row that a kill cut short: those steps run again."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["step"] <= last_step:
-            kept.append(line + "\n")
+    kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= last_step]
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(kept))
     temporary.replace(path)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics file, without one that a kill cut short."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
 
 
 def environment(devices: list[jax.Device]) -> dict[str, Any]:
@@ -96,7 +100,7 @@ class MetricsLog:
         keep_rows(path, step)
         self._file = path.open("a")
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
-        self._bar = tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
         self._batch, self._log_every = batch, log_every
         self._then = time.monotonic()
         self._pending: tuple[int, dict[str, jax.Array]] | None = None

@@ -132,7 +132,7 @@ def keep_best(workdir: Path, state: TrainState, about: dict[str, Any], score: fl
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """A list that is empty until SIGTERM or SIGINT arrives, then holds its name; a second SIGINT interrupts as usual."""
+    """A list, empty until SIGTERM or SIGINT arrives, then holding its name; a second SIGINT interrupts as usual."""
     received: list[str] = []
 
     def handle(number, frame):
