@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from mancs_jax.data import walkers
-from mancs_jax.data.figure import Cloth, Person, Pose, draw_figure
+from mancs_jax.data.walkers.cameras import IMAGE_SIZE
+from mancs_jax.data.walkers.dataset import CAMERAS_VISITED, JUNK_PER_TEST_ID
+from mancs_jax.data.walkers.figure import Pose, draw_figure
+from mancs_jax.data.walkers.people import PATTERNS, Cloth, Person
+from mancs_jax.data.walkers.pictures import Shot, take
 
 NAME = re.compile(r"(-1|\d{4})_c([1-6])s[1-6]_\d{6}_\d{2}\.jpg")
 TINY = {"train_ids": 3, "test_ids": 2, "distractors": 6}
@@ -119,20 +123,20 @@ def test_a_training_identity_is_seen_by_several_cameras():
     seen = collections.defaultdict(set)
     for _, pid, camid in listing("bounding_box_train"):
         seen[pid].add(camid)
-    assert all(walkers.CAMERAS_VISITED[0] <= len(cameras) <= walkers.CAMERAS_VISITED[1] for cameras in seen.values())
+    assert all(CAMERAS_VISITED[0] <= len(cameras) <= CAMERAS_VISITED[1] for cameras in seen.values())
 
 
 def test_pictures_are_colour_jpegs_of_the_stated_size(tiny):
     assert {folder for folder, _, _ in tiny} == set(walkers.FOLDERS)
     for _, _, data in tiny:
         image = decode(data)
-        assert image.shape == (*walkers.IMAGE_SIZE, 3)
+        assert image.shape == (*IMAGE_SIZE, 3)
         assert image.std() > 5
 
 
 def test_junk_and_distractors_are_in_the_gallery(tiny):
     pids = [parse(name)[0] for folder, name, _ in tiny if folder == "bounding_box_test"]
-    assert pids.count(-1) == TINY["test_ids"] * walkers.JUNK_PER_TEST_ID
+    assert pids.count(-1) == TINY["test_ids"] * JUNK_PER_TEST_ID
     assert pids.count(0) == TINY["distractors"]
 
 
@@ -176,8 +180,8 @@ def test_a_person_resembles_himself_more_than_others():
     """Within one camera, where a plain pixel distance is fair, the same identity is nearer than another on average."""
 
     def hand_drawn(pid, index):
-        shot = walkers.Shot("gt_bbox", "", "person", pid, 1, index, True)
-        return decode(walkers.take(0, shot)).astype(np.float64)[:, 16:48].reshape(32, 4, 8, 4, 3).mean(axis=(1, 3))
+        shot = Shot("gt_bbox", "", "person", pid, 1, index, True)
+        return decode(take(0, shot)).astype(np.float64)[:, 16:48].reshape(32, 4, 8, 4, 3).mean(axis=(1, 3))
 
     images = np.array([[hand_drawn(pid, index) for index in range(3)] for pid in range(1, 25, 2)])
     distances = np.sqrt(((images[:, None, :, None] - images[None, :, None]) ** 2).mean(axis=(-3, -2, -1)))
@@ -221,7 +225,7 @@ def test_facing_left_mirrors_facing_right():
     assert np.abs(right[:, ::-1, 3] - left[..., 3]).mean() < 6
 
 
-@pytest.mark.parametrize("pattern", walkers.PATTERNS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_each_pattern_shows_both_of_its_colours(pattern):
     drawn = draw(WALKER._replace(top_cloth=Cloth(pattern, (200, 30, 30), (240, 240, 40), 0.08)))
     assert near(drawn, (200, 30, 30)) > 60

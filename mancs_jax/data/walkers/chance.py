@@ -1,0 +1,15 @@
+"""Random choices: which numbers each kind of choice draws from, and a choice by weight."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# First entry of the seed sequence of each kind of random choice, so that no two kinds share numbers.
+PERSON, VISIT, PICTURE, BOX, SCENE, JUNK, DISTRACTOR = range(7)
+
+
+def pick(rng: np.random.Generator, choices: Sequence, weights: Sequence[float] | None = None):
+    """One of the choices, by weight."""
+    if weights is None:
+        return choices[rng.integers(len(choices))]
+    return choices[np.searchsorted(np.cumsum(weights) / np.sum(weights), rng.random(), side="right")]
