@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The paper recipe with every field set, not yet locked."""
     config = ConfigDict()
-    config.recipe = "paper"  # written into every result, "paper" or "authors"
+    config.recipe = "paper"  # name written into every result
     config.seed = 0
     config.pretrained = "weights/resnet50.pth"  # ImageNet weights, .pth or .safetensors; section 4.3. "": from scratch
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
-    config.max_steps = 0  # stop after so many steps whatever `epochs` says; the schedules still follow `epochs`. 0: off
+    config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
     config.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters are always float32
     # Compute activations again in the backward pass: a third more work, and the paper's batch takes 15 GB, not 24.
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity
-    data.validation_ids = 0  # training identities held out and scored instead of query and gallery
+    data.validation_ids = 0  # training identities held out, and scored at the end instead of query and gallery
 
     config.augment = augment = ConfigDict()
     augment.crop_area = (0.64, 1.0)  # share of the image; section 4.3
@@ -77,12 +77,12 @@ def get_config() -> ConfigDict:
 
     config.optim = optim = ConfigDict()
     optim.learning_rate = 3e-4  # Adam; section 4.3
-    optim.schedule = "constant"  # "constant", "exponential" (release) or "cosine"
+    optim.schedule = "exponential"  # (release; the paper gives none) "constant", "exponential" or "cosine"
     optim.warmup_epochs = 0.0  # linear from 0
     optim.decay_start = 100.0  # epochs; of "exponential" (release)
     optim.decay_rate = 0.001  # of "exponential": factor after `decay_epochs` (release)
     optim.decay_epochs = 50.0
-    optim.head_multiplier = 1.0  # learning rate outside the backbone (release: 3)
+    optim.head_multiplier = 3.0  # of the learning rate, outside the backbone (release; the paper gives none)
     optim.weight_decay = 5e-4  # added to the gradient before Adam (release); the paper gives none
     optim.clip_norm = 10.0  # of the whole gradient; 0: off. Section 4.3 clips and gives no value
 

@@ -26,9 +26,10 @@ def small(config: ConfigDict) -> None:
     The learning rate, the crop and the curriculum were chosen on 100 held-out training identities: see
     docs/results/market1501_small.md.
     """
+    config.recipe = "small"
     config.pretrained = ""
     config.remat = False
-    config.epochs = 30.4  # 700 steps of 23 an epoch
+    config.epochs = 700 / 23  # 700 steps
     config.data.image_size = (128, 64)
     config.data.p, config.data.k = 32, 4
     config.augment.crop_area = (0.8, 1.0)
@@ -42,5 +43,6 @@ def small(config: ConfigDict) -> None:
     config.loss.t0 = 5.7  # the share of the training that the paper gives it
     config.loss.t1 = 11.4
     config.optim.learning_rate = 1e-3
+    config.optim.head_multiplier = 1.0
     config.optim.schedule = "cosine"
     config.optim.warmup_epochs = 2.0

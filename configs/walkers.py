@@ -12,6 +12,7 @@ from configs import market
 def get_config() -> ConfigDict:
     """The recipe of `configs/market.py:small`, shorter, and scored beside its baselines."""
     config = market.get_config("small").unlock()
+    config.recipe = "walkers"
     config.data.name = "walkers"
     config.epochs = 16.0
     config.data.p, config.data.k = 16, 4

@@ -1,6 +1,7 @@
 """Checks of a configuration before anything heavy starts, and its way to JSON and back."""
 
 import difflib
+import math
 import numbers
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mancs_jax.models.pretrained import missing_file
 from mancs_jax.models.resnet import STAGE_SIZES
 
 CHOICES = {
-    "recipe": ("paper", "authors"),
+    "data.name": ("market1501", "walkers"),
     "dtype": ("float32", "bfloat16"),
     "augment.erase_fill": ("random", "constant"),
     "model.arch": tuple(STAGE_SIZES),
@@ -30,6 +31,7 @@ CHOICES = {
 }
 # Least value of each number; "above": it has to be larger than that.
 AT_LEAST = {
+    "seed": 0,
     "max_steps": 0,
     "data.p": 2,
     "data.k": 2,
@@ -69,6 +71,8 @@ ABOVE = {
 }
 PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
 RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
+# Fields that leave the numbers of a training as they are: a run may go on with others.
+FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
 
@@ -96,13 +100,13 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines `field: old value -> new value` for all that differs between two (nested) configurations."""
+    """Lines `field: old value -> new value` for all but FREE that differs between two (nested) configurations."""
     old, new = flatten(old), flatten(new)
     missing = "(no such field)"
     return [
         f"{name}: {old.get(name, missing)} -> {new.get(name, missing)}"
         for name in sorted(old.keys() | new.keys())
-        if old.get(name, missing) != new.get(name, missing)
+        if name not in FREE and old.get(name, missing) != new.get(name, missing)
     ]
 
 
@@ -149,6 +153,15 @@ def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
         if not 0 < low <= high or (name.endswith("area") and high > 1):
             raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
     _check_sizes(fields, num_devices)
+    if fields["eval_every"] and not fields["data.validation_ids"]:
+        raise ValueError(
+            f"config.eval_every is {fields['eval_every']}, but config.data.validation_ids is 0: query and gallery "
+            "are not scored on the way; hold some identities out, or set eval_every to 0"
+        )
+
+
+def validate_pretrained(config: ConfigDict) -> None:
+    """Refuses a run that would start from a file that is not there (ValueError, one line)."""
     if config.pretrained and not Path(config.pretrained).is_file():
         raise ValueError(missing_file(config.pretrained, config.model.arch))
 
@@ -161,8 +174,8 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {default}")
     if not number and not isinstance(value, type(default)):
         raise ValueError(f"config.{name} is {value!r}; it has to be a {type(default).__name__}, as {default!r}")
-    if number and value != value:
-        raise ValueError(f"config.{name} is not a number (NaN); the default is {default}")
+    if number and not math.isfinite(value):
+        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {default}")
 
 
 def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
@@ -190,9 +203,10 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
 
 
 def validate_identities(config: ConfigDict, num_ids: int) -> None:
-    """Refuses a batch of more identities than there are to train on (ValueError, one line)."""
-    if config.data.p > num_ids:
+    """Refuses a batch of more identities than are left to train on, of `num_ids` in all (ValueError, one line)."""
+    held_out = config.data.validation_ids
+    if config.data.p > num_ids - held_out:
         raise ValueError(
-            f"config.data.p is {config.data.p}, but there are {num_ids} identities to train on in {config.data.name}"
-            + (f" ({config.data.validation_ids} are held out)" if config.data.validation_ids else "")
+            f"config.data.p is {config.data.p}, but {config.data.name} has {num_ids} identities to train on"
+            + (f", of which config.data.validation_ids = {held_out} are held out" if held_out else "")
         )

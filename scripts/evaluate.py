@@ -23,7 +23,7 @@ def main(argv):
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")
     print(table(results))
-    print(f"results: {FLAGS.workdir}/results (single_query.json, ranked_lists.png)")
+    print(f"results: {FLAGS.workdir}/results")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,19 @@ flags.DEFINE_string("workdir", None, "Directory of the run; where it holds a che
 flags.DEFINE_bool("allow_config_change", False, "Go on from a checkpoint although the configuration is another one.")
 
 
+def parse_flags(argv):
+    """Parses the command line; a mistake in a field or file of the configuration ends with one line."""
+    try:
+        return FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        sys.exit(f"train: {last_line(error)}")
+
+
+def last_line(error):
+    """What is wrong, without the history that ml_collections puts in front of it."""
+    return str(error).strip().splitlines()[-1].strip()
+
+
 def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
@@ -23,12 +36,12 @@ def main(argv):
     try:
         results = train_and_evaluate(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
     except (ValueError, OSError, Diverged) as error:
-        sys.exit(f"train: {error}")
+        sys.exit(f"train: {last_line(error)}")
     if results:
         print(table(results))
-        print(f"results: {FLAGS.workdir}/results (single_query.json, ranked_lists.png)")
+        print(f"results: {FLAGS.workdir}/results")
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -45,7 +45,11 @@ def test_market_is_the_paper():
         ("loss.b", 0.0, "above 0"),
         ("loss.b", 2.0, "at most 1"),
         ("loss.margin", -0.1, "at least 0"),
-        ("loss.margin", float("nan"), "not a number"),
+        ("loss.margin", float("nan"), "finite number"),
+        ("epochs", float("inf"), "finite number"),
+        ("seed", -1, "at least 0"),
+        ("data.name", "market1502", 'Did you mean "market1501"'),
+        ("eval_every", 5.0, "config.data.validation_ids is 0"),
         ("loss.margin", "0.5", "has to be a number"),
         ("optim.learning_rate", 0.0, "above 0"),
         ("epochs", 0.0, "above 0"),
@@ -54,7 +58,6 @@ def test_market_is_the_paper():
         ("augment.crop_area", (0.5, 1.2), "at most 1"),
         ("model.dropout", 1.0, "below 1"),
         ("dtype", "float16", "float32, bfloat16"),
-        ("pretrained", "nowhere/resnet50.pth", "start from scratch with --config.pretrained=''"),
         ("seed", True, "has to be a number"),
     ],
 )
@@ -95,8 +98,22 @@ def test_a_missing_field_is_named():
 def test_more_identities_a_batch_than_there_are():
     config = paper()
     configuration.validate_identities(config, 16)
-    with pytest.raises(ValueError, match="config.data.p is 16, but there are 15 identities"):
+    with pytest.raises(ValueError, match="config.data.p is 16, but market1501 has 15 identities"):
         configuration.validate_identities(config, 15)
+    config.data.validation_ids = 5
+    configuration.validate_identities(config, 21)
+    with pytest.raises(ValueError, match="config.data.validation_ids = 5 are held out"):
+        configuration.validate_identities(config, 20)
+
+
+def test_missing_weights_are_named_with_the_way_out():
+    config = paper()
+    configuration.validate_pretrained(config)
+    config.pretrained = "nowhere/resnet50.pth"
+    with pytest.raises(
+        ValueError, match=r"no file nowhere/resnet50.pth; .* start from scratch with --config.pretrained=''"
+    ):
+        configuration.validate_pretrained(config)
 
 
 def test_json_and_back_is_the_same():
@@ -110,6 +127,7 @@ def test_differences_are_listed_by_field():
     old, new = paper(), paper()
     new.optim.learning_rate = 1e-3
     new.data.image_size = (128, 64)
+    new.data.root = "elsewhere"  # changes no number
     assert configuration.differences(old.to_dict(), new.to_dict()) == [
         "data.image_size: (256, 128) -> (128, 64)",
         "optim.learning_rate: 0.0003 -> 0.001",

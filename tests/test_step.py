@@ -61,7 +61,21 @@ def one_device():
 
 @pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_same_losses(one_device, num_devices):
-    np.testing.assert_allclose(losses(run(tiny_config(), num_devices)), losses(one_device), rtol=1e-5, atol=1e-6)
+    many = run(tiny_config(), num_devices)
+    np.testing.assert_allclose(losses(many), losses(one_device), rtol=1e-5, atol=1e-6)
+    # Adam would hide a gradient that is a multiple of the right one.
+    np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (many, one_device)), rtol=1e-4)
+
+
+def test_the_other_heads_and_dropout_do_not_depend_on_the_devices_either():
+    config = tiny_config()
+    config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"
+    config.model.attention_pool, config.model.last_activation = "mask_times_map", "prelu_shared"
+    config.model.dropout, config.model.head_init = 0.3, 0.1
+    config.loss.positives, config.loss.num_nearest = "later", 6
+    one, four = run(config, 1, steps=3), run(config, 4, steps=3)
+    np.testing.assert_allclose(losses(four), losses(one), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (four, one)), rtol=1e-4)
 
 
 def test_loss_falls():

@@ -14,6 +14,7 @@ EPOCHS, STEPS_PER_EPOCH = 4, 3  # 12 identities, 4 a batch
 def get_config() -> ConfigDict:
     """The paper recipe with everything small."""
     config = default.get_config()
+    config.recipe = "tiny"
     config.pretrained = ""
     config.remat = False
     config.epochs = float(EPOCHS)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 # Of ImageNet's training set, as torchvision's weights expect; pixels in [0, 1], RGB.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Draws of a rectangle before it is given up, as in the release for the crop; the chance that all miss is below 1e-3.
+# Draws of a rectangle before it is given up, as in the release for the crop; the chance that all miss is about 1e-3.
 ATTEMPTS = 10
 
 

@@ -37,7 +37,9 @@ def make_embed(config: ConfigDict, num_classes: int, devices: list[jax.Device], 
 
     def embed(variables: dict[str, Any], image: np.ndarray) -> np.ndarray:
         embeddings, running = [], []
-        for start in tqdm(range(0, len(image), batch), desc="embedding", unit="batch", disable=not progress):
+        for start in tqdm(
+            range(0, len(image), batch), desc="embedding", unit="batch", mininterval=1.0, disable=not progress
+        ):
             part = image[start : start + batch]
             # The last batch is filled up with black images, whose embeddings are cut off again.
             filled = np.zeros((batch, *image.shape[1:]), np.uint8)

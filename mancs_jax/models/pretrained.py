@@ -94,7 +94,7 @@ def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> t
     replaced = []
     for tree, collection in ((params, "params"), (batch_stats, "batch_stats")):
         old, new = flatten_dict(tree["backbone"]), flatten_dict(weights[collection])
-        kept = {leaf: value for leaf, value in old.items() if leaf[-1] == "slope" or leaf[0].startswith("fab")}
+        kept = {leaf: value for leaf, value in old.items() if leaf[-1] == "slope"}
         shapes = {leaf: value.shape for leaf, value in old.items() if leaf not in kept}
         if shapes != {leaf: value.shape for leaf, value in new.items()}:
             raise ValueError(

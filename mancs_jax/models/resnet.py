@@ -24,12 +24,6 @@ BASIC_BLOCK = frozenset({"resnet10", "resnet18", "resnet34"})
 kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-def stage_widths(arch: str, width: int = 64) -> tuple[int, int, int, int]:
-    """Channels of conv-2, conv-3, conv-4 and conv-5; the last one is the width of the pooled feature."""
-    expansion = 1 if arch in BASIC_BLOCK else 4
-    return tuple(width * 2**stage * expansion for stage in range(4))
-
-
 class Convolution(nn.Module):
     """Bias-free k x k convolution, `(k - 1) // 2` zeros on each side as in PyTorch. [B,H,W,Cin] -> [B,H/s,W/s,C]."""
 

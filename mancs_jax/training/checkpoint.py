@@ -32,12 +32,26 @@ def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any
     Args:
       manager: from `open_checkpoints`.
       state: what to save, under `state.step`.
-      about: JSON that goes with it: config, num_classes, fingerprint, and what the best score was.
+      about: JSON that goes with it: config, num_classes, fingerprint, and the best validation score so far.
+
+    Raises:
+      OSError: the checkpoint was not taken.
     """
     step = int(state.step)
     manager.wait_until_finished()
-    if step not in manager.all_steps():
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)))
+    if step in manager.all_steps():
+        return
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about))
+    if not manager.save(step, args=args):
+        raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
+
+
+def drop_after(directory: Path, step: int) -> None:
+    """Deletes the checkpoints of later steps: of a run that was begun again, or went on from an earlier step."""
+    if directory.is_dir():
+        with open_checkpoints(directory, keep=1) as manager:
+            for later in [saved for saved in manager.all_steps() if saved > step]:
+                manager.delete(later)
 
 
 def peek(directory: Path) -> dict[str, Any] | None:

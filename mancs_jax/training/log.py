@@ -73,14 +73,21 @@ def git_revision() -> str:
         return ""
 
 
-def record_start(workdir: Path, config: dict[str, Any], devices: list[jax.Device], fingerprint: str) -> None:
-    """Writes config.json, and adds this start (environment, command, data fingerprint) to the list in run.json."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / "config.json", config)
+def record_start(workdir: Path, about: dict[str, Any], devices: list[jax.Device], step: int) -> None:
+    """Writes config.json, and adds this start to the list in run.json.
+
+    Args:
+      workdir: of the run.
+      about: as in its checkpoints.
+      devices: that it trains on.
+      step: that it starts from.
+    """
+    write_json(workdir / "config.json", about["config"])
     path = workdir / "run.json"
     starts = json.loads(path.read_text())["starts"] if path.exists() else []
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    starts.append(environment(devices) | {"command": command, "data_fingerprint": fingerprint})
+    made_with = {"step": step, "command": command, "config": about["config"]}
+    starts.append(environment(devices) | made_with | {"data_fingerprint": about["data_fingerprint"]})
     write_json(path, {"starts": starts})
 
 
@@ -111,15 +118,19 @@ class MetricsLog:
         Raises:
           Diverged: a value of the step *before* is not finite.
         """
-        self.flush()
+        self._settle()
         self._pending = step, metrics
 
     def flush(self) -> None:
-        """Waits for the newest metrics, checks and writes them.
+        """Waits for the newest metrics, checks them, and writes all there is to the disk.
 
         Raises:
           Diverged: a value is not finite.
         """
+        self._settle()
+        self._board.flush()
+
+    def _settle(self) -> None:
         if self._pending is None:
             return
         step, metrics = self._pending

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mancs_jax.data import pk
 from mancs_jax.models.pretrained import load_into
 from mancs_jax.training import checkpoint
-from mancs_jax.training.log import Diverged, MetricsLog
+from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step
 
@@ -35,7 +35,7 @@ def train(
 
     Args:
       config: of the run.
-      workdir: receives checkpoints/, best/, metrics.jsonl and tensorboard/.
+      workdir: receives checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
       image: uint8 [N, H, W, 3], the training images.
       labels: int32 [N], 0..C-1.
       about: JSON that goes into every checkpoint; `best` is added to it.
@@ -43,10 +43,10 @@ def train(
       validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
 
     Returns:
-      Whether all steps are made; False when SIGTERM or SIGINT asked to stop (after saving).
+      True when all steps are made; False when SIGTERM or SIGINT asked to stop (after saving).
 
     Raises:
-      Diverged: a loss is not finite; the latest checkpoint stays.
+      Diverged: a loss, the gradient or a parameter is not finite; the latest checkpoint stays.
     """
     steps_per_epoch = pk.steps_per_epoch(about["num_classes"], config.data.p)
     span, num_steps = num_steps_of(config, steps_per_epoch)
@@ -61,8 +61,12 @@ def train(
     with closing(checkpoint.open_checkpoints(workdir / checkpoint.LATEST, config.keep_checkpoints)) as manager:
         state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
         step = int(state.step)
+        checkpoint.drop_after(workdir / checkpoint.BEST, step)
+        record_start(workdir, about, devices, step)
         log = MetricsLog(workdir, step, num_steps, config.data.p * config.data.k, config.log_every)
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
+            if step:
+                log.say(f"goes on from step {step} of {num_steps}")
             while step < num_steps and not stop:
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step)
                 images = image[rows].reshape(*shape, *image.shape[1:])
@@ -80,13 +84,13 @@ def train(
                 if save_now:
                     checkpoint.save(manager, state, about)
             log.flush()
-            if step < num_steps:
+            if stop:
                 checkpoint.save(manager, state, about)
                 log.say(
                     f"{stop[0]}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
                 )
             manager.wait_until_finished()
-    return step == num_steps
+    return not stop
 
 
 def num_steps_of(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
@@ -159,5 +163,5 @@ def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
         manager.wait_until_finished()
         step = manager.latest_step()
         left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
-        hint = "a lower config.optim.learning_rate or config.optim.clip_norm may help"
+        hint = "a lower config.optim.learning_rate or clip_norm may help (go on with --allow_config_change)"
         raise Diverged(f"{error}; {left}; {hint}") from None

@@ -40,7 +40,7 @@ def make_train_step(
     Returns:
       A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that gives
       the new state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm,
-        learning_rate.
+      param_norm (after the update), learning_rate.
     """
     model = create_model(config, num_classes, DEVICES)
     sample = make_sampler(config.loss)
@@ -96,8 +96,9 @@ def make_train_step(
         # the gradient of the mean loss. Statistics differ between devices only where BatchNorm is not synchronised.
         grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), DEVICES)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics |= {"grad_norm": optax.tree.norm(grads), "learning_rate": schedule(state.step)}
         params = optax.apply_updates(state.params, updates)
+        norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
+        metrics |= norms | {"learning_rate": schedule(state.step)}
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return jax.pmap(train_step, axis_name=DEVICES, in_axes=(None, 0, 0), out_axes=(None, None), devices=devices)
