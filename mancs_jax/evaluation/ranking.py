@@ -18,6 +18,7 @@ MIN_ROWS = 128  # if there are as many queries: with fewer, each reading of a ve
 # XLA on CPU hands a product with a single row to a matrix-vector routine, which gives two equal gallery rows
 # distances that differ in the last bit. A multiple of 8 rows keeps ties exact.
 ROW_STEP = 8
+HITS_AT_ONCE = 4
 ALIGNMENT = 64  # bytes; XLA on CPU uses a host array that starts at a multiple of this without a copy
 # With squared norms between these bounds, no product or sum of them leaves the float32 range.
 SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
@@ -100,9 +101,15 @@ def hit_ranks(
         offset, scale = np.zeros_like(squared_norm), 1 / np.sqrt(squared_norm)
     in_gallery = (_rows_in_place(gallery, counted), offset, scale, gallery_pid, gallery_camid)
     in_gallery = jax.device_put(in_gallery)
-    for rows in _query_blocks(counts, len(counted)):
+    blocks = list(_query_blocks(counts, len(counted)))
+    results = []
+    for rows in blocks:
         in_block = jax.device_put((query[rows], query_pid[rows], query_camid[rows], hit_index[rows]))
-        ranks[rows] = np.asarray(_block_ranks(in_block, in_gallery, counts[rows].max()))
+        results.append(_block_ranks(in_block, in_gallery, counts[rows].max()))
+        if len(results) > 1:  # two blocks at a time keep all cores busy, and memory small
+            results[-2].block_until_ready()
+    for rows, result in zip(blocks, results, strict=True):
+        ranks[rows] = result
 
     is_hit = np.arange(ranks.shape[1])[None] < counts[:, None]
     ranks = np.sort(np.where(is_hit, ranks, np.iinfo(np.int32).max), axis=1)
@@ -180,23 +187,31 @@ def _block_ranks(in_block: tuple, in_gallery: tuple, columns: jax.Array) -> jax.
     hit_distances = jnp.take_along_axis(distances, hit_index, axis=1)
     index = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
 
-    def count_in_front(column: jax.Array, ranks: jax.Array) -> jax.Array:
-        hit_distance = jax.lax.dynamic_slice_in_dim(hit_distances, column, 1, axis=1)
-        this_hit = jax.lax.dynamic_slice_in_dim(hit_index, column, 1, axis=1)
-        nearer = distances < hit_distance
-        tied_before = (distances == hit_distance) & (index < this_hit)
-        # One reduction with two results: of a plain sum, XLA on CPU writes the [B, G] summands to memory
-        # first, which takes three times as long and as much memory again.
-        nearer, tied_before = jax.lax.reduce(
-            (nearer.astype(jnp.int32), tied_before.astype(jnp.int32)),
-            (np.int32(0), np.int32(0)),
-            lambda x, y: (x[0] + y[0], x[1] + y[1]),
+    # Some hits at a time, so that each distance is read fewer times. The last step may take in earlier columns
+    # again: a slice that would end beyond the array starts sooner, where it is read and where it is written.
+    at_once = min(HITS_AT_ONCE, hit_index.shape[1])
+
+    def count_in_front(step: jax.Array, ranks: jax.Array) -> jax.Array:
+        distance, hit = (
+            jax.lax.dynamic_slice_in_dim(of_hits, step * at_once, at_once, axis=1)[:, :, None]
+            for of_hits in (hit_distances, hit_index)
+        )
+        in_front = [
+            (distances < distance[:, i]) | ((distances == distance[:, i]) & (index < hit[:, i])) for i in range(at_once)
+        ]
+        # One reduction with several results: of a plain sum, XLA on CPU writes the [B, G] summands to memory first,
+        # which takes three times as long and as much memory again.
+        counts = jax.lax.reduce(
+            [mask.astype(jnp.int32) for mask in in_front],
+            [np.int32(0)] * at_once,
+            lambda x, y: [a + b for a, b in zip(x, y, strict=True)],
             dimensions=(1,),
         )
-        rank = 1 + nearer + tied_before
-        return jax.lax.dynamic_update_slice_in_dim(ranks, rank[:, None], column, axis=1)
+        ranks_of_step = 1 + jnp.stack(counts, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(ranks, ranks_of_step, step * at_once, axis=1)
 
-    return jax.lax.fori_loop(0, columns, count_in_front, jnp.zeros(hit_index.shape, jnp.int32))
+    steps = (columns + at_once - 1) // at_once
+    return jax.lax.fori_loop(0, steps, count_in_front, jnp.zeros(hit_index.shape, jnp.int32))
 
 
 def _query_blocks(counts: np.ndarray, num_gallery: int) -> Iterator[np.ndarray]:

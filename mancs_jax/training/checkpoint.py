@@ -15,9 +15,9 @@ from mancs_jax.training.state import TrainState, create_optimizer, create_train_
 # Directories of a workdir: the newest checkpoints, and the one with the best score on the validation identities.
 LATEST, BEST = "checkpoints", "best"
 
-# orbax writes some 45 lines a save below this level.
-absl_logging.set_verbosity(absl_logging.WARNING)
-logging.getLogger("orbax").setLevel(logging.WARNING)
+# orbax writes some 45 lines a save at the level of information, and warns of every directory that is opened to read.
+absl_logging.set_verbosity(absl_logging.ERROR)
+logging.getLogger("orbax").setLevel(logging.ERROR)
 
 
 def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
