@@ -15,7 +15,7 @@ def parse_flags(argv):
     """Parses the command line; a mistake in a field or file of the configuration ends with one line."""
     try:
         return FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         sys.exit(f"train: {last_line(error)}")
 
 

@@ -6,19 +6,24 @@ import jax.numpy as jnp
 from mancs_jax.losses.curriculum import Triplets
 
 
+# Squared distances below this share of the squared lengths are rounding errors of float32.
+RESOLUTION = 1e-6
+
+
 def euclidean_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-    """D(a, c), not squared: [A, D], [B, D] -> float32 [A, B].
+    """D(a, c), not squared: [A, D], [B, D] -> float32 [A, B]; NaN where an embedding is not finite.
 
     Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn
     twice in a batch would make every parameter NaN.
     """
     anchors, candidates = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
-    anchor_norms = jnp.sum(anchors**2, axis=1)
-    candidate_norms = jnp.sum(candidates**2, axis=1)
-    products = jnp.matmul(anchors, candidates.T, precision=jax.lax.Precision.HIGHEST)
-    squared = anchor_norms[:, None] + candidate_norms[None, :] - 2 * products
-    positive = squared > 1e-12
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    # Far from the origin the norms would cancel all digits of the distance, which does not depend on the origin.
+    centre = jax.lax.stop_gradient(jnp.mean(candidates, axis=0, keepdims=True))
+    anchors, candidates = anchors - centre, candidates - centre
+    lengths = jnp.sum(anchors**2, axis=1)[:, None] + jnp.sum(candidates**2, axis=1)[None, :]
+    squared = lengths - 2 * jnp.matmul(anchors, candidates.T, precision=jax.lax.Precision.HIGHEST)
+    equal = squared <= RESOLUTION * lengths
+    return jnp.where(equal, 0.0, jnp.sqrt(jnp.where(equal, 1.0, squared)))
 
 
 def triplet_loss(distances: jax.Array, triplets: Triplets, margin: float) -> jax.Array:
