@@ -48,10 +48,10 @@ def drawn_labels(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def drawn_embeddings(pid: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres of the persons, of length about 1, plus noise of length about 4; float32 [N, width]."""
+    """Centres of the persons, of length about 1, plus noise of length about 2; float32 [N, width]."""
     centres = np.random.default_rng(0).standard_normal((1502, width), dtype=np.float32)
     embedding = rng.standard_normal((len(pid), width), dtype=np.float32)
-    embedding *= 4
+    embedding *= 2
     for image in np.flatnonzero(pid > 0):
         embedding[image] += centres[pid[image]]
     embedding /= np.float32(np.sqrt(width))

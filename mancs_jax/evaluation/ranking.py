@@ -19,7 +19,6 @@ MIN_ROWS = 128  # if there are as many queries: with fewer, each reading of a ve
 # distances that differ in the last bit. A multiple of 8 rows keeps ties exact.
 ROW_STEP = 8
 HITS_AT_ONCE = 4
-ALIGNMENT = 64  # bytes; XLA on CPU uses a host array that starts at a multiple of this without a copy
 # With squared norms between these bounds, no product or sum of them leaves the float32 range.
 SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 
@@ -99,8 +98,7 @@ def hit_ranks(
         offset, scale = squared_norm / 2, np.ones_like(squared_norm)
     else:
         offset, scale = np.zeros_like(squared_norm), 1 / np.sqrt(squared_norm)
-    in_gallery = (_rows_in_place(gallery, counted), offset, scale, gallery_pid, gallery_camid)
-    in_gallery = jax.device_put(in_gallery)
+    in_gallery = jax.device_put((_rows(gallery, counted), offset, scale, gallery_pid, gallery_camid))
     blocks = list(_query_blocks(counts, len(counted)))
     results = []
     for rows in blocks:
@@ -255,16 +253,10 @@ def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
-def _rows_in_place(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The given ascending rows where XLA can use them in place: `embedding` itself or, if need be, a copy."""
-    starts_right = embedding.flags.c_contiguous and embedding.ctypes.data % ALIGNMENT == 0
-    if starts_right and len(rows) == len(embedding):
-        return embedding
-    size = len(rows) * embedding.shape[1]
-    buffer = np.empty(size + ALIGNMENT // 4, np.float32)
-    start = -buffer.ctypes.data % ALIGNMENT // 4
-    aligned = buffer[start : start + size].reshape(len(rows), -1)
-    return np.take(embedding, rows, axis=0, out=aligned, mode="clip")  # mode "raise" makes a second copy
+def _rows(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The given ascending rows, without a copy if they are one run, as they are where junk is sorted to one end."""
+    start, stop = rows[0], rows[-1] + 1
+    return embedding[start:stop] if stop - start == len(rows) else embedding[rows]
 
 
 def _checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -51,7 +51,7 @@ def curriculum_gaussian(
 
 
 def rank_probabilities(mu: jax.Array, sigma: jax.Array, num_ranks: int, density_floor: float = 0.0) -> jax.Array:
-    """Probability of each rank (equation 6): float32 [num_ranks], sums to 1, finite for every sigma > 0.
+    """Probability of each rank (equation 6): float32 [num_ranks], sums to 1, finite from MIN_SIGMA on.
 
     Args:
       mu: mean, in ranks.
@@ -70,10 +70,7 @@ def draw_ranks(keys: jax.Array, probabilities: jax.Array, num: int) -> jax.Array
     """`num` independent ranks for every key: int32 [A, num], by inversion of the cumulative distribution."""
     cumulative = jnp.cumsum(probabilities)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
-    ranks = jnp.searchsorted(cumulative, uniform, side="right", method="compare_all")
-    # A draw that rounds up to the whole sum would fall off the end: give it the last rank that can be drawn at all.
-    last = probabilities.shape[0] - 1 - jnp.argmax(probabilities[::-1] > 0)
-    return jnp.minimum(ranks, last).astype(jnp.int32)
+    return jnp.searchsorted(cumulative, uniform, side="right", method="compare_all").astype(jnp.int32)
 
 
 def curriculum(
