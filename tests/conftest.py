@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-# Before the first import of jax, in variables so that the scripts that tests start inherit them. Compiling takes most of
-# the time of the tests: code that is optimised less compiles twice as fast.
+# Before the first import of jax, in variables so that the scripts that tests start inherit them. Compiling takes most
+# of the time of the tests: code that is optimised less compiles twice as fast.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -12,7 +12,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
-from hypothesis import settings
+from hypothesis import settings  # noqa: E402
 
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
