@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-# Before the first import of jax, in variables so that the scripts that tests start inherit them. Compiling takes most
-# of the time of the tests: code that is optimised less compiles twice as fast.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Before the first import of jax, in variables so that the scripts that tests start inherit them.
+FLAGS = "--xla_force_host_platform_device_count=8"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
