@@ -21,7 +21,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mancs_jax.evaluation import ranking
+from mancs_jax.evaluation import metrics, ranking
 
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
@@ -60,7 +60,7 @@ def drawn_embeddings(pid: np.ndarray, width: int, rng: np.random.Generator) -> n
 
 def counted_ranks(query: np.ndarray, gallery: np.ndarray, *labels: np.ndarray) -> float:
     """mAP by `mancs_jax.evaluation.ranking`."""
-    return ranking.metrics(ranking.hit_ranks(query, gallery, *labels))["mAP"]
+    return metrics.scores(ranking.hit_ranks(query, gallery, *labels))["mAP"]
 
 
 def sorted_rows(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid) -> float:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import ranking
+from mancs_jax.evaluation import inputs, metrics, ranking
 
 # One query of each kind and a gallery on a line, so that every rank can be read off.
 QUERY = np.float32([[0], [10], [1]])
@@ -76,13 +76,13 @@ def test_ranks_by_hand():
 
 
 def test_scores_by_hand():
-    hits = ranking.HitRanks(np.int32([[2, 4, 6], [0, 0, 0], [1, 7, 0]]), np.int32([3, 0, 2]))
-    trapezoid, plain = ranking.average_precisions(hits)
+    hits = metrics.HitRanks(np.int32([[2, 4, 6], [0, 0, 0], [1, 7, 0]]), np.int32([3, 0, 2]))
+    trapezoid, plain = metrics.average_precisions(hits)
     # Precision before and at each hit: 0, 1/2; 1/3, 1/2; 2/5, 1/2. And 1, 1; 1/6, 2/7.
     expected = [(0 + 1 / 2 + 1 / 3 + 1 / 2 + 2 / 5 + 1 / 2) / 6, 0, (1 + 1 + 1 / 6 + 2 / 7) / 4]
     np.testing.assert_allclose(trapezoid, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(plain, [1 / 2, 0, (1 + 2 / 7) / 2], rtol=0, atol=1e-12)
-    scores = ranking.metrics(hits, cmc_length=3)
+    scores = metrics.scores(hits, cmc_length=3)
     assert scores["mAP"] == pytest.approx(sum(expected) / 3, abs=1e-12)
     assert scores["mAP_plain"] == pytest.approx((1 / 2 + 9 / 14) / 3, abs=1e-12)
     assert scores["mINP"] == pytest.approx((3 / 6 + 2 / 7) / 3, abs=1e-12)
@@ -91,14 +91,14 @@ def test_scores_by_hand():
 
 
 def test_a_first_hit_beyond_the_list_is_not_in_the_cmc():
-    scores = ranking.metrics(ranking.HitRanks(np.int32([[51], [50]]), np.int32([1, 1])))
+    scores = metrics.scores(metrics.HitRanks(np.int32([[51], [50]]), np.int32([1, 1])))
     assert scores["cmc"] == [0.0] * 49 + [0.5]
 
 
 def test_no_query_with_a_match_scores_zero():
     hits = ranking.hit_ranks(QUERY, GALLERY, np.int32([7, 8, 9]), *LITERAL[3:])
     assert hits.ranks.shape == (3, 1)
-    scores = ranking.metrics(hits)
+    scores = metrics.scores(hits)
     assert scores == {
         "mAP": 0.0,
         "mAP_plain": 0.0,
@@ -130,7 +130,7 @@ def test_euclidean_is_the_official_evaluation_ties_included(labels, query, galle
     # Small whole numbers: float32 is exact, so equal distances are ties in the reference and here.
     expected = official_evaluation(squared_distances(query, gallery), *labels)
     with mock.patch.multiple(ranking, BLOCK_BYTES=0, MIN_ROWS=8):  # up to three blocks, the last filled up
-        scores = ranking.metrics(ranking.hit_ranks(query, gallery, *labels))
+        scores = metrics.scores(ranking.hit_ranks(query, gallery, *labels))
     assert_same_scores(scores, expected)
 
 
@@ -147,7 +147,7 @@ EXACT_NORM = st.sampled_from([(1, 0, 0, 0), (0, 0, -2, 0), (1, 1, 1, 1), (2, 2, 
 def test_cosine_is_the_official_evaluation_ties_included(labels, query, gallery):
     norms = np.linalg.norm(query, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)[None]
     expected = official_evaluation(1 - query.astype(np.float64) @ gallery.T / norms, *labels)
-    scores = ranking.metrics(ranking.hit_ranks(query, gallery, *labels, distance="cosine"))
+    scores = metrics.scores(ranking.hit_ranks(query, gallery, *labels, distance="cosine"))
     assert_same_scores(scores, expected)
 
 
@@ -158,10 +158,10 @@ def test_wide_embeddings_match_a_float64_sort():
     query_labels = rng.integers(1, 40, 70), rng.integers(1, 7, 70)
     labels = *query_labels, rng.integers(-1, 40, 1500), rng.integers(1, 7, 1500)
     expected = official_evaluation(squared_distances(query, gallery), *labels)
-    assert_same_scores(ranking.metrics(ranking.hit_ranks(query, gallery, *labels)), expected)
+    assert_same_scores(metrics.scores(ranking.hit_ranks(query, gallery, *labels)), expected)
 
 
-@pytest.mark.parametrize("distance", ranking.DISTANCES)
+@pytest.mark.parametrize("distance", inputs.DISTANCES)
 def test_copies_of_an_image_tie_exactly(distance):
     # One query: a matrix-vector product would give the images at the end another last bit than those before.
     image, *queries = np.random.default_rng(0).standard_normal((9, 100)).astype(np.float32)
@@ -201,10 +201,11 @@ def test_a_compiled_block_needs_no_more_memory_than_its_distances():
         return jax.ShapeDtypeStruct(shape, dtype)
 
     f32, n = np.float32, num_gallery
-    in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns))
+    in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns), None)
     per_image = (shaped(n, dtype=f32), shaped(n, dtype=f32), shaped(n), shaped(n))
     in_gallery = (shaped(n, width, dtype=f32), *per_image)
-    memory = ranking._block_ranks.lower(in_block, in_gallery, shaped()).compile().memory_analysis()
+    compiled = ranking._compiled(ranking._in_front, ranking._mesh(jax.devices()[:1], 1))
+    memory = compiled.lower(in_gallery, in_block, shaped()).compile().memory_analysis()
     distances = 4 * rows * num_gallery
     assert memory.temp_size_in_bytes < 1.1 * distances + 2**20  # of which the [Q, G] matrix would be 14 times
     assert memory.output_size_in_bytes == 4 * rows * columns
@@ -232,8 +233,8 @@ BAD_INPUTS = {
     "gallery embeddings are empty, [9, 0]: there is nothing to rank": {"gallery": GALLERY[:, :0]},
     "query pids are float32: they must be integers": {"query_pid": np.float32([1, 3, 2])},
     "gallery camids are float64: they must be integers": {"gallery_camid": GALLERY_CAMID / 1},
-    "query camids have shape [2], the embeddings [3, 1]: give one an image": {"query_camid": QUERY_CAMID[:2]},
-    "gallery pids have shape [9, 1], the embeddings [9, 1]: give one an image": {"gallery_pid": GALLERY_PID[:, None]},
+    "query camids have shape [2], but there are 3 query images": {"query_camid": QUERY_CAMID[:2]},
+    "gallery pids have shape [9, 1], but there are 9 gallery images": {"gallery_pid": GALLERY_PID[:, None]},
     "query pids do not fit int32: number them anew": {"query_pid": np.array([2**40, 3, 2])},
     "gallery image 8 has pid -2: pids are -1 (junk), 0 (distractor) or above": {
         "gallery_pid": with_value(GALLERY_PID, 8, -2)
@@ -276,10 +277,61 @@ def test_large_but_allowed_embeddings_stay_finite():
 @pytest.mark.parametrize(
     "hits, cmc_length, message",
     [
-        (ranking.HitRanks(np.int32([[1]]), np.int32([1])), 0, "cmc_length is 0"),
-        (ranking.HitRanks(np.zeros((0, 1), np.int32), np.int32([])), 50, "there are no queries to score"),
+        (metrics.HitRanks(np.int32([[1]]), np.int32([1])), 0, "cmc_length is 0"),
+        (metrics.HitRanks(np.zeros((0, 1), np.int32), np.int32([])), 50, "there are no queries to score"),
     ],
 )
 def test_metrics_of_nothing_are_refused(hits, cmc_length, message):
     with pytest.raises(ValueError, match=message):
-        ranking.metrics(hits, cmc_length=cmc_length)
+        metrics.scores(hits, cmc_length=cmc_length)
+
+
+def drawn(num_queries, num_gallery, width, seed=0):
+    """Embeddings on a coarse grid, so that many distances are equal, and labels of all kinds."""
+    rng = np.random.default_rng(seed)
+    embeddings = [rng.integers(-2, 3, (n, width)).astype(np.float32) for n in (num_queries, num_gallery)]
+    query_labels = [rng.integers(1, 9, num_queries), rng.integers(1, 4, num_queries)]
+    return *embeddings, *query_labels, rng.integers(-1, 9, num_gallery), rng.integers(1, 4, num_gallery)
+
+
+@pytest.mark.parametrize("distance", inputs.DISTANCES)
+def test_tiles_of_a_gallery_in_a_file_rank_as_the_whole(tmp_path, monkeypatch, distance):
+    query, gallery, *labels = drawn(40, 333, 4)
+    gallery += 1 - (np.abs(gallery).max(axis=1, keepdims=True) > 0)  # no norm of 0
+    query += 1 - (np.abs(query).max(axis=1, keepdims=True) > 0)
+    whole = ranking.hit_ranks(query, gallery, *labels, distance=distance)
+    np.save(tmp_path / "gallery.npy", gallery)
+    monkeypatch.setattr(ranking, "TILE_BYTES", 4 * 4 * 64)  # 64 images
+    assert len(ranking._tiles(333, 4)) == 6
+    tiled = ranking.hit_ranks(query, np.load(tmp_path / "gallery.npy", mmap_mode="r"), *labels, distance=distance)
+    np.testing.assert_array_equal(tiled.ranks, whole.ranks)
+    np.testing.assert_array_equal(tiled.counts, whole.counts)
+
+
+def test_devices_share_the_queries_and_change_nothing(monkeypatch):
+    inputs_of_all = drawn(100, 70, 4)
+    monkeypatch.setattr(ranking, "MIN_ROWS", 8)
+    assert ranking._mesh(None, 100).size == 8
+    one, all_of_them = (ranking.hit_ranks(*inputs_of_all, devices=jax.devices()[:n]) for n in (1, 8))
+    np.testing.assert_array_equal(all_of_them.ranks, one.ranks)
+
+
+@settings(max_examples=20)
+@given(labels=LABELS, distances=hnp.arrays(np.float32, (20, 29), elements=st.integers(0, 6).map(float)))
+def test_given_distances_are_ranked_by_the_official_rules(labels, distances):
+    assert_same_scores(
+        metrics.scores(ranking.hit_ranks_by(distances.__getitem__, *labels)), official_evaluation(distances, *labels)
+    )
+
+
+@pytest.mark.parametrize(
+    "distances, message",
+    [
+        (np.zeros((3, 8)), "have shape [8, 8], not [8, 9]"),
+        (np.full((3, 9), np.nan), "there are NaN among the distances"),
+    ],
+)
+def test_given_distances_that_do_not_fit_are_refused(distances, message):
+    with pytest.raises(ValueError) as caught:
+        ranking.hit_ranks_by(distances.__getitem__, *LITERAL[2:])
+    assert message in str(caught.value)

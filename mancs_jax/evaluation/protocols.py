@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mancs_jax.evaluation import ranking
+from mancs_jax.evaluation import metrics, ranking
 
 TABLE_RANKS = (1, 5, 10, 20)
 
@@ -57,7 +57,7 @@ def single_query(
     return {
         "protocol": "single_query",
         "distance": distance,
-        **ranking.metrics(hits),
+        **metrics.scores(hits),
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),

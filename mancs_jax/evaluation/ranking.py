@@ -1,39 +1,33 @@
-"""Exact ranks of the true matches and the scores that follow: mAP (trapezoid and plain), CMC and mINP.
+"""Exact ranks of the true matches, from embeddings or from given distances.
 
-These scores depend on nothing but the rank of each hit among the gallery images that count for its query.
-A rank is one more than the number of images in front, so it is counted: no row is sorted, and distances
-exist only for one block of queries at a time.
+A rank is one more than the number of images in front, so it is counted: no row is sorted, and distances exist only
+for one block of queries and one tile of the gallery at a time.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from tqdm import tqdm
 
-DISTANCES = ("euclidean", "cosine")
+from mancs_jax.evaluation import inputs
+from mancs_jax.evaluation.metrics import HitRanks
+
 BLOCK_BYTES = 16 * 2**20  # of distances: small enough to be counted from the cache; 248 queries at Market-1501
 MIN_ROWS = 128  # if there are as many queries: with fewer, each reading of a very large gallery does too little
+# Of gallery embeddings that are on a device at a time; Market-1501's at width 2,048 take 130 MB.
+TILE_BYTES = 192 * 2**20
 # XLA on CPU hands a product with a single row to a matrix-vector routine, which gives two equal gallery rows
 # distances that differ in the last bit. A multiple of 8 rows keeps ties exact.
 ROW_STEP = 8
 HITS_AT_ONCE = 4
-# With squared norms between these bounds, no product or sum of them leaves the float32 range.
-SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 
-
-class HitRanks(NamedTuple):
-    """Ranks of the hits of every query.
-
-    Attributes:
-        ranks: int32 [Q, H], each row ascending, first rank 1, 0 beyond the query's number of hits. H is the
-            largest number of hits, at least 1.
-        counts: int32 [Q], number of hits; 0 where the gallery has no match for the query.
-    """
-
-    ranks: np.ndarray
-    counts: np.ndarray
+DistancesOf = Callable[[np.ndarray], np.ndarray]  # indices of B queries -> distances [B, G]
 
 
 def hit_ranks(
@@ -45,6 +39,8 @@ def hit_ranks(
     gallery_camid: np.ndarray,
     *,
     distance: str = "euclidean",
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = False,
 ) -> HitRanks:
     """Rank every hit among the gallery images that count for its query.
 
@@ -52,6 +48,8 @@ def hit_ranks(
     Re-identification: A Benchmark", ICCV 2015): gallery images with pid -1 are removed for every query, and
     images of the query's own pid and camera for that query; distractors (pid 0) stay as wrong matches. Of two
     gallery images at exactly the same computed distance, the one with the lower index comes first.
+
+    The gallery is read in tiles, twice where it is more than one: it may be a memory-mapped file of any length.
 
     Args:
         query: embeddings, float32 [Q, D].
@@ -61,6 +59,8 @@ def hit_ranks(
         gallery_pid: integer [G], -1 = junk, 0 = distractor.
         gallery_camid: integer [G].
         distance: "euclidean" or "cosine".
+        devices: that share the queries; all local ones by default.
+        progress: whether a bar is shown.
 
     Returns:
         The ranks, see `HitRanks`.
@@ -69,27 +69,17 @@ def hit_ranks(
         ValueError: one line that names what is wrong: shapes, dtypes, lengths, pids, an unknown distance,
             embeddings that are not finite, or too large or (cosine) too small for float32 distances.
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
-    query, query_pid, query_camid = _checked("query", query, query_pid, query_camid)
-    gallery, gallery_pid, gallery_camid = _checked("gallery", gallery, gallery_pid, gallery_camid)
-    if query.shape[1] != gallery.shape[1]:
-        raise ValueError(
-            f"query embeddings are {query.shape[1]} wide, gallery embeddings {gallery.shape[1]}:"
-            " take both from the same model"
-        )
-    if query_pid.min() < 1:
-        raise ValueError(f"query {query_pid.argmin()} has pid {query_pid.min()}: leave out queries of no known person")
-    _squared_norms("query", query, distance)
-    squared_norm = _squared_norms("gallery", gallery, distance)
+    inputs.check_distance(distance)
+    query, query_pid, query_camid = inputs.checked("query", query, query_pid, query_camid)
+    gallery, gallery_pid, gallery_camid = inputs.checked("gallery", gallery, gallery_pid, gallery_camid)
+    inputs.check_same_width(query, gallery)
+    inputs.check_known(query_pid)
+    inputs.squared_norms("query", query, distance)
+    squared_norm = inputs.squared_norms("gallery", gallery, distance)
 
     counted = np.flatnonzero(gallery_pid != -1)
-    gallery_pid, gallery_camid = gallery_pid[counted], gallery_camid[counted]
-    squared_norm = squared_norm[counted]
-    hit_index, counts = _hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
-    ranks = np.zeros(hit_index.shape, np.int32)
-    if not counts.any():
-        return HitRanks(ranks, counts)
+    squared_norm, gallery_pid, gallery_camid = squared_norm[counted], gallery_pid[counted], gallery_camid[counted]
+    hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
 
     # For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by
     # cosine distance the one by -q.g / |g|. Without |q|^2 there is no value near 0 that needs clipping, and
@@ -98,127 +88,224 @@ def hit_ranks(
         offset, scale = squared_norm / 2, np.ones_like(squared_norm)
     else:
         offset, scale = np.zeros_like(squared_norm), 1 / np.sqrt(squared_norm)
-    in_gallery = jax.device_put((_rows(gallery, counted), offset, scale, gallery_pid, gallery_camid))
-    blocks = list(_query_blocks(counts, len(counted)))
-    results = []
-    for rows in blocks:
-        in_block = jax.device_put((query[rows], query_pid[rows], query_camid[rows], hit_index[rows]))
-        results.append(_block_ranks(in_block, in_gallery, counts[rows].max()))
-        if len(results) > 1:  # two blocks at a time keep all cores busy, and memory small
-            results[-2].block_until_ready()
-    for rows, result in zip(blocks, results, strict=True):
-        ranks[rows] = result
 
-    is_hit = np.arange(ranks.shape[1])[None] < counts[:, None]
-    ranks = np.sort(np.where(is_hit, ranks, np.iinfo(np.int32).max), axis=1)
-    return HitRanks(np.where(is_hit, ranks, 0), counts)
+    tiles = _tiles(len(counted), gallery.shape[1])
+    one_tile = len(tiles) == 1
+    mesh = _mesh(devices, np.count_nonzero(counts))
+    blocks = list(_query_blocks(counts, tiles[0].stop, mesh.size))
+    hit_distances = np.full(hit_index.shape, np.inf, np.float32)
+    in_front = np.zeros(hit_index.shape, np.int32)
+
+    def in_tile(tile):
+        return _tile(tile, gallery, counted, (offset, scale, gallery_pid, gallery_camid), tiles[0].stop)
+
+    def in_block(tile, rows):
+        # With one tile, the hits' distances come out of the one product.
+        known = None if one_tile else hit_distances[rows]
+        return (query[rows], query_pid[rows], query_camid[rows], hit_index[rows] - tile.start, known), counts[rows]
+
+    visits = len(tiles) * len(blocks) * (1 if one_tile else 2)
+    with tqdm(total=visits, desc="ranking", unit="block", disable=not progress) as progress_bar:
+        if not one_tile:
+            # The distances of all hits have to be known before the first image is counted. They come out of the same
+            # products that are counted later, so that an image and its copy are at exactly the same distance.
+            for tile in tiles:
+                for rows, found in _each(_hit_distances, in_tile(tile), blocks, partial(in_block, tile), mesh):
+                    hit_distances[rows] = np.minimum(hit_distances[rows], found)
+                    progress_bar.update()
+        for tile in tiles:
+            for rows, number in _each(_in_front, in_tile(tile), blocks, partial(in_block, tile), mesh):
+                in_front[rows] += number
+                progress_bar.update()
+    return _sorted_ranks(in_front, counts)
 
 
-def average_precisions(hits: HitRanks) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision of every query, in both customary forms.
-
-    With n hits at ranks r_1 < ... < r_n, the plain form is the mean of k / r_k. The trapezoid form of the
-    official Market-1501 script is the mean of (p + k / r_k) / 2, where p is the precision at rank r_k - 1,
-    that is (k - 1) / (r_k - 1), and 1 in front of the first rank.
+def hit_ranks_by(
+    distances_of: DistancesOf,
+    query_pid: np.ndarray,
+    query_camid: np.ndarray,
+    gallery_pid: np.ndarray,
+    gallery_camid: np.ndarray,
+) -> HitRanks:
+    """Rank every hit by given distances, by the rules of `hit_ranks`.
 
     Args:
-        hits: ranks of the hits, see `HitRanks`.
+        distances_of: function of the indices of B queries, int [B], that gives their distances, float [B, G]; of a
+            matrix [Q, G] that is `matrix.__getitem__`. Distances are compared as float32.
+        query_pid: integer [Q], each above 0.
+        query_camid: integer [Q].
+        gallery_pid: integer [G], -1 = junk, 0 = distractor.
+        gallery_camid: integer [G].
 
     Returns:
-        (trapezoid, plain), float64 [Q] each, in [0, 1]; 0 for a query without a match.
-    """
-    order = np.arange(1, hits.ranks.shape[1] + 1)[None]
-    is_hit = order <= hits.counts[:, None]
-    ranks = np.where(is_hit, hits.ranks, order)
-    precision = order / ranks
-    precision_before = np.where(ranks == 1, 1.0, (order - 1) / np.maximum(ranks - 1, 1))
-    number = np.maximum(hits.counts, 1)
-    trapezoid = np.sum((precision_before + precision) / 2, axis=1, where=is_hit) / number
-    return trapezoid, np.sum(precision, axis=1, where=is_hit) / number
-
-
-def metrics(hits: HitRanks, *, cmc_length: int = 50) -> dict:
-    """Scores over all queries; a query without a match counts with 0.
-
-    Args:
-        hits: ranks of the hits, see `HitRanks`.
-        cmc_length: number of CMC ranks, at least 1.
-
-    Returns:
-        Plain numbers, the scores as fractions in [0, 1]: `mAP` (official trapezoid), `mAP_plain`, `mINP`
-        (mean of n / r_n; Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook",
-        2021), `cmc` (list, rank 1 first: share of the queries with a hit at that rank or before),
-        `num_queries`, `num_matched_queries`.
+        The ranks, see `HitRanks`.
 
     Raises:
-        ValueError: if cmc_length is below 1 or there is no query.
+        ValueError: labels as in `hit_ranks`; distances of another shape or NaN.
     """
-    num_queries = len(hits.counts)
-    if cmc_length < 1:
-        raise ValueError(f"cmc_length is {cmc_length}: ask for at least 1 rank")
-    if num_queries == 0:
-        raise ValueError("there are no queries to score: the mean over none is undefined")
-    matched = hits.counts > 0
-    ranks, counts = hits.ranks[matched], hits.counts[matched]
-    trapezoid, plain = average_precisions(hits)
-    last_rank = ranks[np.arange(len(counts)), counts - 1]
-    firsts = np.bincount(ranks[:, 0], minlength=cmc_length + 1)[1 : cmc_length + 1]
-    return {
-        "mAP": float(trapezoid.mean()),
-        "mAP_plain": float(plain.mean()),
-        "mINP": float(np.sum(counts / last_rank) / num_queries),
-        "cmc": (np.cumsum(firsts) / num_queries).tolist(),
-        "num_queries": num_queries,
-        "num_matched_queries": len(counts),
-    }
+    query_pid, query_camid = inputs.checked_labels("query", query_pid, query_camid, len(np.asarray(query_pid)))
+    gallery_pid, gallery_camid = inputs.checked_labels("gallery", gallery_pid, gallery_camid, len(gallery_pid))
+    inputs.check_known(query_pid)
+    # Junk is at an infinite distance: behind every hit, which is as good as removing it.
+    hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
+    in_front = np.zeros(hit_index.shape, np.int32)
+
+    def in_block(rows):
+        distances = np.asarray(distances_of(rows), np.float32)
+        if distances.shape != (len(rows), len(gallery_pid)):
+            shape = f"{list(distances.shape)}, not [{len(rows)}, {len(gallery_pid)}]"
+            raise ValueError(f"the distances of {len(rows)} queries have shape {shape}: one a query and gallery image")
+        if np.isnan(distances).any():
+            raise ValueError("there are NaN among the distances: check the embeddings they were made from")
+        return (distances, query_pid[rows], query_camid[rows], hit_index[rows]), counts[rows]
+
+    mesh = _mesh(jax.local_devices()[:1], 1)
+    blocks = _query_blocks(counts, len(gallery_pid), mesh.size)
+    for rows, number in _each(_in_front_by, (gallery_pid, gallery_camid), blocks, in_block, mesh):
+        in_front[rows] = number
+    return _sorted_ranks(in_front, counts)
 
 
-@jax.jit
-def _block_ranks(in_block: tuple, in_gallery: tuple, columns: jax.Array) -> jax.Array:
-    """Ranks of the hits of B queries, int32 [B, H]; only the first `columns` hits of each are counted."""
-    query, query_pid, query_camid, hit_index = in_block
-    gallery, offset, scale, gallery_pid, gallery_camid = in_gallery
+def _mesh(devices: Sequence[jax.Device] | None, num_queries: int) -> Mesh:
+    """The devices that share the queries: no more than have MIN_ROWS of them."""
+    devices = jax.local_devices() if devices is None else devices
+    return Mesh(np.array(devices[: max(1, num_queries // MIN_ROWS)]), "query")
+
+
+def _each(
+    work: Callable, in_tile: tuple, blocks: Iterable[np.ndarray], in_block: Callable, mesh: Mesh
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (rows, what `work` gives for them and the tile) of each block of queries."""
+    compiled = _compiled(work, mesh)
+    everywhere, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P("query"))
+    in_tile = jax.device_put(in_tile, everywhere)
+    running: deque = deque()
+    for rows in blocks:
+        of_block, counts = in_block(rows)
+        running.append((rows, compiled(in_tile, jax.device_put(of_block, spread), counts.max())))
+        if len(running) == 2:  # two blocks at a time keep all cores busy, and memory small
+            done, result = running.popleft()
+            yield done, np.asarray(result)
+    yield from ((rows, np.asarray(result)) for rows, result in running)
+
+
+@cache
+def _compiled(work: Callable, mesh: Mesh) -> Callable:
+    spread = jax.shard_map(
+        work, mesh=mesh, in_specs=(P(), P("query"), P()), out_specs=P("query"), check_vma=False
+    )  # unchecked: nothing goes from one device to another
+    return jax.jit(spread)
+
+
+def _hit_distances(in_tile: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
+    """Distances of the hits of B queries that are in the tile, float32 [B, H]; infinite for the others."""
+    del columns
+    *of_query, hit_index, _ = in_block
+    return _taken(_distances(in_tile, *of_query), hit_index)
+
+
+def _in_front(in_tile: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
+    """Images of the tile in front of each hit of B queries, int32 [B, H]; only the first `columns` hits are counted.
+
+    The last of `in_block` are the hits' distances, [B, H]; None where the tile is the whole gallery.
+    """
+    *of_query, hit_index, known = in_block
+    distances = _distances(in_tile, *of_query)
+    return _count_in_front(distances, _taken(distances, hit_index) if known is None else known, hit_index, columns)
+
+
+def _in_front_by(in_gallery: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
+    """As `_in_front`, by given distances [B, G]."""
+    gallery_pid, gallery_camid = in_gallery
+    distances, query_pid, query_camid, hit_index = in_block
+    distances = _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid)
+    distances = jnp.where(gallery_pid[None] == -1, jnp.inf, distances)
+    return _count_in_front(distances, _taken(distances, hit_index), hit_index, columns)
+
+
+def _distances(in_tile, query, query_pid, query_camid):
+    """Distances [B, T] as far as the order of a query's answers goes; infinite where an image does not count for it."""
+    gallery, offset, scale, gallery_pid, gallery_camid = in_tile
     dot = jnp.einsum("bd,gd->bg", query, gallery, precision=jax.lax.Precision.HIGHEST)
-    same_view = (query_pid[:, None] == gallery_pid[None]) & (query_camid[:, None] == gallery_camid[None])
+    distances = offset[None] - scale[None] * dot
+    return _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid)
+
+
+def _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid):
     # An infinite distance puts an image behind every hit, which is as good as removing it.
-    distances = jnp.where(same_view, jnp.inf, offset[None] - scale[None] * dot)
-    hit_distances = jnp.take_along_axis(distances, hit_index, axis=1)
-    index = jnp.arange(gallery.shape[0], dtype=jnp.int32)[None]
+    same_view = (query_pid[:, None] == gallery_pid[None]) & (query_camid[:, None] == gallery_camid[None])
+    return jnp.where(same_view, jnp.inf, distances)
+
+
+def _taken(distances, hit_index):
+    """distances[b, hit_index[b, h]], [B, H]; infinite where the index is beyond the tile."""
+    width = distances.shape[1]
+    taken = jnp.take_along_axis(distances, jnp.clip(hit_index, 0, width - 1), axis=1)
+    return jnp.where((hit_index >= 0) & (hit_index < width), taken, jnp.inf)
+
+
+def _count_in_front(distances, hit_distances, hit_index, columns):
+    index = jnp.arange(distances.shape[1], dtype=jnp.int32)[None]
 
     # Some hits at a time, so that each distance is read fewer times. The last step may take in earlier columns
     # again: a slice that would end beyond the array starts sooner, where it is read and where it is written.
     at_once = min(HITS_AT_ONCE, hit_index.shape[1])
 
-    def count_in_front(step: jax.Array, ranks: jax.Array) -> jax.Array:
+    def count(step: jax.Array, in_front: jax.Array) -> jax.Array:
         distance, hit = (
             jax.lax.dynamic_slice_in_dim(of_hits, step * at_once, at_once, axis=1)[:, :, None]
             for of_hits in (hit_distances, hit_index)
         )
-        in_front = [
+        is_in_front = [
             (distances < distance[:, i]) | ((distances == distance[:, i]) & (index < hit[:, i])) for i in range(at_once)
         ]
         # One reduction with several results: of a plain sum, XLA on CPU writes the [B, G] summands to memory first,
         # which takes three times as long and as much memory again.
         counts = jax.lax.reduce(
-            [mask.astype(jnp.int32) for mask in in_front],
+            [mask.astype(jnp.int32) for mask in is_in_front],
             [np.int32(0)] * at_once,
             lambda x, y: [a + b for a, b in zip(x, y, strict=True)],
             dimensions=(1,),
         )
-        ranks_of_step = 1 + jnp.stack(counts, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(ranks, ranks_of_step, step * at_once, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(in_front, jnp.stack(counts, axis=1), step * at_once, axis=1)
 
     steps = (columns + at_once - 1) // at_once
-    return jax.lax.fori_loop(0, steps, count_in_front, jnp.zeros(hit_index.shape, jnp.int32))
+    return jax.lax.fori_loop(0, steps, count, jnp.zeros(hit_index.shape, jnp.int32))
 
 
-def _query_blocks(counts: np.ndarray, num_gallery: int) -> Iterator[np.ndarray]:
+def _sorted_ranks(in_front: np.ndarray, counts: np.ndarray) -> HitRanks:
+    """Ranks from the numbers of images in front of each hit, int32 [Q, H]."""
+    is_hit = np.arange(in_front.shape[1])[None] < counts[:, None]
+    ranks = np.sort(np.where(is_hit, 1 + in_front, np.iinfo(np.int32).max), axis=1)
+    return HitRanks(np.where(is_hit, ranks, 0), counts)
+
+
+def _tiles(num_gallery: int, width: int) -> list[slice]:
+    """The gallery in runs of at most TILE_BYTES, all but the last of equal length."""
+    length = max(TILE_BYTES // (4 * width) // ROW_STEP, 1) * ROW_STEP
+    return [slice(start, min(start + length, num_gallery)) for start in range(0, num_gallery, length)]
+
+
+def _tile(tile: slice, gallery: np.ndarray, counted: np.ndarray, per_image: tuple, length: int) -> tuple:
+    """(embeddings [T, D], offset, scale, pid, camid [T]) of a tile, filled up to `length` with images at infinity."""
+    embedding = _rows(gallery, counted[tile])
+    fill = length - len(embedding)
+    if not fill:
+        return embedding, *(array[tile] for array in per_image)
+    embedding = np.concatenate([embedding, np.zeros((fill, embedding.shape[1]), np.float32)])
+    with_fill = zip(per_image, (np.inf, 0, -1, 0), strict=True)
+    return embedding, *(np.pad(array[tile], (0, fill), constant_values=value) for array, value in with_fill)
+
+
+def _query_blocks(counts: np.ndarray, num_gallery: int, num_devices: int) -> Iterator[np.ndarray]:
     """Indices of the queries with a match in blocks of equal length, the last filled up with repeats.
 
     Queries with about as many hits share a block, since a block is counted up to its largest number.
     """
     order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
-    rows = _rows_a_block(len(order), num_gallery)
+    if not len(order):
+        return
+    rows = num_devices * _rows_a_block(-(-len(order) // num_devices), num_gallery)
     for start in range(0, len(order), rows):
         yield order[np.minimum(np.arange(start, start + rows), len(order) - 1)]
 
@@ -230,7 +317,7 @@ def _rows_a_block(num_queries: int, num_gallery: int) -> int:
     return -(-num_queries // (num_blocks * ROW_STEP)) * ROW_STEP
 
 
-def _hit_indices(
+def hit_indices(
     query_pid: np.ndarray, query_camid: np.ndarray, gallery_pid: np.ndarray, gallery_camid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gallery indices of the hits (same pid, other camera), int32 [Q, H] filled with 0; counts int32 [Q]."""
@@ -257,50 +344,3 @@ def _rows(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The given ascending rows, without a copy if they are one run, as they are where junk is sorted to one end."""
     start, stop = rows[0], rows[-1] + 1
     return embedding[start:stop] if stop - start == len(rows) else embedding[rows]
-
-
-def _checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Embeddings, pids and camids of "query" or "gallery" as NumPy arrays, labels int32; or ValueError."""
-    embedding = np.asarray(embedding)
-    shape = list(embedding.shape)
-    if embedding.ndim != 2 or embedding.dtype != np.float32:
-        kind = f"{embedding.dtype} {shape}"
-        raise ValueError(f"{part} embeddings are {kind}: they must be float32 [images, width]")
-    if embedding.size == 0:
-        raise ValueError(f"{part} embeddings are empty, {shape}: there is nothing to rank")
-    labels = []
-    for name, label in (("pids", np.asarray(pid)), ("camids", np.asarray(camid))):
-        if label.dtype.kind not in "iu":
-            raise ValueError(f"{part} {name} are {label.dtype}: they must be integers")
-        if label.shape != (len(embedding),):
-            raise ValueError(f"{part} {name} have shape {list(label.shape)}, the embeddings {shape}: give one an image")
-        labels.append(label.astype(np.int32))
-        if (labels[-1] != label).any():
-            raise ValueError(f"{part} {name} do not fit int32: number them anew")
-    pid, camid = labels
-    if pid.min() < -1:
-        raise ValueError(
-            f"{part} image {pid.argmin()} has pid {pid.min()}: pids are -1 (junk), 0 (distractor) or above"
-        )
-    if (pid == -1).all():
-        raise ValueError(f"every {part} image has pid -1 (junk): there is nothing to rank")
-    return embedding, pid, camid
-
-
-def _squared_norms(part: str, embedding: np.ndarray, distance: str) -> np.ndarray:
-    """Squared norms, float32 [N]; ValueError if one is not finite or out of range for float32 distances."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squared_norm = np.vecdot(embedding, embedding)
-    too_large = ~(squared_norm < LARGEST_SQUARED_NORM)
-    too_small = (squared_norm < SMALLEST_SQUARED_NORM) & (distance == "cosine")
-    if not (too_large | too_small).any():
-        return squared_norm
-    first = np.argmax(too_large | too_small)
-    if too_small[first]:
-        what = "norm 0 (below 1e-18), so no cosine distance: check the model"
-    elif np.isfinite(embedding[first]).all():
-        what = "a norm above 1e18: scale the embeddings"
-    else:
-        what = "NaN or infinite values: check the model"
-    number = np.count_nonzero(too_large | too_small)
-    raise ValueError(f"{part} embedding {first} has {what} ({number} of {len(embedding)} are so)")

@@ -1,0 +1,232 @@
+"""Re-ranking by k-reciprocal encoding (Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding",
+CVPR 2017), with sparse matrices: of the distances between all pairs only one block exists at a time.
+
+The nearest neighbours, where the arithmetic is, are found on the accelerator; sets of a few dozen neighbours an image
+are sparse matrices in memory, and what the authors do with loops over images are products of these.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from tqdm import tqdm
+
+from mancs_jax.evaluation import inputs
+
+K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
+BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
+GROUP = 16  # neighbouring values of which only the least is looked at first
+
+
+class Neighbours(NamedTuple):
+    """The nearest neighbours of each of N images, itself included, nearest first."""
+
+    index: np.ndarray  # int32 [N, k]
+    farthest: np.ndarray  # [N], squared distance of the image that is farthest from it
+
+
+def rerank(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    *,
+    k1: int = K1,
+    k2: int = K2,
+    weight: float = LAMBDA,
+    distance: str = "euclidean",
+    progress: bool = False,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Encodes all images by their k-reciprocal neighbours and returns the re-ranked distances, a block at a time.
+
+    The original distance d is the squared Euclidean one, of each image divided by its largest. Two images are
+    reciprocal neighbours if each is among the k1 + 1 nearest of the other (an image is its own nearest); the
+    reciprocal neighbours within round((k1 + 1) / 2), half away from zero, of each of these join them if more than
+    two thirds of theirs are there already. An image is encoded by exp(-d) of its set, of sum 1, averaged over its k2
+    nearest images. The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
+
+    Args:
+        query: embeddings, float32 or float64 [Q, D]; the computation has their precision.
+        gallery: embeddings [G, D] of the same type, junk left out.
+        k1: neighbours, at least 1 and less than Q + G.
+        k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
+        weight: of the original distance, lambda in the paper, from 0 to 1.
+        distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
+        progress: whether a bar is shown.
+
+    Returns:
+        A function of query indices, int [B], that gives distances [B, G] of the embeddings' type.
+
+    Raises:
+        ValueError: one line: embeddings, k1, k2 or weight are not as above.
+    """
+    points, num_queries = _points(query, gallery, distance), len(query)
+    check_options(k1, k2, weight, len(points))
+    with _precision_of(points):
+        neighbours = nearest(points, k1 + 1, progress)
+    forward = neighbours.index[:, : k1 + 1]
+    sets = _expanded(_reciprocal(forward), _reciprocal(forward[:, : (k1 + 2) // 2]))
+    # Where all images are the same, all distances are 0, whatever they are divided by.
+    farthest = np.maximum(neighbours.farthest, np.finfo(points.dtype).tiny)
+    encoding = _encoded(sets, points, farthest)
+    if k2 > 1:
+        encoding = _links(neighbours.index[:, :k2]).astype(points.dtype) @ encoding * points.dtype.type(1 / k2)
+    of_query, by_image = encoding[:num_queries], encoding[num_queries:].T.tocsr()
+    on_device = None
+
+    def distances_of(rows: np.ndarray) -> np.ndarray:
+        nonlocal on_device
+        with _precision_of(points):
+            if on_device is None:
+                on_device = jax.device_put((points[num_queries:], _squared(points[num_queries:])))
+            original = np.array(_squared_distances(points[rows], _squared(points[rows]), *on_device))
+        original *= weight / farthest[rows, None]
+        overlap = _overlap(of_query[rows], by_image)
+        return original + (1 - weight) * (1 - overlap / (2 - overlap))
+
+    return distances_of
+
+
+def check_options(k1: int, k2: int, weight: float, num_images: int) -> None:
+    """Raises ValueError, one line, where `rerank` cannot take the options for so many images."""
+    if not 1 <= k1 < num_images:
+        raise ValueError(f"k1 is {k1}: it must be from 1 to {num_images - 1}, one less than there are images")
+    if not 1 <= k2 <= k1 + 1:
+        raise ValueError(f"k2 is {k2}: it must be from 1 to k1 + 1 = {k1 + 1}")
+    if not 0 <= weight <= 1:
+        raise ValueError(f"lambda is {weight}: it must be from 0 to 1")
+
+
+def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
+    """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
+
+    Args:
+        points: [N, D], float32, or float64 within `jax.enable_x64`.
+        k: at most N.
+        progress: whether a bar is shown.
+    """
+    number = len(points)
+    padded = np.pad(points, ((0, -number % GROUP), (0, 0)))
+    on_device = jax.device_put((padded, _squared(padded)))
+    rows = min(max(BLOCK_BYTES // padded[:, 0].nbytes, 8), number)
+    index, farthest = np.empty((number, k), np.int32), np.empty(number, points.dtype)
+    # The last block begins sooner, so that all are of one size.
+    starts = [min(start, number - rows) for start in range(0, number, rows)]
+    running: deque = deque()
+    for start in tqdm(starts, desc="neighbours", unit="block", disable=not progress):
+        running.append((start, _nearest_in_block(*on_device, start, number, rows, k)))
+        while len(running) == 2 or (running and start == starts[-1]):  # two blocks at a time keep all cores busy
+            done, results = running.popleft()
+            index[done : done + rows], farthest[done : done + rows] = results
+    return Neighbours(index, farthest)
+
+
+@partial(jax.jit, static_argnames=("rows", "k"))
+def _nearest_in_block(points, squared, start, number, rows, k):
+    mine = (jax.lax.dynamic_slice_in_dim(array, start, rows) for array in (points, squared))
+    distances = _squared_distances(*mine, points, squared)
+    image = jnp.arange(len(points))[None]
+    distances = jnp.where(image == start + jnp.arange(rows)[:, None], 0, distances)
+    farthest = jnp.where(image < number, distances, 0).max(axis=1)
+    return _smallest(jnp.where(image < number, distances, jnp.inf), k), farthest
+
+
+def _smallest(values, k):
+    """Positions of the k smallest of each row, int32 [B, k], in order; of equal ones the lower position comes first.
+
+    They lie in the k runs of GROUP values whose least is smallest, so only these few values are sorted.
+    """
+    rows, width = values.shape
+    if width <= k * GROUP:
+        return jax.lax.top_k(-values, k)[1]
+    grouped = values.reshape(rows, width // GROUP, GROUP)
+    group = jnp.sort(jax.lax.top_k(-grouped.min(axis=2), k)[1], axis=1)
+    candidates = jnp.take_along_axis(grouped, group[:, :, None], axis=1).reshape(rows, -1)
+    position = jax.lax.top_k(-candidates, k)[1]
+    return jnp.take_along_axis(group, position // GROUP, axis=1) * GROUP + position % GROUP
+
+
+@jax.jit
+def _squared_distances(rows, squared_rows, columns, squared_columns):
+    dot = jnp.einsum("bd,nd->bn", rows, columns, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum(squared_rows[:, None] + squared_columns[None] - 2 * dot, 0)
+
+
+def _points(query, gallery, distance):
+    """All embeddings below each other, [Q + G, D], around 0, where float32 keeps the most digits of a distance."""
+    inputs.check_distance(distance)
+    for part, embedding in (("query", query), ("gallery", gallery)):
+        if embedding.ndim != 2 or not embedding.size or embedding.dtype not in (np.float32, np.float64):
+            what = f"{embedding.dtype} {list(embedding.shape)}"
+            raise ValueError(f"{part} embeddings are {what}: re-ranking takes float32 or float64 [images, width]")
+    inputs.check_same_width(query, gallery)
+    norms = [
+        inputs.squared_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))
+    ]
+    points = np.concatenate([query, gallery])
+    if distance == "cosine":
+        points /= np.sqrt(np.concatenate(norms))[:, None]
+    points -= points.mean(axis=0)
+    return points
+
+
+def _squared(points):
+    return np.vecdot(points, points)
+
+
+def _precision_of(points):
+    return jax.enable_x64(points.dtype == np.float64)
+
+
+def _links(index: np.ndarray) -> scipy.sparse.csr_array:
+    """[N, N] with a 1 at (i, j) for each j in row i of `index`, [N, k]."""
+    number, k = index.shape
+    ones = np.ones(number * k, np.int32)
+    return scipy.sparse.csr_array((ones, index.ravel(), np.arange(0, number * k + 1, k)), shape=(number, number))
+
+
+def _reciprocal(index: np.ndarray) -> scipy.sparse.csr_array:
+    """[N, N] with a 1 where each of two images is among the neighbours [N, k] of the other."""
+    links = _links(index)
+    return links.multiply(links.T).tocsr()
+
+
+def _expanded(reciprocal: scipy.sparse.csr_array, half: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """[N, N], above 0 where j is in the expanded set of i: the paper's R*, equation 5."""
+    shared = reciprocal.multiply(reciprocal @ half.T).tocoo()
+    joins = 3 * shared.data > 2 * half.sum(axis=1)[shared.col]
+    joining = scipy.sparse.csr_array(
+        (np.ones(joins.sum(), np.int32), (shared.row[joins], shared.col[joins])), shape=shared.shape
+    )
+    return reciprocal + joining @ half
+
+
+def _encoded(sets, points, farthest):
+    """The sets with exp(-d) in place of each member, each row of sum 1: equation 7, [N, N] sparse."""
+    squared = _squared(points)
+    closeness = np.empty(sets.nnz, points.dtype)
+    for image, point in enumerate(points):
+        mine = slice(*sets.indptr[image : image + 2])
+        members = sets.indices[mine]
+        distances = np.maximum(squared[image] + squared[members] - 2 * (points[members] @ point), 0)
+        weights = np.exp(-distances / farthest[image])
+        closeness[mine] = weights / weights.sum()
+    return scipy.sparse.csr_array((closeness, sets.indices, sets.indptr), shape=sets.shape)
+
+
+def _overlap(of_query, by_image):
+    """Sums over images of the lesser of two encodings, [B, N] and (transposed) [N, G] sparse: [B, G]."""
+    overlap = np.empty((of_query.shape[0], by_image.shape[1]), of_query.dtype)
+    lengths = np.diff(by_image.indptr)
+    for row in range(len(overlap)):
+        mine = slice(*of_query.indptr[row : row + 2])
+        image = of_query.indices[mine]
+        number = lengths[image]
+        # The entries of the images' rows, one after the other.
+        entry = np.repeat(by_image.indptr[image] - np.cumsum(number) + number, number) + np.arange(number.sum())
+        lesser = np.minimum(by_image.data[entry], np.repeat(of_query.data[mine], number))
+        overlap[row] = np.bincount(by_image.indices[entry], lesser, by_image.shape[1])
+    return overlap

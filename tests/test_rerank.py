@@ -1,0 +1,140 @@
+import hypothesis.extra.numpy as hnp
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mancs_jax.evaluation import metrics, ranking, rerank
+
+
+def by_loops(query, gallery, k1, k2, weight):
+    """Equations 1 to 12 of the paper as the authors' MATLAB runs them: dense, image by image, float64."""
+    points = np.concatenate([query, gallery]).astype(np.float64)
+    number = len(points)
+    original = np.sum((points[:, None] - points[None]) ** 2, axis=2)
+    initial_rank = np.argsort(original, axis=1, kind="stable")
+    original = original / original.max(axis=1, keepdims=True)
+
+    def reciprocal(image, k):
+        return [j for j in initial_rank[image, :k] if image in initial_rank[j, :k]]
+
+    half = int(np.floor((k1 + 1) / 2 + 0.5))  # MATLAB rounds a half up
+    encoding = np.zeros((number, number))
+    for i in range(number):
+        mine = reciprocal(i, k1 + 1)
+        expanded = set(mine)
+        for candidate in mine:
+            theirs = reciprocal(candidate, half)
+            if len(set(mine) & set(theirs)) > 2 / 3 * len(theirs):
+                expanded |= set(theirs)
+        members = sorted(expanded)
+        closeness = np.exp(-original[i, members])
+        encoding[i, members] = closeness / closeness.sum()
+    encoding = np.stack([encoding[initial_rank[i, :k2]].mean(axis=0) for i in range(number)])
+    jaccard = np.zeros((len(query), len(gallery)))
+    for i in range(len(query)):
+        for j in range(len(gallery)):
+            least = np.minimum(encoding[i], encoding[len(query) + j]).sum()
+            jaccard[i, j] = 1 - least / (2 - least)
+    return (1 - weight) * jaccard + weight * original[: len(query), len(query) :]
+
+
+def clusters(seed, number, width=5):
+    """Embeddings of some people with a few images each, so that neighbourhoods overlap."""
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((max(number // 7, 1), width))
+    return centre[rng.integers(len(centre), size=number)] + 0.4 * rng.standard_normal((number, width))
+
+
+@pytest.mark.parametrize("k1, k2, weight", [(20, 6, 0.3), (7, 3, 0.3), (6, 1, 0.0), (1, 2, 1.0), (12, 13, 0.5)])
+def test_float64_is_the_authors_computation(k1, k2, weight):
+    points = clusters(k1, 96)
+    query, gallery = points[:17], points[17:]
+    distances = rerank.rerank(query, gallery, k1=k1, k2=k2, weight=weight)(np.arange(17))
+    assert distances.dtype == np.float64
+    np.testing.assert_allclose(distances, by_loops(query, gallery, k1, k2, weight), rtol=0, atol=1e-9)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.data())
+def test_any_options_in_float32(seed, k1, data):
+    k2, weight = data.draw(st.integers(1, k1 + 1)), data.draw(st.sampled_from([0.0, 0.3, 1.0]))
+    points = clusters(seed, 40).astype(np.float32)
+    distances = rerank.rerank(points[:9], points[9:], k1=k1, k2=k2, weight=weight)(np.arange(9))
+    assert distances.dtype == np.float32
+    np.testing.assert_allclose(distances, by_loops(points[:9], points[9:], k1, k2, weight), rtol=0, atol=2e-5)
+
+
+def test_cosine_is_the_euclidean_distance_of_unit_vectors():
+    points = clusters(3, 50)
+    units = points / np.linalg.norm(points, axis=1, keepdims=True)
+    distances = rerank.rerank(points[:9], points[9:], k1=5, k2=2, distance="cosine")(np.arange(9))
+    np.testing.assert_allclose(distances, by_loops(units[:9], units[9:], 5, 2, 0.3), rtol=0, atol=1e-9)
+
+
+def test_queries_in_any_order_and_blocks(monkeypatch):
+    points = clusters(4, 60)
+    whole = rerank.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
+    monkeypatch.setattr(rerank, "BLOCK_BYTES", 8 * 60 * 7)  # seven rows a block, the last begins sooner
+    distances_of = rerank.rerank(points[:9], points[9:], k1=5, k2=2)
+    rows = np.array([8, 0, 3, 3])
+    np.testing.assert_allclose(distances_of(rows), whole[rows], rtol=0, atol=1e-12)
+
+
+def test_far_from_the_origin_float32_keeps_its_digits():
+    points = clusters(5, 50).astype(np.float32)
+    near = rerank.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
+    far = rerank.rerank(points[:9] + 64, points[9:] + 64, k1=5, k2=2)(np.arange(9))
+    np.testing.assert_allclose(far, near, rtol=0, atol=1e-4)
+
+
+def test_copies_of_one_image_are_all_at_the_same_distance():
+    points = np.tile(np.float32([[3, 4]]), (30, 1))
+    distances = rerank.rerank(points[:3], points[3:], k1=5, k2=2)(np.arange(3))
+    assert np.isfinite(distances).all()
+
+
+@settings(max_examples=20)
+@given(
+    hnp.arrays(np.float32, (12, 96), elements=st.integers(0, 9).map(float)),  # many ties
+    st.integers(1, 8),
+)
+def test_the_smallest_are_those_of_a_stable_sort(values, k):
+    expected = np.argsort(values, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(jax.jit(rerank._smallest, static_argnums=1)(values, k), expected)
+
+
+def test_re_ranking_finds_more_of_the_matches_in_clusters():
+    rng = np.random.default_rng(0)
+    pid = np.repeat(np.arange(1, 13, dtype=np.int32), 10)
+    points = (rng.standard_normal((12, 8))[pid - 1] + 0.6 * rng.standard_normal((120, 8))).astype(np.float32)
+    camid, is_query = np.tile(np.arange(10, dtype=np.int32), 12), np.tile(np.arange(10) == 0, 12)
+    query, gallery = points[is_query], points[~is_query]
+    labels = (pid[is_query], camid[is_query], pid[~is_query], camid[~is_query])
+    before = metrics.scores(ranking.hit_ranks(query, gallery, *labels))["mAP"]
+    after = metrics.scores(ranking.hit_ranks_by(rerank.rerank(query, gallery, k1=9, k2=4), *labels))["mAP"]
+    assert after > before + 0.05
+
+
+POINTS = clusters(0, 12).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"k1": 0}, "k1 is 0: it must be from 1 to 11, one less than there are images"),
+        ({"k1": 12}, "k1 is 12: it must be from 1 to 11"),
+        ({"k1": 5, "k2": 0}, "k2 is 0: it must be from 1 to k1 + 1 = 6"),
+        ({"k1": 5, "k2": 7}, "k2 is 7: it must be from 1 to k1 + 1 = 6"),
+        ({"k1": 5, "k2": 2, "weight": 1.5}, "lambda is 1.5: it must be from 0 to 1"),
+        ({"distance": "hamming"}, "unknown distance 'hamming'"),
+        ({"gallery": POINTS[:, :2]}, "query embeddings are 5 wide, gallery embeddings 2"),
+        ({"gallery": POINTS.astype(np.float16)}, "gallery embeddings are float16"),
+        ({"gallery": np.full_like(POINTS, np.nan)}, "gallery embedding 0 has NaN or infinite values"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(options, message):
+    with pytest.raises(ValueError) as caught:
+        rerank.rerank(**{"query": POINTS[:4], "gallery": POINTS[4:], "k1": 3, "k2": 2} | options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
