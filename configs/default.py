@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity
+    data.testset = 0  # 1 to 20: train and score by CUHK03's classic protocol, on this one of its splits
     data.validation_ids = 0  # training identities held out, and scored at the end instead of query and gallery
 
     config.augment = augment = ConfigDict()

@@ -8,11 +8,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mancs_jax.data.arrays import DATASETS
+from mancs_jax.data.build import is_prepared
 from mancs_jax.models.pretrained import missing_file
 from mancs_jax.models.resnet import STAGE_SIZES
 
 CHOICES = {
-    "data.name": ("market1501", "walkers"),
     "dtype": ("float32", "bfloat16"),
     "augment.erase_fill": ("random", "constant"),
     "model.arch": tuple(STAGE_SIZES),
@@ -35,6 +36,7 @@ AT_LEAST = {
     "max_steps": 0,
     "data.p": 2,
     "data.k": 2,
+    "data.testset": 0,
     "data.validation_ids": 0,
     "model.width": 1,
     "model.fab_squeeze": 0,
@@ -73,6 +75,7 @@ PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
 RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
 # Fields that leave the numbers of a training as they are: a run may go on with others.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
+NUM_TESTSETS = 20  # of CUHK03
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
 
@@ -152,6 +155,7 @@ def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
         low, high = fields[name] if len(fields[name]) == 2 else (0, 0)
         if not 0 < low <= high or (name.endswith("area") and high > 1):
             raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
+    _check_dataset(fields)
     _check_sizes(fields, num_devices)
     if fields["eval_every"] and not fields["data.validation_ids"]:
         raise ValueError(
@@ -176,6 +180,19 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         raise ValueError(f"config.{name} is {value!r}; it has to be a {type(default).__name__}, as {default!r}")
     if number and not math.isfinite(value):
         raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {default}")
+
+
+def _check_dataset(fields: dict[str, Any]) -> None:
+    name, testset = fields["data.name"], fields["data.testset"]
+    if name not in DATASETS and not is_prepared(fields["data.root"], name):
+        raise ValueError(
+            f"config.data.name is {name!r}; it may be {', '.join(DATASETS)}, or a folder that is prepared under "
+            f"{fields['data.root']}.{suggest(name, list(DATASETS))}"
+        )
+    if testset and not name.startswith("cuhk03"):
+        raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
+    if testset > NUM_TESTSETS:
+        raise ValueError(f"config.data.testset is {testset}; CUHK03 has test sets 1 to {NUM_TESTSETS}")
 
 
 def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:

@@ -1,6 +1,7 @@
-"""What the scripts and notebooks call: train a network in a workdir and score it."""
+"""What the scripts and notebooks call to train a network in a workdir and score it."""
 
 import fcntl
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,24 +9,21 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from configs import default
 from mancs_jax import config as configuration
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import histogram, protocols
+from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.evaluation.protocols import Embedded
+from mancs_jax.evaluation.results import write_result
 from mancs_jax.reporting.curves import write_curves
-from mancs_jax.reporting.ranked_lists import ranked_lists, write_picture
+from mancs_jax.score import NETWORK, Task, evaluate
 from mancs_jax.training import checkpoint
-from mancs_jax.training.log import environment
 from mancs_jax.training.loop import train
-from mancs_jax.training.state import create_train_state
 
-NETWORK = "Mancs"
 LOCK = ".lock"  # file of a workdir that the process which trains there holds
-NUM_DRAWN = 8  # queries in results/ranked_lists.png
 
 
 def train_and_evaluate(
@@ -68,13 +66,62 @@ def train_and_evaluate(
 
             def validate(state):
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
-                scores = score(*(embed(variables, part.image) for part in validation), *validation)
+                scores = protocols.single_query(
+                    *(Embedded(embed(variables, part.image), part.pid, part.camid) for part in validation)
+                )
                 return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 
         if not train(config, workdir, split.image, labels, about, devices, validate):
             return None
         write_curves(workdir)
-        return evaluate(workdir, validation=validation, baselines=config.eval_baselines)
+        return evaluate(workdir, Task(baselines=config.eval_baselines), validation=validation)
+
+
+def train_and_evaluate_splits(
+    config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False
+) -> dict[str, dict[str, Any]] | None:
+    """Trains and scores on each of the 20 splits of CUHK03's classic protocol, one after the other.
+
+    Args:
+      config: of each run; `data.testset` is set to 1 to 20.
+      workdir: receives a workdir testset_01 to testset_20 for each, and results/cuhk03_classic.json, which grows with
+        each. The next run goes on with the split that is not in there yet, from its checkpoint.
+      allow_config_change: as in `train_and_evaluate`.
+
+    Returns:
+      The mean over the splits under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
+
+    Raises:
+      As `train_and_evaluate`.
+    """
+    workdir = Path(workdir)
+    path = workdir / "results" / "cuhk03_classic.json"
+    summary = json.loads(path.read_text()) if path.exists() else {"splits": []}
+    splits = summary["splits"]
+    before = summary.get("config", config.to_dict())
+    changed = configuration.differences(before, _with_testset(config, before["data"]["testset"]).to_dict())
+    if changed and not allow_config_change:
+        raise ValueError(
+            f"{workdir} holds splits that were trained with another configuration ({'; '.join(changed)}); undo "
+            "the change, choose another --workdir, or go on all the same with --allow_config_change"
+        )
+    for testset in range(len(splits) + 1, configuration.NUM_TESTSETS + 1):
+        of_split = _with_testset(config, testset)
+        of_workdir = workdir / f"testset_{testset:02d}"
+        results = train_and_evaluate(of_split, of_workdir, allow_config_change=allow_config_change)
+        if results is None:
+            return None
+        splits.append(results[NETWORK])
+        summary = results[NETWORK] | cuhk03_classic.over_splits(splits) | {"splits": splits}
+        write_result(path, summary)
+    return {NETWORK: summary}
+
+
+def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.testset = testset
+    return config
 
 
 @contextmanager
@@ -104,7 +151,8 @@ def only_process(workdir: Path) -> Iterator[None]:
 
 def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.Split, arrays.Split] | None]:
     """The images to train on, and the (query, gallery) of the identities held out for validation, if any."""
-    split = arrays.load_split(config.data.name, config.data.root, "train", config.data.image_size)
+    data = config.data
+    split = arrays.load_split(data.name, data.root, "train", data.image_size, data.testset)
     configuration.validate_identities(config, len(np.unique(split.pid)))
     if not config.data.validation_ids:
         return split, None
@@ -127,79 +175,3 @@ def check_resume(workdir: Path, saved: dict[str, Any], about: dict[str, Any], al
             f"{workdir} holds a run with another configuration ({'; '.join(changed)}); undo the change, choose another "
             "--workdir, or go on all the same with --allow_config_change"
         )
-
-
-def evaluate(
-    workdir: str | Path,
-    *,
-    root: str | None = None,
-    validation: tuple[arrays.Split, arrays.Split] | None = None,
-    baselines: bool = False,
-    progress: bool = True,
-) -> dict[str, dict[str, Any]]:
-    """Scores the network of a workdir, single query.
-
-    Args:
-      workdir: of a run of `train_and_evaluate`; what is in best/ is scored where validation chose it, else the latest.
-      root: directory of the data sets, where it is not the one that the run was trained from.
-      validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
-      baselines: score an untrained network and a colour histogram beside it.
-      progress: whether a bar is shown.
-
-    Returns:
-      name -> result. The network's is written to results/single_query.json (results/validation.json for held-out
-      identities), the baselines' beside it, and results/ranked_lists.png shows what it finds for some queries.
-
-    Raises:
-      FileNotFoundError: no checkpoint, or the data set is not there.
-    """
-    workdir, devices = Path(workdir), jax.local_devices()
-    config, about, variables = checkpoint.load_trained(workdir)
-    data = config.data
-    query, gallery = validation or (
-        arrays.load_split(data.name, root or data.root, part, data.image_size) for part in ("query", "gallery")
-    )
-    embed = make_embed(config, about["num_classes"], devices, progress)
-    embeddings = {NETWORK: [embed(variables, part.image) for part in (query, gallery)]}
-    if baselines:
-        untrained = untrained_variables(config, about["num_classes"])
-        embeddings["untrained network"] = [embed(untrained, part.image) for part in (query, gallery)]
-        embeddings["colour histogram"] = [histogram.embed(part.image) for part in (query, gallery)]
-    scored_on = {
-        "dataset": data.name,
-        "split": "held-out training identities" if validation else "query and gallery",
-        "fingerprint": {"query": arrays.fingerprint(query), "gallery": arrays.fingerprint(gallery)},
-        **environment(devices),
-    }
-    of_network = {
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "step": about["step"],
-        "train_fingerprint": about["data_fingerprint"],
-        "config": about["config"],
-    }
-    results = {}
-    stem = "validation" if validation else "single_query"
-    for name, pair in embeddings.items():
-        results[name] = score(*pair, query, gallery) | {"embedding": name} | scored_on
-        if name == NETWORK:
-            results[name] |= of_network
-        suffix = "" if name == NETWORK else "_" + name.replace(" ", "_")
-        protocols.write_result(workdir / "results" / f"{stem}{suffix}.json", results[name])
-    rows = np.random.default_rng(0).choice(len(query.pid), min(NUM_DRAWN, len(query.pid)), replace=False)
-    picture = ranked_lists(query, gallery, *embeddings[NETWORK], rows)
-    write_picture(workdir / "results" / "ranked_lists.png", picture)
-    return results
-
-
-def score(query_embedding: np.ndarray, gallery_embedding: np.ndarray, query: arrays.Split, gallery: arrays.Split):
-    """The single-query result of embeddings [Q, D] and [G, D] of two splits."""
-    return protocols.single_query(
-        query_embedding, query.pid, query.camid, gallery_embedding, gallery.pid, gallery.camid
-    )
-
-
-def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    """The variables that training starts from, without pretrained weights: what the architecture alone can do."""
-    state = create_train_state(config, num_classes, optax.identity())
-    return {"params": state.params, "batch_stats": state.batch_stats}

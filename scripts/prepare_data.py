@@ -1,25 +1,42 @@
 """Prepares a data set for training and evaluation, or only checks it.
 
 python scripts/prepare_data.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
+python scripts/prepare_data.py --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
+python scripts/prepare_data.py --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
 python scripts/prepare_data.py --dataset=walkers --root=DIR
 """
 
-import functools
 import signal
 import sys
+from contextlib import AbstractContextManager
 
 from absl import app, flags, logging
 
-from mancs_jax.data import arrays, build, market1501, walkers_builder
+from mancs_jax.data import arrays, build, cuhk03, dukemtmc_reid, folder, market1501, walkers_builder
+from mancs_jax.data.contents import Contents, Counts, check, count, count_items
 
+HOW_TO_GET = {
+    "market1501": market1501.ABOUT.how_to_get,
+    "market1501_500k": market1501.DISTRACTORS_ABOUT.how_to_get,
+    "dukemtmc_reid": dukemtmc_reid.ABOUT.how_to_get,
+    "cuhk03_labeled": cuhk03.ABOUT.how_to_get,
+    "cuhk03_detected": cuhk03.ABOUT.how_to_get,
+    "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's",
+}
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("dataset", None, ["market1501", "walkers"], "Data set to prepare.", required=True)
+flags.DEFINE_enum(
+    "dataset", None, [*arrays.DATASETS, "folder"], "Data set to prepare; folder: your own.", required=True
+)
 flags.DEFINE_string(
     "source",
     None,
-    f"Zip or folder of the data set. {market1501.HOW_TO_GET}. walkers needs none: it is rendered.",
+    "Zip or folder of the data set, or cuhk-03.mat. walkers needs none: it is rendered. "
+    f"{'. '.join(dict.fromkeys(HOW_TO_GET.values()))}.",
 )
 flags.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).")
+flags.DEFINE_string("protocol_file", None, "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not beside it.")
+flags.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.")
+flags.DEFINE_string("csv", None, "Of --dataset=folder: CSV with the header path,pid,camid,split.")
 flags.DEFINE_bool("check", False, "Only read the source and report; write nothing.")
 flags.DEFINE_bool("overwrite", False, "Build the data set again where it exists.")
 flags.DEFINE_bool("allow_differences", False, "Build although the counts differ from the published set.")
@@ -30,66 +47,91 @@ def prepare(
     source: str | None,
     root: str | None,
     *,
-    check: bool = False,
+    protocol_file: str | None = None,
+    name: str | None = None,
+    csv: str | None = None,
+    only_check: bool = False,
     overwrite: bool = False,
     allow_differences: bool = False,
 ) -> str:
     """Builds a data set under `root` where it is missing, or checks its source.
 
     Returns:
-      What to print: the table of the splits, and the path of the data set.
+      What to print: the table of the splits, what else is to be known, and the path of the data set.
 
     Raises:
       ValueError, OSError: the source is missing or wrong, or `root` cannot be written.
     """
+    refuse_arguments(dataset, source, protocol_file, name, csv)
+    if not root and not only_check:
+        raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
+    prepared = name or dataset
+    if not only_check and build.is_prepared(root, prepared) and not overwrite:
+        path = build.prepared_path(root, prepared)
+        return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
+    if dataset == "walkers":
+        print("rendering walkers, half a minute on one core", file=sys.stderr)
+    with open_contents(dataset, source, protocol_file, name, csv) as contents:
+        notes = check(contents, source or dataset, allow_differences)
+        if only_check:
+            counts, end = {split: count_items(items) for split, items in contents.splits.items()}, []
+        else:
+            path = build.build(contents, root, overwrite)
+            counts, end = count_prepared(prepared, root), [str(path)]
+    return "\n".join([table(counts), *notes, *end])
+
+
+def refuse_arguments(
+    dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
+) -> None:
+    """Raises ValueError where an argument is missing, or does not go with the data set."""
     if dataset == "walkers" and source:
         raise ValueError("walkers is rendered, not read: leave --source out")
-    if check:
-        return table(count_source(dataset, source, allow_differences))
-    if not root:
-        raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
-    path = build.prepared_path(root, dataset)
-    if build.is_prepared(root, dataset) and not overwrite:
-        note = " exists, nothing was done; --overwrite builds it again"
-    else:
-        if dataset == "walkers":
-            print("rendering walkers, half a minute on one core", file=sys.stderr)
-        build.build(functools.partial(create_builder, dataset, source, allow_differences), root, overwrite)
-        note = ""
-    return f"{table(count_prepared(dataset, root))}\n{path}{note}"
+    if dataset != "walkers" and not source:
+        raise ValueError(f"no source is given (--source=ZIP_OR_FOLDER). {HOW_TO_GET[dataset]}")
+    if dataset == "folder" and not name:
+        raise ValueError("--name=NAME is missing: what the data set will be called")
+    if name:
+        folder.check_name(name)
+    if dataset != "folder" and (name or csv):
+        raise ValueError(f"--name and --csv are for --dataset=folder, not for {dataset}")
+    if protocol_file and not dataset.startswith("cuhk03"):
+        raise ValueError(f"--protocol_file is for CUHK03, not for {dataset}")
 
 
-def count_source(dataset: str, source: str | None, allow_differences: bool) -> dict[str, market1501.Counts]:
-    """Reads and checks a source, writes nothing, and counts its splits."""
-    if dataset == "walkers":
-        names = {split: list(images) for split, images in walkers_builder.render_splits().items()}
-    else:
-        found = market1501.open_source(source)
-        market1501.check_source(found, allow_differences)
-        names = found.names
-    return {split: market1501.count_names(in_split) for split, in_split in names.items()}
+def open_contents(
+    dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
+) -> AbstractContextManager[Contents]:
+    """Opens the source of a data set."""
+    match dataset:
+        case "market1501":
+            return market1501.open_source(source)
+        case "market1501_500k":
+            return market1501.open_distractors(source)
+        case "dukemtmc_reid":
+            return dukemtmc_reid.open_source(source)
+        case "cuhk03_labeled" | "cuhk03_detected":
+            return cuhk03.open_source(source, dataset.removeprefix("cuhk03_"), protocol_file)
+        case "folder":
+            return folder.open_own(name, source, csv)
+        case "walkers":
+            return walkers_builder.open_rendered()
+    raise ValueError(f"no data set {dataset!r}")
 
 
-def count_prepared(dataset: str, root: str) -> dict[str, market1501.Counts]:
+def count_prepared(dataset: str, root: str) -> dict[str, Counts]:
     """Counts the splits of a prepared data set from its records."""
-    labels = {
-        split: arrays.labels(arrays.read_records(dataset, root, split)) for split in arrays.split_names(dataset, root)
-    }
-    return {split: market1501.count(pid, camid) for split, (pid, camid, _) in labels.items()}
+    records = {split: arrays.open_split(dataset, root, split) for split in arrays.split_names(dataset, root)}
+    return {split: count(found.pid, found.camid) for split, found in records.items()}
 
 
-def create_builder(dataset: str, source: str | None, allow_differences: bool, **kwargs):
-    """Returns the TFDS builder of a data set."""
-    if dataset == "walkers":
-        return walkers_builder.Walkers(**kwargs)
-    return market1501.Market1501(source=source, allow_differences=allow_differences, **kwargs)
-
-
-def table(counts: dict[str, market1501.Counts]) -> str:
+def table(counts: dict[str, Counts]) -> str:
     """Returns the counts of the splits as text, one line a split."""
-    lines = [f"{'split':<8}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
+    width = max(len(split) for split in ["split  ", *counts]) + 1
+    lines = [f"{'split':<{width}}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
     lines += [
-        f"{split:<8}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}{len(found.cameras):>9}"
+        f"{split:<{width}}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}"
+        f"{len(found.cameras):>9}"
         for split, found in counts.items()
     ]
     return "\n".join(lines)
@@ -104,7 +146,10 @@ def main(_):
                 FLAGS.dataset,
                 FLAGS.source,
                 FLAGS.root,
-                check=FLAGS.check,
+                protocol_file=FLAGS.protocol_file,
+                name=FLAGS.name,
+                csv=FLAGS.csv,
+                only_check=FLAGS.check,
                 overwrite=FLAGS.overwrite,
                 allow_differences=FLAGS.allow_differences,
             )

@@ -29,7 +29,7 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/market.py")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.evaluation.protocols import table
+    from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
     from mancs_jax.training.log import Diverged
 

@@ -3,12 +3,13 @@ import hashlib
 import cv2
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSource
 
 from mancs_jax.data import arrays, build
 from mancs_jax.data.arrays import Split
+from mancs_jax.data.contents import About, Contents, Item
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -20,30 +21,22 @@ def noise(seed: int, height: int = 8, width: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-class Unsorted(tfds.core.GeneratorBasedBuilder):
+LABELS = {"c.jpg": (0, 2), "a.jpg": (7, 1), "d.jpg": (3, 6), "b.jpg": (-1, 1)}
+
+
+def unsorted(splits=("train", "query"), names=tuple(LABELS), **images: bytes) -> Contents:
     """A data set whose records are not in the order of their names."""
-
-    name = "unsorted"
-    VERSION = tfds.core.Version(build.VERSION)
-    url_infos = None
-    broken = False
-
-    def _info(self):
-        return build.person_info(self, description="For a test.")
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples(), "query": self._generate_examples()}
-
-    def _generate_examples(self):
-        for name, pid, camid in [("c.jpg", 0, 2), ("a.jpg", 7, 1), ("d.jpg", 3, 6), ("b.jpg", -1, 1)]:
-            file = b"no image" if self.broken and name == "d.jpg" else png(noise(ord(name[0])))
-            yield from build.records([build.Example(name, pid, camid, file)])
+    items = [Item(name, *LABELS[name], name) for name in names]
+    images = {name: png(noise(ord(name[0]))) for name in LABELS} | {
+        f"{name}.jpg": file for name, file in images.items()
+    }
+    return Contents("unsorted", About("", "For a test."), dict.fromkeys(splits, items), images.__getitem__)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     path = tmp_path_factory.mktemp("root")
-    build.build(Unsorted, path)
+    build.build(unsorted(), path)
     return path
 
 
@@ -59,6 +52,55 @@ def test_load_split_sorts_by_name_and_keeps_rows_together(root):
 def test_load_split_resizes(root):
     assert arrays.load_split("unsorted", root, "query", (16, 6)).image.shape == (4, 16, 6, 3)
     assert arrays.split_names("unsorted", root) == ["train", "query"]
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 5])
+def test_iterate_split_gives_the_pieces_of_load_split(root, block):
+    whole = arrays.load_split("unsorted", root, "train", (16, 6))
+    pieces = list(arrays.iterate_split("unsorted", root, "train", (16, 6), block))
+    assert [len(piece.pid) for piece in pieces] == {1: [1] * 4, 3: [3, 1], 4: [4], 5: [4]}[block]
+    for field, parts in zip(whole, zip(*pieces)):
+        joined = np.concatenate(parts)
+        np.testing.assert_array_equal(joined, field)
+        assert joined.dtype == field.dtype
+
+
+def test_load_split_reads_in_blocks(root, monkeypatch):
+    whole = arrays.load_split("unsorted", root, "train", (16, 6))
+    monkeypatch.setattr(arrays, "_BLOCK", 3)
+    for field, again in zip(whole, arrays.load_split("unsorted", root, "train", (16, 6))):
+        np.testing.assert_array_equal(field, again)
+
+
+def test_iterate_split_holds_one_block_of_files(root, monkeypatch):
+    reads, read = [], TFDSSource.__getitems__
+
+    def count(self, rows):
+        reads.append(len(rows))
+        return read(self, rows)
+
+    monkeypatch.setattr(TFDSSource, "__getitems__", count)
+    monkeypatch.setattr(arrays, "_BLOCK", 2)
+    pieces = arrays.iterate_split("unsorted", root, "train", (8, 4), block=3)
+    assert reads == [2, 2]  # for the labels
+    next(pieces)
+    assert reads == [2, 2, 3]
+    next(pieces)
+    assert reads == [2, 2, 3, 1]
+
+
+def test_iterate_split_refuses_before_the_first_piece(root):
+    with pytest.raises(ValueError, match="no split 'gallery'"):
+        arrays.iterate_split("unsorted", root, "gallery", (8, 4))
+    with pytest.raises(ValueError, match="block is 0; it has to be at least 1"):
+        arrays.iterate_split("unsorted", root, "train", (8, 4), block=0)
+    with pytest.raises(ValueError, match="image_size is"):
+        arrays.iterate_split("unsorted", root, "train", (8,))
+
+
+def test_only_cuhk03_has_test_sets(root):
+    with pytest.raises(ValueError, match="testset is 2, but unsorted has none: only CUHK03 has; set it to 0"):
+        arrays.load_split("unsorted", root, "train", (8, 4), testset=2)
 
 
 def test_decode_image_is_rgb():
@@ -97,13 +139,14 @@ def test_errors_say_how_to_mend_them(root, tmp_path):
     )
     with pytest.raises(FileNotFoundError, match=r"prepare_data\.py --dataset=walkers --root="):
         arrays.load_split("walkers", tmp_path, "train", (8, 4))
+    with pytest.raises(FileNotFoundError, match=r"--dataset=folder --name=mine --source=ZIP_OR_FOLDER --root="):
+        arrays.load_split("mine", tmp_path, "train", (8, 4))
     with pytest.raises(ValueError, match=r"unsorted under .* has no split 'gallery', only train, query"):
         arrays.load_split("unsorted", root, "gallery", (8, 4))
 
 
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(Unsorted, "broken", True)
-    build.build(Unsorted, tmp_path)
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
+    build.build(unsorted(d=b"no image"), tmp_path)
     with pytest.raises(ValueError, match=r"d\.jpg: cannot be decoded"):
         arrays.load_split("unsorted", tmp_path, "train", (8, 4))
     with pytest.raises(ValueError, match=r"e\.jpg: cannot be decoded"):

@@ -1,18 +1,26 @@
-"""The script in a process of its own, as it is used, and the builder of walkers that it calls."""
+"""The script: once in a process of its own, as it is used, and in this one; and the data set that it renders."""
 
+import hashlib
 import os
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from tiny_sources import (
+    DUKE,
+    REPOSITORY,
+    image_files,
+    jpeg,
+    load_script,
+    run_script,
+    write,
+    write_cuhk03,
+    write_protocol,
+)
 
-from mancs_jax.data import arrays, build, walkers_builder
+from mancs_jax.data import arrays, build, market1501, walkers_builder
+from mancs_jax.data.contents import count_items
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 NAMES = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000551_01.jpg", "0007_c1s1_000001_01.jpg"],
     "query": ["0001_c1s1_001051_00.jpg"],
@@ -28,21 +36,29 @@ gt_bbox         1       1            0       0        1
 """
 
 
-def jpeg(value: int) -> bytes:
-    return cv2.imencode(".jpg", np.full((16, 8, 3), value, np.uint8))[1].tobytes()
+@pytest.fixture
+def source(tmp_path):
+    return write(tmp_path / "source.zip", image_files(NAMES), True, top="Market-1501-v15.09.15/")
+
+
+def md5_line(path) -> str:
+    found = hashlib.md5(path.read_bytes()).hexdigest()
+    return f"md5 {found} differs from the published {market1501.MD5}: a repacked copy; contents were checked\n"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script()
 
 
 @pytest.fixture
-def source(tmp_path):
-    path = tmp_path / "source.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for folder, names in NAMES.items():
-            for value, name in enumerate(names):
-                archive.writestr(f"Market-1501-v15.09.15/{folder}/{name}", jpeg(50 * value))
-    return path
+def run(script, monkeypatch, capsys):
+    """Runs the script in this process; returns (the line with which it exits, "" for success; stdout)."""
+    monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
+    return lambda *arguments: (run_script(script, *arguments), capsys.readouterr().out)
 
 
-def prepare_data(*arguments: str):
+def start(*arguments):
     return subprocess.run(
         [sys.executable, "-W", "error", REPOSITORY / "scripts" / "prepare_data.py", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.getenv("PYTHONPATH")]))},
@@ -52,75 +68,116 @@ def prepare_data(*arguments: str):
     )
 
 
-def assert_fails(result, text: str) -> None:
-    """The script failed, with one line and no traceback."""
-    assert result.returncode == 1 and result.stdout == ""
-    assert result.stderr.startswith("prepare_data: ") and result.stderr.count("\n") == 1
-    assert text in result.stderr
-
-
-def test_prepare_market1501(source, tmp_path):
+def test_in_a_process_of_its_own(source, tmp_path):
     root = tmp_path / "root"
-    arguments = ["--dataset=market1501", f"--source={source}", f"--root={root}", "--allow_differences"]
+    arguments = ["--dataset=market1501", f"--source={source}", f"--root={root}"]
+    refused = start(*arguments)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("prepare_data: ") and refused.stderr.count("\n") == 1
+    assert "train: 3 images (published: 12,936)" in refused.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
+    result = start(*arguments, "--allow_differences")
     path = build.prepared_path(root, "market1501")
-    result = prepare_data(*arguments)
-    assert (result.returncode, result.stdout) == (0, f"{TABLE}{path}\n")
+    assert (result.returncode, result.stdout) == (0, f"{TABLE}{md5_line(source)}{path}\n")
     assert "train: 3 images (published: 12,936)" in result.stderr and result.stderr.count("\n") == 1
     split = arrays.load_split("market1501", root, "train", (16, 8))
-    assert split.name.tolist() == NAMES["bounding_box_train"] and split.image[:, 0, 0, 0].tolist() == [
-        0,
-        50,
-        100,
-    ]
+    assert split.name.tolist() == NAMES["bounding_box_train"]
 
-    source.unlink()  # what is prepared does not need it
-    again = prepare_data("--dataset=market1501", f"--root={root}")
-    note = "exists, nothing was done; --overwrite builds it again"
-    assert (again.returncode, again.stdout, again.stderr) == (0, f"{TABLE}{path} {note}\n", "")
-    assert_fails(prepare_data(*arguments, "--overwrite"), "does not exist. Market-1501 has to be fetched by hand")
+
+def test_what_is_prepared_is_left_alone(run, source, tmp_path):
+    root = tmp_path / "root"
+    arguments = ["--dataset=market1501", f"--root={root}", "--allow_differences"]
+    path = build.prepared_path(root, "market1501")
+    assert run(*arguments, f"--source={source}") == ("", f"{TABLE}{md5_line(source)}{path}\n")
+    again = run(*arguments, "--source=gone.zip")
+    assert again == ("", f"{TABLE}{path} exists, nothing was done; --overwrite builds it again\n")
+    line, _ = run(*arguments, "--source=gone.zip", "--overwrite")
+    assert "does not exist. Market-1501 has to be fetched by hand" in line
     assert arrays.load_split("market1501", root, "gallery", (16, 8)).pid.tolist() == [-1, 0, 1]
 
 
-def test_check_writes_nothing(source, tmp_path):
-    root = tmp_path / "root"
-    arguments = ["--dataset=market1501", f"--source={source}", f"--root={root}", "--check"]
-    assert_fails(prepare_data(*arguments), "query: 1 images (published: 3,368)")
-    result = prepare_data(*arguments, "--allow_differences")
-    assert (result.returncode, result.stdout) == (0, TABLE)
+def test_the_published_zip(run, source, tmp_path, monkeypatch):
+    with market1501.open_source(source) as found:
+        counts = {split: count_items(items) for split, items in found.splits.items()}
+    about = market1501.ABOUT._replace(counts=counts, md5=hashlib.md5(source.read_bytes()).hexdigest())
+    monkeypatch.setattr(market1501, "ABOUT", about)
+    path = build.prepared_path(tmp_path / "root", "market1501")
+    arguments = ["--dataset=market1501", f"--source={source}"]
+    assert run(*arguments, "--check") == ("", f"{TABLE}md5 as published\n")
+    assert run(*arguments, f"--root={tmp_path / 'root'}") == ("", f"{TABLE}md5 as published\n{path}\n")
+
+
+def test_check_writes_nothing(run, source, tmp_path):
+    arguments = ["--dataset=market1501", f"--source={source}", f"--root={tmp_path / 'root'}", "--check"]
+    assert "query: 1 images (published: 3,368)" in run(*arguments)[0]
+    assert run(*arguments, "--allow_differences") == ("", TABLE + md5_line(source))
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
 
 
-def test_a_wrong_source_leaves_nothing(source, tmp_path):
-    source.write_bytes(source.read_bytes()[:-30])
-    arguments = [
-        "--dataset=market1501",
-        f"--source={source}",
-        f"--root={tmp_path / 'root'}",
-        "--allow_differences",
+def test_dukemtmc_reid(run, tmp_path):
+    source = write(tmp_path / "source", image_files(DUKE), False)
+    arguments = ["--dataset=dukemtmc_reid", f"--source={source}", f"--root={tmp_path}", "--allow_differences"]
+    line, out = run(*arguments)
+    assert (line, out.splitlines()[1:]) == (
+        "",
+        [
+            "train           2       1            0       0        2",
+            "query           1       1            0       0        1",
+            "gallery         2       2            0       0        2",
+            str(build.prepared_path(tmp_path, "dukemtmc_reid")),
+        ],
+    )
+
+
+def test_distractors_of_market1501(run, tmp_path):
+    source = write(tmp_path / "source", image_files({"images": ["0000_c1s1_000151_01.jpg"]}), False)
+    arguments = ["--dataset=market1501_500k", f"--source={source}", "--check", "--allow_differences"]
+    assert run(*arguments) == (
+        "",
+        "split          images     ids  distractors    junk  cameras\n"
+        "distractors         1       0            1       0        1\n",
+    )
+
+
+def test_cuhk03(run, tmp_path):
+    mat, root = write_cuhk03(tmp_path / "cuhk-03.mat"), tmp_path / "root"
+    arguments = ["--dataset=cuhk03_labeled", f"--source={mat}", f"--root={root}", "--allow_differences"]
+    rows = [
+        "train              5       2            0       0        2",
+        "query              3       3            0       0        2",
+        "gallery            4       3            0       0        2",
+        "all_images        12       5            0       0        2",
     ]
-    assert_fails(prepare_data(*arguments), "is not a zip file, or is cut off")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
+    path = str(build.prepared_path(root, "cuhk03_labeled"))
+    line, out = run(*arguments)
+    assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
+    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat lies beside it")
+    protocol = write_protocol(tmp_path / "protocol.mat")
+    line, out = run(*arguments, f"--protocol_file={protocol}", "--overwrite")
+    assert (line, out.splitlines()[1:]) == ("", [*rows, path])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (
-            ["--dataset=market1501", "--root=unused"],
-            "no source is given (--source=ZIP_OR_FOLDER). Market-1501 has to be",
-        ),
-        (["--dataset=market1501", "--source=x.zip"], "--root=DIR is missing"),
-        (
-            ["--dataset=walkers", "--source=x.zip", "--root=unused"],
-            "walkers is rendered, not read: leave --source out",
-        ),
-    ],
-)
-def test_arguments_are_checked(arguments, text):
-    assert_fails(prepare_data(*arguments), text)
+def test_ones_own_data(run, tmp_path):
+    source = write(tmp_path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}, False)
+    (source / "labels.csv").write_text("path,pid,camid,split\na.jpg,1,1,train\nb.jpg,1,1,query\nc.jpg,1,1,gallery\n")
+    line, out = run(
+        "--dataset=folder", "--name=My-data", f"--source={source}", "--csv=labels.csv", f"--root={tmp_path}"
+    )
+    assert (line, out.splitlines()[1:]) == (
+        "",
+        [
+            "train           1       1            0       0        1",
+            "query           1       1            0       0        1",
+            "gallery         1       1            0       0        1",
+            "1 ids are in train and in query or gallery",
+            "1 of 1 queries have no match under another camera",
+            str(build.prepared_path(tmp_path, "My-data")),
+        ],
+    )
+    assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg"]
 
 
-def test_walkers_is_rendered_into_the_data_set(tmp_path, monkeypatch):
+def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
     def render(seed=0):
         yield "query", "0003_c1s1_000001_00.jpg", jpeg(10 + seed)
         yield "bounding_box_train", "0002_c1s1_000002_00.jpg", jpeg(20 + seed)
@@ -128,10 +185,13 @@ def test_walkers_is_rendered_into_the_data_set(tmp_path, monkeypatch):
         yield "bounding_box_test", "0003_c2s1_000003_00.jpg", jpeg(40 + seed)
 
     monkeypatch.setattr(walkers_builder.walkers, "render", render)
-    assert build.build(walkers_builder.Walkers, tmp_path) == build.prepared_path(tmp_path, "walkers")
+    line, out = run("--dataset=walkers", f"--root={tmp_path}")
+    assert (line, out.splitlines()[-1]) == ("", str(build.prepared_path(tmp_path, "walkers")))
     assert arrays.split_names("walkers", tmp_path) == ["train", "query", "gallery"]
     train = arrays.load_split("walkers", tmp_path, "train", (16, 8))
     assert (train.pid.tolist(), train.camid.tolist()) == ([1, 2], [2, 1])
     assert train.name.tolist() == ["0001_c2s1_000001_00.jpg", "0002_c1s1_000002_00.jpg"]
-    assert train.image[:, 0, 0, 0].tolist() == [30, 20]
-    assert walkers_builder.render_splits(seed=5)["query"] == {"0003_c1s1_000001_00.jpg": jpeg(15)}
+    expected = [arrays.decode_image(jpeg(seed), (16, 8), "") for seed in (30, 20)]
+    assert (train.image == expected).all()
+    with walkers_builder.open_rendered(seed=5) as found:
+        assert found.read(found.splits["query"][0].file) == jpeg(15)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import inputs, metrics, ranking
+from mancs_jax.evaluation import counting, inputs, metrics, ranking
 
 # One query of each kind and a gallery on a line, so that every rank can be read off.
 QUERY = np.float32([[0], [10], [1]])
@@ -204,7 +204,7 @@ def test_a_compiled_block_needs_no_more_memory_than_its_distances():
     in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns), None)
     per_image = (shaped(n, dtype=f32), shaped(n, dtype=f32), shaped(n), shaped(n))
     in_gallery = (shaped(n, width, dtype=f32), *per_image)
-    compiled = ranking._compiled(ranking._in_front, ranking._mesh(jax.devices()[:1], 1))
+    compiled = ranking._compiled(counting.in_front, ranking._mesh(jax.devices()[:1], 1))
     memory = compiled.lower(in_gallery, in_block, shaped()).compile().memory_analysis()
     distances = 4 * rows * num_gallery
     assert memory.temp_size_in_bytes < 1.1 * distances + 2**20  # of which the [Q, G] matrix would be 14 times

@@ -2,9 +2,8 @@
 
 import hashlib
 import numbers
-import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,19 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mancs_jax.data.build import is_prepared, prepared_path
+from mancs_jax.data.build import ALL_IMAGES, is_prepared, prepared_path
+
+# The data sets that come with a module of their own; others are prepared from a folder, under a name of one's own.
+DATASETS = (
+    "market1501",
+    "market1501_500k",
+    "dukemtmc_reid",
+    "cuhk03_labeled",
+    "cuhk03_detected",
+    "walkers",
+)
+_BLOCK = 4096  # images whose files are in memory at a time
+_CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
 
 
 class Split(NamedTuple):
@@ -21,11 +32,21 @@ class Split(NamedTuple):
 
     image: np.ndarray  # uint8 [N, H, W, 3], RGB
     pid: np.ndarray  # int32 [N]: > 0 a person, 0 a distractor, -1 junk
-    camid: np.ndarray  # int32 [N]: 1-based, as in the file names
+    camid: np.ndarray  # int32 [N]: 1-based in the data sets with a module, as in their file names
     name: np.ndarray  # str [N]
 
 
-def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int, int]) -> Split:
+class Records(NamedTuple):
+    """A split on disk, in the order of its names: the labels, and where each image is."""
+
+    stored: Sequence[dict]  # TFDS data source of encoded images
+    row: np.ndarray  # int [N], into `stored`
+    pid: np.ndarray  # int32 [N]
+    camid: np.ndarray  # int32 [N]
+    name: np.ndarray  # str [N]
+
+
+def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int, int], testset: int = 0) -> Split:
     """Reads a split of a prepared data set, every image decoded and resized.
 
     Images shrink by averaging over areas and grow bilinearly (OpenCV `INTER_AREA`, `INTER_LINEAR`), without
@@ -36,42 +57,93 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
       root: directory of all data sets, the `--root` of `scripts/prepare_data.py`.
       split: "train", "query", "gallery" or "gt_bbox", where the data set has it.
       image_size: (height, width) in pixels.
+      testset: as in `open_split`.
 
     Returns:
       The split, sorted by name.
 
     Raises:
       FileNotFoundError: the data set is not prepared under `root`.
-      ValueError: no such split, a wrong `image_size`, or an image that cannot be decoded.
+      ValueError: no such split or test set, a wrong `image_size`, or an image that cannot be decoded.
     """
     height, width = _checked_size(image_size)
-    found = read_records(dataset, root, split)
-    image = np.empty((len(found), height, width, 3), np.uint8)
-
-    def decode_into(row: int) -> None:
-        image[row] = decode_image(found[row]["image"], (height, width), found[row]["name"].decode())
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode_into, range(len(found))):  # consumed, so that an error is raised here
-            pass
-    return Split(image, *labels(found))
+    records = open_split(dataset, root, split, testset)
+    image = np.empty((len(records.row), height, width, 3), np.uint8)
+    for rows in _blocks(len(image), _BLOCK):
+        _decode_into(image[rows], records, rows)
+    return Split(image, records.pid, records.camid, records.name)
 
 
-def read_records(dataset: str, root: str | Path, split: str) -> list[dict]:
-    """Reads the records of a split as stored: `image` (bytes of a JPEG file), `pid`, `camid`, `name` (bytes).
+def iterate_split(
+    dataset: str, root: str | Path, split: str, image_size: tuple[int, int], block: int = 4096, testset: int = 0
+) -> Iterator[Split]:
+    """Reads a split as `load_split` does, but a block at a time, for splits that do not fit into memory.
+
+    Args:
+      dataset: as in `load_split`, and so are the others.
+      root: directory of all data sets.
+      split: the split.
+      image_size: (height, width) in pixels.
+      block: images at a time, >= 1.
+      testset: as in `open_split`.
+
+    Returns:
+      The split in pieces of `block` images, the last one smaller, in the order of the names.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_split`; all but an image that cannot be decoded before the first piece.
+    """
+    height, width = _checked_size(image_size)
+    if block < 1:
+        raise ValueError(f"block is {block}; it has to be at least 1")
+    records = open_split(dataset, root, split, testset)
+
+    def read(rows: slice) -> Split:
+        pid, camid, name = records.pid[rows], records.camid[rows], records.name[rows]
+        image = np.empty((len(pid), height, width, 3), np.uint8)
+        _decode_into(image, records, rows)
+        return Split(image, pid, camid, name)
+
+    return map(read, _blocks(len(records.row), block))
+
+
+def open_split(dataset: str, root: str | Path, split: str, testset: int = 0) -> Records:
+    """Reads the labels of a split.
+
+    Args:
+      dataset: the data set's directory under `root`.
+      root: directory of all data sets.
+      split: one of `split_names`; with a `testset`, "train", "query" or "gallery".
+      testset: 0 for the splits as they are stored. From 1: that test set of CUHK03's classic protocol, where "train"
+        has everybody who is not in it, "query" the first view of those who are and "gallery" the second.
 
     Returns:
       The records sorted by name.
 
     Raises:
       FileNotFoundError: the data set is not prepared under `root`.
-      ValueError: the data set has no such split.
+      ValueError: the data set has no such split or test set.
     """
     builder = _open_prepared(dataset, root)
-    if split not in builder.info.splits:
+    test_pids = _test_pids(builder, dataset, split, testset) if testset else None
+    stored_split = ALL_IMAGES if testset else split
+    if stored_split not in builder.info.splits:
         raise ValueError(f"{dataset} under {root} has no split {split!r}, only {', '.join(builder.info.splits)}")
-    stored = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    return sorted(stored.__getitems__(range(len(stored))), key=operator.itemgetter("name"))
+    stored = builder.as_data_source(split=stored_split, decoders={"image": tfds.decode.SkipDecoding()})
+    labels = [
+        (record["name"].decode(), row, record["pid"], record["camid"])
+        for rows in _blocks(len(stored), _BLOCK)
+        for row, record in zip(range(rows.start, rows.stop), stored.__getitems__(range(rows.start, rows.stop)))
+    ]
+    name, row, pid, camid = zip(*sorted(labels))
+    records = Records(
+        stored, np.array(row), np.array(pid, np.int32), np.array(camid, np.int32), np.array(name, np.str_)
+    )
+    if test_pids is None:
+        return records
+    is_test = np.isin(records.pid, test_pids)
+    kept = ~is_test if split == "train" else is_test & (records.camid == _CLASSIC_VIEW[split])
+    return Records(stored, *(field[kept] for field in records[1:]))
 
 
 def split_names(dataset: str, root: str | Path) -> list[str]:
@@ -81,15 +153,6 @@ def split_names(dataset: str, root: str | Path) -> list[str]:
       FileNotFoundError: the data set is not prepared under `root`.
     """
     return list(_open_prepared(dataset, root).info.splits)
-
-
-def labels(found: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (pid int32 [N], camid int32 [N], name str [N]) of records."""
-    return (
-        np.array([record["pid"] for record in found], np.int32),
-        np.array([record["camid"] for record in found], np.int32),
-        np.array([record["name"].decode() for record in found], np.str_),
-    )
 
 
 def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.ndarray:
@@ -172,12 +235,42 @@ def fingerprint(split: Split) -> str:
 
 def _open_prepared(dataset, root):
     if not is_prepared(root, dataset):
-        source = "" if dataset == "walkers" else " --source=ZIP_OR_FOLDER"
+        arguments = f"--dataset={dataset} --source=ZIP_OR_FOLDER"
+        if dataset == "walkers":
+            arguments = "--dataset=walkers"
+        elif dataset not in DATASETS:
+            arguments = f"--dataset=folder --name={dataset} --source=ZIP_OR_FOLDER"
         raise FileNotFoundError(
-            f"{dataset} is not prepared under {root}; run: python scripts/prepare_data.py "
-            f"--dataset={dataset}{source} --root={root}"
+            f"{dataset} is not prepared under {root}; run: python scripts/prepare_data.py {arguments} --root={root}"
         )
     return tfds.builder_from_directory(prepared_path(root, dataset))
+
+
+def _test_pids(builder, dataset, split, testset):
+    testsets = (builder.info.metadata or {}).get("testsets", [])
+    if not testsets:
+        raise ValueError(f"testset is {testset}, but {dataset} has none: only CUHK03 has; set it to 0")
+    if not 1 <= testset <= len(testsets):
+        raise ValueError(f"testset is {testset}; {dataset} has 1 to {len(testsets)}, and 0 for its own splits")
+    if split not in ("train", *_CLASSIC_VIEW):
+        raise ValueError(f"a test set of {dataset} has no split {split!r}, only train, query, gallery")
+    return testsets[testset - 1]
+
+
+def _blocks(count, size):
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _decode_into(image, records, rows):
+    height, width = image.shape[1:3]
+    found = records.stored.__getitems__(records.row[rows].tolist())
+
+    def decode(row: int) -> None:
+        image[row] = decode_image(found[row]["image"], (height, width), found[row]["name"].decode())
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(decode, range(len(found))):  # consumed, so that an error is raised here
+            pass
 
 
 def _checked_size(image_size):

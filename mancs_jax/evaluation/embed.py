@@ -14,7 +14,9 @@ from mancs_jax.models.mancs import create_model
 Embed = Callable[[dict[str, Any], np.ndarray], np.ndarray]
 
 
-def make_embed(config: ConfigDict, num_classes: int, devices: list[jax.Device], progress: bool = True) -> Embed:
+def make_embed(
+    config: ConfigDict, num_classes: int, devices: list[jax.Device], progress: bool = True, flip: bool = False
+) -> Embed:
     """Compiles the inference network, once for all sizes of input.
 
     Args:
@@ -22,6 +24,7 @@ def make_embed(config: ConfigDict, num_classes: int, devices: list[jax.Device], 
       num_classes: of the trained network.
       devices: local devices.
       progress: whether a bar is shown.
+      flip: average the embeddings of an image and of its mirror image, which takes twice as long.
 
     Returns:
       A function of ({"params", "batch_stats"}, images uint8 [N, H, W, 3]) that gives float32 [N, D].
@@ -31,7 +34,11 @@ def make_embed(config: ConfigDict, num_classes: int, devices: list[jax.Device], 
     batch = per_device * len(devices)
 
     def forward(variables, image):
-        return model.apply(variables, normalize(image), train=False)["f_rank"]
+        x = normalize(image)
+        embedding = model.apply(variables, x, train=False)["f_rank"]
+        if flip:
+            embedding = (embedding + model.apply(variables, x[:, :, ::-1], train=False)["f_rank"]) / 2
+        return embedding
 
     forward = jax.pmap(forward, in_axes=(None, 0), devices=devices)
 

@@ -4,112 +4,155 @@ A result is a plain, flat dict, written as JSON: the scores, the counts, and the
 made with. Callers add what only they know (recipe, data fingerprint, versions) before they write it.
 """
 
-import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from mancs_jax.evaluation import metrics, ranking
+from mancs_jax.evaluation import inputs, metrics, ranking, reranking
 
-TABLE_RANKS = (1, 5, 10, 20)
+POOLINGS = ("mean", "max")
 
 
-def single_query(
-    query_embedding: np.ndarray,
-    query_pid: np.ndarray,
-    query_camid: np.ndarray,
-    gallery_embedding: np.ndarray,
-    gallery_pid: np.ndarray,
-    gallery_camid: np.ndarray,
-    *,
-    distance: str = "euclidean",
-) -> dict:
+class Embedded(NamedTuple):
+    """Images as a network sees them, and who is on them."""
+
+    embedding: np.ndarray  # float32 [N, D]
+    pid: np.ndarray  # integer [N]: > 0 a person, 0 a distractor, -1 junk
+    camid: np.ndarray  # integer [N]
+
+
+class Options(NamedTuple):
+    """How distances are made of embeddings."""
+
+    distance: str = "euclidean"  # or "cosine"
+    normalize: bool = False  # divide each embedding by its norm
+    rerank: bool = False  # k-reciprocal encoding
+    k1: int = reranking.K1
+    k2: int = reranking.K2
+    weight: float = reranking.LAMBDA  # of the original distance in the re-ranked one
+
+    def described(self) -> dict:
+        """The options as they are written in a result."""
+        of_reranking = {"k1": self.k1, "k2": self.k2, "lambda": self.weight} if self.rerank else None
+        return {"distance": self.distance, "normalize": self.normalize, "rerank": of_reranking}
+
+
+DEFAULT = Options()
+
+
+def single_query(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, progress: bool = False) -> dict:
     """Evaluate every query image on its own, by the rules of `ranking.hit_ranks`.
 
     Args:
-        query_embedding: float32 [Q, D].
-        query_pid: integer [Q], each above 0.
-        query_camid: integer [Q].
-        gallery_embedding: float32 [G, D].
-        gallery_pid: integer [G], -1 = junk, 0 = distractor.
-        gallery_camid: integer [G].
-        distance: "euclidean" or "cosine".
+        query: Q images, pid above 0.
+        gallery: G images. Junk is taken out before anything is computed, re-ranking included.
+        options: how distances are made.
+        progress: whether a bar is shown.
 
     Returns:
-        `protocol` "single_query" and `distance`; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries (see
-        `ranking.metrics`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
+        `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
+        (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
 
     Raises:
-        ValueError: as `ranking.hit_ranks`.
+        ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
     """
-    hits = ranking.hit_ranks(
-        query_embedding,
-        gallery_embedding,
-        query_pid,
-        query_camid,
-        gallery_pid,
-        gallery_camid,
-        distance=distance,
-    )
-    gallery_pid = np.asarray(gallery_pid)
+    gallery_pid = np.asarray(gallery.pid)
     return {
         "protocol": "single_query",
-        "distance": distance,
-        **metrics.scores(hits),
+        **options.described(),
+        **metrics.scores(_hit_ranks(query, gallery, options, progress)),
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),
     }
 
 
-def write_result(path: str | os.PathLike, result: Mapping) -> None:
-    """Write a result as JSON, atomically: a reader finds the old file or the whole new one.
+def multi_query(
+    query: Embedded,
+    gallery: Embedded,
+    more: Embedded,
+    pooling: str,
+    options: Options = DEFAULT,
+    *,
+    progress: bool = False,
+) -> dict:
+    """Evaluate with all images of a query's person under the query's camera pooled into one embedding.
+
+    Every embedding, of the gallery too, is divided by its norm, whatever `options.normalize` says; so is what is
+    pooled (Zheng et al., ICCV 2015).
 
     Args:
-        path: the file to write; folders on the way are made.
-        result: plain dicts, lists, text and finite numbers.
-
-    Raises:
-        ValueError: if a value is not JSON, NaN and infinity included; the file is then left as it was.
-    """
-    path = Path(path)
-    try:
-        text = json.dumps(result, indent=2, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"result for {path} is not plain JSON: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def table(results: Mapping[str, Mapping]) -> str:
-    """Lay results out for the screen, a row each, in per cent; the text is a Markdown table too.
-
-    Args:
-        results: name of the row -> result, as `single_query` returns it.
+        query: Q images, pid above 0; they say who is asked for, under which camera.
+        gallery: G images.
+        more: the images to pool, `gt_bbox` of Market-1501. Where there is none of a query's person and camera, the
+            query's own image is taken.
+        pooling: "mean" or "max", of each element of the embeddings.
+        options: how distances are made.
+        progress: whether a bar is shown.
 
     Returns:
-        The aligned lines, without a line break at the end. A CMC rank that a result lacks shows as "-".
+        As `single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query) and
+        `num_unpooled` (queries with their own image alone).
+
+    Raises:
+        ValueError: as `single_query`.
     """
-    rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
-    for name, result in results.items():
-        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
-        scores = [result["mAP"], result["mAP_plain"], *cmc, result["mINP"]]
-        cells = ["-" if score is None else f"{100 * score:.2f}" for score in scores]
-        rows.append([name.replace("|", "\\|"), *cells])
-    first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
-    rows.insert(1, ["-" * first_width, *("-" * (width - 1) + ":" for width in widths)])
-    lines = []
-    for name, *cells in rows:
-        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
-        lines.append(f"| {' | '.join([name.ljust(first_width), *right])} |")
-    return "\n".join(lines)
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
+    query = Embedded(*inputs.checked("query", *query))
+    more = Embedded(*inputs.checked("multi-query", *more))
+    if more.embedding.shape[1] != query.embedding.shape[1]:
+        widths = f"{more.embedding.shape[1]} wide, query embeddings {query.embedding.shape[1]}"
+        raise ValueError(f"multi-query embeddings are {widths}: take both from the same model")
+    pooled, counts = _pooled(query, normalized("query", query.embedding), more, pooling)
+    result = single_query(
+        query._replace(embedding=pooled), gallery, options._replace(normalize=True), progress=progress
+    )
+    of_pooling = {"pooling": pooling, "num_pooled": float(np.mean(counts)), "num_unpooled": int(np.sum(counts == 0))}
+    return result | {"protocol": "multi_query"} | of_pooling
+
+
+def _hit_ranks(query, gallery, options, progress):
+    if options.normalize:
+        query = query._replace(embedding=normalized("query", query.embedding))
+        gallery = gallery._replace(embedding=normalized("gallery", gallery.embedding))
+    if not options.rerank:
+        labels = (query.pid, query.camid, gallery.pid, gallery.camid)
+        return ranking.hit_ranks(
+            query.embedding, gallery.embedding, *labels, distance=options.distance, progress=progress
+        )
+    query, gallery = (
+        Embedded(*inputs.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
+    )
+    inputs.check_known(query.pid)
+    gallery = Embedded(*(field[gallery.pid != -1] for field in gallery))
+    distances_of = reranking.rerank(
+        query.embedding,
+        gallery.embedding,
+        k1=options.k1,
+        k2=options.k2,
+        weight=options.weight,
+        distance=options.distance,
+        progress=progress,
+    )
+    return ranking.hit_ranks_by(distances_of, query.pid, query.camid, gallery.pid, gallery.camid)
+
+
+def normalized(part: str, embedding: np.ndarray) -> np.ndarray:
+    """Embeddings [N, D] of one part, named for the error, divided by their norms."""
+    return embedding / np.sqrt(inputs.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
+
+
+def _pooled(query, own, more, pooling):
+    """(embeddings [Q, D] pooled over the images of `more`, of norm 1; number of images of each query, [Q])."""
+    units = normalized("multi-query", more.embedding)
+    pooled, counts = own.copy(), np.zeros(len(own), np.int64)
+    views, of_view = np.unique(np.stack([more.pid, more.camid]), axis=1, return_inverse=True)
+    of_view = np.split(np.argsort(of_view, kind="stable"), np.cumsum(np.bincount(of_view))[:-1])
+    images_of = dict(zip(map(tuple, views.T.tolist()), of_view, strict=True))
+    for row, view in enumerate(zip(query.pid.tolist(), query.camid.tolist(), strict=True)):
+        if view in images_of:
+            images = units[images_of[view]]
+            pooled[row] = images.mean(axis=0) if pooling == "mean" else images.max(axis=0)
+            counts[row] = len(images)
+    return normalized("pooled query", pooled), counts

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import metrics, ranking, rerank
+from mancs_jax.evaluation import metrics, ranking, reranking
 
 
 def by_loops(query, gallery, k1, k2, weight):
@@ -51,7 +51,7 @@ def clusters(seed, number, width=5):
 def test_float64_is_the_authors_computation(k1, k2, weight):
     points = clusters(k1, 96)
     query, gallery = points[:17], points[17:]
-    distances = rerank.rerank(query, gallery, k1=k1, k2=k2, weight=weight)(np.arange(17))
+    distances = reranking.rerank(query, gallery, k1=k1, k2=k2, weight=weight)(np.arange(17))
     assert distances.dtype == np.float64
     np.testing.assert_allclose(distances, by_loops(query, gallery, k1, k2, weight), rtol=0, atol=1e-9)
 
@@ -61,7 +61,7 @@ def test_float64_is_the_authors_computation(k1, k2, weight):
 def test_any_options_in_float32(seed, k1, data):
     k2, weight = data.draw(st.integers(1, k1 + 1)), data.draw(st.sampled_from([0.0, 0.3, 1.0]))
     points = clusters(seed, 40).astype(np.float32)
-    distances = rerank.rerank(points[:9], points[9:], k1=k1, k2=k2, weight=weight)(np.arange(9))
+    distances = reranking.rerank(points[:9], points[9:], k1=k1, k2=k2, weight=weight)(np.arange(9))
     assert distances.dtype == np.float32
     np.testing.assert_allclose(distances, by_loops(points[:9], points[9:], k1, k2, weight), rtol=0, atol=2e-5)
 
@@ -69,29 +69,29 @@ def test_any_options_in_float32(seed, k1, data):
 def test_cosine_is_the_euclidean_distance_of_unit_vectors():
     points = clusters(3, 50)
     units = points / np.linalg.norm(points, axis=1, keepdims=True)
-    distances = rerank.rerank(points[:9], points[9:], k1=5, k2=2, distance="cosine")(np.arange(9))
+    distances = reranking.rerank(points[:9], points[9:], k1=5, k2=2, distance="cosine")(np.arange(9))
     np.testing.assert_allclose(distances, by_loops(units[:9], units[9:], 5, 2, 0.3), rtol=0, atol=1e-9)
 
 
 def test_queries_in_any_order_and_blocks(monkeypatch):
     points = clusters(4, 60)
-    whole = rerank.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
-    monkeypatch.setattr(rerank, "BLOCK_BYTES", 8 * 60 * 7)  # seven rows a block, the last begins sooner
-    distances_of = rerank.rerank(points[:9], points[9:], k1=5, k2=2)
+    whole = reranking.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
+    monkeypatch.setattr(reranking, "BLOCK_BYTES", 8 * 60 * 7)  # seven rows a block, the last begins sooner
+    distances_of = reranking.rerank(points[:9], points[9:], k1=5, k2=2)
     rows = np.array([8, 0, 3, 3])
     np.testing.assert_allclose(distances_of(rows), whole[rows], rtol=0, atol=1e-12)
 
 
 def test_far_from_the_origin_float32_keeps_its_digits():
     points = clusters(5, 50).astype(np.float32)
-    near = rerank.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
-    far = rerank.rerank(points[:9] + 64, points[9:] + 64, k1=5, k2=2)(np.arange(9))
+    near = reranking.rerank(points[:9], points[9:], k1=5, k2=2)(np.arange(9))
+    far = reranking.rerank(points[:9] + 64, points[9:] + 64, k1=5, k2=2)(np.arange(9))
     np.testing.assert_allclose(far, near, rtol=0, atol=1e-4)
 
 
 def test_copies_of_one_image_are_all_at_the_same_distance():
     points = np.tile(np.float32([[3, 4]]), (30, 1))
-    distances = rerank.rerank(points[:3], points[3:], k1=5, k2=2)(np.arange(3))
+    distances = reranking.rerank(points[:3], points[3:], k1=5, k2=2)(np.arange(3))
     assert np.isfinite(distances).all()
 
 
@@ -102,7 +102,7 @@ def test_copies_of_one_image_are_all_at_the_same_distance():
 )
 def test_the_smallest_are_those_of_a_stable_sort(values, k):
     expected = np.argsort(values, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(jax.jit(rerank._smallest, static_argnums=1)(values, k), expected)
+    np.testing.assert_array_equal(jax.jit(reranking._smallest, static_argnums=1)(values, k), expected)
 
 
 def test_re_ranking_finds_more_of_the_matches_in_clusters():
@@ -113,7 +113,7 @@ def test_re_ranking_finds_more_of_the_matches_in_clusters():
     query, gallery = points[is_query], points[~is_query]
     labels = (pid[is_query], camid[is_query], pid[~is_query], camid[~is_query])
     before = metrics.scores(ranking.hit_ranks(query, gallery, *labels))["mAP"]
-    after = metrics.scores(ranking.hit_ranks_by(rerank.rerank(query, gallery, k1=9, k2=4), *labels))["mAP"]
+    after = metrics.scores(ranking.hit_ranks_by(reranking.rerank(query, gallery, k1=9, k2=4), *labels))["mAP"]
     assert after > before + 0.05
 
 
@@ -136,5 +136,5 @@ POINTS = clusters(0, 12).astype(np.float32)
 )
 def test_bad_input_gets_one_clear_line(options, message):
     with pytest.raises(ValueError) as caught:
-        rerank.rerank(**{"query": POINTS[:4], "gallery": POINTS[4:], "k1": 3, "k2": 2} | options)
+        reranking.rerank(**{"query": POINTS[:4], "gallery": POINTS[4:], "k1": 3, "k2": 2} | options)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,158 @@
+"""A zip or a folder of images: listed, read, and searched for images that are not whole."""
+
+import hashlib
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+# What a file of a kind starts with -> what is near its end. Asked for, because some decoders fill up a file that was
+# cut off, and do not complain.
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+
+
+class Source(NamedTuple):
+    """A zip, which is not unpacked, or a folder."""
+
+    path: Path
+    list: Callable[[str], list[str]]  # folder -> names of its files, sorted; none where there is no such folder
+    has: Callable[[str], bool]  # path inside, with / -> whether a file lies there, and not elsewhere through a link
+    read: Callable[[str], bytes]  # path inside -> bytes of the file
+
+
+@contextmanager
+def open_source(path: str | Path, top_folder: str = "") -> Iterator[Source]:
+    """Opens a zip or a folder. `Thumbs.db` and hidden files are passed over.
+
+    Args:
+      path: the zip or the folder.
+      top_folder: folder that may enclose the others; paths start below it.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path`.
+      ValueError: it is no zip, or holds links or paths that lead elsewhere. `list` raises it for a folder with
+        something else than files in it.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if path.is_dir():
+        yield _folder(path, top_folder)
+        return
+    with open_zip(path) as archive:
+        yield _zip(archive, path, top_folder)
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Opens a zip; raises ValueError where it is none or is cut off."""
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is not a zip file, or is cut off ({error})") from error
+
+
+def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+    """Reads and decodes every image.
+
+    Returns:
+      A text "folder/name (what is wrong)" for each image that is not whole.
+    """
+    files, unreadable = list(files), []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(files), 4096):  # hundreds of thousands at once would take memory
+            block = files[start : start + 4096]
+            wrong = pool.map(lambda file: _what_is_wrong(file, read), block)
+            unreadable += [f"{file} ({text})" for file, text in zip(block, wrong) if text]
+    return unreadable
+
+
+def md5(path: Path) -> str:
+    """Returns the md5 of a file, 32 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def name_some(items: Sequence[str]) -> str:
+    """Returns the first five of the items, and how many more there are, as text."""
+    return ", ".join(items[:5]) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
+
+
+def _folder(path, top_folder):
+    top = path / top_folder
+    top = (top if top.is_dir() else path).resolve()
+
+    def names(folder):
+        if not (top / folder).is_dir():
+            return []
+        with os.scandir(top / folder) as entries:
+            entries = [entry for entry in entries if not _is_passed_over(entry.name)]
+        _refuse(path, [f"{folder}/{entry.name}" for entry in entries if not entry.is_file()])
+        return sorted(entry.name for entry in entries)
+
+    def has(file):
+        target = (top / file).resolve()
+        return target.is_relative_to(top) and target.is_file()
+
+    return Source(path, names, has, lambda file: (top / file).read_bytes())
+
+
+def _zip(archive, path, top_folder):
+    members, odd = {}, []
+    for info in archive.infolist():
+        parts = PurePosixPath(info.filename).parts
+        if info.is_dir() or not parts or _is_passed_over(parts[-1]):
+            continue
+        file = "/".join(parts[1:] if parts[0] == top_folder else parts)
+        if _is_odd(info, parts) or file in members:
+            odd.append(info.filename)
+        members[file] = info
+    _refuse(path, odd)
+
+    def names(folder):
+        inside = [file.removeprefix(f"{folder}/") for file in members if file.startswith(f"{folder}/")]
+        _refuse(path, [f"{folder}/{name}" for name in inside if "/" in name])
+        return sorted(inside)
+
+    return Source(path, names, members.__contains__, lambda file: archive.read(members[file]))
+
+
+def _refuse(path, odd):
+    if odd:
+        raise ValueError(
+            f"{path}: {name_some(odd)}: links, folders, copies, encrypted members and paths that lead "
+            "elsewhere do not belong there; fetch it again"
+        )
+
+
+def _is_odd(info, parts):
+    is_link = stat.S_ISLNK(info.external_attr >> 16)
+    is_encrypted = info.flag_bits & 1
+    return is_link or is_encrypted or info.filename.startswith("/") or ".." in parts or "\\" in info.filename
+
+
+def _is_passed_over(name):
+    return name == "Thumbs.db" or name.startswith(".")
+
+
+def _what_is_wrong(file, read):
+    try:
+        encoded = read(file)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        return f"cannot be read: {error}"
+    if not encoded:
+        return "empty"
+    if any(encoded.startswith(start) and end not in encoded[-1024:] for start, end in _ENDS.items()):
+        return "cut off"
+    try:
+        is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
+    except cv2.error:  # for example of a size that OpenCV does not allow
+        is_image = False
+    return None if is_image else "damaged, or not an image"

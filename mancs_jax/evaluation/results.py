@@ -1,0 +1,59 @@
+"""Results on disk and on the screen."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+TABLE_RANKS = (1, 5, 10, 20)
+
+
+def write_result(path: str | os.PathLike, result: Mapping) -> None:
+    """Write a result as JSON, atomically: a reader finds the old file or the whole new one.
+
+    Args:
+        path: the file to write; folders on the way are made.
+        result: plain dicts, lists, text and finite numbers.
+
+    Raises:
+        ValueError: if a value is not JSON, NaN and infinity included; the file is then left as it was.
+    """
+    path = Path(path)
+    try:
+        text = json.dumps(result, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"result for {path} is not plain JSON: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def table(results: Mapping[str, Mapping]) -> str:
+    """Lay results out for the screen, a row each, in per cent; the text is a Markdown table too.
+
+    Args:
+        results: name of the row -> result, as the protocols return it.
+
+    Returns:
+        The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
+    """
+    rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
+    for name, result in results.items():
+        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
+        scores = [result.get("mAP"), result.get("mAP_plain"), *cmc, result.get("mINP")]
+        cells = ["-" if score is None else f"{100 * score:.2f}" for score in scores]
+        rows.append([name.replace("|", "\\|"), *cells])
+    first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    rows.insert(1, ["-" * first_width, *("-" * (width - 1) + ":" for width in widths)])
+    lines = []
+    for name, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append(f"| {' | '.join([name.ljust(first_width), *right])} |")
+    return "\n".join(lines)

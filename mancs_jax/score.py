@@ -1,0 +1,194 @@
+"""What a trained network scores: a workdir in, results on disk and a table out."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from mancs_jax.data import arrays
+from mancs_jax.evaluation import cuhk03_classic, features, histogram, protocols
+from mancs_jax.evaluation.embed import Embed, make_embed
+from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.results import write_result
+from mancs_jax.reporting.ranked_lists import ranked_lists, write_picture
+from mancs_jax.training import checkpoint
+from mancs_jax.training.log import environment
+from mancs_jax.training.state import create_train_state
+
+NETWORK = "Mancs"
+NUM_DRAWN = 8  # queries in results/ranked_lists.png
+
+Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
+
+
+class Task(NamedTuple):
+    """What a network is asked to do."""
+
+    dataset: str = ""  # to score on; "": the one that the network was trained for
+    root: str = ""  # directory of the data sets; "": that of the training
+    multi_query: bool = False  # score multi-query too
+    distractors: str = ""  # data set whose split "distractors" joins the gallery
+    flip: bool = False  # average the embeddings of an image and its mirror image
+    baselines: bool = False  # score an untrained network and a colour histogram too
+    repeats: int = 100  # galleries drawn, in CUHK03's classic protocol
+    options: Options = protocols.DEFAULT  # of the distances; with re-ranking, it is scored without it too
+
+
+USUAL = Task()
+
+
+def evaluate(
+    workdir: str | Path,
+    task: Task = USUAL,
+    *,
+    validation: tuple[arrays.Split, arrays.Split] | None = None,
+    progress: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """Scores the network of a workdir.
+
+    Args:
+      workdir: of a run of `train_and_evaluate`; what is in best/ is scored where validation chose it, else the latest.
+      task: on what, and by which protocols. A network that was trained on one of CUHK03's classic splits is scored by
+        the classic protocol on that split, unless `dataset` names another data set.
+      validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
+      progress: whether bars are shown.
+
+    Returns:
+      name -> result. Each is written to results/ in the workdir: single_query.json, multi_query_mean.json, ..., with
+      the options that are not the usual ones in the name (single_query_reranked.json), validation.json for held-out
+      identities. results/ranked_lists.png shows what the network finds for some queries.
+
+    Raises:
+      FileNotFoundError: no checkpoint, or the data set is not there.
+      ValueError: one line: the data set has no images for the protocol, or the options do not fit.
+    """
+    workdir, devices = Path(workdir), jax.local_devices()
+    config, about, variables = checkpoint.load_trained(workdir)
+    data = config.data
+    dataset, testset = (task.dataset, 0) if task.dataset not in ("", data.name) else (data.name, data.testset)
+    is_classic = testset > 0 and not validation
+    if is_classic and (task.multi_query or task.options.rerank or task.distractors):
+        raise ValueError("CUHK03's classic protocol is single-query and single-shot, without re-ranking or distractors")
+    parts = _load_parts(task, dataset, task.root or data.root, data.image_size, testset, validation)
+    embed = make_embed(config, about["num_classes"], devices, progress, task.flip)
+    embedded = {part: Embedded(embed(variables, split.image), split.pid, split.camid) for part, split in parts.items()}
+    fingerprint = {part: arrays.fingerprint(split) for part, split in parts.items()}
+    if task.distractors:
+        root = task.root or data.root
+        embedded["gallery"], fingerprint["distractors"] = _with_distractors(
+            embedded["gallery"], task.distractors, root, data.image_size, embed, variables
+        )
+
+    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, task, progress)
+    for name, of_baseline in _baselines(config, about["num_classes"], parts, embed) if task.baselines else ():
+        results[name] = protocols.single_query(of_baseline["query"], of_baseline["gallery"]) | {"embedding": name}
+
+    scored_on = {
+        "dataset": dataset,
+        "split": "held-out training identities" if validation else f"test set {testset}" if testset else "official",
+        "distractors": task.distractors,
+        "fingerprint": fingerprint,
+        **environment(devices),
+    }
+    of_network = {
+        "embedding": NETWORK,
+        "flip": task.flip,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "step": about["step"],
+        "trained_on": data.name,
+        "train_fingerprint": about["data_fingerprint"],
+        "config": about["config"],
+    }
+    for name, result in results.items():
+        results[name] = (result if "embedding" in result else result | of_network) | scored_on
+        stem = _stem(results[name], dataset != data.name, validation is not None)
+        write_result(workdir / "results" / f"{stem}.json", results[name])
+    query, gallery = parts["query"], parts["gallery"]
+    rows = np.random.default_rng(0).choice(len(query.pid), min(NUM_DRAWN, len(query.pid)), replace=False)
+    of_gallery = embedded["gallery"].embedding[: len(gallery.pid)]
+    picture = ranked_lists(query, gallery, embedded["query"].embedding, of_gallery, rows)
+    write_picture(workdir / "results" / "ranked_lists.png", picture)
+    return results
+
+
+def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:
+    """Scores embeddings of any origin, see `features.load_features` for the file and `features.score` for the result.
+
+    Raises:
+      FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
+    """
+    scored = features.score(features.load_features(path), options, progress=progress)
+    return scored | {"features": Path(path).name} | environment(jax.local_devices())
+
+
+def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """The variables that training starts from, without pretrained weights: what the architecture alone can do."""
+    state = create_train_state(config, num_classes, optax.identity())
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _load_parts(task, dataset, root, image_size, testset, validation) -> Parts:
+    if validation:
+        return dict(zip(("query", "gallery"), validation, strict=True))
+    wanted = ["query", "gallery", *(["gt_bbox"] if task.multi_query else [])]
+    if task.multi_query and "gt_bbox" not in (there := arrays.split_names(dataset, root)):
+        raise ValueError(
+            f"{dataset} under {root} has no split gt_bbox, only {', '.join(there)}: multi-query needs the images of "
+            "each query's person under its camera; prepare the data set with them, or leave multi-query out"
+        )
+    return {part: arrays.load_split(dataset, root, part, image_size, testset) for part in wanted}
+
+
+def _with_distractors(gallery, dataset, root, image_size, embed: Embed, variables) -> tuple[Embedded, list[str]]:
+    """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
+    embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
+    for block in arrays.iterate_split(dataset, root, "distractors", image_size):
+        embeddings.append(embed(variables, block.image))
+        camids.append(block.camid)
+        fingerprints.append(arrays.fingerprint(block))
+    camid = np.concatenate(camids)
+    pid = np.concatenate([gallery.pid, np.zeros(len(camid) - len(gallery.pid), np.int32)])
+    return Embedded(np.concatenate(embeddings), pid, camid), fingerprints
+
+
+def _official(embedded: dict[str, Embedded], task: Task, progress: bool) -> dict[str, dict]:
+    """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
+    query, gallery, results = embedded["query"], embedded["gallery"], {}
+    for rerank in (False, True) if task.options.rerank else (False,):
+        options, suffix = task.options._replace(rerank=rerank), ", re-ranked" if rerank else ""
+        results[NETWORK + suffix] = protocols.single_query(query, gallery, options, progress=progress)
+        for pooling in protocols.POOLINGS if task.multi_query else ():
+            results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
+                query, gallery, embedded["gt_bbox"], pooling, options, progress=progress
+            )
+    return results
+
+
+def _classic(embedded: dict[str, Embedded], task: Task) -> dict:
+    query, gallery = embedded["query"], embedded["gallery"]
+    distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding, task.options)
+    scored = cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=task.repeats)
+    return scored | task.options.described()
+
+
+def _baselines(config, num_classes, parts, embed: Embed):
+    """Yields (name, embedded parts) of what a trained network has to beat."""
+    untrained = untrained_variables(config, num_classes)
+    ways = {"untrained network": lambda image: embed(untrained, image), "colour histogram": histogram.embed}
+    for name, way in ways.items():
+        yield name, {part: Embedded(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
+
+
+def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:
+    """Name of the file of a result: the protocol, and what about it is not usual."""
+    words = ["validation" if is_validation else result["protocol"], result.get("pooling", "")]
+    words += ["flip" if result.get("flip") else "", "cosine" if result["distance"] == "cosine" else ""]
+    words += ["normalized" if result["normalize"] and result["protocol"] != "multi_query" else ""]
+    words += ["reranked" if result["rerank"] else "", f"on_{result['dataset']}" if is_other_dataset else ""]
+    words += ["with", result["distractors"]] if result["distractors"] else []
+    words += [] if result["embedding"] == NETWORK else [result["embedding"].replace(" ", "_")]
+    return "_".join(filter(None, words))

@@ -1,0 +1,40 @@
+"""Trains and scores on the 20 splits of CUHK03's classic protocol: mean and deviation of rank-1, rank-5, rank-10.
+
+python scripts/cuhk03_classic.py --config=configs/cuhk03.py:classic --workdir=W
+
+The same command goes on where a run was stopped.
+"""
+
+import sys
+
+from absl import app, flags
+from train import parse_flags  # which also defines --config, --workdir and --allow_config_change
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+    """Flags, then one call."""
+    if len(argv) > 1:
+        sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/cuhk03.py:classic")
+    from mancs_jax.evaluation.results import table
+    from mancs_jax.run import train_and_evaluate_splits
+    from mancs_jax.training.log import Diverged
+
+    try:
+        results = train_and_evaluate_splits(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
+    except (ValueError, OSError, Diverged) as error:
+        sys.exit(f"cuhk03_classic: {str(error).strip().splitlines()[-1]}")
+    for scored in (results or {}).values():
+        print(table({f"test set {n}": split for n, split in enumerate(scored["splits"], 1)} | {"mean": scored}))
+        print(
+            ", ".join(
+                f"{name} {100 * scored['mean'][name]:.2f} +- {100 * scored['sd'][name]:.2f}" for name in scored["mean"]
+            )
+        )
+        print(f"results: {FLAGS.workdir}/results/cuhk03_classic.json")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,308 @@
+"""What is broken in a source -> the one line that `scripts/prepare_data.py` says about it, with nothing kept."""
+
+import errno
+import os
+import re
+import tempfile
+import zipfile
+
+import numpy as np
+import pytest
+from tiny_sources import (
+    CUHK03_NAMES,
+    DUKE,
+    image_files,
+    jpeg,
+    load_script,
+    market_files,
+    run_script,
+    write,
+    write_cuhk03,
+    write_protocol,
+)
+
+from mancs_jax.data import build, cuhk03
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script()
+
+
+@pytest.fixture
+def run(script, monkeypatch):
+    """Runs the script, which has to fail in one line."""
+    monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
+
+    def fails(*arguments):
+        line = run_script(script, *arguments)
+        assert line.startswith("prepare_data: ") and "\n" not in line
+        return line
+
+    return fails
+
+
+# Each of these takes what is to be broken, and returns a function: scratch folder -> arguments of the script.
+def market(changes: dict[str, bytes | None], *arguments: str, top: str = ""):
+    files = {name: data for name, data in (market_files() | changes).items() if data is not None}
+    return lambda path: [
+        "--dataset=market1501",
+        f"--source={write(path / 'source.zip', files, True, top)}",
+        *(arguments or ["--allow_differences"]),
+    ]
+
+
+def damaged(change):
+    def make(path):
+        source = write(path / "source.zip", market_files(), True)
+        source.write_bytes(change(source.read_bytes()))
+        return ["--dataset=market1501", f"--source={source}", "--allow_differences"]
+
+    return make
+
+
+def distractors(names: list[str]):
+    return lambda path: [
+        "--dataset=market1501_500k",
+        f"--source={write(path / 'source', image_files({'images': names}), False)}",
+    ]
+
+
+def duke(changes: dict[str, list[str]]):
+    return lambda path: [
+        "--dataset=dukemtmc_reid",
+        f"--source={write(path / 'source', image_files(DUKE | changes), False)}",
+    ]
+
+
+def mat(*arguments: str, **changes):
+    return lambda path: ["--dataset=cuhk03_detected", f"--source={write_cuhk03(path / 'x.mat', **changes)}", *arguments]
+
+
+def protocol(**changes):
+    return lambda path: [
+        "--dataset=cuhk03_labeled",
+        f"--source={write_cuhk03(path / 'x.mat')}",
+        f"--protocol_file={write_protocol(path / 'protocol.mat', **changes)}",
+    ]
+
+
+def raw(dataset: str, name: str, content: bytes):
+    def make(path):
+        (path / name).write_bytes(content)
+        return [f"--dataset={dataset}", f"--source={path / name}"]
+
+    return make
+
+
+def cut_mat(path):
+    whole = write_cuhk03(path / "x.mat").read_bytes()
+    (path / "x.mat").write_bytes(whole[: len(whole) // 2])
+    return ["--dataset=cuhk03_labeled", f"--source={path / 'x.mat'}"]
+
+
+def zip_without_mat(path):
+    source = write(path / "cuhk03_release.zip", {"cuhk03_release/README.md": b"x"}, True)
+    return ["--dataset=cuhk03_labeled", f"--source={source}"]
+
+
+def v5_mat(path):
+    return ["--dataset=cuhk03_labeled", f"--source={write_protocol(path / 'config.mat')}"]
+
+
+def table(text: str | bytes, name: str = "mine", link: bool = False):
+    def make(path):
+        source = write(path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1)}, False)
+        (path / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+        (path / "outside.jpg").write_bytes(jpeg(2))
+        if link:
+            (source / "link.jpg").symlink_to(path / "outside.jpg")
+        return ["--dataset=folder", f"--name={name}", f"--source={source}", f"--csv={path / 'labels.csv'}"]
+
+    return make
+
+
+def labels(*lines: str, **options):
+    return table("\n".join(["path,pid,camid,split", *lines]), **options)
+
+
+def own(*names: str):
+    return lambda path: [
+        "--dataset=folder",
+        "--name=mine",
+        f"--source={write(path / 'source', image_files({'query': list(names)}), False)}",
+    ]
+
+
+QUERY = "query/0001_c1s1_001051_00.jpg"
+MARKET_PAGE = r".*zheng-lab\.cecs\.anu\.edu\.au/Project/project_reid\.html; for research only"
+ROWS = {
+    # Zips and folders
+    "nothing there": (
+        lambda path: ["--dataset=market1501", f"--source={path / 'missing.zip'}"],
+        r"missing\.zip does not exist\. Market-1501 has to be fetched by hand" + MARKET_PAGE,
+    ),
+    "no zip": (raw("market1501", "page.zip", b"<html>"), r"page\.zip is not a zip file, or is cut off" + MARKET_PAGE),
+    "a zip that is cut off": (damaged(lambda data: data[:-30]), r"source\.zip is not a zip file, or is cut off"),
+    "a damaged member": (
+        damaged(lambda data: data.replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", 1)),
+        r"1 unreadable: bounding_box_train/0002_c1s1_000451_03\.jpg \(cannot be read: Bad CRC-32",
+    ),
+    "a path that leads out": (market({"../evil.jpg": b"x"}), r": \.\./evil\.jpg: links, folders.* do not belong there"),
+    "an absolute path": (market({"/etc/evil.jpg": b"x"}), r": /etc/evil\.jpg: links.* do not belong there"),
+    "a folder in a folder": (market({"query/in/a.jpg": b"x"}), r": query/in/a\.jpg: .* do not belong there"),
+    # Market-1501
+    "missing folders": (
+        market(dict.fromkeys(market_files()) | {"photos/a.jpg": jpeg(0)}),
+        r"no images in a folder bounding_box_train, query, bounding_box_test, gt_bbox" + MARKET_PAGE,
+    ),
+    "a truncated image": (market({QUERY: jpeg(0)[:-100]}), rf"1 unreadable: {QUERY} \(cut off\).*" + MARKET_PAGE),
+    "an empty image": (market({QUERY: b""}), rf"1 unreadable: {QUERY} \(empty\)"),
+    "a page named as an image": (market({QUERY: b"<html>"}), rf"1 unreadable: {QUERY} \(damaged, or not an image\)"),
+    "a photo among the images": (market({"query/me.jpg": jpeg(0)}), r"query/me\.jpg: not named as 0002_c1s1_000451_03"),
+    "a camera 0": (market({"query/0001_c0s1_001051_00.jpg": jpeg(0)}), r"0001_c0s1_001051_00\.jpg: not named as"),
+    "a camera that is not there": (
+        market({"query/0001_c7s1_001051_00.jpg": jpeg(0)}, "--check"),
+        r"query: 3 images \(published: 3,368\).*unknown cameras: 7",
+    ),
+    "an id that is not there": (
+        market({"query/1502_c1s1_001051_00.jpg": jpeg(0)}, "--check"),
+        r"query: ids above 1501: 1502;.* \(allow_differences builds it as it is\)",
+    ),
+    "an empty split": (market({QUERY.replace("query", "gt_bbox"): None}, "--check"), r"gt_bbox: no images"),
+    "people among the distractors": (
+        distractors(["0000_c1s1_000151_01.jpg", "0002_c1s1_000451_03.jpg"]),
+        r"images/0002_c1s1_000451_03\.jpg: not named as 0000_c1s1_.*distractors_500k\.zip" + MARKET_PAGE,
+    ),
+    "too few distractors": (
+        distractors(["0000_c1s1_000151_01.jpg"]),
+        r"distractors: 1 images \(published: 500,000\)",
+    ),
+    # DukeMTMC-reID
+    "Market-1501 given as DukeMTMC-reID": (
+        duke({"query": ["0001_c1s1_001051_00.jpg"]}),
+        r"not named as 0001_c2_f0046182\.jpg .*withdrawn by its authors in 2019",
+    ),
+    "an incomplete DukeMTMC-reID": (duke({}), r"train: 2 images \(published: 16,522\), 1 ids \(published: 702\)"),
+    # CUHK03
+    "no HDF5": (raw("cuhk03_labeled", "x.mat", b"x" * 999), r"x\.mat: not an HDF5 file .*has to be asked for at https"),
+    "a v5 file": (v5_mat, r"config\.mat: not an HDF5 file \(MATLAB v7\.3\), as cuhk-03\.mat is"),
+    "a .mat that is cut off": (cut_mat, r"x\.mat: not an HDF5 file .*or cut off \(.*truncated"),
+    "a zip without the .mat": (zip_without_mat, r"cuhk03_release\.zip: there is no cuhk-03\.mat in it"),
+    "a folder without the .mat": (
+        lambda path: ["--dataset=cuhk03_labeled", f"--source={path}"],
+        r"there is no cuhk-03\.mat in it, nor in a folder cuhk03_release",
+    ),
+    "no detected boxes": (mat(boxes=["labeled"]), r"x\.mat: there is no cell 'detected' .*, but #refs#, labeled"),
+    "no test sets": (mat(testsets=None), r"x\.mat: there is no cell 'testsets'"),
+    "a test set of somebody else": (
+        mat(testsets=[[(1, 1)], [(2, 3)]]),
+        r"test set 2 has \(pair, person\) \(2, 3\), whom it has no images of",
+    ),
+    "too few images": (mat(), r"all_images: 12 images \(published: 14,097\).*testsets: 2 of 1 or 2 people \(published"),
+    "images of another type": (
+        mat("--allow_differences", image=np.zeros((4, 4, 3))),
+        r"12 unreadable: 1_001_1_01\.png \(cannot be read: float64 \[4, 4, 3\] is not an RGB image\)",
+    ),
+    "no protocol file": (mat("--protocol_file=gone.mat"), r"gone\.mat does not exist; .*zhunzhong07"),
+    "a protocol file that is none": (
+        lambda path: [*mat()(path), f"--protocol_file={path / 'x.mat'}"],
+        r"x\.mat is not a file of the 767/700 protocol \(MATLAB v5; NotImplementedError",
+    ),
+    "a protocol without queries": (protocol(query_idx=None), r"767/700 protocol \(MATLAB v5; KeyError: 'query_idx'\)"),
+    "an index out of range": (protocol(query_idx=np.array([13])), r"ValueError: an index is out of range"),
+    "the protocol of other boxes": (
+        protocol(filelist=np.array([[name] for name in [*CUHK03_NAMES[:-1], "2_002_2_08.png"]], object)),
+        r"protocol\.mat does not belong to these images: .*'2_002_2_08\.png'.*one file for labeled and one for det",
+    ),
+    # One's own data
+    "no header": (table("a.jpg,1,1,train\n"), r"labels\.csv line 1: is 'a\.jpg,1,1,train'; it has to be 'path,pid,ca"),
+    "an empty CSV": (table(""), r"labels\.csv line 1: is ''; it has to be"),
+    "a CSV without lines": (labels(), r"mine: no images are listed"),
+    "no text": (table(b"path\xff"), r"labels\.csv: not a CSV in UTF-8"),
+    "an open quote": (labels('"a.jpg,1,1,train'), r"labels\.csv line 2: unexpected end of data"),
+    "a field too few": (labels("a.jpg,1,train"), r"labels\.csv line 2: 3 fields, not 4"),
+    "a path upwards": (labels("../outside.jpg,1,1,train"), r"line 2: path '\.\./outside\.jpg' is not one below"),
+    "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below the fold"),
+    "a link that leads out": (
+        labels("link.jpg,1,1,train", link=True),
+        r"line 2: path 'link\.jpg' is no file there, or",
+    ),
+    "a missing image": (labels("a.jpg,1,1,train", "c.jpg,1,1,train"), r"line 3: path 'c\.jpg' is no file there"),
+    "a path twice": (
+        labels("a.jpg,1,1,train", "", "a.jpg,2,1,query"),
+        r"line 4: path 'a\.jpg' is there already, in li",
+    ),
+    "several wrong lines": (
+        labels("a.jpg,x,1,train", "b.jpg,-2,1,train"),
+        r"labels\.csv line 2: pid 'x' is not an integer from -1, line 3: pid '-2' is not an integer from -1$",
+    ),
+    "a camera below 0": (labels("a.jpg,1,-1,train"), r"line 2: camid '-1' is not an integer from 0"),
+    "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
+    "an unknown split": (
+        labels("a.jpg,1,1,test"),
+        r"line 2: split 'test' is not one of train, query, gallery, gt_bbox",
+    ),
+    "query without gallery": (labels("a.jpg,1,1,query"), r"query and gallery go together, but only query has images"),
+    "an image that is none": (
+        lambda path: [*labels("b.jpg,1,1,train")(path), f"--source={write(path / 'source', {'b.jpg': b'x'}, False)}"],
+        r"1 unreadable: b\.jpg \(damaged, or not an image\)$",
+    ),
+    "names without labels": (own("a.jpg"), r"query/a\.jpg: not named as 0002_c1_\.\.\. \(id, camera\)"),
+    "no CSV": (lambda path: [*labels()(path), "--csv=gone.csv"], r"there is no gone\.csv, neither on disk nor in"),
+    "a name with a slash": (labels(name="../mine"), r"'\.\./mine' cannot be the name of a data set"),
+    "a name that is taken": (labels(name="market1501"), r"'market1501' cannot be the name of a data set"),
+    # Arguments
+    "no source": (
+        lambda path: ["--dataset=market1501"],
+        r"no source is given \(--source=ZIP_OR_FOLDER\)\. Market-1501",
+    ),
+    "a folder without a name": (lambda path: ["--dataset=folder", "--source=x"], r"--name=NAME is missing"),
+    "a CSV for Market-1501": (
+        market({}, "--csv=x.csv"),
+        r"--name and --csv are for --dataset=folder, not for market15",
+    ),
+    "a protocol for Market-1501": (
+        market({}, "--protocol_file=x"),
+        r"--protocol_file is for CUHK03, not for market150",
+    ),
+    "a source for walkers": (lambda path: ["--dataset=walkers", "--source=x"], r"walkers is rendered, not read: leave"),
+}
+
+
+@pytest.mark.parametrize(("make", "line"), ROWS.values(), ids=ROWS)
+def test_a_broken_source(run, tmp_path, make, line):
+    root = tmp_path / "root"
+    assert re.search(line, run(*make(tmp_path), f"--root={root}"))
+    assert not root.exists()
+
+
+def test_no_root(run, tmp_path):
+    assert "--root=DIR is missing: the directory of the prepared data sets" in run(*market({})(tmp_path))
+
+
+def test_a_root_that_is_a_file(run, tmp_path):
+    (tmp_path / "root").write_bytes(b"x")
+    line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
+    assert "root: market1501 cannot be built (" in line and (tmp_path / "root").read_bytes() == b"x"
+
+
+def test_a_full_disk(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.array_record")
+
+    monkeypatch.setattr(build.PersonImages, "_generate_examples", full)
+    line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
+    assert line.endswith("root: market1501 cannot be built (No space left on device); nothing of it was kept")
+    assert not (tmp_path / "root").exists()
+
+
+def test_no_room_to_unpack(run, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with zipfile.ZipFile(tmp_path / "cuhk03_release.zip", "w") as archive:
+        archive.write(write_cuhk03(tmp_path / "x.mat"), "cuhk03_release/cuhk-03.mat")
+    monkeypatch.setattr(cuhk03.shutil, "copyfileobj", full)
+    line = run("--dataset=cuhk03_labeled", f"--source={tmp_path / 'cuhk03_release.zip'}", "--check")
+    assert f"cannot be unpacked into {tempfile.gettempdir()} (see TMPDIR): [Errno 28] No space left" in line

@@ -1,0 +1,76 @@
+import cv2
+import pytest
+from tiny_sources import image_files, jpeg, noise, write
+
+from mancs_jax.data import build, folder
+from mancs_jax.data.arrays import DATASETS, load_split
+from mancs_jax.data.contents import Item
+
+PNG = cv2.imencode(".png", noise(7))[1].tobytes()
+BMP = cv2.imencode(".bmp", noise(8))[1].tobytes()
+FILES = {"people/b 1.jpg": jpeg(1), "people/a.png": PNG, "c.bmp": BMP, "g/d.jpg": jpeg(2), "g/e.jpeg": jpeg(3)}
+TABLE = """\
+path,pid,camid,split
+people/b 1.jpg,12,0,train
+people/a.png,7,31,train
+
+c.bmp,3,1,query
+g/d.jpg,3,2,gallery
+"g/e.jpeg",-1,2,gallery
+"""
+SPLITS = {
+    "train": [Item("people/a.png", 7, 31, "people/a.png"), Item("people/b 1.jpg", 12, 0, "people/b 1.jpg")],
+    "query": [Item("c.bmp", 3, 1, "c.bmp")],
+    "gallery": [Item("g/d.jpg", 3, 2, "g/d.jpg"), Item("g/e.jpeg", -1, 2, "g/e.jpeg")],
+}
+
+
+@pytest.mark.parametrize(("as_zip", "top"), [(True, ""), (True, "mine/"), (False, "")])
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_csv(tmp_path, as_zip, top, inside, encoding):
+    table = TABLE.replace("\n", "\r\n").encode(encoding)
+    path = tmp_path / ("mine.zip" if as_zip else "mine")
+    write(path, FILES | ({"labels.csv": table} if inside else {}), as_zip, top)
+    file = "labels.csv"
+    if not inside:
+        file = tmp_path / "labels.csv"
+        file.write_bytes(table)
+    with folder.open_own("Mine", path, file) as found:
+        assert found.splits == SPLITS and found.name == "Mine"
+        assert all(found.read(name) == data for name, data in FILES.items())
+
+
+def test_what_opencv_decodes_is_stored_as_it_is(tmp_path):
+    write(tmp_path / "mine", FILES | {"labels.csv": TABLE.encode()}, False)
+    with folder.open_own("Mine-2", tmp_path / "mine", "labels.csv") as found:
+        build.build(found, tmp_path / "root")
+    train = load_split("Mine-2", tmp_path / "root", "train", (16, 8))
+    assert train.name.tolist() == ["people/a.png", "people/b 1.jpg"]
+    assert (train.pid.tolist(), train.camid.tolist()) == ([7, 12], [31, 0])
+    assert (train.image[0] == noise(7)[..., ::-1]).all()
+    assert (load_split("Mine-2", tmp_path / "root", "query", (16, 8)).image[0] == noise(8)[..., ::-1]).all()
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_names_as_in_market1501(tmp_path, as_zip):
+    names = {
+        "bounding_box_train": ["12345_c17_x.png", "1_c2.jpeg"],
+        "query": ["0007_c1s1_000001_00.jpg"],
+        "bounding_box_test": ["-1_c2 a.jpg", "0007_c2f3.jpg"],
+    }
+    path = write(tmp_path / "mine", image_files(names), as_zip, "mine/" if as_zip else "")
+    with folder.open_own("mine", path) as found:
+        assert {split: [item[:3] for item in items] for split, items in found.splits.items()} == {
+            "train": [("bounding_box_train/12345_c17_x.png", 12345, 17), ("bounding_box_train/1_c2.jpeg", 1, 2)],
+            "query": [("query/0007_c1s1_000001_00.jpg", 7, 1)],
+            "gallery": [("bounding_box_test/-1_c2 a.jpg", -1, 2), ("bounding_box_test/0007_c2f3.jpg", 7, 2)],
+        }
+        assert all(found.read(item.file) for items in found.splits.values() for item in items)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "ü", "a.b", *DATASETS])
+def test_names_of_data_sets(name):
+    with pytest.raises(ValueError, match="cannot be the name of a data set: it may have letters, digits, _ and -"):
+        folder.check_name(name)
+    folder.check_name("My_data-2")

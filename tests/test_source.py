@@ -1,0 +1,146 @@
+import hashlib
+import struct
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from tiny_sources import image_files, jpeg, write
+
+from mancs_jax.data import source
+from mancs_jax.data.source import open_source
+
+FILES = image_files({"query": ["b.jpg", "a.jpg"], "gallery": ["a.jpg"]}) | {"readme.txt": b"text"}
+
+
+@pytest.mark.parametrize("top", ["", "Top/"])
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_open_source(tmp_path, as_zip, top):
+    hidden = {"query/.DS_Store": b"x", "query/._a.jpg": b"x", "query/Thumbs.db": b"x"}
+    path = write(tmp_path / "source", FILES | hidden, as_zip, top)
+    if as_zip:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("__MACOSX/query/a.jpg", b"x")
+            archive.mkdir(f"{top}gt_bbox/")
+    with open_source(path, "Top") as found:
+        assert (found.list("query"), found.list("gallery")) == (["a.jpg", "b.jpg"], ["a.jpg"])
+        assert found.list("missing") == found.list("gt_bbox") == []
+        assert [file for file in ("query/a.jpg", "a.jpg", "query", "query/c.jpg") if found.has(file)] == ["query/a.jpg"]
+        assert all(found.read(file) == data for file, data in FILES.items())
+
+
+def test_a_file_behind_a_link_that_leads_elsewhere_is_not_in_the_folder(tmp_path):
+    write(tmp_path / "source", FILES, False)
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    (tmp_path / "source" / "query" / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    (tmp_path / "source" / "query" / "within.jpg").symlink_to(tmp_path / "source" / "query" / "a.jpg")
+    (tmp_path / "source" / "outside").symlink_to(tmp_path)
+    with open_source(tmp_path / "source") as found:
+        has = [file for file in ("query/out.jpg", "query/within.jpg", "outside/secret.jpg") if found.has(file)]
+    assert has == ["query/within.jpg"]
+
+
+def link(name):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = 0o120777 << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "../a.jpg",
+        "query/../../a.jpg",
+        "/etc/a.jpg",
+        "query\\a.jpg",
+        link("query/c.jpg"),
+        "Top/query/a.jpg",  # there already, without the top folder
+    ],
+)
+def test_odd_members_are_refused(tmp_path, member):
+    path = write(tmp_path / "source.zip", FILES, True)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(member, jpeg(0))
+    name = getattr(member, "filename", member)
+    with pytest.raises(ValueError, match="do not belong there") as error, open_source(path, "Top"):
+        pass
+    assert f"{path}: {name}: " in str(error.value)
+
+
+def test_encrypted_members_are_refused(tmp_path):
+    path = write(tmp_path / "locked.zip", {"query/a.jpg": jpeg(0)}, True)
+    data = path.read_bytes()
+    at = data.index(b"PK\x01\x02") + 8  # the flags of the member in the central directory
+    path.write_bytes(data[:at] + bytes([data[at] | 1]) + data[at + 1 :])
+    with pytest.raises(ValueError, match=r"query/a\.jpg: .*encrypted"), open_source(path):
+        pass
+
+
+@pytest.mark.parametrize(("as_zip", "odd"), [(False, "query/inner"), (True, "query/inner/a.jpg")])
+def test_subfolders_are_refused(tmp_path, as_zip, odd):
+    path = write(tmp_path / "source", FILES | {"query/inner/a.jpg": b"x"}, as_zip)
+    with open_source(path) as found, pytest.raises(ValueError, match=f"{odd}: .*do not belong there"):
+        found.list("query")
+
+
+def test_what_is_no_source(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.zip does not exist"), open_source(tmp_path / "missing.zip"):
+        pass
+    whole = write(tmp_path / "source.zip", FILES, True).read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with (
+        pytest.raises(ValueError, match=r"cut\.zip is not a zip file, or is cut off"),
+        open_source(tmp_path / "cut.zip"),
+    ):
+        pass
+
+
+WHOLE = jpeg(1, 128, 64)
+PNG = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG file whose head claims a size."""
+    head = b"IHDR" + struct.pack(">II", width, height) + PNG[24:29]
+    return PNG[:12] + head + struct.pack(">I", zlib.crc32(head)) + PNG[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "empty"),
+        (b"hello", "damaged, or not an image"),
+        (WHOLE[:-2], "cut off"),
+        (WHOLE[: len(WHOLE) // 2], "cut off"),
+        (PNG[:-12], "cut off"),
+        (b"\xff\xd8\xff\xd9", "damaged, or not an image"),
+        (png_of_size(1 << 20, 1 << 20), "damaged, or not an image"),  # OpenCV raises
+        (png_of_size(4, 4), None),
+        (WHOLE, None),
+        (PNG, None),
+    ],
+)
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_unreadable_images_are_named(tmp_path, as_zip, data, problem):
+    path = write(tmp_path / "source", FILES | {"query/a.jpg": data}, as_zip)
+    with open_source(path) as found:
+        unreadable = source.find_unreadable(["gallery/a.jpg", "query/a.jpg", "query/b.jpg"], found.read)
+    assert unreadable == ([f"query/a.jpg ({problem})"] if problem else [])
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    path = write(tmp_path / "source.zip", FILES, True)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\xff\xd8\xff") + 100] ^= 255  # of the first member
+    path.write_bytes(data)
+    with open_source(path) as found:
+        [text] = source.find_unreadable(["query/a.jpg", "query/b.jpg"], found.read)
+    assert text.startswith("query/b.jpg (cannot be read: Bad CRC-32")
+
+
+def test_md5_and_name_some(tmp_path):
+    (tmp_path / "file").write_bytes(WHOLE * 3000)
+    assert source.md5(tmp_path / "file") == hashlib.md5(WHOLE * 3000).hexdigest()
+    assert source.name_some(list("abcde")) == "a, b, c, d, e"
+    assert source.name_some(list("abcde") * 300) == "a, b, c, d, e and 1,495 more"
