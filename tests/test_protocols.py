@@ -1,32 +1,31 @@
-import json
-from unittest import mock
-
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.protocols import Embedded, Options
 
 # On a line; one gallery image of each kind: wrong, hit, junk, own camera, distractor.
-LABELLED = {
-    "query_embedding": np.float32([[1], [9]]),
-    "query_pid": np.int32([1, 2]),
-    "query_camid": np.int32([1, 1]),
-    "gallery_embedding": np.float32([[2], [3], [1], [1], [-9]]),
-    "gallery_pid": np.int32([5, 1, -1, 1, 0]),
-    "gallery_camid": np.int32([1, 2, 2, 1, 3]),
-}
+QUERY = Embedded(np.float32([[1], [9]]), np.int32([1, 2]), np.int32([1, 1]))
+GALLERY = Embedded(np.float32([[2], [3], [1], [1], [-9]]), np.int32([5, 1, -1, 1, 0]), np.int32([1, 2, 2, 1, 3]))
 
 
-def result_with(**scores):
-    return {"mAP": 0.823, "mAP_plain": 0.8251, "mINP": 0.5, "cmc": [0.931] + [0.97] * 19} | scores
+def drawn(number, seed, people=6):
+    rng = np.random.default_rng(seed)
+    pid = rng.integers(1, people + 1, number)
+    centre = np.random.default_rng(0).standard_normal((people + 1, 8))
+    embedding = (centre[pid] + 0.7 * rng.standard_normal((number, 8))).astype(np.float32)
+    return Embedded(embedding, pid, rng.integers(1, 4, number))
 
 
 def test_single_query_by_hand():
-    result = protocols.single_query(**LABELLED)
+    result = protocols.single_query(QUERY, GALLERY)
     # Query 0: the wrong image at distance 1, the hit at 2: rank 2. Query 1 has no match.
     assert result == {
         "protocol": "single_query",
         "distance": "euclidean",
+        "normalize": False,
+        "rerank": None,
         "num_queries": 2,
         "num_matched_queries": 1,
         "num_gallery": 4,
@@ -40,59 +39,86 @@ def test_single_query_by_hand():
 
 
 def test_single_query_hands_the_distance_on():
-    result = protocols.single_query(**LABELLED, distance="cosine")
+    result = protocols.single_query(QUERY, GALLERY, Options(distance="cosine"))
     # On a line all images on the query's side tie; the wrong one has the lower index.
     assert result["distance"] == "cosine"
     assert result["mAP_plain"] == 0.25
-    hit_first = LABELLED | {"gallery_embedding": np.float32([[-2], [3], [1], [1], [-9]])}
-    assert protocols.single_query(**hit_first, distance="cosine")["mAP_plain"] == 0.5
+    hit_first = GALLERY._replace(embedding=np.float32([[-2], [3], [1], [1], [-9]]))
+    assert protocols.single_query(QUERY, hit_first, Options(distance="cosine"))["mAP_plain"] == 0.5
 
 
-def test_single_query_refuses_bad_input():
+def test_normalised_euclidean_ranks_as_cosine():
+    query, gallery = drawn(30, 1), drawn(80, 2)
+    normalized = protocols.single_query(query, gallery, Options(normalize=True))
+    cosine = protocols.single_query(query, gallery, Options(distance="cosine"))
+    assert normalized["normalize"] and normalized["distance"] == "euclidean"
+    assert normalized["cmc"] == cosine["cmc"] and normalized["mAP"] == pytest.approx(cosine["mAP"], abs=1e-12)
+    assert normalized["cmc"] != protocols.single_query(query, gallery)["cmc"]
+
+
+def test_re_ranking_never_sees_junk():
+    query, gallery = drawn(10, 3), drawn(50, 4)
+    junk = Embedded(query.embedding[:5] + 0.01, np.full(5, -1), np.full(5, 2))
+    with_junk = Embedded(*(np.concatenate([mine, theirs]) for mine, theirs in zip(junk, gallery)))
+    options = Options(rerank=True, k1=6, k2=3, weight=0.2)
+    clean, dirty = (protocols.single_query(query, part, options) for part in (gallery, with_junk))
+    assert dirty | {"num_junk": 0} == clean
+    assert clean["rerank"] == {"k1": 6, "k2": 3, "lambda": 0.2}
+    assert clean["cmc"] != protocols.single_query(query, gallery)["cmc"]
+
+
+def test_multi_query_by_hand():
+    # Query 0 has two more images of person 1 under camera 1; those under camera 2 and of person 3 are not pooled.
+    # Query 1 has none, and keeps its own image.
+    query = Embedded(np.float32([[5, 0], [0, 2]]), np.int32([1, 2]), np.int32([1, 1]))
+    more = Embedded(np.float32([[3, 0], [0, 4], [9, 9], [7, -7]]), np.int32([1, 1, 1, 3]), np.int32([1, 1, 2, 1]))
+    pooled, counts = protocols._pooled(query, protocols.normalized("query", query.embedding), more, "mean")
+    assert_allclose(pooled, [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(counts, [2, 0])
+
+
+def test_max_takes_the_largest_of_each_element():
+    query = Embedded(np.float32([[5, 0]]), np.int32([1]), np.int32([1]))
+    more = Embedded(np.float32([[3, 4], [8, 6]]), np.int32([1, 1]), np.int32([1, 1]))  # units (.6, .8) and (.8, .6)
+    pooled, _ = protocols._pooled(query, query.embedding, more, "max")
+    assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]], rtol=0, atol=1e-6)
+
+
+def test_multi_query_is_single_query_with_unit_vectors_of_pooled_embeddings():
+    query, gallery, more = drawn(20, 5), drawn(90, 6), drawn(60, 7)
+    result = protocols.multi_query(query, gallery, more, "mean")
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    pooled, numbers = unit(query.embedding), []
+    for row, (pid, camid) in enumerate(zip(query.pid, query.camid)):
+        mine = (more.pid == pid) & (more.camid == camid)
+        numbers.append(mine.sum())
+        if mine.any():
+            pooled[row] = unit(more.embedding[mine]).mean(axis=0)
+    of_units = Embedded(unit(pooled), *query[1:]), gallery._replace(embedding=unit(gallery.embedding))
+    expected = protocols.single_query(*of_units)
+    assert result["cmc"] == expected["cmc"] and result["mAP"] == pytest.approx(expected["mAP"], abs=1e-12)
+    assert result["protocol"] == "multi_query" and result["pooling"] == "mean"
+    assert result["num_pooled"] == np.mean(numbers) and result["num_unpooled"] == np.sum(np.array(numbers) == 0)
+
+
+def test_more_images_of_the_query_find_more_of_its_matches():
+    query, gallery, more = drawn(40, 8), drawn(200, 9), drawn(400, 10)
+    single = protocols.single_query(query, gallery)["mAP"]
+    assert protocols.multi_query(query, gallery, more, "mean")["mAP"] > single + 0.03
+
+
+def test_bad_options_get_one_line():
     with pytest.raises(ValueError, match="unknown distance 'l1'"):
-        protocols.single_query(**LABELLED, distance="l1")
-
-
-def test_a_written_result_reads_back(tmp_path):
-    result = protocols.single_query(**LABELLED) | {"recipe": "paper", "versions": {"jax": "x"}}
-    path = tmp_path / "results" / "single_query.json"
-    protocols.write_result(path, result)
-    assert json.loads(path.read_text()) == result
-    assert path.read_text().endswith("}\n")
-    assert [entry.name for entry in path.parent.iterdir()] == ["single_query.json"]
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), {1, 2}])
-def test_a_result_that_is_not_json_leaves_the_old_file(tmp_path, value):
-    path = tmp_path / "result.json"
-    protocols.write_result(path, {"mAP": 0.5})
-    with pytest.raises(ValueError, match=r"result for .*result.json is not plain JSON: "):
-        protocols.write_result(path, {"mAP": value})
-    assert json.loads(path.read_text()) == {"mAP": 0.5}
-
-
-def test_a_write_that_is_cut_short_leaves_the_old_file_alone(tmp_path):
-    path = tmp_path / "result.json"
-    protocols.write_result(path, {"mAP": 0.5})
-    with mock.patch("os.fsync", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
-        protocols.write_result(path, {"mAP": 0.6})
-    assert json.loads(path.read_text()) == {"mAP": 0.5}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
-
-
-def test_table_is_aligned_markdown():
-    results = {"paper": result_with(), "authors|short": result_with(mAP=1.0, cmc=[0.05] * 10)}
-    assert protocols.table(results).splitlines() == [
-        "| per cent       |    mAP | mAP (plain) | rank-1 | rank-5 | rank-10 | rank-20 |  mINP |",
-        "| -------------- | -----: | ----------: | -----: | -----: | ------: | ------: | ----: |",
-        "| paper          |  82.30 |       82.51 |  93.10 |  97.00 |   97.00 |   97.00 | 50.00 |",
-        "| authors\\|short | 100.00 |       82.51 |   5.00 |   5.00 |    5.00 |       - | 50.00 |",
-    ]
-
-
-def test_table_of_nothing_is_its_head():
-    assert len(protocols.table({}).splitlines()) == 2
-
-
-def test_table_takes_what_single_query_returns():
-    assert "| 12.50 |" in protocols.table({"x": protocols.single_query(**LABELLED)})
+        protocols.single_query(QUERY, GALLERY, Options(distance="l1"))
+    with pytest.raises(ValueError, match="k1 is 20: it must be from 1 to 5"):
+        protocols.single_query(QUERY, GALLERY, Options(rerank=True))
+    with pytest.raises(ValueError, match="unknown pooling 'sum': use one of mean, max"):
+        protocols.multi_query(QUERY, GALLERY, GALLERY, "sum")
+    with pytest.raises(ValueError, match="multi-query embeddings are 2 wide, query embeddings 1"):
+        protocols.multi_query(QUERY, GALLERY, drawn(4, 0)._replace(embedding=np.ones((4, 2), np.float32)), "mean")
+    zero = QUERY._replace(embedding=np.zeros((2, 1), np.float32))
+    with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
+        protocols.single_query(zero, GALLERY, Options(normalize=True))

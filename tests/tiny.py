@@ -47,6 +47,7 @@ def write_folder(root: Path) -> Path:
                     write("bounding_box_train", name, colour)
                 else:
                     write("query" if frame == 0 else "bounding_box_test", name, colour)
+                    write("gt_bbox", name, colour)
     write("bounding_box_test", "0000_c1s1_000000_01.jpg", np.array([9, 9, 9]))
     write("bounding_box_test", "-1_c1s1_000000_01.jpg", np.array([99, 9, 9]))
     return root

@@ -150,9 +150,9 @@ def write_protocol(path: Path, **changed) -> Path:
 
 
 @functools.cache  # its flags can be defined once
-def load_script():
-    """Returns `scripts/prepare_data.py` as a module."""
-    spec = importlib.util.spec_from_file_location("prepare_data", REPOSITORY / "scripts" / "prepare_data.py")
+def load_script(name: str = "prepare_data"):
+    """Returns a file of `scripts/` as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -71,7 +71,9 @@ def fingerprint(embedded: Embedded) -> str:
 
 def _unzipped(path):
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, zipfile.ZipFile(stream):  # which says what is wrong; a lone array is no zip
+            stream.seek(0)
+            file = np.load(stream, allow_pickle=False)
             return {name: file[name] for name in file.files if name.startswith(PARTS)}
     except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a .npz file of plain arrays, or is cut off ({_first_line(error)})") from error

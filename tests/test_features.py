@@ -1,0 +1,150 @@
+"""Anybody's embeddings through the script: what it writes, and the one line that each broken file gets."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from tiny_sources import load_script
+
+from mancs_jax.evaluation import metrics, ranking, reranking
+
+LABELS = ("query_pid", "query_camid", "gallery_pid", "gallery_camid")
+
+
+def arrays(**changed):
+    rng = np.random.default_rng(0)
+    pid = {"query": rng.integers(1, 5, 12), "gallery": rng.integers(-1, 5, 60), "multi_query": rng.integers(1, 5, 30)}
+    found = {part: rng.standard_normal((len(pids), 6)).astype(np.float32) for part, pids in pid.items()}
+    found |= {f"{part}_pid": pids for part, pids in pid.items()}
+    found |= {f"{part}_camid": rng.integers(1, 4, len(pids)) for part, pids in pid.items()}
+    found |= changed
+    return {name: array for name, array in found.items() if array is not None}
+
+
+WITHOUT_MORE = {"multi_query": None, "multi_query_pid": None, "multi_query_camid": None}
+
+
+def run(*arguments):
+    """Runs scripts/evaluate.py in this process; the line it exits with, "" for success."""
+    script = load_script("evaluate")
+    with flagsaver.flagsaver():
+        flags.FLAGS(["evaluate", *map(str, arguments)])
+        try:
+            script.main(["evaluate"])
+        except SystemExit as error:
+            return str(error.code)
+    return ""
+
+
+def test_the_json_has_the_scores_at_its_top(tmp_path, capsys):
+    found = arrays(**WITHOUT_MORE)
+    np.savez(tmp_path / "f.npz", **found)
+    assert run(f"--features={tmp_path / 'f.npz'}", f"--json={tmp_path / 'out.json'}") == ""
+    result = json.loads((tmp_path / "out.json").read_text())
+    expected = metrics.scores(ranking.hit_ranks(found["query"], found["gallery"], *map(found.get, LABELS)))
+    assert {name: result[name] for name in expected} == expected
+    assert result["distance"] == "euclidean" and result["rerank"] is None and result["versions"]["jax"]
+    assert len(result["fingerprint"]["query"]) == 32 and "multi_query_mean" not in result
+    assert f"{100 * expected['mAP']:.2f}" in capsys.readouterr().out
+
+
+def test_options_and_multi_query(tmp_path):
+    found = arrays()
+    np.savez_compressed(tmp_path / "f.npz", **{name: array for name, array in found.items()})
+    options = ["--distance=cosine", "--rerank", "--k1=7", "--k2=3", "--lambda=0.4"]
+    assert run(f"--features={tmp_path / 'f.npz'}", *options, f"--json={tmp_path / 'out.json'}") == ""
+    result = json.loads((tmp_path / "out.json").read_text())
+    counts = found["gallery_pid"] != -1
+    labels = [found[name][counts] if name.startswith("gallery") else found[name] for name in LABELS]
+    distances_of = reranking.rerank(found["query"], found["gallery"][counts], k1=7, k2=3, weight=0.4, distance="cosine")
+    assert result["mAP"] == metrics.scores(ranking.hit_ranks_by(distances_of, *labels))["mAP"]
+    assert result["rerank"] == {"k1": 7, "k2": 3, "lambda": 0.4}
+    assert result["multi_query_mean"]["pooling"] == "mean" and result["multi_query_max"]["rerank"]["k1"] == 7
+
+
+def test_a_folder_of_npy_files_and_other_floats_score_the_same(tmp_path):
+    found = arrays(**WITHOUT_MORE)
+    np.savez(tmp_path / "f.npz", **found | {"query": found["query"].astype(np.float64)})
+    for name, array in found.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    scores = []
+    for source in (tmp_path / "f.npz", tmp_path):
+        assert run(f"--features={source}", f"--json={tmp_path / 'out.json'}") == ""
+        scores.append(json.loads((tmp_path / "out.json").read_text())["cmc"])
+    assert scores[0] == scores[1]
+
+
+def nan(array):
+    array = array.copy()
+    array[3, 2] = np.nan
+    return array
+
+
+GOOD = arrays()
+BROKEN = {
+    "query embedding 3 has NaN or infinite values: check the model (1 of 12 are so)": {"query": nan(GOOD["query"])},
+    "gallery embedding 3 has NaN or infinite values": {"gallery": nan(GOOD["gallery"])},
+    "gallery embedding 0 has a norm above 1e18": {"gallery": np.full((60, 6), 1e30, np.float32)},
+    "has no gallery_camid; it has gallery, gallery_pid": {"gallery_camid": None},
+    "has no multi_query_pid; it has": {"multi_query_pid": None},
+    "has no query, query_pid, query_camid": {"query": None, "query_pid": None, "query_camid": None},
+    "query pids have shape [11], but there are 12 query images": {"query_pid": GOOD["query_pid"][:11]},
+    "gallery camids have shape [60, 1], but": {"gallery_camid": GOOD["gallery_camid"][:, None]},
+    "query pids are float64: they must be integers": {"query_pid": GOOD["query_pid"] / 1},
+    "gallery camids are bool: they must be integers": {"gallery_camid": GOOD["gallery_camid"] > 1},
+    "gallery pids do not fit int32": {"gallery_pid": GOOD["gallery_pid"] + 2**40},
+    "gallery image 5 has pid -2": {"gallery_pid": np.where(np.arange(60) == 5, -2, GOOD["gallery_pid"])},
+    "query 0 has pid 0: leave out queries of no known person": {"query_pid": np.zeros(12, int)},
+    "every gallery image has pid -1 (junk)": {"gallery_pid": np.full(60, -1)},
+    "query embeddings are 4 wide, gallery embeddings 6": {"query": GOOD["query"][:, :4], **WITHOUT_MORE},
+    "multi-query embeddings are 4 wide, query embeddings 6": {"multi_query": GOOD["multi_query"][:, :4]},
+    "gallery embeddings are float32 [60, 6, 1]": {"gallery": GOOD["gallery"][..., None]},
+    "query embeddings are int64 [12, 6]": {"query": GOOD["query"].astype(int)},
+    "query embeddings are empty, [0, 6]": {"query": GOOD["query"][:0]},
+    "is not a .npz file of plain arrays": {"query": np.array([None] * 12)},
+}
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_a_broken_file_gets_one_line(tmp_path, message):
+    np.savez(tmp_path / "f.npz", **arrays(**BROKEN[message]))
+    line = run(f"--features={tmp_path / 'f.npz'}", f"--json={tmp_path / 'out.json'}")
+    assert line.startswith("evaluate: ") and message in line and "\n" not in line
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_files_that_are_none(tmp_path):
+    np.savez(tmp_path / "f.npz", **arrays())
+    whole = (tmp_path / "f.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.save(tmp_path / "single.npz", arrays()["query"])
+    (tmp_path / "single.npz.npy").rename(tmp_path / "one.npz")
+    for name in ("cut", "text", "empty", "one"):
+        line = run(f"--features={tmp_path / name}.npz")
+        assert "is not a .npz file of plain arrays, or is cut off" in line and "\n" not in line, name
+    (tmp_path / "folder").mkdir()
+    assert "it has no arrays" in run(f"--features={tmp_path / 'folder'}")
+    (tmp_path / "folder" / "query.npy").write_bytes(b"\x93NUMPY")
+    assert "query.npy is not a .npy file of numbers" in run(f"--features={tmp_path / 'folder'}")
+    assert "does not exist" in run(f"--features={tmp_path / 'nothing.npz'}")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--rerank", "--k1=71"], "k1 is 71: it must be from 1 to"),
+        (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
+        (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),
+        (["--flip", "--dataset=x"], "--dataset, --flip go with --workdir"),
+        (["--workdir=w"], "give either --workdir=DIRECTORY of a run or --features=FILE.npz"),
+        (["--json={tmp_path}/f.npz/out.json"], "f.npz"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, options, message):
+    np.savez(tmp_path / "f.npz", **arrays(**WITHOUT_MORE))
+    line = run(f"--features={tmp_path / 'f.npz'}", *(option.format(tmp_path=tmp_path) for option in options))
+    assert message in line and "\n" not in line

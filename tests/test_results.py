@@ -1,0 +1,57 @@
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from mancs_jax.evaluation import results
+
+
+def result_with(**scores):
+    return {"mAP": 0.823, "mAP_plain": 0.8251, "mINP": 0.5, "cmc": [0.931] + [0.97] * 19} | scores
+
+
+def test_a_written_result_reads_back(tmp_path):
+    result = result_with(recipe="paper", versions={"jax": "x"})
+    path = tmp_path / "results" / "single_query.json"
+    results.write_result(path, result)
+    assert json.loads(path.read_text()) == result
+    assert path.read_text().endswith("}\n")
+    assert [entry.name for entry in path.parent.iterdir()] == ["single_query.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), {1, 2}])
+def test_a_result_that_is_not_json_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "result.json"
+    results.write_result(path, {"mAP": 0.5})
+    with pytest.raises(ValueError, match=r"result for .*result.json is not plain JSON: "):
+        results.write_result(path, {"mAP": value})
+    assert json.loads(path.read_text()) == {"mAP": 0.5}
+
+
+def test_a_write_that_is_cut_short_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "result.json"
+    results.write_result(path, {"mAP": 0.5})
+    with mock.patch("os.fsync", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
+        results.write_result(path, {"mAP": 0.6})
+    assert json.loads(path.read_text()) == {"mAP": 0.5}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_table_is_aligned_markdown():
+    rows = {"paper": result_with(), "authors|short": result_with(mAP=1.0, cmc=[0.05] * 10)}
+    assert results.table(rows).splitlines() == [
+        "| per cent       |    mAP | mAP (plain) | rank-1 | rank-5 | rank-10 | rank-20 |  mINP |",
+        "| -------------- | -----: | ----------: | -----: | -----: | ------: | ------: | ----: |",
+        "| paper          |  82.30 |       82.51 |  93.10 |  97.00 |   97.00 |   97.00 | 50.00 |",
+        "| authors\\|short | 100.00 |       82.51 |   5.00 |   5.00 |    5.00 |       - | 50.00 |",
+    ]
+
+
+def test_table_of_nothing_is_its_head():
+    assert len(results.table({}).splitlines()) == 2
+
+
+def test_a_score_that_a_protocol_lacks_shows_as_a_dash():
+    (row,) = results.table({"classic": {"cmc": [0.25] * 50}}).splitlines()[2:]
+    assert " ".join(row.split()) == "| classic | - | - | 25.00 | 25.00 | 25.00 | 25.00 | - |"

@@ -1,0 +1,179 @@
+"""Scoring a workdir: which results it writes, from which embeddings. The network is untrained: nothing here depends
+on what it has learnt."""
+
+import json
+
+import cv2
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+from tiny_sources import write_cuhk03
+
+from mancs_jax import config as configuration
+from mancs_jax import run, score
+from mancs_jax.data import arrays, build, cuhk03, folder, market1501
+from mancs_jax.evaluation import cuhk03_classic, protocols
+from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.training import checkpoint
+from mancs_jax.training.state import create_optimizer, create_train_state
+
+NUM_CLASSES = 12
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    source = tiny.write_folder(tmp_path_factory.mktemp("source"))
+    with market1501.open_source(source) as contents:
+        build.build(contents, root)
+    with folder.open_own("elsewhere", source) as contents:
+        build.build(contents, root)
+    mat = write_cuhk03(root / "cuhk-03.mat")
+    with cuhk03.open_source(mat, "labeled") as contents:
+        build.build(contents, root)
+    return root
+
+
+def write_workdir(path, root, **data):
+    """A workdir of an untrained network."""
+    config = tiny.get_config().unlock()
+    config.data.root = str(root)
+    config.data.update(data)
+    state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "f", "best": None}
+    with checkpoint.open_checkpoints(path / checkpoint.LATEST, keep=1) as manager:
+        checkpoint.save(manager, state, about)
+    return config, {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, root):
+    path = tmp_path_factory.mktemp("run")
+    return path, *write_workdir(path, root)
+
+
+def embedded(workdir, root, part, dataset="market1501", testset=0, flip=False):
+    _, config, variables = workdir
+    split = arrays.load_split(dataset, root, part, config.data.image_size, testset)
+    embed = make_embed(config, NUM_CLASSES, jax.local_devices(), progress=False, flip=flip)
+    return Embedded(embed(variables, split.image), split.pid, split.camid)
+
+
+def written(path):
+    return {file.stem: json.loads(file.read_text()) for file in (path / "results").glob("*.json")}
+
+
+def test_all_protocols_in_one_call(workdir, root):
+    path = workdir[0]
+    options = Options(rerank=True, k1=4, k2=2)
+    results = score.evaluate(path, score.Task(multi_query=True, options=options), progress=False)
+    assert list(results) == [
+        "Mancs",
+        "Mancs, multi-query (mean)",
+        "Mancs, multi-query (max)",
+        "Mancs, re-ranked",
+        "Mancs, multi-query (mean), re-ranked",
+        "Mancs, multi-query (max), re-ranked",
+    ]
+    files = written(path)
+    stems = ["single_query", "multi_query_mean", "multi_query_max"]
+    assert [files[f"{stem}{suffix}"] for suffix in ("", "_reranked") for stem in stems] == list(results.values())
+    query, gallery, more = (embedded(workdir, root, part) for part in ("query", "gallery", "gt_bbox"))
+    expected = protocols.multi_query(query, gallery, more, "max", options)
+    assert expected.items() <= files["multi_query_max_reranked"].items()
+    about = files["single_query"]
+    assert about["recipe"] == "tiny" and about["split"] == "official" and about["trained_on"] == "market1501"
+    assert set(about["fingerprint"]) == {"query", "gallery", "gt_bbox"} and about["versions"] and not about["flip"]
+    assert cv2.imread(str(path / "results" / "ranked_lists.png")) is not None
+
+
+def test_options_are_in_the_name_of_the_result(workdir, root):
+    task = score.Task(dataset="elsewhere", flip=True, options=Options(distance="cosine", normalize=True))
+    (result,) = score.evaluate(workdir[0], task, progress=False).values()
+    assert written(workdir[0])["single_query_flip_cosine_normalized_on_elsewhere"] == result
+    assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
+    parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
+    assert protocols.single_query(*parts, task.options).items() <= result.items()
+
+
+def test_flipping_is_the_mean_of_an_image_and_its_mirror_image(workdir, root):
+    _, config, variables = workdir
+    image = np.random.default_rng(0).integers(0, 256, (4, *config.data.image_size, 3), dtype=np.uint8)
+    once, both = (make_embed(config, NUM_CLASSES, jax.devices()[:1], False, flip) for flip in (False, True))
+    mean = (once(variables, image) + once(variables, image[:, :, ::-1])) / 2
+    np.testing.assert_allclose(both(variables, image), mean, rtol=1e-5, atol=1e-7)
+    assert np.abs(mean - once(variables, image)).max() > 1e-6
+
+
+def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
+    source = tmp_path / "distractors" / "images"
+    source.mkdir(parents=True)
+    for number in range(3):
+        image = np.full((64, 32, 3), 80 * number, np.uint8)
+        assert cv2.imwrite(str(source / f"0000_c1s1_{number:06d}_01.jpg"), image)
+    with market1501.open_distractors(source) as contents:
+        build.build(contents, root)
+    (result,) = score.evaluate(workdir[0], score.Task(distractors="market1501_500k"), progress=False).values()
+    assert result["num_gallery"] == 8 + 1 + 3 and result["num_distractors"] == 1 + 3
+    assert result["num_matched_queries"] == 8 and len(result["fingerprint"]["distractors"]) == 1
+    assert written(workdir[0])["single_query_with_market1501_500k"] == result
+
+
+def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
+    config, variables = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
+    (result,) = score.evaluate(tmp_path, score.Task(repeats=7), progress=False).values()
+    query, gallery = (
+        embedded((tmp_path, config, variables), root, part, "cuhk03_labeled", testset=1)
+        for part in ("query", "gallery")
+    )
+    distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding)
+    assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
+    assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
+    with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
+        score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
+    (elsewhere,) = score.evaluate(tmp_path, score.Task(dataset="elsewhere"), progress=False).values()
+    assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
+
+
+def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
+    with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
+        write_workdir(tmp_path, root, name="cuhk03_labeled")
+        score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
+    with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
+        score.evaluate(workdir[0], score.Task(dataset="nowhere"), progress=False)
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        score.evaluate(tmp_path / "empty", progress=False)
+
+
+def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    monkeypatch.setattr(configuration, "NUM_TESTSETS", 4)
+    calls, stop_at = [], [3]
+
+    def train_and_evaluate(config, workdir, *, allow_config_change):
+        calls.append((config.data.testset, workdir.name))
+        if config.data.testset in stop_at:
+            return None
+        cmc = [config.data.testset / 10] * 50
+        return {score.NETWORK: {"cmc": cmc, "config": config.to_dict(), "embedding": score.NETWORK}}
+
+    monkeypatch.setattr(run, "train_and_evaluate", train_and_evaluate)
+    config = tiny.get_config()
+    assert run.train_and_evaluate_splits(config, tmp_path) is None
+    assert calls == [(1, "testset_01"), (2, "testset_02"), (3, "testset_03")]
+    assert written(tmp_path)["cuhk03_classic"]["num_splits"] == 2
+    calls.clear(), stop_at.clear()
+    other = config.copy_and_resolve_references().unlock()
+    other.loss.margin = 0.3
+    with pytest.raises(ValueError, match=r"loss.margin: 0.5 -> 0.3\).*allow_config_change"):
+        run.train_and_evaluate_splits(other, tmp_path)
+    (summary,) = run.train_and_evaluate_splits(config, tmp_path).values()
+    assert calls == [(3, "testset_03"), (4, "testset_04")]
+    assert summary["mean"]["rank-1"] == pytest.approx(0.25)
+    assert summary["sd"]["rank-1"] == pytest.approx(np.std([0.1, 0.2, 0.3, 0.4], ddof=1))
+    assert [split["cmc"][0] for split in summary["splits"]] == [0.1, 0.2, 0.3, 0.4]
+    assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
+    calls.clear()
+    assert run.train_and_evaluate_splits(config, tmp_path)[score.NETWORK]["cmc"] == summary["cmc"] and calls == []
