@@ -1,178 +1,184 @@
-"""Time and memory of the evaluation at Market-1501's size, beside one that sorts every row.
+"""Time and memory of ranking (CMC and mAP) at Market-1501's size, beside torchreid's Cython and sorted rows.
 
-    python benchmarks/ranking.py --labels=DIR
+    python benchmarks/ranking.py --labels=DIR --torchreid=CHECKOUT
+    python benchmarks/ranking.py --features=FILE.npz --torchreid=CHECKOUT
 
-DIR holds the official label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat); reading them needs
-SciPy. Without them, labels are drawn with about the same statistics. Embeddings are drawn around a centre for
-each person. Each way runs in a process of its own. Times are of the calls after the first, which compiles.
-Memory is the most that was resident during any call, compilation included, beyond the process as it was
-before the first: embeddings made, JAX started.
+CHECKOUT is the reader's own copy of torchreid (or of its folder torchreid/metrics alone); its rank_cy.pyx is compiled
+in a temporary folder, which needs Cython and a C compiler. FILE is as for scripts/evaluate.py; DIR holds the official
+label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings; without either, labels are drawn
+with about the same statistics. Junk (pid -1) is left out before, as torchreid does when it reads the data.
+
+Each way runs in a process of its own, from a given distance matrix and from embeddings. Times are of the calls after
+the first, which compiles. Memory is beyond the inputs. Given the same distances, CMC and plain mAP must be those of
+torchreid, to 1e-6. From embeddings each way rounds its own float32 distances, so that some neighbours change places.
 """
 
 import argparse
 import json
-import statistics
+import os
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
+from measure import LABEL_FILES, add_input_flags, in_fresh_process, market_size, measured, megabytes
 
 from mancs_jax.evaluation import metrics, ranking
 
-LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
-STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
+PYX = "rank_cylib/rank_cy.pyx"
+LARGEST_DIFFERENCE = 1e-6
+CMC_LENGTH = 50
+OURS, TORCHREID, SORTED = "counted ranks (mancs_jax)", "torchreid, Cython", "sorted rows (NumPy)"
+PRODUCT = "inner products alone (NumPy)"
 
 
-def official_labels(folder: Path) -> list[np.ndarray]:
-    """Query pid and camid int32 [3368], gallery pid and camid int32 [19732], from the official files."""
-    from scipy.io import loadmat
-
-    labels = [loadmat(folder / f"{file}.mat")[key] for file, key in LABEL_FILES.items()]
-    return [label.ravel().astype(np.int32) for label in labels]
-
-
-def drawn_labels(rng: np.random.Generator) -> list[np.ndarray]:
-    """Labels like the official ones: as many images of each kind, about 15 hits a query."""
-    weight = rng.gamma(3.0, size=750)
-    person = 1 + rng.choice(750, 13_115, p=weight / weight.sum())
-    gallery_pid = np.concatenate([person, np.zeros(2_798), np.full(3_819, -1)]).astype(np.int32)
-    rng.shuffle(gallery_pid)
-    gallery_camid = rng.integers(1, 7, len(gallery_pid), dtype=np.int32)
-    views = np.unique(np.stack([gallery_pid, gallery_camid], axis=1)[gallery_pid > 0], axis=0)
-    query_pid, query_camid = views[np.sort(rng.permutation(len(views))[:3_368])].T
-    return [query_pid, query_camid, gallery_pid, gallery_camid]
+def compiled(checkout: Path, folder: Path) -> None:
+    """Compiles torchreid's rank_cy.pyx into the folder, from where it can be imported."""
+    places = [checkout / part / PYX for part in ("torchreid/metrics", "metrics", "")]
+    source = next((place for place in places if place.is_file()), None)
+    if source is None:
+        raise ValueError(f"{checkout} has no torchreid/metrics/{PYX}: give the folder of a checkout of torchreid")
+    shutil.copy(source, folder)
+    command = [sys.executable, "-m", "Cython.Build.Cythonize", "--inplace", "--quiet", "-3", source.name]
+    flags = f"{os.environ.get('CFLAGS', '')} -w -O3 -I{np.get_include()}"
+    run = subprocess.run(command, cwd=folder, env={**os.environ, "CFLAGS": flags}, capture_output=True, text=True)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"{source} does not compile ({last}): pip install cython setuptools, and a C compiler")
 
 
-def drawn_embeddings(pid: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Centres of the persons, of length about 1, plus noise of length about 2; float32 [N, width]."""
-    centres = np.random.default_rng(0).standard_normal((1502, width), dtype=np.float32)
-    embedding = rng.standard_normal((len(pid), width), dtype=np.float32)
-    embedding *= 2
-    for image in np.flatnonzero(pid > 0):
-        embedding[image] += centres[pid[image]]
-    embedding /= np.float32(np.sqrt(width))
-    return embedding
-
-
-def counted_ranks(query: np.ndarray, gallery: np.ndarray, *labels: np.ndarray) -> float:
-    """mAP by `mancs_jax.evaluation.ranking`."""
-    return metrics.scores(ranking.hit_ranks(query, gallery, *labels))["mAP"]
-
-
-def sorted_rows(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid) -> float:
-    """mAP the usual way: the whole distance matrix, an argsort of each row, then one query after the other."""
+def squared_distances(query, gallery):
+    """[Q, G] float32, as torchreid computes them."""
     distances = query @ gallery.T
     distances *= -2
     distances += np.vecdot(query, query)[:, None]
     distances += np.vecdot(gallery, gallery)[None]
-    order = np.argsort(distances, axis=1)
-    total = 0.0
-    for row, pid, camid in zip(order, query_pid, query_camid, strict=True):
-        row_pid = gallery_pid[row]
-        same = row_pid == pid
-        stays = (row_pid != -1) & ~(same & (gallery_camid[row] == camid))
-        ranks = 1 + np.flatnonzero(same[stays])
-        found = np.arange(1, len(ranks) + 1)
-        before = np.where(ranks == 1, 1.0, (found - 1) / np.maximum(ranks - 1, 1))
-        total += np.mean(before + found / ranks) / 2 if len(ranks) else 0.0
-    return total / len(query)
+    return distances
 
 
-def product_alone(query: np.ndarray, gallery: np.ndarray, *labels: np.ndarray) -> float:
-    """Only the inner products of all pairs, in NumPy, 512 queries at a time: the least that any way must do."""
+def by_torchreid(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+    import rank_cy
+
+    cmc, mean = rank_cy.evaluate_cy(distances, query_pid, gallery_pid, query_camid, gallery_camid, CMC_LENGTH)
+    # It leaves queries without a match out of its means.
+    counts = ranking.hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)[1]
+    return {"mAP_plain": float(np.mean(counts > 0) * mean), "cmc": (np.mean(counts > 0) * cmc).tolist()}
+
+
+def by_sorted_rows(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+    """The usual way: an argsort of each row of the distance matrix, then one query after the other."""
+    ranks = []
+    for row, pid, camid in zip(np.argsort(distances, axis=1), query_pid, query_camid):
+        same = gallery_pid[row] == pid
+        stays = ~(same & (gallery_camid[row] == camid))
+        ranks.append(1 + np.flatnonzero(same[stays]))
+    counts = np.array([len(row) for row in ranks], np.int32)
+    filled = np.zeros((len(ranks), max(1, counts.max())), np.int32)
+    for row, found in zip(filled, ranks):
+        row[: len(found)] = found
+    return metrics.scores(metrics.HitRanks(filled, counts), cmc_length=CMC_LENGTH)
+
+
+def by_counting(distances, *labels):
+    return metrics.scores(ranking.hit_ranks_by(distances.__getitem__, *labels), cmc_length=CMC_LENGTH)
+
+
+def products_alone(query, gallery):
+    """Only the inner products of all pairs, 512 queries at a time: the least that any way must do."""
     products = np.empty((512, len(gallery)), np.float32)
     for start in range(0, len(query), 512):
         block = query[start : start + 512]
         np.matmul(block, gallery.T, out=products[: len(block)])
-    return float("nan")
+    return {}
 
 
-WAYS: dict[str, Callable[..., float]] = {
-    "counted ranks (mancs_jax)": counted_ranks,
-    "sorted rows (NumPy)": sorted_rows,
-    "inner products alone (NumPy)": product_alone,
+FROM_DISTANCES = {OURS: by_counting, TORCHREID: by_torchreid, SORTED: by_sorted_rows}
+FROM_EMBEDDINGS = {
+    OURS: lambda query, gallery, *labels: metrics.scores(
+        ranking.hit_ranks(query, gallery, *labels), cmc_length=CMC_LENGTH
+    ),
+    TORCHREID: lambda query, gallery, *labels: by_torchreid(squared_distances(query, gallery), *labels),
+    SORTED: lambda query, gallery, *labels: by_sorted_rows(squared_distances(query, gallery), *labels),
+    PRODUCT: lambda query, gallery, *labels: products_alone(query, gallery),
 }
+SOURCES = {"distances": FROM_DISTANCES, "embeddings": FROM_EMBEDDINGS}
 
 
-def resident_bytes(field: str) -> int:
-    """VmRSS, resident now, or VmHWM, the most since the last reset, of this process."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return 1024 * int(line.split()[1])
+def measure_way(source: str, way: str, inputs: tuple, repeats: int, folder: str) -> dict:
+    """One row of the table; to be called in a fresh process."""
+    sys.path.insert(0, folder)
+    query, gallery = market_size(*inputs)
+    given = [query.embedding, gallery.embedding]
+    sizes = {"queries": len(query.pid), "gallery": len(gallery.pid), "width": given[0].shape[1]}
+    if source == "distances":
+        given = [squared_distances(*given)]
+    labels = (query.pid, query.camid, gallery.pid, gallery.camid)
+    scores, times = measured(lambda: SOURCES[source][way](*given, *labels), repeats)
+    scores = {name: scores.get(name) for name in ("mAP", "mAP_plain", "cmc")}
+    return {"from": source, "way": way, **sizes, **times, **scores}
 
 
-def measure(way: str, width: int, labels_folder: Path | None, with_junk: bool, repeats: int) -> dict:
-    """Seconds (median and best), peak bytes beyond the inputs, and the mAP; to be called in a fresh process."""
-    rng = np.random.default_rng(1)
-    labels = official_labels(labels_folder) if labels_folder else drawn_labels(rng)
-    if not with_junk:
-        labels[2:] = [label[labels[2] != -1] for label in labels[2:]]
-    query, gallery = (drawn_embeddings(pid, width, rng) for pid in labels[::2])
-    jax.jit(lambda x: x @ x.T)(np.ones((8, 8), np.float32)).block_until_ready()
-    if STATUS.exists():
-        Path("/proc/self/clear_refs").write_text("5")  # forget the highest memory use so far
-        before = resident_bytes("VmRSS")
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        score = WAYS[way](query, gallery, *labels)
-        seconds.append(time.perf_counter() - start)
-    return {
-        "way": way,
-        "queries": len(query),
-        "gallery": len(gallery),
-        "width": width,
-        "first_s": seconds[0],
-        "median_s": statistics.median(seconds[1:]),
-        "best_s": min(seconds[1:]),
-        "peak_bytes": resident_bytes("VmHWM") - before if STATUS.exists() else None,
-        "mAP": None if np.isnan(score) else float(score),
-    }
+def difference(one: dict, other: dict) -> float:
+    """The largest difference in plain mAP and in CMC at any rank."""
+    of_cmc = np.abs(np.subtract(one["cmc"], other["cmc"])).max()
+    return float(max(of_cmc, abs(one["mAP_plain"] - other["mAP_plain"])))
+
+
+def compare(rows: list[dict]) -> None:
+    """Adds to the rows of one source how much longer each takes than ours, and how far ours is from its scores."""
+    for row in rows:
+        row["times_ours"] = row["median_s"] / rows[0]["median_s"]
+        row["difference"] = difference(rows[0], row) if row["cmc"] else None
+
+
+def print_table(rows: list[dict], repeats: int) -> None:
+    sizes = f"{rows[0]['queries']} queries, {rows[0]['gallery']} gallery images, embeddings {rows[0]['width']} wide"
+    print(f"{sizes}; median of {repeats}")
+    print(f"{'':41} first s  median s  x ours  peak MB  plain mAP %  rank-1 %  off ours")
+    for row in rows:
+        times = f"{row['first_s']:8.2f}{row['median_s']:10.3f}{row['times_ours']:8.1f}"
+        scores = (
+            f"{100 * row['mAP_plain']:13.4f}{100 * row['cmc'][0]:10.3f}{row['difference']:10.0e}" if row["cmc"] else ""
+        )
+        print(f"{row['from']:12}{row['way']:29}{times}{megabytes(row['peak_bytes']):>9}{scores}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of the official label files")
-    parser.add_argument("--widths", type=int, nargs="+", default=[512, 2048], help="embedding widths")
-    parser.add_argument("--junk", action="store_true", help="leave the junk images (pid -1) in the gallery")
-    parser.add_argument("--repeats", type=int, default=5, help="timed calls, after the one that compiles")
+    add_input_flags(parser)
+    parser.add_argument("--torchreid", type=Path, metavar="CHECKOUT", help="the reader's copy of torchreid")
+    parser.add_argument("--width", type=int, default=512, help="of drawn embeddings")
+    parser.add_argument("--repeats", type=int, default=3, help="timed calls, after the one that compiles")
     parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
-    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)  # what the fresh processes do
     flags = parser.parse_args()
-    if flags.repeats < 1 or min(flags.widths) < 1:
-        parser.error("--repeats and --widths must be at least 1")
+    if flags.repeats < 1 or flags.width < 1:
+        parser.error("--repeats and --width must be at least 1")
     missing = [name for name in LABEL_FILES if flags.labels and not (flags.labels / f"{name}.mat").is_file()]
     if missing:
         parser.error(f"{flags.labels} has no {missing[0]}.mat: give the folder of the official label files")
-    if flags.measure:
-        row = measure(flags.measure, flags.widths[0], flags.labels, flags.junk, flags.repeats)
-        print(json.dumps(row))
-        return
 
-    options = [f"--repeats={flags.repeats}", *(["--junk"] if flags.junk else [])]
-    options += [f"--labels={flags.labels}"] if flags.labels else []
-    rows = []
-    for width in flags.widths:
-        for way in WAYS:
-            command = [sys.executable, __file__, f"--measure={way}", f"--widths={width}", *options]
-            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            rows.append(json.loads(run.stdout))
-        ours = rows[-len(WAYS)]
-        for row in rows[-len(WAYS) :]:
-            row["times_ours"] = row["median_s"] / ours["median_s"]
-    if flags.json:
-        print(json.dumps(rows, indent=2))
-        return
-    print(f"{rows[0]['queries']} queries, {rows[0]['gallery']} gallery images, median of {flags.repeats}")
-    print(f"{'':30} width  first s  median s  best s  x ours  peak MB   mAP %")
-    for row in rows:
-        memory = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
-        score = "-" if row["mAP"] is None else f"{100 * row['mAP']:.3f}"
-        times = f"{row['first_s']:9.2f}{row['median_s']:10.2f}{row['best_s']:8.2f}{row['times_ours']:8.1f}"
-        print(f"{row['way']:30}{row['width']:6}{times}{memory:>9}{score:>8}")
+    inputs, rows = (flags.features, flags.labels, flags.width), []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if flags.torchreid:
+                compiled(flags.torchreid, Path(folder))
+            for source, ways in SOURCES.items():
+                chosen = [way for way in ways if way != TORCHREID or flags.torchreid]
+                of_source = [
+                    in_fresh_process(measure_way, source, way, inputs, flags.repeats, folder) for way in chosen
+                ]
+                compare(of_source)
+                rows += of_source
+        except (ValueError, OSError) as error:
+            sys.exit(f"ranking: {error}")
+    print(json.dumps(rows, indent=2)) if flags.json else print_table(rows, flags.repeats)
+    far = [row for row in rows if (row["from"], row["way"]) == ("distances", TORCHREID)]
+    if any(row["difference"] > LARGEST_DIFFERENCE for row in far):
+        sys.exit(
+            f"ranking: the scores differ from torchreid's by {far[0]['difference']:.1e}, above {LARGEST_DIFFERENCE}"
+        )
 
 
 if __name__ == "__main__":
