@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     data.k = 16  # images an identity
     data.testset = 0  # 1 to 20: train and score by CUHK03's classic protocol, on this one of its splits
     data.validation_ids = 0  # training identities held out, and scored at the end instead of query and gallery
+    data.unused_ids = 0  # training identities that are left out (release: about 75 of 751, by mistake)
 
     config.augment = augment = ConfigDict()
     augment.crop_area = (0.64, 1.0)  # share of the image; section 4.3
@@ -89,7 +90,10 @@ def get_config() -> ConfigDict:
 
     config.checkpoint_every = 10.0  # epochs
     config.keep_checkpoints = 2  # the latest ones; the best on the validation identities is kept beside them
-    config.eval_every = 0.0  # epochs between scores on the validation identities; 0: at the end only
+    config.eval_every = 0.0  # epochs between scores on what `choose_on` names; 0: at the end only
+    # The network in best/ is the best on the "validation" identities, if some are held out; or on the "test" set
+    # (release), whose scores are then no result: every file of such a run says so.
+    config.choose_on = "validation"
     config.log_every = 1  # steps between rows of metrics.jsonl
     config.eval_batch = 128  # images a forward pass
     config.eval_baselines = False  # at the end, score an untrained network and a colour histogram as well

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import default
 from mancs_jax.data.arrays import DATASETS
 from mancs_jax.data.build import is_prepared
 from mancs_jax.models.pretrained import missing_file
@@ -15,6 +16,7 @@ from mancs_jax.models.resnet import STAGE_SIZES
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "choose_on": ("validation", "test"),
     "augment.erase_fill": ("random", "constant"),
     "model.arch": tuple(STAGE_SIZES),
     "model.last_stride": (1, 2),
@@ -38,6 +40,7 @@ AT_LEAST = {
     "data.k": 2,
     "data.testset": 0,
     "data.validation_ids": 0,
+    "data.unused_ids": 0,
     "model.width": 1,
     "model.fab_squeeze": 0,
     "model.rank_dim": 1,
@@ -99,12 +102,20 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
             return {name: tuples(inner) for name, inner in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(fields)).lock()
+    return ConfigDict(completed(tuples(fields))).lock()
+
+
+def completed(fields: dict[str, Any], newer: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The fields of an older configuration, and the default values of those that came later: with these, nothing is
+    other than it was."""
+    newer = default.get_config().to_dict() if newer is None else newer
+    both = {name: completed(fields[name], value) for name, value in newer.items() if isinstance(value, dict)}
+    return newer | fields | both
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lines `field: old value -> new value` for all but FREE that differs between two (nested) configurations."""
-    old, new = flatten(old), flatten(new)
+    old, new = flatten(completed(old)), flatten(completed(new))
     missing = "(no such field)"
     return [
         f"{name}: {old.get(name, missing)} -> {new.get(name, missing)}"
@@ -119,18 +130,17 @@ def suggest(name: str, known: list[str]) -> str:
     return f' Did you mean "{close[0]}"?' if close else ""
 
 
-def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
+def validate(config: ConfigDict, num_devices: int) -> None:
     """Refuses what cannot work, before data or accelerator are touched.
 
     Args:
       config: of the run.
-      default: `configs.default.get_config()`, which has every field.
       num_devices: that a batch is split over.
 
     Raises:
       ValueError: one line: the field, its value, what it may be.
     """
-    fields, known = flatten(config), flatten(default)
+    fields, known = flatten(config), flatten(default.get_config())
     for name in sorted(fields.keys() | known.keys()):
         if name not in known:
             raise ValueError(f"config.{name}: no such field.{suggest(name, list(known))}")
@@ -157,7 +167,11 @@ def validate(config: ConfigDict, default: ConfigDict, num_devices: int) -> None:
             raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
     _check_dataset(fields)
     _check_sizes(fields, num_devices)
-    if fields["eval_every"] and not fields["data.validation_ids"]:
+    if fields["choose_on"] == "test" and fields["data.validation_ids"]:
+        raise ValueError(
+            "config.choose_on is 'test', but config.data.validation_ids holds identities out: choose on one of both"
+        )
+    if fields["eval_every"] and fields["choose_on"] == "validation" and not fields["data.validation_ids"]:
         raise ValueError(
             f"config.eval_every is {fields['eval_every']}, but config.data.validation_ids is 0: query and gallery "
             "are not scored on the way; hold some identities out, or set eval_every to 0"
@@ -170,16 +184,16 @@ def validate_pretrained(config: ConfigDict) -> None:
         raise ValueError(missing_file(config.pretrained, config.model.arch))
 
 
-def _check_type(name: str, value: Any, default: Any) -> None:
-    number = isinstance(default, numbers.Number) and not isinstance(default, bool)
+def _check_type(name: str, value: Any, usual: Any) -> None:
+    number = isinstance(usual, numbers.Number) and not isinstance(usual, bool)
     if number and (isinstance(value, bool) or not isinstance(value, numbers.Number)):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {default}")
-    if isinstance(default, int) and not isinstance(default, bool) and not isinstance(value, int):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {default}")
-    if not number and not isinstance(value, type(default)):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(default).__name__}, as {default!r}")
+        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {usual}")
+    if isinstance(usual, int) and not isinstance(usual, bool) and not isinstance(value, int):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {usual}")
+    if not number and not isinstance(value, type(usual)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(usual).__name__}, as {usual!r}")
     if number and not math.isfinite(value):
-        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {default}")
+        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {usual}")
 
 
 def _check_dataset(fields: dict[str, Any]) -> None:
@@ -221,9 +235,11 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
 
 def validate_identities(config: ConfigDict, num_ids: int) -> None:
     """Refuses a batch of more identities than are left to train on, of `num_ids` in all (ValueError, one line)."""
-    held_out = config.data.validation_ids
-    if config.data.p > num_ids - held_out:
+    data = config.data
+    if data.p > num_ids - data.validation_ids - data.unused_ids:
+        apart = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
+        texts = [f"config.data.{name} = {number}" for name, number in apart.items() if number]
         raise ValueError(
-            f"config.data.p is {config.data.p}, but {config.data.name} has {num_ids} identities to train on"
-            + (f", of which config.data.validation_ids = {held_out} are held out" if held_out else "")
+            f"config.data.p is {data.p}, but {data.name} has {num_ids} identities to train on"
+            + (f", of which {' and '.join(texts)} are held out" if texts else "")
         )

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import default
 from mancs_jax import config as configuration
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, protocols
@@ -45,7 +44,7 @@ def train_and_evaluate(
       Diverged: a loss is not finite; what was saved stays.
     """
     devices, workdir = jax.local_devices(), Path(workdir)
-    configuration.validate(config, default.get_config(), len(devices))
+    configuration.validate(config, len(devices))
     with only_process(workdir):
         saved = checkpoint.peek(workdir / checkpoint.LATEST)
         if saved is None:
@@ -74,6 +73,8 @@ def train_and_evaluate(
         if not train(config, workdir, split.image, labels, about, devices, validate):
             return None
         write_curves(workdir)
+        if config.choose_on == "test":
+            validation = None  # what is scored is the test set in any case
         return evaluate(workdir, Task(baselines=config.eval_baselines), validation=validation)
 
 
@@ -150,13 +151,18 @@ def only_process(workdir: Path) -> Iterator[None]:
 
 
 def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.Split, arrays.Split] | None]:
-    """The images to train on, and the (query, gallery) of the identities held out for validation, if any."""
+    """The images to train on, and the (query, gallery) that choose the best network, if any."""
     data = config.data
     split = arrays.load_split(data.name, data.root, "train", data.image_size, data.testset)
     configuration.validate_identities(config, len(np.unique(split.pid)))
-    if not config.data.validation_ids:
+    if data.unused_ids:
+        split = arrays.leave_out(split, data.unused_ids, config.seed)
+    if config.choose_on == "test":
+        parts = (arrays.load_split(data.name, data.root, part, data.image_size) for part in ("query", "gallery"))
+        return split, tuple(parts)
+    if not data.validation_ids:
         return split, None
-    split, query, gallery = arrays.hold_out(split, config.data.validation_ids, config.seed)
+    split, query, gallery = arrays.hold_out(split, data.validation_ids, config.seed)
     return split, (query, gallery)
 
 

@@ -100,6 +100,7 @@ def evaluate(
         "seed": config.seed,
         "step": about["step"],
         "trained_on": data.name,
+        "chosen_on": "last step" if about["best"] is None else config.choose_on,
         "train_fingerprint": about["data_fingerprint"],
         "config": about["config"],
     }

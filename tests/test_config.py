@@ -16,7 +16,7 @@ def paper():
 
 @pytest.mark.parametrize("config", [market.get_config("small"), walkers.get_config(), paper()])
 def test_every_file_is_valid(config):
-    configuration.validate(config, default.get_config(), num_devices=1)
+    configuration.validate(config, num_devices=1)
 
 
 def test_market_is_the_paper():
@@ -66,7 +66,7 @@ def test_impossible_values_are_refused_in_one_line(field, value, words):
     with config.ignore_type():
         config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=words) as error:
-        configuration.validate(config, default.get_config(), num_devices=8)
+        configuration.validate(config, num_devices=8)
     assert "\n" not in str(error.value)
     assert f"config.{field}" in str(error.value)
 
@@ -76,7 +76,7 @@ def test_a_batch_that_devices_cannot_share():
         ValueError,
         match="config.data.p \\* config.data.k = 16 \\* 16 = 256 images cannot be split evenly over 7 devices",
     ):
-        configuration.validate(paper(), default.get_config(), num_devices=7)
+        configuration.validate(paper(), num_devices=7)
 
 
 def test_an_unknown_field_names_the_right_one():
@@ -85,14 +85,14 @@ def test_an_unknown_field_names_the_right_one():
     with pytest.raises(
         ValueError, match=r'config.optim.learning_rat: no such field. Did you mean "optim.learning_rate"'
     ):
-        configuration.validate(config, default.get_config(), num_devices=1)
+        configuration.validate(config, num_devices=1)
 
 
 def test_a_missing_field_is_named():
     config = paper()
     del config.loss.margin
     with pytest.raises(ValueError, match="config.loss.margin is missing"):
-        configuration.validate(config, default.get_config(), num_devices=1)
+        configuration.validate(config, num_devices=1)
 
 
 def test_more_identities_a_batch_than_there_are():

@@ -4,7 +4,8 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from mancs_jax.reporting.curves import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, curves_svg, smooth
+from mancs_jax.reporting.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH
+from mancs_jax.reporting.curves import curves_svg, smooth
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -44,7 +44,9 @@ def test_cuhk03(variant, name, testset, pk):
 
 
 @pytest.mark.parametrize(
-    ("module", "known"), [(duke, "small"), (cuhk03, "labeled, classic, small")], ids=["duke", "cuhk03"]
+    ("module", "known"),
+    [(duke, "authors, small"), (cuhk03, "authors, small, labeled, classic")],
+    ids=["duke", "cuhk03"],
 )
 def test_unknown_variants(module, known):
     with pytest.raises(ValueError) as error:

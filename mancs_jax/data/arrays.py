@@ -213,6 +213,20 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
     return take(split, ~held), take(split, is_query), take(split, held & ~is_query)
 
 
+def leave_out(split: Split, num_ids: int, seed: int) -> Split:
+    """Takes random identities out of a training split; the draw depends on `seed` and on the labels alone.
+
+    Raises:
+      ValueError: `num_ids` is not from 1 to one less than there are.
+    """
+    people = np.unique(split.pid[split.pid > 0])
+    if not 1 <= num_ids < len(people):
+        raise ValueError(f"leave_out: num_ids is {num_ids}; it has to be from 1 to {len(people) - 1}")
+    # Not the generator of `hold_out`, which would draw the same.
+    left_out = np.random.default_rng([seed, 1]).choice(people, num_ids, replace=False)
+    return take(split, ~np.isin(split.pid, left_out))
+
+
 def take(split: Split, rows: np.ndarray) -> Split:
     """Returns the rows of a split that an index or a mask [N] names."""
     return Split(*(field[rows] for field in split))

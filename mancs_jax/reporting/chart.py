@@ -1,0 +1,95 @@
+"""Line and dot charts as SVG, without a library: a page that shows them needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#57606a")
+GRID = "#d0d7de"
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 180, 70, 16, 28, 24  # pixels, of a panel
+
+
+def document(panels: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> str:
+    """An SVG document of panels, one below the other."""
+    placed = "".join(f'<g transform="translate(0 {height * i})">{panel}</g>' for i, panel in enumerate(panels))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height * len(panels)}" width="{width}" '
+        f'height="{height * len(panels)}" font-family="sans-serif" font-size="12">'
+        f'<rect width="100%" height="100%" fill="white"/>{placed}</svg>\n'
+    )
+
+
+def lines(
+    title: str,
+    curves: Mapping[str, np.ndarray],
+    last: float,
+    x_label: str = "",
+    height: int = HEIGHT,
+) -> str:
+    """A panel of curves, each from 0 to `last` across and from 0 to the largest value up.
+
+    Args:
+      title: over the panel, left; the curves' names follow it, each in its colour.
+      curves: name -> [N, 2] points (x, y), y not below 0.
+      last: right end of the x axis.
+      x_label: under the x axis, after its numbers.
+      height: pixels.
+    """
+    top = max(points[:, 1].max() for points in curves.values()) or 1.0
+    right, floor = WIDTH - RIGHT, height - BOTTOM
+    parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>']
+    for share in (0.0, 0.5, 1.0):
+        y = floor - share * (floor - TOP)
+        parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * top:.3g}</text>')
+        x = LEFT + share * (right - LEFT)
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{share * last:.0f}</text>')
+    middle = LEFT + 0.75 * (right - LEFT)
+    parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    start = LEFT + 8 * len(title) + 16
+    step = min(150, (right - start) // max(len(curves), 1))
+    for i, (name, points) in enumerate(curves.items()):
+        x = LEFT + points[:, 0] / last * (right - LEFT)
+        y = floor - points[:, 1] / top * (floor - TOP)
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        colour = COLOURS[i % len(COLOURS)]
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        parts.append(f'<text x="{start + step * i}" y="18" fill="{colour}">{escape(name)}</text>')
+    return "".join(parts)
+
+
+def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
+    """An SVG document with a line for each row: its values as dots, their mean as a bar.
+
+    Args:
+      title: over the chart.
+      rows: name -> values, not below 0.
+    """
+    line_height, label = 26, 150
+    height = TOP + line_height * len(rows) + BOTTOM
+    everything = [value for values in rows.values() for value in values]
+    low, high = min(everything, default=0.0), max(everything, default=1.0)
+    margin = 0.05 * (high - low) or 1.0
+    low, high = max(0.0, low - margin), high + margin
+    left, right = LEFT + label, WIDTH - RIGHT
+
+    def across(value):
+        return left + (value - low) / (high - low) * (right - left)
+
+    parts = [f'<text x="16" y="18" font-weight="bold">{escape(title)}</text>']
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = low + share * (high - low)
+        x = across(value)
+        parts.append(f'<path d="M{x:.1f} {TOP}V{height - BOTTOM}" stroke="{GRID}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{value:.1f}</text>')
+    for i, (name, values) in enumerate(rows.items()):
+        y = TOP + line_height * (i + 0.5)
+        parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        if len(values):
+            x = across(float(np.mean(values)))
+            parts.append(f'<path d="M{x:.1f} {y - 8:.1f}V{y + 8:.1f}" stroke="{COLOURS[1]}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{across(v):.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[0]}" fill-opacity="0.7"/>' for v in values
+        ]
+    return document(["".join(parts)], WIDTH, height)

@@ -1,0 +1,121 @@
+"""Ablations: what each row takes out, the table, and a run that goes on where it stopped."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from configs import ablation as rows
+from mancs_jax import ablation, score
+from mancs_jax import config as configuration
+
+
+def changed(row, base="walkers", reference="whole"):
+    one, two = (configuration.flatten(rows.get_config(f"{name},{base}")) for name in (row, reference))
+    return {name: one[name] for name in one if one[name] != two[name] and name != "recipe"}
+
+
+def test_each_row_of_table_5_adds_one_thing():
+    pairs = zip(rows.TABLE_5[1:], rows.TABLE_5)
+    steps = {row: changed(row, reference=before) for row, before in pairs}
+    assert steps == {
+        "erasing": {"augment.erase": 0.5},
+        "rank": {"loss.rank_weight": 1.0},
+        "focal": {"loss.gamma": 2.0},
+        "attention": {"model.fab_stages": (2, 3, 4)},
+        "curriculum": {"loss.sampling": "curriculum"},
+    }
+    assert changed("curriculum", "market") == {}  # the last row is the paper's recipe
+    assert changed("rank", "market", "erasing") == {"loss.rank_weight": 1.0, "model.rank_head": "fc"}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("whole", {}),
+        ("sigmoid_focal", {"loss.probability": "sigmoid"}),
+        ("rank_fc", {"model.rank_head": "fc", "model.rank_dim": 512}),
+        ("rank_pool", {}),
+        ("nearest_third", {"loss.num_nearest": 20}),
+        ("later_positives", {"loss.positives": "later"}),
+        ("uniform", {"loss.sampling": "uniform"}),
+        ("batch_hard", {"loss.sampling": "batch_hard"}),
+    ],
+)
+def test_each_question_is_one_change(row, expected):
+    assert changed(row) == expected
+
+
+def test_the_nearest_third_is_the_releases_80_of_240():
+    assert rows.get_config("nearest_third").loss.num_nearest == 80
+
+
+@pytest.mark.parametrize("row", rows.ROWS)
+@pytest.mark.parametrize("base", ["walkers", "market,small", "cuhk03,authors"])
+def test_all_configurations_are_valid(row, base):
+    config = rows.get_config(f"{row},{base}").unlock()
+    config.pretrained = ""
+    configuration.validate(config, num_devices=1)
+    assert config.recipe.endswith(f": {row}") and not config.eval_baselines
+
+
+def test_mistakes_get_one_line():
+    with pytest.raises(ValueError, match="configs/ablation.py has no row 'cs'; it has: cls, erasing"):
+        rows.get_config("cs")
+    with pytest.raises(ValueError, match="configs/walkers.py has no variant 'big'"):
+        rows.get_config("cls,walkers,big")
+    with pytest.raises(ValueError, match="data.q"):
+        ablation.plan("walkers", ["cls"], [0], {"data.q": 3})
+
+
+def result(mAP, rank1):
+    about = {name: "x" for name in ("step", "split", "dataset", "train_fingerprint", "versions", "git", "devices")}
+    return about | {"mAP": mAP, "mAP_plain": mAP, "mINP": 0.1, "cmc": [rank1, 1.0]}
+
+
+def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
+    calls, stopped = [], [True]
+
+    def train_and_evaluate(config, workdir):
+        calls.append((str(workdir.relative_to(tmp_path)), config.seed, config.data.root))
+        if len(calls) == 3 and stopped:
+            return None
+        better = 0.05 if config.loss.sampling == "curriculum" else 0.0
+        return {score.NETWORK: result(0.5 + better + 0.02 * config.seed, 0.7 + better)}
+
+    monkeypatch.setattr(ablation, "train_and_evaluate", train_and_evaluate)
+    runs = ablation.plan("walkers", ["curriculum", "attention"], [0, 1], {"data.root": "here"})
+    assert ablation.run_all(runs, "walkers", tmp_path) is None
+    assert [call[0] for call in calls] == ["curriculum/seed_0", "attention/seed_0", "curriculum/seed_1"]
+    calls.clear(), stopped.clear()
+    summary = ablation.run_all(runs, "walkers", tmp_path)
+    assert calls == [("curriculum/seed_1", 1, "here"), ("attention/seed_1", 1, "here")]
+    assert summary["rows"]["curriculum"]["mAP"] == pytest.approx({"mean": 0.56, "sd": 0.02 / 2**0.5})
+    assert list(summary["rows"]) == ["attention", "curriculum"]
+    assert ablation.table(summary["rows"], "market").splitlines()[2:] == [
+        "| `attention` | + FABs and f_att | 2 | 51.0 ± 1.4 | 70.0 ± 0.0 |  | 0.7 / 0.2 |",
+        "| `curriculum` | curriculum for batch-hard | 2 | 56.0 ± 1.4 | 75.0 ± 0.0 | +5.0 / +5.0 | 0.6 / 0.2 |",
+    ]
+    written = json.loads((tmp_path / "results" / "ablation.json").read_text())
+    assert written["rows"] == summary["rows"] and len(written["runs"]) == 4
+    assert "`curriculum`" in (tmp_path / "results" / "ablation.md").read_text()
+    circles = list(ElementTree.parse(tmp_path / "results" / "ablation.svg").iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(circles) == 4
+    calls.clear()
+    assert ablation.run_all(runs, "walkers", tmp_path)["rows"] == summary["rows"] and not calls
+    other = ablation.plan("walkers", ["attention"], [0], {"loss.margin": 0.2})
+    with pytest.raises(ValueError, match=r"holds attention, seed 0, with another configuration \(.*loss.margin"):
+        ablation.run_all(other, "walkers", tmp_path)
+
+
+def test_questions_are_compared_with_the_whole():
+    about = {
+        row: {"seeds": [0], "mAP": {"mean": m, "sd": None}, "rank-1": {"mean": m, "sd": None}}
+        for row, m in [("cls", 0.1), ("rank", 0.3), ("whole", 0.5), ("uniform", 0.4)]
+    }
+    assert ablation.table(about, "walkers").splitlines()[2:] == [
+        "| `cls` | f_cls, cross-entropy | 1 | 10.0 | 10.0 |  |  |",
+        "| `rank` | + f_rank, batch-hard | 1 | 30.0 | 30.0 |  |  |",
+        "| `whole` | The recipe as it is, for the changes below to be compared with | 1 | 50.0 | 50.0 |  |  |",
+        "| `uniform` | Negatives drawn uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
+    ]

@@ -1,0 +1,148 @@
+"""The two recipes: every row in which the paper and the release differ is a field, and does what it says."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from configs import cuhk03, default, duke, market, walkers
+from mancs_jax import config as configuration
+from mancs_jax import run
+from mancs_jax.data import arrays, build, market1501
+
+TESTS = Path(__file__).parent
+ROWS = [
+    [cell.strip() for cell in line.strip("|\n").split("|")]
+    for line in (TESTS.parent / "docs" / "paper.md").read_text().splitlines()
+    if line.startswith("|") and "`" in line
+]
+AUTHORS = {
+    "recipe": "authors",
+    "epochs": 150.0,
+    "batch_norm_sync": False,
+    "data.unused_ids": 75,
+    "augment.erase_area": (0.02, 0.2),
+    "augment.erase_aspect": (0.3, 3.3),
+    "augment.erase_fill": "constant",
+    "model.last_activation": "prelu_shared",
+    "model.fab_squeeze": 16,
+    "model.fab_activation": "prelu",
+    "model.attention_pool": "mask_times_map",
+    "model.rank_head": "pool",
+    "model.cls_head": "bn_prelu",
+    "model.att_head": "bn_prelu",
+    "model.dropout": 0.1,
+    "loss.num_nearest": 80,
+    "loss.mu_step": 3.0,
+    "loss.density_floor": 3e-5,
+    "loss.positives": "later",
+    "loss.detach_focal": True,
+    "loss.attention": "softmax",
+    "optim.clip_norm": 0.0,
+}
+SAME_IN_BOTH = {
+    "loss.probability",  # softmax: eq. 7 as printed has no term for the other classes
+    "optim.schedule",
+    "optim.head_multiplier",
+    "optim.weight_decay",
+    "model.head_init",
+    "model.rank_dim",
+    "choose_on",
+}
+
+
+def changes(config, other):
+    one, two = configuration.flatten(config), configuration.flatten(other)
+    return {name: one[name] for name in one if one[name] != two[name]}
+
+
+def test_authors_differ_from_the_paper_in_these_fields():
+    assert changes(market.get_config("authors"), market.get_config()) == AUTHORS
+
+
+def test_every_row_of_the_page_is_a_field_with_a_test():
+    fields = [row[1].strip("`") for row in ROWS]
+    assert len(fields) == len(set(fields)) and set(fields) == (AUTHORS.keys() - {"recipe"}) | SAME_IN_BOTH
+    for row in ROWS:
+        file, name = row[-1].split("::")
+        assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.MULTILINE), row[-1]
+
+
+@pytest.mark.parametrize("module", [market, duke, cuhk03, walkers])
+@pytest.mark.parametrize("variant", ["", "authors"])
+def test_each_data_set_has_both_recipes(module, variant):
+    config = module.get_config(variant).unlock()
+    config.pretrained = ""
+    configuration.validate(config, num_devices=1)
+    assert config.loss.positives == ("later" if variant else "all")
+    assert ("authors" in config.recipe) == bool(variant)
+
+
+def test_variants_combine_in_any_order():
+    both, other = market.get_config("authors,small"), market.get_config("small,authors")
+    assert changes(both, other) == {} and both.recipe == "authors,small"
+    assert both.model.arch == "resnet18" and both.loss.positives == "later" and both.data.k == 4
+    # The mean arrives at the hardest negative after the same share of the training.
+    share = [
+        config.loss.num_nearest / config.loss.mu_step / config.epochs for config in (market.get_config("authors"), both)
+    ]
+    assert share[1] == pytest.approx(share[0], rel=0.1)
+    with pytest.raises(ValueError, match=r"configs/market.py has no variant 'author'; it has: authors, small"):
+        market.get_config("author")
+
+
+def test_an_older_configuration_is_completed_with_what_was_so_then():
+    fields = default.get_config().to_dict()
+    del fields["choose_on"], fields["data"]["unused_ids"]
+    fields["optim"]["learning_rate"] = 1.0
+    config = configuration.from_json(json.loads(json.dumps(fields)))
+    assert config.choose_on == "validation" and config.data.unused_ids == 0 and config.optim.learning_rate == 1.0
+    assert configuration.differences(fields, config.to_dict()) == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    with market1501.open_source(tiny.write_folder(tmp_path_factory.mktemp("source"))) as contents:
+        build.build(contents, root)
+    return root
+
+
+def tiny_config(root, **changed):
+    config = tiny.get_config().unlock()
+    config.data.root = str(root)
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changed.items()})
+    return config.lock()
+
+
+def test_unused_identities_are_not_trained_on(root):
+    everybody, none = run.load_training_data(tiny_config(root))
+    some, _ = run.load_training_data(tiny_config(root, data__unused_ids=3))
+    assert none is None
+    assert len(np.unique(everybody.pid)) == 12 and len(np.unique(some.pid)) == 9
+    assert set(some.name) == {name for name, pid in zip(everybody.name, everybody.pid) if pid in some.pid}
+    other, _ = run.load_training_data(tiny_config(root, data__unused_ids=3, seed=1))
+    assert set(other.pid) != set(some.pid)
+    held, (query, _) = run.load_training_data(tiny_config(root, data__unused_ids=3, data__validation_ids=3))
+    assert len(np.unique(held.pid)) == 6 and set(query.pid) <= set(some.pid)
+    with pytest.raises(ValueError, match=r"config.data.p is 4, but .* 12 identities .*config.data.unused_ids = 9"):
+        run.load_training_data(tiny_config(root, data__unused_ids=9))
+
+
+def test_choosing_on_the_test_set_says_so(root, tmp_path, monkeypatch):
+    _, parts = run.load_training_data(tiny_config(root, choose_on="test"))
+    official = [arrays.load_split("market1501", root, part, (64, 32)) for part in ("query", "gallery")]
+    assert [arrays.fingerprint(part) for part in parts] == [arrays.fingerprint(part) for part in official]
+    config = tiny_config(root, choose_on="test", epochs=2.0, eval_every=1.0)
+    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    (result,) = run.train_and_evaluate(config, tmp_path).values()
+    assert result["chosen_on"] == "test" and result["split"] == "official" and result["protocol"] == "single_query"
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = {row["step"]: row["validation/mAP"] for row in rows if "validation/mAP" in row}
+    assert list(scores) == [3, 6] and result["mAP"] == pytest.approx(max(scores.values()), abs=1e-6)
+    with pytest.raises(ValueError, match="config.choose_on is 'test', but config.data.validation_ids"):
+        configuration.validate(tiny_config(root, choose_on="test", data__validation_ids=2), 1)
