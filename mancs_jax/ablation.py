@@ -64,11 +64,12 @@ def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) 
     for seed in seeds:
         for row in rows:
             config = ablation.get_config(f"{row},{base}")
-            with config.unlocked():
-                try:
-                    config.update_from_flattened_dict(changes | {"seed": seed})
-                except (KeyError, TypeError) as error:
-                    raise ValueError(f"{', '.join(changes)}: {str(error).strip().splitlines()[-1]}") from error
+            known = list(configuration.flatten(config))
+            for name in changes:
+                if name not in known:
+                    raise ValueError(f"config.{name}: no such field.{configuration.suggest(name, known)}")
+            with config.unlocked(), config.ignore_type():  # what does not fit is refused when the run starts
+                config.update_from_flattened_dict(changes | {"seed": seed})
             runs.append(Run(row, seed, config.lock()))
     return runs
 

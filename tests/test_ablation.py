@@ -64,7 +64,7 @@ def test_mistakes_get_one_line():
         rows.get_config("cs")
     with pytest.raises(ValueError, match="configs/walkers.py has no variant 'big'"):
         rows.get_config("cls,walkers,big")
-    with pytest.raises(ValueError, match="data.q"):
+    with pytest.raises(ValueError, match="config.data.q: no such field"):
         ablation.plan("walkers", ["cls"], [0], {"data.q": 3})
 
 
