@@ -17,10 +17,10 @@ from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.evaluation.protocols import Embedded
 from mancs_jax.evaluation.results import write_result
-from mancs_jax.reporting.curves import write_curves
-from mancs_jax.score import NETWORK, Task, evaluate
+from mancs_jax.score import NETWORK, Task, score
 from mancs_jax.training import checkpoint
 from mancs_jax.training.loop import train
+from mancs_jax.visualize import write_report
 
 LOCK = ".lock"  # file of a workdir that the process which trains there holds
 
@@ -36,7 +36,7 @@ def train_and_evaluate(
       allow_config_change: go on from a checkpoint that was made with another configuration or other data.
 
     Returns:
-      The results as `evaluate` gives them; None if a signal stopped the run, whose state is then saved.
+      The results as `score.evaluate` gives them; None if a signal stopped the run, whose state is then saved.
 
     Raises:
       ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process trains there;
@@ -72,10 +72,11 @@ def train_and_evaluate(
 
         if not train(config, workdir, split.image, labels, about, devices, validate):
             return None
-        write_curves(workdir)
-        if config.choose_on == "test":
-            validation = None  # what is scored is the test set in any case
-        return evaluate(workdir, Task(baselines=config.eval_baselines), validation=validation)
+        task = Task(baselines=config.eval_baselines)
+        # Where the test set chose, it is what is scored in any case.
+        scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)
+        write_report(workdir, scored, task)
+        return scored.results
 
 
 def train_and_evaluate_splits(

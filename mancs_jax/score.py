@@ -13,13 +13,11 @@ from mancs_jax.evaluation import cuhk03_classic, features, histogram, protocols
 from mancs_jax.evaluation.embed import Embed, make_embed
 from mancs_jax.evaluation.protocols import Embedded, Options
 from mancs_jax.evaluation.results import write_result
-from mancs_jax.reporting.ranked_lists import ranked_lists, write_picture
 from mancs_jax.training import checkpoint
 from mancs_jax.training.log import environment
 from mancs_jax.training.state import create_train_state
 
 NETWORK = "Mancs"
-NUM_DRAWN = 8  # queries in results/ranked_lists.png
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
 
@@ -40,13 +38,29 @@ class Task(NamedTuple):
 USUAL = Task()
 
 
-def evaluate(
+class Scored(NamedTuple):
+    """A network, what it saw, and what it scored."""
+
+    config: ConfigDict
+    num_classes: int
+    variables: dict[str, Any]  # "params" and "batch_stats"
+    parts: Parts
+    embedded: dict[str, Embedded]  # of each of the parts, by the network; distractors are at the end of the gallery
+    results: dict[str, dict[str, Any]]  # name -> result, as written
+
+
+def evaluate(workdir: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
+    """The results of `score` alone."""
+    return score(workdir, task, progress=progress).results
+
+
+def score(
     workdir: str | Path,
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
     progress: bool = True,
-) -> dict[str, dict[str, Any]]:
+) -> Scored:
     """Scores the network of a workdir.
 
     Args:
@@ -57,9 +71,9 @@ def evaluate(
       progress: whether bars are shown.
 
     Returns:
-      name -> result. Each is written to results/ in the workdir: single_query.json, multi_query_mean.json, ..., with
-      the options that are not the usual ones in the name (single_query_reranked.json), validation.json for held-out
-      identities. results/ranked_lists.png shows what the network finds for some queries.
+      The results, and what they were made of. Each result is written to results/ in the workdir: single_query.json,
+      multi_query_mean.json, ..., with the options that are not the usual ones in the name
+      (single_query_reranked.json), validation.json for held-out identities.
 
     Raises:
       FileNotFoundError: no checkpoint, or the data set is not there.
@@ -108,12 +122,7 @@ def evaluate(
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
         stem = _stem(results[name], dataset != data.name, validation is not None)
         write_result(workdir / "results" / f"{stem}.json", results[name])
-    query, gallery = parts["query"], parts["gallery"]
-    rows = np.random.default_rng(0).choice(len(query.pid), min(NUM_DRAWN, len(query.pid)), replace=False)
-    of_gallery = embedded["gallery"].embedding[: len(gallery.pid)]
-    picture = ranked_lists(query, gallery, embedded["query"].embedding, of_gallery, rows)
-    write_picture(workdir / "results" / "ranked_lists.png", picture)
-    return results
+    return Scored(config, about["num_classes"], variables, parts, embedded, results)
 
 
 def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def main(argv):
     if results:
         print(table(results))
         print(f"results: {FLAGS.workdir}/results")
+        print(f"look at {FLAGS.workdir}/report.html")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,53 @@
-"""Ranked lists: the right pictures in the right order under the right borders."""
+"""Pictures of ranked lists: the right images in the right order under the right borders."""
 
 import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.ranked_lists import BORDER, GAP, QUERY, RIGHT, WRONG, ranked_lists, write_picture
+from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.ranked_lists import (
+    BORDER,
+    GAP,
+    LEAST_WIDTH,
+    LINE,
+    PAPER,
+    QUERY,
+    RIGHT,
+    WRONG,
+    mask_picture,
+    ranked_lists,
+    write_picture,
+)
 
 
 def split(pids, camids, greys):
-    image = np.broadcast_to(np.array(greys, np.uint8)[:, None, None, None], (len(pids), 8, 4, 3))
+    image = np.broadcast_to(np.array(greys, np.uint8)[:, None, None, None], (len(pids), 128, LEAST_WIDTH, 3))
     return Split(image, np.array(pids, np.int32), np.array(camids, np.int32), np.array([str(g) for g in greys]))
 
 
-def test_order_borders_and_what_is_left_out(tmp_path):
-    query = split([5, 6], [1, 1], [10, 20])
-    # Nearest to query 0: its own camera and junk (left out), a distractor (wrong), then 130 (right), 140 (wrong).
-    gallery = split([5, -1, 0, 5, 6], [1, 2, 2, 2, 2], [100, 110, 120, 130, 140])
-    gallery_embedding = np.array([[0.0], [0.1], [0.2], [0.3], [0.4]], np.float32)
-    picture = ranked_lists(query, gallery, np.array([[0.0], [9.0]], np.float32), gallery_embedding, [0], depth=3)
-    step = 4 + 2 * BORDER + GAP
-    assert picture.shape == (8 + 2 * BORDER, 4 * step - GAP, 3)
-    greys = [picture[BORDER, column * step + BORDER, 0] for column in range(4)]
-    borders = [tuple(picture[0, column * step].tolist()) for column in range(4)]
-    assert greys == [10, 120, 130, 140]
-    assert borders == [QUERY, WRONG, RIGHT, WRONG]
+def test_order_and_borders(tmp_path):
+    query, gallery = split([5, 6], [1, 1], [10, 20]), split([5, 0, 6], [2, 2, 1], [100, 110, 120])
+    answers = Answers(np.array([[1, 0, 2], [2, -1, -1]]), np.float32([[0.1, 0.2, 0.3], [0.4, np.inf, np.inf]]))
+    picture = ranked_lists(query, gallery, answers, [0, 1])
+    across, down = LEAST_WIDTH + 2 * BORDER + GAP, 128 + 2 * BORDER + 2 * LINE + GAP + GAP
+    assert picture.shape == (2 * down - GAP, 4 * across - GAP, 3)
+    greys = [[picture[row * down + BORDER, column * across + BORDER, 0] for column in range(4)] for row in range(2)]
+    borders = [[tuple(picture[row * down, column * across].tolist()) for column in range(4)] for row in range(2)]
+    assert greys == [[10, 110, 100, 120], [20, 120, PAPER[0], PAPER[0]]]
+    assert borders == [[QUERY, WRONG, RIGHT, WRONG], [QUERY, RIGHT, PAPER, PAPER]]
+    captions = picture[128 + 2 * BORDER : down - GAP]
+    assert (captions[:, :across] < 200).any() and (captions[:, 3 * across :] < 200).any()  # text
     write_picture(tmp_path / "a" / "b.png", picture)
     assert (cv2.imread(str(tmp_path / "a" / "b.png"))[:, :, ::-1] == picture).all()
+
+
+def test_masks_lie_over_their_image():
+    image = np.full((2, 128, LEAST_WIDTH, 3), 100, np.uint8)
+    bottom = np.repeat([[0.0, 0.0], [1.0, 1.0]], 2, axis=0)
+    picture = mask_picture(image, {2: np.stack([bottom, bottom[::-1]]), 3: np.full((2, 2, 2), 0.3)})
+    across, down = LEAST_WIDTH + 2 * BORDER + GAP, 128 + 2 * BORDER + LINE + GAP + GAP
+    middle = across + across // 2
+    top, low = picture[BORDER + 5, middle].astype(int), picture[BORDER + 122, middle].astype(int)
+    assert low[0] > top[0]  # red where the mask is large
+    second_top, second_low = picture[down + BORDER + 5, middle], picture[down + BORDER + 122, middle]
+    assert (second_top == low).all() and (second_low == top).all()

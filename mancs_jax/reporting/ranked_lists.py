@@ -1,36 +1,32 @@
 """Pictures of ranked lists, as in figure 5 of the paper: the query, then the gallery images nearest to it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
+from mancs_jax.reporting.answers import Answers
 
-RIGHT, WRONG, QUERY, PAPER = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255)  # RGB
+RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
 BORDER, GAP = 3, 4  # pixels
+LINE, FONT_SIZE = 13, 0.35  # of a caption: pixels from line to line, and OpenCV's measure
+LEAST_WIDTH = 64  # pixels of an image, for its caption to fit
+HEAT = cv2.COLORMAP_TURBO
 
 
-def ranked_lists(
-    query: Split,
-    gallery: Split,
-    query_embedding: np.ndarray,
-    gallery_embedding: np.ndarray,
-    rows: np.ndarray,
-    depth: int = 10,
-) -> np.ndarray:
-    """Draws a line of pictures for each of some queries: the query, then the `depth` nearest gallery images that count.
+def ranked_lists(query: Split, gallery: Split, answers: Answers, rows: Sequence[int]) -> np.ndarray:
+    """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
 
-    What the official evaluation leaves out (junk, the query's own person under the query's own camera) is left out
-    here. Right answers have a green border, wrong ones a red one.
+    Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
+    "=" where the camera is the query's own, and the distance.
 
     Args:
       query: the queries.
       gallery: the gallery.
-      query_embedding: float32 [Q, D].
-      gallery_embedding: float32 [G, D].
+      answers: of all queries.
       rows: indices of the queries to draw.
-      depth: answers to a query.
 
     Returns:
       uint8 [height, width, 3], RGB.
@@ -38,12 +34,60 @@ def ranked_lists(
     lines = []
     for row in rows:
         pid, camid = query.pid[row], query.camid[row]
-        counts = np.flatnonzero((gallery.pid != -1) & ((gallery.pid != pid) | (gallery.camid != camid)))
-        squared = np.sum((gallery_embedding[counts] - query_embedding[row]) ** 2, axis=1)
-        nearest = counts[np.argsort(squared, kind="stable")[:depth]]
-        answers = [_framed(gallery.image[i], RIGHT if gallery.pid[i] == pid else WRONG) for i in nearest]
-        lines.append(_joined([_framed(query.image[row], QUERY), *answers], axis=1))
-    return _joined(lines, axis=0)
+        cells = [framed(query.image[row], QUERY, [f"{pid} c{camid}", "query"])]
+        for i, distance in zip(answers.index[row], answers.distance[row], strict=True):
+            if i < 0:
+                continue
+            who = "D" if gallery.pid[i] == 0 else str(gallery.pid[i])
+            mark = " =" if gallery.camid[i] == camid else ""
+            colour = RIGHT if gallery.pid[i] == pid else WRONG
+            cells.append(framed(gallery.image[i], colour, [f"{who} c{gallery.camid[i]}{mark}", f"{distance:.3g}"]))
+        lines.append(joined(cells, axis=1))
+    widest = max(line.shape[1] for line in lines)
+    return joined([_padded(line, ((0, 0), (0, widest - line.shape[1]))) for line in lines], axis=0)
+
+
+def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
+    """Draws a line for each image: the image, then the mask of each stage over it, from least (blue) to largest (red).
+
+    Args:
+      image: uint8 [N, H, W, 3], RGB.
+      masks: stage -> float [N, h, w].
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+    """
+    lines = []
+    for i, picture in enumerate(image):
+        cells = [framed(picture, QUERY, [""])]
+        for stage, of_stage in masks.items():
+            mask = of_stage[i]
+            scaled = (mask - mask.min()) / max(mask.max() - mask.min(), 1e-12)
+            large = cv2.resize(np.uint8(255 * scaled), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+            heat = cv2.applyColorMap(large, HEAT)[:, :, ::-1]
+            over = cv2.addWeighted(picture, 0.4, np.ascontiguousarray(heat), 0.6, 0)
+            cells.append(framed(over, QUERY, [f"conv-{stage}"]))
+        lines.append(joined(cells, axis=1))
+    return joined(lines, axis=0)
+
+
+def framed(image: np.ndarray, colour: tuple[int, int, int], captions: Sequence[str]) -> np.ndarray:
+    """An image, at least LEAST_WIDTH wide, with a border and lines of text below it; uint8 [H, W, 3] RGB."""
+    height, width = image.shape[:2]
+    if width < LEAST_WIDTH:
+        image = cv2.resize(image, (LEAST_WIDTH, height * LEAST_WIDTH // width), interpolation=cv2.INTER_LINEAR)
+    cell = cv2.copyMakeBorder(image, *(BORDER,) * 4, cv2.BORDER_CONSTANT, value=colour)
+    cell = _padded(cell, ((0, LINE * len(captions) + GAP), (0, 0)))
+    for number, text in enumerate(reversed(captions)):
+        at = (BORDER, cell.shape[0] - GAP - LINE * number)
+        cv2.putText(cell, text, at, cv2.FONT_HERSHEY_SIMPLEX, FONT_SIZE, INK, 1, cv2.LINE_AA)
+    return cell
+
+
+def joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Pictures side by side (axis 1) or one below the other (axis 0), GAP pixels apart."""
+    pad = [(GAP, 0) if i == axis else (0, 0) for i in range(2)]
+    return np.concatenate([parts[0], *(_padded(part, pad) for part in parts[1:])], axis=axis)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
@@ -53,14 +97,6 @@ def write_picture(path: Path, image: np.ndarray) -> None:
         raise OSError(f"{path} could not be written")
 
 
-def _framed(image, colour):
-    return cv2.copyMakeBorder(image, *(BORDER,) * 4, cv2.BORDER_CONSTANT, value=colour)
-
-
-def _joined(parts, axis):
-    pad = [(GAP, 0) if i == axis else (0, 0) for i in range(2)]
-
-    def padded(part):
-        return np.stack([np.pad(part[:, :, c], pad, constant_values=PAPER[c]) for c in range(3)], axis=2)
-
-    return np.concatenate([parts[0], *(padded(part) for part in parts[1:])], axis=axis)
+def _padded(image, pad):
+    (top, bottom), (left, right) = pad
+    return cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=PAPER)

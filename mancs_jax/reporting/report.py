@@ -1,0 +1,103 @@
+"""report.html of a workdir: one file that opens without a network, with the ranked list of every query."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from mancs_jax.data.arrays import Split
+from mancs_jax.reporting.answers import Answers
+
+TEMPLATE = Path(__file__).with_name("report.html")
+HEIGHT, WIDTH, QUALITY = 96, 48, 60  # of a thumbnail: pixels, and WebP's measure
+NUM_DIGITS = 3  # of a distance
+
+
+class Lists(NamedTuple):
+    """The ranked lists by one way of computing distances."""
+
+    answers: Answers
+    average_precision: np.ndarray  # [Q]
+
+
+def report_html(
+    title: str,
+    about: str,
+    table: Sequence[Sequence[str]],
+    config: Mapping[str, Any],
+    charts: Sequence[str],
+    query: Split,
+    gallery: Split,
+    lists: Mapping[str, Lists],
+    masks: Mapping[int, np.ndarray],
+) -> str:
+    """The page.
+
+    Args:
+      title: of the page.
+      about: a line below it.
+      table: rows of cells, the first one the head.
+      config: of the run.
+      charts: SVG documents.
+      query: Q images.
+      gallery: G images.
+      lists: name of a way -> its lists; at least one.
+      masks: stage -> float [Q, h, w], the attention mask of each query, a mean over channels. Each is shown from its
+        least to its largest value.
+
+    Returns:
+      HTML, with every text escaped and every image inside.
+    """
+    used = np.unique(np.concatenate([of.answers.index.ravel() for of in lists.values()]))
+    used = used[used >= 0]
+    row_of = np.full(len(gallery.pid) + 1, -1)
+    row_of[used] = np.arange(len(used))
+    num_queries = len(query.pid)
+    data = {
+        "title": title,
+        "about": about,
+        "table": table,
+        "config": config,
+        "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
+        "queries": [_described(query, i, i) for i in range(num_queries)],
+        "gallery": [_described(gallery, i, num_queries + row) for row, i in enumerate(used)],
+        "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
+        "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
+    }
+    # "<" would end the script that holds the data, whatever text it is in.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    return TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__DATA__", text)
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """uint8 [H, W, 3] RGB as a small WebP file, in base64."""
+    small = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".webp", small[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
+    return base64.b64encode(encoded).decode()
+
+
+def _described(split, i, image):
+    return {"image": image, "pid": int(split.pid[i]), "camid": int(split.camid[i]), "name": str(split.name[i])}
+
+
+def _as_json(of, row_of):
+    counts = (of.answers.index >= 0).sum(axis=1)
+    return {
+        "ap": np.round(of.average_precision, 4).tolist(),
+        "answers": [row_of[index[:n]].tolist() for index, n in zip(of.answers.index, counts)],
+        "distances": [
+            np.round(distance[:n].astype(float), NUM_DIGITS).tolist()
+            for distance, n in zip(of.answers.distance, counts)
+        ],
+    }
+
+
+def _mask_bytes(masks):
+    low, high = masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
+    scaled = np.round(255 * (masks - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+    height, width = masks.shape[1:]
+    return {"height": height, "width": width, "of_query": [base64.b64encode(m.tobytes()).decode() for m in scaled]}

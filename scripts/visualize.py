@@ -1,0 +1,34 @@
+"""Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
+
+python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER]
+"""
+
+import sys
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", required=True)
+flags.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
+flags.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
+flags.DEFINE_bool("rerank", False, "Show the lists after re-ranking as well.")
+
+
+def main(argv):
+    """Flags, then one call."""
+    if len(argv) > 1:
+        sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --workdir=DIRECTORY")
+    from mancs_jax.evaluation.protocols import Options
+    from mancs_jax.score import Task, score
+    from mancs_jax.visualize import write_report
+
+    task = Task(dataset=FLAGS.dataset, root=FLAGS.root, options=Options(rerank=FLAGS.rerank))
+    try:
+        path = write_report(FLAGS.workdir, score(FLAGS.workdir, task), task)
+    except (ValueError, OSError) as error:
+        sys.exit(f"visualize: {' '.join(str(error).split())}")
+    print(f"report: {path}\npictures: {path.parent / 'results'}")
+
+
+if __name__ == "__main__":
+    app.run(main)

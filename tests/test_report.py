@@ -1,0 +1,123 @@
+"""report.html: what is in it, and, in a real browser without a network, what it shows."""
+
+import base64
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from mancs_jax.data.arrays import Split
+from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.report import Lists, report_html
+
+EVIL = '</script><img src=x onerror="window.broken=1">&amp;.jpg'
+
+
+def split(pids, camids, prefix):
+    rng = np.random.default_rng(len(pids))
+    image = np.repeat(np.repeat(rng.integers(0, 256, (len(pids), 4, 2, 3), dtype=np.uint8), 32, axis=1), 32, axis=2)
+    names = [f"{prefix}{i}.jpg" for i in range(len(pids))]
+    return Split(image, np.array(pids, np.int32), np.array(camids, np.int32), np.array(names))
+
+
+def page(num_queries=30):
+    rng = np.random.default_rng(0)
+    query = split(rng.integers(1, 9, num_queries), rng.integers(1, 4, num_queries), "query")
+    query = query._replace(name=np.array([EVIL, *query.name[1:].tolist()]))
+    gallery = split(rng.integers(0, 9, 50), rng.integers(1, 4, 50), "gallery")
+    index = np.stack([rng.permutation(50)[:10] for _ in range(num_queries)])
+    index[1, 3:] = -1  # three answers only
+    distance = np.sort(rng.random((num_queries, 10)), axis=1).astype(np.float32)
+    lists = {name: Lists(Answers(index, distance), rng.random(num_queries)) for name in ("by distance", "re-ranked")}
+    masks = {2: rng.random((num_queries, 8, 4)), 4: np.full((num_queries, 4, 2), 0.5)}
+    html = report_html(
+        "Mancs on <walkers>",
+        "step 1",
+        [["per cent", "mAP"], ["Mancs", "12.3"]],
+        {"note": EVIL},
+        ["<svg id='chart'></svg>"],
+        query,
+        gallery,
+        lists,
+        masks,
+    )
+    return html, query, gallery, lists
+
+
+def data_of(html):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def test_every_text_is_data_and_cannot_end_its_script():
+    html, *_ = page()
+    assert EVIL not in html and html.count("</script>") == 2 and "<svg id='chart'>" in html
+    data = data_of(html)
+    assert data["queries"][0]["name"] == EVIL and data["config"]["note"] == EVIL
+
+
+def test_lists_images_and_masks_are_those_given():
+    html, query, gallery, lists = page()
+    data, answers = data_of(html), lists["by distance"].answers
+    for row in (0, 1, 29):
+        found = [data["gallery"][i] for i in data["lists"]["by distance"]["answers"][row]]
+        expected = answers.index[row][answers.index[row] >= 0]
+        assert [entry["name"] for entry in found] == gallery.name[expected].tolist()
+        assert [entry["pid"] for entry in found] == gallery.pid[expected].tolist()
+        np.testing.assert_allclose(
+            data["lists"]["by distance"]["distances"][row], answers.distance[row][: len(expected)], atol=5e-4
+        )
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(data["images"][data["queries"][3]["image"]]), np.uint8), 1)
+    small = cv2.resize(query.image[3], (48, 96), interpolation=cv2.INTER_AREA)[:, :, ::-1]
+    assert image.shape == small.shape and abs(image.astype(int) - small).mean() < 8
+    mask = np.frombuffer(base64.b64decode(data["masks"]["2"]["of_query"][0]), np.uint8)
+    assert mask.min() == 0 and mask.max() == 255 and len(mask) == 32
+    assert set(base64.b64decode(data["masks"]["4"]["of_query"][0])) == {0}  # a constant mask has nothing to show
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+
+def test_in_a_browser(browser, tmp_path):
+    html, query, _, lists = page()
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    errors = []
+    with browser.new_context(offline=True) as context:
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(f"file://{tmp_path}/report.html")
+        assert tab.text_content("h1") == "Mancs on <walkers>" and tab.evaluate("window.broken") is None
+        assert tab.locator(".list").count() == 12 and "1 / 3 (30 queries)" in tab.text_content("#page")
+
+        def captions():
+            return tab.locator(".list figure:first-child figcaption").all_text_contents()
+
+        def expected(rows):
+            return [f"{query.pid[i]} c{query.camid[i]}" for i in rows]
+
+        worst = np.argsort(lists["by distance"].average_precision, kind="stable")
+        assert captions() == expected(worst[:12])
+        tab.select_option("#order", "best")
+        assert captions() == expected(worst[::-1][:12])
+        tab.select_option("#list", "re-ranked")
+        assert captions() == expected(np.argsort(-lists["re-ranked"].average_precision, kind="stable")[:12])
+        tab.click("#next"), tab.click("#next")
+        assert tab.locator(".list").count() == 6 and tab.is_disabled("#next")
+        tab.fill("#filter", "c2 query")
+        assert f"({np.sum(query.camid[1:] == 2)} queries)" in tab.text_content("#page")
+        tab.fill("#filter", "onerror")
+        assert tab.locator(".list").count() == 1
+        tab.click(".list")
+        assert tab.text_content("dialog h2") == EVIL and tab.locator("dialog canvas").count() == 2
+        assert tab.locator("dialog .answers figure").count() == 11
+        images = tab.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 48)")
+        assert images and not errors
