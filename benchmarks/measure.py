@@ -44,6 +44,9 @@ def official_labels(folder: Path) -> list[np.ndarray]:
     """Query pid and camid int32 [3368], gallery pid and camid int32 [19732], from the official files."""
     from scipy.io import loadmat
 
+    if missing := [name for name in LABEL_FILES if not (folder / f"{name}.mat").is_file()]:
+        raise FileNotFoundError(f"{folder} has no {missing[0]}.mat: give the folder of the official label files")
+
     labels = [loadmat(folder / f"{file}.mat")[key] for file, key in LABEL_FILES.items()]
     return [label.ravel().astype(np.int32) for label in labels]
 

@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import LABEL_FILES, add_input_flags, in_fresh_process, market_size, measured, megabytes
+from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes
 
 from mancs_jax.evaluation import metrics, ranking
 
@@ -155,9 +155,6 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.repeats < 1 or flags.width < 1:
         parser.error("--repeats and --width must be at least 1")
-    missing = [name for name in LABEL_FILES if flags.labels and not (flags.labels / f"{name}.mat").is_file()]
-    if missing:
-        parser.error(f"{flags.labels} has no {missing[0]}.mat: give the folder of the official label files")
 
     inputs, rows = (flags.features, flags.labels, flags.width), []
     with tempfile.TemporaryDirectory() as folder:

@@ -124,7 +124,7 @@ def make_masks(config: ConfigDict, num_classes: int, devices: list[jax.Device]) 
 
 
 def _filled(image, num_devices, per_device):
-    """[B, H, W, 3] -> [devices, images a device, H, W, 3], filled up with black images, which are cut off afterwards."""
+    """[B, H, W, 3] -> [devices, images a device, H, W, 3], filled up with black images, which are cut off again."""
     filled = np.zeros((num_devices * per_device, *image.shape[1:]), np.uint8)
     filled[: len(image)] = image
     return filled.reshape(num_devices, per_device, *image.shape[1:])

@@ -1,0 +1,88 @@
+"""Time and memory of ranking Market-1501's queries in its gallery with 500,000 distractors.
+
+    python benchmarks/large_gallery.py [--in_memory] [--labels=DIR]
+
+Embeddings are drawn, written a block at a time to a .npy file in a temporary folder (1.1 GB at width 512; TMPDIR says
+where), and read memory-mapped, or into memory with --in_memory. What is measured runs in a process of its own.
+
+Memory is what the process has beyond the embeddings, without a file behind it (RssAnon of /proc/self/status, sampled
+every 2 ms): pages of the memory-mapped file are the kernel's to take back, and do not count.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from measure import drawn_embeddings, drawn_labels, in_fresh_process, measured, megabytes, official_labels
+
+from mancs_jax.evaluation import metrics, ranking
+
+DRAWN_AT_ONCE = 16384
+LARGEST_MEMORY = 10**9
+
+
+def write(path: Path, pid: np.ndarray, width: int, rng: np.random.Generator) -> None:
+    """Writes drawn embeddings [len(pid), width], a block at a time."""
+    file = np.lib.format.open_memmap(path, "w+", np.float32, (len(pid), width))
+    for start in range(0, len(pid), DRAWN_AT_ONCE):
+        block = slice(start, start + DRAWN_AT_ONCE)
+        file[block] = drawn_embeddings(pid[block], width, rng)
+    file.flush()
+
+
+def measure(folder: str, labels: list[np.ndarray], in_memory: bool) -> dict:
+    """One row of the table; to be called in a fresh process."""
+    query = np.load(Path(folder) / "query.npy")
+    gallery = np.load(Path(folder) / "gallery.npy", mmap_mode=None if in_memory else "r")
+    scores, times = measured(lambda: metrics.scores(ranking.hit_ranks(query, gallery, *labels)), anonymous=True)
+    return {
+        "gallery": "in memory" if in_memory else "memory-mapped",
+        "queries": len(query),
+        "images": len(gallery),
+        "width": query.shape[1],
+        "seconds": times["first_s"],
+        "peak_bytes": times["peak_bytes"],
+        "mAP": scores["mAP"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of the official label files (needs SciPy)")
+    parser.add_argument("--distractors", type=int, default=500_000)
+    parser.add_argument("--width", type=int, default=512, help="of the embeddings")
+    parser.add_argument("--in_memory", action="store_true", help="measure the gallery in memory as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    flags = parser.parse_args()
+    if flags.distractors < 0 or flags.width < 1:
+        parser.error("--distractors must be at least 0, --width at least 1")
+    rng = np.random.default_rng(1)
+    try:
+        labels = official_labels(flags.labels) if flags.labels else drawn_labels(rng)
+    except OSError as error:
+        sys.exit(f"large_gallery: {error}")
+    labels[2] = np.concatenate([labels[2], np.zeros(flags.distractors, np.int32)])
+    labels[3] = np.concatenate([labels[3], rng.integers(1, 7, flags.distractors, dtype=np.int32)])
+
+    with tempfile.TemporaryDirectory() as folder:
+        for part, pid in (("query", labels[0]), ("gallery", labels[2])):
+            write(Path(folder) / f"{part}.npy", pid, flags.width, rng)
+        ways = [False, True] if flags.in_memory else [False]
+        rows = [in_fresh_process(measure, folder, labels, in_memory) for in_memory in ways]
+    if flags.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(f"{rows[0]['queries']} queries, {rows[0]['images']} gallery images, embeddings {flags.width} wide")
+        print(f"{'gallery':14} seconds  peak MB beyond the embeddings    mAP %")
+        for row in rows:
+            memory = megabytes(row["peak_bytes"])
+            print(f"{row['gallery']:14}{row['seconds']:8.1f}{memory:>9}{'':23}{100 * row['mAP']:7.3f}")
+    if any(row["peak_bytes"] and row["peak_bytes"] > LARGEST_MEMORY for row in rows):
+        sys.exit(f"large_gallery: more than {megabytes(LARGEST_MEMORY)} MB beyond the embeddings")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Time, memory and result of re-ranking at Market-1501's size, beside the authors' Python port.
+
+    python benchmarks/reranking.py --features=FILE.npz --port=re_ranking_ranklist.py [--widths 512 2048] [--stable]
+
+--port is the reader's own copy of python-version/re_ranking_ranklist.py of zhunzhong07/person-re-ranking. It takes 80 s
+and 9 GB. FILE is as for scripts/evaluate.py; without it, embeddings are drawn. For each of --widths, embeddings are
+mapped to that width by orthonormal axes, which leaves their distances, and so the port's inputs, as they are.
+
+Each way runs in a process of its own, and gives the whole matrix of final distances. Ours starts from embeddings, the
+port from the distances of all pairs: what NumPy needs for these has a row of its own. Those that the port gets here are
+made in float64, so that they are right to the last float32 digit. Memory is the most beyond the inputs of each.
+
+The port sorts equal distances in no certain order, and Market-1501 has images that are copies of each other. With
+--stable it runs a second time with the lower index first, as in ours; then no distance may be off by more than 1e-4.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes
+
+from mancs_jax.evaluation import metrics, ranking, reranking
+
+OURS, PORT, STABLE = "mancs_jax", "authors' port", "authors' port, stable sort"
+PAIRS = "distances of all pairs (NumPy)"
+BLOCK = 256  # queries
+LARGEST_DIFFERENCE = 1e-4  # of distances, and of mAP
+
+
+def widened(embedding: np.ndarray, width: int) -> np.ndarray:
+    """The embeddings in `width` dimensions, all distances as they were; float32."""
+    axes = np.linalg.qr(np.random.default_rng(0).standard_normal((width, embedding.shape[1])))[0]
+    return (embedding @ axes.T).astype(np.float32)
+
+
+def embeddings(inputs: tuple, width: int | None = None) -> tuple:
+    """Embeddings of query and gallery of that width, and labels as `ranking.hit_ranks` takes them."""
+    query, gallery = market_size(*inputs)
+    given = [query.embedding, gallery.embedding]
+    if width not in (None, given[0].shape[1]):
+        given = [widened(embedding, width) for embedding in given]
+    return given, (query.pid, query.camid, gallery.pid, gallery.camid)
+
+
+def euclidean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Euclidean distances, float32 [N, M]."""
+    found = np.empty((len(one), len(other)), np.float32)
+    for start in range(0, len(one), BLOCK):
+        block = one[start : start + BLOCK]
+        squared = np.vecdot(block, block)[:, None] + np.vecdot(other, other)[None] - 2 * block @ other.T
+        found[start : start + BLOCK] = np.sqrt(np.maximum(squared, 0))
+    return found
+
+
+def reranked(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """Final distances [Q, G] by `mancs_jax.evaluation.reranking`."""
+    distances_of = reranking.rerank(query, gallery)
+    final = np.empty((len(query), len(gallery)), np.float32)
+    for start in range(0, len(query), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(query)))
+        final[rows] = distances_of(rows)
+    return final
+
+
+def ours(inputs: tuple, width: int, result: Path) -> dict:
+    given, labels = embeddings(inputs, width)
+    final, times = measured(lambda: reranked(*given))
+    np.save(result, final)
+    return {"way": OURS, "width": width, **times, **scores(final, labels)}
+
+
+def all_pairs(inputs: tuple, width: int) -> dict:
+    points = np.concatenate(embeddings(inputs, width)[0])
+    return {"way": PAIRS, "width": width, **measured(lambda: euclidean(points, points))[1]}
+
+
+def by_port(inputs: tuple, port: Path, stable: bool, result: Path) -> dict:
+    spec = importlib.util.spec_from_file_location("port", port)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    given, labels = embeddings(inputs)
+    query, gallery = (embedding.astype(np.float64) for embedding in given)
+    pairs = [euclidean(query, gallery), euclidean(query, query), euclidean(gallery, gallery)]
+    sort = partial(np.argsort, kind="stable") if stable else np.argsort
+    with mock.patch.object(np, "argsort", sort):
+        final, times = measured(lambda: module.re_ranking(*pairs, reranking.K1, reranking.K2, reranking.LAMBDA))
+    np.save(result, final)
+    return {"way": STABLE if stable else PORT, "width": None, **times, **scores(final, labels)}
+
+
+def scores(final: np.ndarray, labels: tuple) -> dict:
+    found = metrics.scores(ranking.hit_ranks_by(final.__getitem__, *labels))
+    return {"queries": final.shape[0], "gallery": final.shape[1], "mAP": found["mAP"], "rank_1": found["cmc"][0]}
+
+
+def compared(row: dict, port: dict, pairs: dict, result: Path, of_port: Path) -> dict:
+    """How our row compares with the port's, the distances of all pairs at the same width, and its result."""
+    differences = np.abs(np.load(result) - np.load(of_port, mmap_mode="r"))
+    return {
+        "with": port["way"],
+        "width": row["width"],
+        "times_faster": (port["first_s"] + pairs["first_s"]) / row["first_s"],
+        "times_faster_than_without_pairs": port["first_s"] / row["first_s"],
+        "part_of_memory": row["peak_bytes"] / port["peak_bytes"] if row["peak_bytes"] else None,
+        "largest_difference": float(differences.max()),
+        "num_above": int(np.sum(differences > LARGEST_DIFFERENCE)),
+        "mAP_difference": row["mAP"] - port["mAP"],
+    }
+
+
+def print_table(rows: list[dict], comparisons: list[dict]) -> None:
+    print(f"{rows[0]['queries']} queries, {rows[0]['gallery']} gallery images; k1 {reranking.K1}, k2 {reranking.K2}")
+    print(f"{'':31} width  seconds  peak MB    mAP %  rank-1 %")
+    for row in rows:
+        times = f"{row['width'] or '-':>6}{row['first_s']:9.1f}{megabytes(row['peak_bytes']):>9}"
+        print(f"{row['way']:31}{times}", f"{100 * row['mAP']:8.4f}{100 * row['rank_1']:10.3f}" if "mAP" in row else "")
+    for found in comparisons:
+        memory = "" if found["part_of_memory"] is None else f", {found['part_of_memory']:.3f} of the memory"
+        alone = found["times_faster_than_without_pairs"]
+        print(f"width {found['width']}, beside {found['with']}:")
+        print(f"  {found['times_faster']:.1f} times as fast ({alone:.1f} if all pairs cost the port nothing){memory}")
+        print(
+            f"  differences: of a distance up to {found['largest_difference']:.1e}, {found['num_above']} of them above"
+        )
+        print(f"  {LARGEST_DIFFERENCE:g}; of mAP {found['mAP_difference']:+.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_input_flags(parser)
+    parser.add_argument("--port", type=Path, metavar="FILE", help="the reader's copy of re_ranking_ranklist.py")
+    parser.add_argument("--widths", type=int, nargs="+", help="of the embeddings ours starts from; theirs by default")
+    parser.add_argument("--stable", action="store_true", help="run the port with a stable sort as well")
+    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    flags = parser.parse_args()
+    if flags.port and not flags.port.is_file():
+        parser.error(f"{flags.port} is not a file: give a copy of re_ranking_ranklist.py")
+    inputs = (flags.features, flags.labels, 512)
+    try:
+        width = embeddings(inputs)[0][0].shape[1]
+    except (ValueError, OSError) as error:
+        sys.exit(f"reranking: {error}")
+    widths = flags.widths or [width]
+    if min(widths) < width:
+        parser.error(f"--widths must be at least {width}, the width of the embeddings")
+
+    with tempfile.TemporaryDirectory() as folder:
+        results = [Path(folder) / f"{width}.npy" for width in widths]
+        rows = [in_fresh_process(ours, inputs, width, result) for width, result in zip(widths, results)]
+        own, comparisons = rows[:], []
+        if flags.port:
+            pairs = [in_fresh_process(all_pairs, inputs, width) for width in widths]
+            rows += pairs
+            of_port = Path(folder) / "port.npy"
+            for stable in (False, True) if flags.stable else (False,):
+                port = in_fresh_process(by_port, inputs, flags.port, stable, of_port)
+                rows.append(port)
+                comparisons += [compared(row, port, *more, of_port) for row, *more in zip(own, pairs, results)]
+    if flags.json:
+        print(json.dumps({"rows": rows, "comparisons": comparisons}, indent=2))
+    else:
+        print_table(rows, comparisons)
+    for found in comparisons:
+        far = max(abs(found["mAP_difference"]), found["largest_difference"] if found["with"] == STABLE else 0)
+        if far > LARGEST_DIFFERENCE:
+            sys.exit(f"reranking: {found['with']} differs by {far:.1e}, above {LARGEST_DIFFERENCE:g}")
+
+
+if __name__ == "__main__":
+    main()
