@@ -78,6 +78,11 @@ def batch_hard(config: ConfigDict) -> None:
     config.loss.sampling = "batch_hard"
 
 
+def no_decay(config: ConfigDict) -> None:
+    """No weight decay: the paper gives none."""
+    config.optim.weight_decay = 0.0
+
+
 CHANGES: tuple[Callable[[ConfigDict], None], ...] = (
     whole,
     sigmoid_focal,
@@ -87,6 +92,7 @@ CHANGES: tuple[Callable[[ConfigDict], None], ...] = (
     later_positives,
     uniform,
     batch_hard,
+    no_decay,
 )
 QUESTIONS = tuple(change.__name__ for change in CHANGES)
 ROWS = TABLE_5 + QUESTIONS

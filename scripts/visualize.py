@@ -12,6 +12,8 @@ flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", 
 flags.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
 flags.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
 flags.DEFINE_bool("rerank", False, "Show the lists after re-ranking as well.")
+flags.DEFINE_integer("k1", 20, "Of re-ranking: neighbours of an image.")
+flags.DEFINE_integer("k2", 6, "Of re-ranking: images that an encoding is averaged over.")
 
 
 def main(argv):
@@ -22,7 +24,7 @@ def main(argv):
     from mancs_jax.score import Task, score
     from mancs_jax.visualize import write_report
 
-    task = Task(dataset=FLAGS.dataset, root=FLAGS.root, options=Options(rerank=FLAGS.rerank))
+    task = Task(dataset=FLAGS.dataset, root=FLAGS.root, options=Options(rerank=FLAGS.rerank, k1=FLAGS.k1, k2=FLAGS.k2))
     try:
         path = write_report(FLAGS.workdir, score(FLAGS.workdir, task), task)
     except (ValueError, OSError) as error:

@@ -40,6 +40,7 @@ def test_each_row_of_table_5_adds_one_thing():
         ("later_positives", {"loss.positives": "later"}),
         ("uniform", {"loss.sampling": "uniform"}),
         ("batch_hard", {"loss.sampling": "batch_hard"}),
+        ("no_decay", {"optim.weight_decay": 0.0}),
     ],
 )
 def test_each_question_is_one_change(row, expected):

@@ -91,6 +91,9 @@ def test_a_run_leaves_curves_results_and_what_it_was(whole):
     assert start_of_run["versions"]["jax"] and start_of_run["data_fingerprint"] == result["train_fingerprint"]
     assert json.loads((workdir / "config.json").read_text())["data"]["p"] == 4
     assert any((workdir / "tensorboard").iterdir())
+    assert f"look at {workdir}/report.html" in out and "Ranked lists" in (workdir / "report.html").read_text()
+    pictures = {path.name for path in (workdir / "results").iterdir()}
+    assert {"ranked_lists_best.png", "ranked_lists_worst.png", "masks.png", "curves.svg", "cmc.svg"} <= pictures
 
 
 def test_evaluate_gives_the_result_of_training_again(whole, data):
@@ -105,6 +108,17 @@ def test_evaluate_gives_the_result_of_training_again(whole, data):
         name: before[name] for name in ("mAP", "mAP_plain", "mINP", "cmc", "fingerprint")
     }
     assert "untrained network" in out and "colour histogram" in out
+
+
+def test_visualize_shows_the_lists_after_re_ranking_too(whole):
+    workdir, _ = whole
+    (workdir / "report.html").unlink()
+    code, out, err = finish(start("visualize", f"--workdir={workdir}", "--rerank"))
+    assert code == 1 and err.strip().splitlines()[-1].startswith("visualize: k1 is 20: it must be from 1 to ")
+    code, out, err = finish(start("visualize", f"--workdir={workdir}", "--rerank", "--k1=5", "--k2=2"))
+    assert code == 0 and f"report: {workdir}/report.html" in out, err
+    assert '"re-ranked":{"ap":' in (workdir / "report.html").read_text()
+    assert (workdir / "results" / "ranked_lists_worst_reranked.png").exists()
 
 
 @pytest.mark.parametrize("moment", ["between steps", "while saving"])

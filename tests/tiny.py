@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
     return config.lock()
 
 
-def write_folder(root: Path) -> Path:
-    """Writes 12 people to train on and 4 to score, each under 2 cameras, as JPEG files; a colour a person."""
+def write_folder(root: Path, people: int = 12) -> Path:
+    """Writes `people` to train on and 4 to score, each under 2 cameras, as JPEG files; a colour a person."""
     rng = np.random.default_rng(0)
 
     def write(folder, name, colour):
@@ -38,12 +38,12 @@ def write_folder(root: Path) -> Path:
         picture = np.clip(colour + rng.integers(-20, 20, (64, 32, 3)), 0, 255).astype(np.uint8)
         assert cv2.imwrite(str(path), picture)
 
-    for pid in range(1, 17):
+    for pid in range(1, people + 5):
         colour = rng.integers(0, 256, 3)
         for camera in (1, 2):
             for frame in range(2):
                 name = f"{pid:04d}_c{camera}s1_{frame:06d}_01.jpg"
-                if pid <= 12:
+                if pid <= people:
                     write("bounding_box_train", name, colour)
                 else:
                     write("query" if frame == 0 else "bounding_box_test", name, colour)
