@@ -83,6 +83,11 @@ def no_decay(config: ConfigDict) -> None:
     config.optim.weight_decay = 0.0
 
 
+def small_fab_init(config: ConfigDict) -> None:
+    """FABs that begin at N(0, 0.001), as other new layers of the release do."""
+    config.model.fab_init = 0.001
+
+
 CHANGES: tuple[Callable[[ConfigDict], None], ...] = (
     whole,
     sigmoid_focal,
@@ -93,6 +98,7 @@ CHANGES: tuple[Callable[[ConfigDict], None], ...] = (
     uniform,
     batch_hard,
     no_decay,
+    small_fab_init,
 )
 QUESTIONS = tuple(change.__name__ for change in CHANGES)
 ROWS = TABLE_5 + QUESTIONS

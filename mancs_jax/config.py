@@ -43,6 +43,7 @@ AT_LEAST = {
     "data.unused_ids": 0,
     "model.width": 1,
     "model.fab_squeeze": 0,
+    "model.fab_init": 0,
     "model.rank_dim": 1,
     "model.cls_dim": 1,
     "loss.rank_weight": 0,

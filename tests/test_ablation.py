@@ -41,6 +41,7 @@ def test_each_row_of_table_5_adds_one_thing():
         ("uniform", {"loss.sampling": "uniform"}),
         ("batch_hard", {"loss.sampling": "batch_hard"}),
         ("no_decay", {"optim.weight_decay": 0.0}),
+        ("small_fab_init", {"model.fab_init": 0.001}),
     ],
 )
 def test_each_question_is_one_change(row, expected):

@@ -242,13 +242,24 @@ def test_head_initialisation():
     x = jnp.zeros((1, 32, 32, 3))
     params = jax.jit(partial(model.init, train=False))(jax.random.key(0), x)["params"]
     params = with_fabs_outside(params)
-    for name, std in (("rank_fc", 0.02), ("cls_fc", 0.02), ("cls_classifier", 0.02), ("fab4", 0.001)):
-        kernel = params[name]["squeeze"]["kernel"] if name == "fab4" else params[name]["kernel"]
-        np.testing.assert_allclose(np.std(kernel), std, rtol=0.15)
+    for name in ("rank_fc", "cls_fc", "cls_classifier"):
+        np.testing.assert_allclose(np.std(params[name]["kernel"]), 0.02, rtol=0.15)
     width = 16 + 32 + 64
     for name in ("att_fc", "att_classifier"):  # PyTorch's default: uniform in +-1 / sqrt(inputs)
         kernel = np.abs(params[name]["kernel"])
         assert kernel.shape[0] == width and 0.98 < kernel.max() * np.sqrt(width) <= 1
+
+
+def test_fab_initialisation():
+    for init in (0.0, 0.001):
+        fab = FullyAttentionalBlock(squeeze=64, kernel_sd=init)
+        params = fab.init(jax.random.key(0), jnp.zeros((1, 2, 2, 256)))["params"]
+        for name, inputs in (("squeeze", 256), ("excite", 64)):
+            kernel = np.abs(params[name]["kernel"])
+            if init:
+                np.testing.assert_allclose(np.std(params[name]["kernel"]), init, rtol=0.05)
+            else:  # uniform in +-1 / sqrt(inputs)
+                assert 0.98 < kernel.max() * np.sqrt(inputs) <= 1
 
 
 def test_drop_depends_on_the_key_of_the_example_alone():

@@ -50,6 +50,7 @@ SAME_IN_BOTH = {
     "optim.head_multiplier",
     "optim.weight_decay",
     "model.head_init",
+    "model.fab_init",
     "model.rank_dim",
     "choose_on",
 }

@@ -8,7 +8,8 @@ from flax import linen as nn
 
 from mancs_jax.models.resnet import PReLU
 
-small_normal = nn.initializers.normal(0.001)
+# PyTorch's default for linear layers and convolutions: uniform within 1 / sqrt(inputs).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class FullyAttentionalBlock(nn.Module):
@@ -20,11 +21,13 @@ class FullyAttentionalBlock(nn.Module):
       squeeze: channels between the two convolutions; 0 takes C / 16, the paper's r = 16 (the release: 16, whatever C
         is).
       activation: "relu" (paper) or "prelu" (release).
+      kernel_sd: standard deviation of the kernels' initial values; 0 takes PyTorch's default, as the release does.
       dtype: of the computation.
     """
 
     squeeze: int = 0
     activation: str = "relu"
+    kernel_sd: float = 0.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -33,7 +36,8 @@ class FullyAttentionalBlock(nn.Module):
         channels = x.shape[-1]
         activation = PReLU(name="prelu") if self.activation == "prelu" else nn.relu
         squeeze = self.squeeze or max(channels // 16, 1)
-        y = nn.Dense(squeeze, kernel_init=small_normal, dtype=self.dtype, name="squeeze")(x)
-        y = nn.Dense(channels, kernel_init=small_normal, dtype=self.dtype, name="excite")(activation(y))
+        kernel_init = nn.initializers.normal(self.kernel_sd) if self.kernel_sd else torch_uniform
+        y = nn.Dense(squeeze, kernel_init=kernel_init, dtype=self.dtype, name="squeeze")(x)
+        y = nn.Dense(channels, kernel_init=kernel_init, dtype=self.dtype, name="excite")(activation(y))
         mask = nn.sigmoid(y)
         return x * mask + x, mask

@@ -8,11 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from mancs_jax.models.fab import FullyAttentionalBlock
+from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
-
-# PyTorch's default for a linear layer, which the release leaves in place in the f_att head.
-torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Mancs(nn.Module):
@@ -31,6 +28,7 @@ class Mancs(nn.Module):
     fab_stages: tuple[int, ...] = (2, 3, 4)
     fab_squeeze: int = 0
     fab_activation: str = "relu"
+    fab_init: float = 0.0
     attention_pool: str = "mask"
     rank_head: str = "fc"
     rank_dim: int = 2048
@@ -69,9 +67,8 @@ class Mancs(nn.Module):
         def attend(stage: int, feature_map: jax.Array) -> jax.Array:
             if stage in self.fab_stages:
                 # Made while the backbone runs, yet not a part of it: hence `parent`.
-                fab = FullyAttentionalBlock(
-                    self.fab_squeeze, self.fab_activation, self.dtype, name=f"fab{stage}", parent=self
-                )
+                options = (self.fab_squeeze, self.fab_activation, self.fab_init, self.dtype)
+                fab = FullyAttentionalBlock(*options, name=f"fab{stage}", parent=self)
                 feature_map, masks[stage] = fab(feature_map)
             maps[stage] = feature_map
             return feature_map
