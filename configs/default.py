@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     model.fab_stages = (2, 3, 4)  # figure 1; () for none
     model.fab_squeeze = 0  # channels; 0: C / 16, figure 2 (release: 16)
     model.fab_activation = "relu"  # equation 1 (release: "prelu")
-    model.fab_init = 0.0  # standard deviation of the FABs' initial kernels; 0: PyTorch's default (release)
+    model.fab_init = 0.0  # standard deviation of the FABs' initial kernels (release: 0.001); 0: PyTorch's default
     model.attention_pool = "mask"  # section 3.5; "mask_times_map" (release)
     model.rank_head = "fc"  # section 3.3; "pool" (release)
     model.rank_dim = 2048  # width of "fc"; not given

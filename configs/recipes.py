@@ -21,6 +21,7 @@ def authors(config: ConfigDict) -> None:
     config.model.last_activation = "prelu_shared"
     config.model.fab_squeeze = 16
     config.model.fab_activation = "prelu"
+    config.model.fab_init = 0.001
     config.model.attention_pool = "mask_times_map"
     config.model.rank_head = "pool"
     config.model.cls_head = "bn_prelu"

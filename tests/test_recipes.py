@@ -31,6 +31,7 @@ AUTHORS = {
     "model.last_activation": "prelu_shared",
     "model.fab_squeeze": 16,
     "model.fab_activation": "prelu",
+    "model.fab_init": 0.001,
     "model.attention_pool": "mask_times_map",
     "model.rank_head": "pool",
     "model.cls_head": "bn_prelu",
@@ -50,7 +51,6 @@ SAME_IN_BOTH = {
     "optim.head_multiplier",
     "optim.weight_decay",
     "model.head_init",
-    "model.fab_init",
     "model.rank_dim",
     "choose_on",
 }

@@ -6,6 +6,7 @@ from torch import nn
 
 # Blocks in each stage, and whether they are bottlenecks.
 ARCHITECTURES = {
+    "resnet10": ((1, 1, 1, 1), False),
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
@@ -17,7 +18,8 @@ ARCHITECTURES = {
 class Residual(nn.Module):
     """Basic (3x3, 3x3) or bottleneck (1x1, 3x3 with the stride, 1x1) block.
 
-    `activation`: "relu"; "prelu", after the addition only; "prelu_shared", the same PReLU at every activation.
+    `activation`: "relu"; "prelu", after the addition only; "prelu_shared", the same PReLU at every activation. The
+    PReLU is named `relu`, as the module of torchvision that it replaces.
     """
 
     def __init__(self, channels_in: int, width: int, bottleneck: bool, stride: int, activation: str):
@@ -40,12 +42,12 @@ class Residual(nn.Module):
         else:
             self.downsample = nn.Identity()
         if activation != "relu":
-            self.prelu = nn.PReLU()
+            self.relu = nn.PReLU()
         self.activation = activation
 
     def forward(self, x):
-        inner = self.prelu if self.activation == "prelu_shared" else torch.relu
-        outer = torch.relu if self.activation == "relu" else self.prelu
+        inner = self.relu if self.activation == "prelu_shared" else torch.relu
+        outer = torch.relu if self.activation == "relu" else self.relu
         y = x
         for i in range(1, self.depth + 1):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
@@ -124,6 +126,8 @@ def to_flax(tensors: dict[str, torch.Tensor]) -> tuple[dict, dict]:
             modules[:2] = [f"{modules[0]}_{modules[1]}"]
         if modules[-2:-1] == ["downsample"]:
             modules[-2:] = ["downsample_conv" if modules[-1] == "0" else "downsample_bn"]
+        if modules[-1] == "relu":
+            modules[-1] = "prelu"
         tree = batch_stats if leaf.startswith("running_") else params
         for module in modules:
             tree = tree.setdefault(module, {})

@@ -21,7 +21,7 @@ class FullyAttentionalBlock(nn.Module):
       squeeze: channels between the two convolutions; 0 takes C / 16, the paper's r = 16 (the release: 16, whatever C
         is).
       activation: "relu" (paper) or "prelu" (release).
-      kernel_sd: standard deviation of the kernels' initial values; 0 takes PyTorch's default, as the release does.
+      kernel_sd: standard deviation of the kernels' initial values (release: 0.001); 0 takes PyTorch's default.
       dtype: of the computation.
     """
 

@@ -22,6 +22,13 @@ STORAGE_DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+# What a NumPy number is pickled with; a checkpoint often holds its best score as one.
+NUMPY_NUMBER = (
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+)
 WRAPPERS = ("state_dict", "model")
 
 
@@ -36,6 +43,16 @@ class _Tensor(NamedTuple):
 
 class _Dictionary(dict):
     """Stands for OrderedDict; leaves out the attributes (`_metadata`) that PyTorch adds."""
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Skipped:
+    """Stands for a NumPy number, which is no weight."""
+
+    def __init__(self, *_):
+        pass
 
     def __setstate__(self, state):
         pass
@@ -58,6 +75,8 @@ class _TensorUnpickler(pickle.Unpickler):
             return lambda tensor, *_: tensor
         if (module, name) == ("collections", "OrderedDict"):
             return _Dictionary
+        if (module, name) in NUMPY_NUMBER:
+            return _Skipped
         raise _Forbidden(f"{module}.{name}"[:80])
 
     def persistent_load(self, pid):

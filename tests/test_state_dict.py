@@ -1,0 +1,218 @@
+"""State dicts: what is read from files of every kind, and the one line for those that are damaged, old or hostile."""
+
+import io
+import os
+import pickle
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from mancs_jax.models.state_dict import read_tensors
+
+torch = pytest.importorskip("torch")
+import torch_resnet  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    return torch_resnet.randomize(torch_resnet.TorchResNet((1, 1, 1, 1), False, width=8), seed=0).state_dict()
+
+
+def save_safetensors(tensors, path):
+    from safetensors.torch import save_file
+
+    save_file(tensors, path)
+
+
+def check_refused(path, words):
+    """Reading raises a ValueError of one line, which names the file and has `words`."""
+    with pytest.raises(ValueError, match=words) as refusal:
+        read_tensors(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
+@pytest.mark.parametrize("save", [torch.save, save_safetensors])
+def test_every_tensor_is_read(tmp_path, state_dict, save, prefix):
+    pytest.importorskip("safetensors")
+    save({prefix + name: tensor for name, tensor in state_dict.items()}, tmp_path / "weights")
+    tensors = read_tensors(tmp_path / "weights")
+    assert tensors.keys() == state_dict.keys()
+    for name, tensor in state_dict.items():
+        assert tensors[name].dtype == tensor.numpy().dtype
+        np.testing.assert_array_equal(tensors[name], tensor.numpy())
+
+
+class Command:
+    """Unpickled by the ordinary unpickler, this would make a directory."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def write_archive(path, content, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        for name, data in members.items():
+            archive.writestr(f"archive/{name}", data)
+
+
+def test_hostile_pickle_is_refused_and_not_run(tmp_path, state_dict):
+    made, path = tmp_path / "made", tmp_path / "weights.pth"
+    torch.save({"state_dict": dict(state_dict), "extra": Command(made)}, path)
+    check_refused(path, r"nothing of it was run.*(posix|nt)\.mkdir.*torch\.save\(model\.state_dict")
+    assert not made.exists()
+    torch.load(path, weights_only=False)  # the trap is real
+    assert made.exists()
+
+
+HOSTILE = {
+    "eval": b"cbuiltins\neval\n(S'1'\ntR.",
+    "stack_global": b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.",
+    "newlines": b"\x80\x04\x8c\x08builtins\x8c\x04e\n\ne\x93.",
+    "attribute": b"\x80\x04\x8c\x0bcollections\x8c\x14OrderedDict.__init__\x93.",
+    "numpy": b"cnumpy.core.multiarray\n_reconstruct\n.",
+    "inst": b"(ios\nsystem\n.",
+    "load_within": b"ctorch.storage\n_load_from_bytes\n.",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_forbidden_names(tmp_path, content):
+    write_archive(tmp_path / "weights.pth", content)
+    check_refused(tmp_path / "weights.pth", "refused, nothing of it was run")
+
+
+def tensor_pickle(offset, shape, strides, storage=("storage", "FloatStorage", "0", "cpu", 4)):
+    """A pickle of {"conv1.weight": tensor} with any layout."""
+
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (Storage(), offset, shape, strides, False, {})
+
+    class Storage:
+        pass
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, Storage):
+                return (storage[0], getattr(torch, storage[1]), *storage[2:])
+            return None
+
+    stream = io.BytesIO()
+    Pickler(stream, 2).dump({"conv1.weight": Tensor()})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "offset, shape, strides",
+    [
+        (1, (4,), (1,)),
+        (-1, (4,), (1,)),
+        (0, (5,), (1,)),
+        (0, (2, 2), (4, 1)),
+        (3, (4,), (-2,)),
+        (0, (-4,), (1,)),
+        (0, (1 << 62, 4), (0, 0)),
+        ("0", (4,), (1,)),
+        (0, None, (1,)),
+        (0, (4,), (1, 1)),
+    ],
+)
+def test_tensors_cannot_reach_outside_their_storage(tmp_path, offset, shape, strides):
+    data = {"data/0": np.arange(4, dtype=np.float32).tobytes()}
+    write_archive(tmp_path / "good.pth", tensor_pickle(0, (2, 2), (1, 2)), **data)
+    good = read_tensors(tmp_path / "good.pth")
+    np.testing.assert_array_equal(good["conv1.weight"], [[0, 2], [1, 3]])
+    write_archive(tmp_path / "bad.pth", tensor_pickle(offset, shape, strides), **data)
+    check_refused(tmp_path / "bad.pth", "damaged")
+
+
+@pytest.mark.parametrize(
+    "content, members, words",
+    [
+        (b"", {}, "EOFError"),
+        (b"}.", {}, "no tensors, only nothing"),
+        (b"}X\x05\x00\x00\x00epochK\x03s.", {}, "no tensors, only epoch"),
+        (b"K\x03.", {}, "no state dict"),
+        (b"cnumpy.core.multiarray\nscalar\n}b.", {}, "no state dict"),
+        (b"}.", {"byteorder": "big"}, "big-endian"),
+        (tensor_pickle(0, (4,), (1,)), {}, "archive/data/0"),
+    ],
+)
+def test_archives_without_weights(tmp_path, content, members, words):
+    write_archive(tmp_path / "weights.pth", content, **members)
+    check_refused(tmp_path / "weights.pth", words)
+
+
+@pytest.mark.parametrize("kept", [100, 5_000, -30_000, -20])
+@pytest.mark.parametrize("save", [torch.save, save_safetensors])
+def test_cut_files(tmp_path, state_dict, save, kept):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "weights"
+    save(state_dict, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    check_refused(path, f"cut short.*{path.stat().st_size:,} bytes")
+
+
+def test_changed_byte(tmp_path, state_dict):
+    path = tmp_path / "weights.pth"
+    torch.save(state_dict, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    check_refused(path, "damaged.*CRC")
+
+
+def test_old_formats_tell_how_to_convert(tmp_path, state_dict):
+    old = tmp_path / "old.pth"
+    torch.save(state_dict, old, _use_new_zipfile_serialization=False)
+    check_refused(old, r"before 1\.6; .*convert it where PyTorch is installed: torch\.save\(torch\.load\(")
+    (tmp_path / "tar.pth").write_bytes(b"sys_info".ljust(257, b"\0") + b"ustar\0" + bytes(500))
+    check_refused(tmp_path / "tar.pth", r"before 1\.6")
+
+
+def test_the_way_to_convert_works_for_a_score_that_python_2_wrote(tmp_path):
+    old, new = tmp_path / "old.pth", tmp_path / "new.pth"
+    torch.save({"state_dict": {"a": torch.arange(3.0)}, "best": "x"}, old, _use_new_zipfile_serialization=False)
+    # A NumPy float64 as Python 2 pickled it: the bytes are text, and no UTF-8.
+    number = (
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(U\x02f8K\x00K\x01tRU\x08"
+        + np.float64(0.93).tobytes()
+        + b"tR"
+    )
+    content = old.read_bytes()
+    assert content.count(b"X\x01\x00\x00\x00x") == 1
+    old.write_bytes(content.replace(b"X\x01\x00\x00\x00x", number))
+    command = re.search(r"torch\.save\(.*\)", check_refused(old, "before 1.6"))[0]
+    exec(command, {"torch": torch, "NEW": new})
+    np.testing.assert_array_equal(read_tensors(new)["a"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"<!DOCTYPE html>"])
+def test_files_of_another_kind(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+    check_refused(tmp_path / "weights.pth", "neither a PyTorch zip file nor safetensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b"[]",
+        b'{"a": 3}',
+        b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "X", "shape": [1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+    ],
+)
+def test_damaged_safetensors(tmp_path, header):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    check_refused(path, "damaged safetensors|neither")
