@@ -18,7 +18,7 @@ from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.evaluation.protocols import Embedded
 from mancs_jax.evaluation.results import write_result
 from mancs_jax.score import NETWORK, Task, score
-from mancs_jax.training import checkpoint
+from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.loop import train
 from mancs_jax.visualize import write_report
 
@@ -43,7 +43,7 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, workdir = jax.local_devices(), Path(workdir)
+    devices, workdir = jax.devices(), Path(workdir)
     configuration.validate(config, len(devices))
     with only_process(workdir):
         saved = checkpoint.peek(workdir / checkpoint.LATEST)
@@ -61,7 +61,7 @@ def train_and_evaluate(
             check_resume(workdir, saved, about, allow_config_change)
         validate = None
         if validation:
-            embed = make_embed(config, about["num_classes"], devices, progress=False)
+            embed = make_embed(config, about["num_classes"], jax.local_devices(), progress=False)
 
             def validate(state):
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -75,7 +75,8 @@ def train_and_evaluate(
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
         scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)
-        write_report(workdir, scored, task)
+        if processes.is_writer():
+            write_report(workdir, scored, task)
         return scored.results
 
 
@@ -128,11 +129,14 @@ def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
 
 @contextmanager
 def only_process(workdir: Path) -> Iterator[None]:
-    """Holds a workdir for this process alone: two that write checkpoints to one place would destroy each other's.
+    """Holds a workdir for this run alone: two that write checkpoints to one place would destroy each other's.
 
     Raises:
       ValueError: another process holds it.
     """
+    if not processes.is_writer():  # it holds the workdir for all
+        yield
+        return
     made = [parent for parent in (workdir, *workdir.parents) if not parent.exists()]
     workdir.mkdir(parents=True, exist_ok=True)
     try:

@@ -13,7 +13,7 @@ from mancs_jax.evaluation import cuhk03_classic, features, histogram, protocols
 from mancs_jax.evaluation.embed import Embed, make_embed
 from mancs_jax.evaluation.protocols import Embedded, Options
 from mancs_jax.evaluation.results import write_result
-from mancs_jax.training import checkpoint
+from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.log import environment
 from mancs_jax.training.state import create_train_state
 
@@ -121,7 +121,8 @@ def score(
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
         stem = _stem(results[name], dataset != data.name, validation is not None)
-        write_result(workdir / "results" / f"{stem}.json", results[name])
+        if processes.is_writer():
+            write_result(workdir / "results" / f"{stem}.json", results[name])
     return Scored(config, about["num_classes"], variables, parts, embedded, results)
 
 

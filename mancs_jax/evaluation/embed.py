@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mancs_jax.data.augment import normalize
 from mancs_jax.models.mancs import create_model
+from mancs_jax.training.processes import gathered, share
 
 Embed = Callable[[dict[str, Any], np.ndarray], np.ndarray]
 Masks = Callable[[dict[str, Any], np.ndarray], dict[int, np.ndarray]]
@@ -31,19 +32,21 @@ def make_embed(
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
 
     Returns:
-      A function of ({"params", "batch_stats"}, images uint8 [N, H, W, 3]) that gives float32 [N, D].
+      A function of ({"params", "batch_stats"}, images uint8 [N, H, W, 3]) that gives float32 [N, D]. Of several
+      processes each embeds a share, and all get the whole.
     """
     batch = batch_size(config, devices)
     embed_batches = make_embed_batches(config, num_classes, devices, flip)
 
     def embed(variables: dict[str, Any], image: np.ndarray) -> np.ndarray:
-        starts = tqdm(
-            range(0, len(image), batch), desc="embedding", unit="batch", mininterval=1.0, disable=not progress
-        )
-        embeddings = list(embed_batches(variables, (image[start : start + batch] for start in starts)))
-        if not embeddings:
+        if not len(image):
             raise ValueError("no images to embed: the split is empty")
-        return np.concatenate(embeddings)
+        mine = image[share(len(image))]
+        # A process without a share embeds one image all the same, for the width of an embedding.
+        mine = mine if len(mine) else image[:1]
+        starts = tqdm(range(0, len(mine), batch), desc="embedding", unit="batch", mininterval=1.0, disable=not progress)
+        embeddings = np.concatenate(list(embed_batches(variables, (mine[start : start + batch] for start in starts))))
+        return gathered(embeddings, len(image))
 
     return embed
 

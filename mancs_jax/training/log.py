@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -101,13 +102,20 @@ class MetricsLog:
     Rows hold nothing that depends on the clock: a run that was killed and resumed writes the file of one that was not.
     """
 
-    def __init__(self, workdir: Path, step: int, num_steps: int, batch: int, log_every: int):
-        """Opens the log of a run of `num_steps` steps of `batch` images that stands at `step`."""
-        path = workdir / "metrics.jsonl"
-        keep_rows(path, step)
+    def __init__(self, workdir: Path, step: int, num_steps: int, batch: int, log_every: int, writes: bool = True):
+        """Opens the log of a run of `num_steps` steps of `batch` images that stands at `step`.
+
+        Where it does not write, as in all processes but one, it still checks that numbers are finite.
+        """
+        path = workdir / "metrics.jsonl" if writes else Path(os.devnull)
+        if writes:
+            keep_rows(path, step)
         self._file = path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
-        self._bar = tqdm(total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0)
+        board = str(workdir / "tensorboard")
+        self._board = tensorboardX.SummaryWriter(board, purge_step=step + 1, write_to_disk=writes)
+        self._bar = tqdm(
+            total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
+        )
         self._batch, self._log_every = batch, log_every
         self._then = time.monotonic()
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
@@ -158,7 +166,8 @@ class MetricsLog:
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._bar.write(text, file=sys.stderr)
+        if not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Ends the bar and writes out what is buffered."""

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.data import pk
 from mancs_jax.models.pretrained import load_into
-from mancs_jax.training import checkpoint
+from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step
@@ -39,7 +39,7 @@ def train(
       image: uint8 [N, H, W, 3], the training images.
       labels: int32 [N], 0..C-1.
       about: JSON that goes into every checkpoint; `best` is added to it.
-      devices: local devices that share a batch.
+      devices: that share a batch, of all processes.
       validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
 
     Returns:
@@ -55,6 +55,7 @@ def train(
     train_step = make_train_step(config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
     by_identity = pk.images_by_identity(labels)
     shape = (len(devices), config.data.p * config.data.k // len(devices))
+    own = processes.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
@@ -62,15 +63,17 @@ def train(
         state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
         step = int(state.step)
         checkpoint.drop_after(workdir / checkpoint.BEST, step)
-        record_start(workdir, about, devices, step)
-        log = MetricsLog(workdir, step, num_steps, config.data.p * config.data.k, config.log_every)
+        if processes.is_writer():
+            record_start(workdir, about, devices, step)
+        batch = config.data.p * config.data.k
+        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
+            stopped = False
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not stop:
-                rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step)
-                images = image[rows].reshape(*shape, *image.shape[1:])
-                state, metrics = train_step(state, images, labels[rows].reshape(shape))
+            while step < num_steps and not (stopped := processes.any_process(bool(stop))):
+                rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
+                state, metrics = train_step(state, image[rows], labels[rows])
                 step += 1
                 log.add(step, metrics)
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
@@ -84,13 +87,14 @@ def train(
                 if save_now:
                     checkpoint.save(manager, state, about)
             log.flush()
-            if stop:
+            if stopped:
                 checkpoint.save(manager, state, about)
+                reason = stop[0] if stop else "a signal to another process"
                 log.say(
-                    f"{stop[0]}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
+                    f"{reason}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
                 )
             manager.wait_until_finished()
-    return not stop
+    return not stopped
 
 
 def num_steps_of(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
