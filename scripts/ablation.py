@@ -12,6 +12,7 @@ import sys
 from absl import app, flags
 
 from configs import ablation as rows
+from mancs_jax.command_line import last_line
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")
@@ -49,7 +50,7 @@ def main(argv):
         runs = plan(FLAGS.base, list(dict.fromkeys(names)), seeds, parse_changes(FLAGS.set))
         summary = run_all(runs, FLAGS.base, FLAGS.workdir)
     except (ValueError, OSError, Diverged) as error:
-        sys.exit(f"ablation: {str(error).strip().splitlines()[-1]}")
+        sys.exit(f"ablation: {last_line(error)}")
     if summary:
         print(table(summary["rows"], FLAGS.base))
         print(f"results: {FLAGS.workdir}/results")

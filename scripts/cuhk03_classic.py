@@ -8,9 +8,14 @@ The same command goes on where a run was stopped.
 import sys
 
 from absl import app, flags
-from train import parse_flags  # which also defines --config, --workdir and --allow_config_change
+from ml_collections import config_flags
+
+from mancs_jax.command_line import last_line, parse_flags
 
 FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "Configuration of each run, as configs/cuhk03.py:classic.")
+flags.DEFINE_string("workdir", None, "Directory of all runs.")
+flags.DEFINE_bool("allow_config_change", False, "Go on although the configuration is another one.")
 
 
 def main(argv):
@@ -24,7 +29,7 @@ def main(argv):
     try:
         results = train_and_evaluate_splits(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
     except (ValueError, OSError, Diverged) as error:
-        sys.exit(f"cuhk03_classic: {str(error).strip().splitlines()[-1]}")
+        sys.exit(f"cuhk03_classic: {last_line(error)}")
     for scored in (results or {}).values():
         print(table({f"test set {n}": split for n, split in enumerate(scored["splits"], 1)} | {"mean": scored}))
         print(

@@ -12,6 +12,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from mancs_jax.command_line import last_line, parse_flags
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("source", None, "Weights, .pth or .safetensors, of torchvision, timm, Hugging Face or the authors.")
 ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -19,19 +21,6 @@ flags.DEFINE_enum("arch", "resnet50", ARCHITECTURES, "Architecture of a backbone
 flags.DEFINE_string("output", None, "File to write the backbone's weights to, .safetensors.")
 flags.DEFINE_string("workdir", None, "Directory to make for a whole network.")
 config_flags.DEFINE_config_file("config", None, "Configuration of the whole network: configs/market.py:authors.")
-
-
-def parse_flags(argv):
-    """Parses the command line; a mistake in a field or file of the configuration ends with one line."""
-    try:
-        return FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"import_weights: {last_line(error)}")
-
-
-def last_line(error):
-    """What is wrong, without the history that ml_collections puts in front of it."""
-    return str(error).strip().splitlines()[-1].strip()
 
 
 def main(argv):

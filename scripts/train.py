@@ -5,6 +5,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from mancs_jax.command_line import last_line, parse_flags
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration, as configs/market.py or configs/market.py:small.")
 flags.DEFINE_string("workdir", None, "Directory of the run; where it holds a checkpoint, training goes on from there.")
@@ -15,19 +17,6 @@ flags.DEFINE_bool(
 flags.DEFINE_string("coordinator", "", "host:port of process 0, for processes that are started by hand.")
 flags.DEFINE_integer("num_processes", 0, "How many processes take part, started by hand.")
 flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.")
-
-
-def parse_flags(argv):
-    """Parses the command line; a mistake in a field or file of the configuration ends with one line."""
-    try:
-        return FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"train: {last_line(error)}")
-
-
-def last_line(error):
-    """What is wrong, without the history that ml_collections puts in front of it."""
-    return str(error).strip().splitlines()[-1].strip()
 
 
 def main(argv):

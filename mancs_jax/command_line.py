@@ -1,0 +1,21 @@
+"""What scripts with a --config share: a mistake on the command line ends with one line, not with a traceback."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the flags, for `app.run(main, flags_parser=parse_flags)`; a mistake in one of them, or in a field or file
+    of the configuration, exits with status 1 and one line."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        sys.exit(f"{Path(argv[0]).stem}: {last_line(error)}")
+
+
+def last_line(error: Exception) -> str:
+    """What is wrong, without the history that ml_collections puts in front of it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
