@@ -206,6 +206,11 @@ def _check_dataset(fields: dict[str, Any]) -> None:
         )
     if testset and not name.startswith("cuhk03"):
         raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
+    if testset and fields["data.validation_ids"]:
+        raise ValueError(
+            f"config.data.validation_ids is {fields['data.validation_ids']}, but config.data.testset is {testset}: a "
+            "network of a classic split is scored on its test set; set one of them to 0"
+        )
     if testset > NUM_TESTSETS:
         raise ValueError(f"config.data.testset is {testset}; CUHK03 has test sets 1 to {NUM_TESTSETS}")
 

@@ -22,6 +22,7 @@ from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.loop import train
 from mancs_jax.visualize import write_report
 
+SAME_IN_ALL_SPLITS = ("dataset", "recipe", "seed", "distance", "normalize", "flip", "repeats", "gallery_seed", "config")
 LOCK = ".lock"  # file of a workdir that the process which trains there holds
 
 
@@ -115,7 +116,8 @@ def train_and_evaluate_splits(
         if results is None:
             return None
         splits.append(results[NETWORK])
-        summary = results[NETWORK] | cuhk03_classic.over_splits(splits) | {"splits": splits}
+        common = {name: results[NETWORK][name] for name in SAME_IN_ALL_SPLITS}
+        summary = cuhk03_classic.over_splits(splits) | common | {"splits": splits}
         write_result(path, summary)
     return {NETWORK: summary}
 
@@ -163,8 +165,8 @@ def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.S
     if data.unused_ids:
         split = arrays.leave_out(split, data.unused_ids, config.seed)
     if config.choose_on == "test":
-        parts = (arrays.load_split(data.name, data.root, part, data.image_size) for part in ("query", "gallery"))
-        return split, tuple(parts)
+        official = ("query", "gallery")
+        return split, tuple(arrays.load_split(data.name, data.root, p, data.image_size, data.testset) for p in official)
     if not data.validation_ids:
         return split, None
     split, query, gallery = arrays.hold_out(split, data.validation_ids, config.seed)

@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import cuhk03_classic, features, histogram, protocols
+from mancs_jax.evaluation import cuhk03_classic, features, histogram, inputs, protocols, reranking
 from mancs_jax.evaluation.embed import Embed, make_embed
 from mancs_jax.evaluation.protocols import Embedded, Options
 from mancs_jax.evaluation.results import write_result
@@ -17,7 +17,7 @@ from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.log import environment
 from mancs_jax.training.state import create_train_state
 
-NETWORK = "Mancs"
+NETWORK, UNTRAINED = "Mancs", "untrained network"
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
 
@@ -82,23 +82,29 @@ def score(
     workdir, devices = Path(workdir), jax.local_devices()
     config, about, variables = checkpoint.load_trained(workdir)
     data = config.data
-    dataset, testset = (task.dataset, 0) if task.dataset not in ("", data.name) else (data.name, data.testset)
+    dataset, root = task.dataset or data.name, task.root or data.root
+    # The other kind of boxes shows the same people: those that were trained on are not in the test set.
+    testset = data.testset if dataset.split("_")[0] == data.name.split("_")[0] else 0
     is_classic = testset > 0 and not validation
-    if is_classic and (task.multi_query or task.options.rerank or task.distractors):
-        raise ValueError("CUHK03's classic protocol is single-query and single-shot, without re-ranking or distractors")
-    parts = _load_parts(task, dataset, task.root or data.root, data.image_size, testset, validation)
+    _check(task, is_classic, root)
+    parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
     embed = make_embed(config, about["num_classes"], devices, progress, task.flip)
     embedded = {part: Embedded(embed(variables, split.image), split.pid, split.camid) for part, split in parts.items()}
     fingerprint = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
-        root = task.root or data.root
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
             embedded["gallery"], task.distractors, root, data.image_size, embed, variables
         )
 
     results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, task, progress)
     for name, of_baseline in _baselines(config, about["num_classes"], parts, embed) if task.baselines else ():
-        results[name] = protocols.single_query(of_baseline["query"], of_baseline["gallery"]) | {"embedding": name}
+        options = task.options._replace(rerank=False)
+        scored = (
+            _classic(of_baseline, task)
+            if is_classic
+            else protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
+        )
+        results[name] = scored | {"embedding": name, "flip": task.flip and name == UNTRAINED}
 
     scored_on = {
         "dataset": dataset,
@@ -140,6 +146,19 @@ def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """The variables that training starts from, without pretrained weights: what the architecture alone can do."""
     state = create_train_state(config, num_classes, optax.identity())
     return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def _check(task: Task, is_classic: bool, root: str) -> None:
+    """Refuses what cannot work before anything is embedded."""
+    inputs.check_distance(task.options.distance)
+    if task.options.rerank:
+        reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
+    if is_classic and (task.multi_query or task.options.rerank or task.distractors):
+        raise ValueError("CUHK03's classic protocol is single-query and single-shot, without re-ranking or distractors")
+    if task.distractors and task.baselines:
+        raise ValueError("baselines are not scored with distractors: leave one of them out")
+    if task.distractors and "distractors" not in (there := arrays.split_names(task.distractors, root)):
+        raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(there)}")
 
 
 def _load_parts(task, dataset, root, image_size, testset, validation) -> Parts:
@@ -189,7 +208,7 @@ def _classic(embedded: dict[str, Embedded], task: Task) -> dict:
 def _baselines(config, num_classes, parts, embed: Embed):
     """Yields (name, embedded parts) of what a trained network has to beat."""
     untrained = untrained_variables(config, num_classes)
-    ways = {"untrained network": lambda image: embed(untrained, image), "colour histogram": histogram.embed}
+    ways = {UNTRAINED: lambda image: embed(untrained, image), "colour histogram": histogram.embed}
     for name, way in ways.items():
         yield name, {part: Embedded(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
 

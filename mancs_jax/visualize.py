@@ -71,7 +71,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
 
 
 def _reranked(embedding, gallery_pid, options):
-    """Re-ranked distances [B, G]: junk, which re-ranking does not see, is infinitely far."""
+    """Re-ranked distances [B, G]; junk, which re-ranking does not see, is as far as can be."""
     kept = np.flatnonzero(gallery_pid != -1)
     of_kept = reranking.rerank(
         embedding["query"],
@@ -83,7 +83,7 @@ def _reranked(embedding, gallery_pid, options):
     )
 
     def distances_of(rows):
-        distances = np.full((len(rows), len(gallery_pid)), np.inf, np.float32)
+        distances = np.full((len(rows), len(gallery_pid)), np.finfo(np.float32).max, np.float32)
         distances[:, kept] = of_kept(rows)
         return distances
 

@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 
 from configs import ablation as rows
-from mancs_jax.command_line import last_line
+from mancs_jax.command_line import last_line, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")
@@ -58,4 +58,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["base", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -8,6 +8,8 @@ import sys
 
 from absl import app, flags
 
+from mancs_jax.command_line import parse_flags
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
 flags.DEFINE_string(
@@ -31,6 +33,7 @@ flags.DEFINE_string("distractors", "", "Data set that joins the gallery: market1
 flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
 flags.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram as well.")
 flags.DEFINE_integer("repeats", 100, "Galleries that are drawn in CUHK03's classic protocol.")
+OF_RERANKING = ("k1", "k2", "lambda")
 OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baselines", "repeats")
 
 
@@ -41,7 +44,9 @@ def main(argv):
     if bool(FLAGS.workdir) == bool(FLAGS.features):
         sys.exit("evaluate: give either --workdir=DIRECTORY of a run or --features=FILE.npz")
     if FLAGS.features and (given := [f"--{name}" for name in OF_WORKDIR if FLAGS[name].present]):
-        sys.exit(f"evaluate: {', '.join(given)} go with --workdir; of --features the file says everything")
+        sys.exit(f"evaluate: what --features is scored on is in the file; leave {', '.join(given)} out")
+    if not FLAGS.rerank and (given := [f"--{name}" for name in OF_RERANKING if FLAGS[name].present]):
+        sys.exit(f"evaluate: without --rerank there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation import results
     from mancs_jax.evaluation.protocols import Options
@@ -57,15 +62,16 @@ def main(argv):
         else:
             task = Task(**{name: FLAGS[name].value for name in OF_WORKDIR}, options=options)
             scored = rows = evaluate(FLAGS.workdir, task)
+        print(results.table(rows))
+        print(results.matches(rows))
         if FLAGS.json:
             results.write_result(FLAGS.json, scored)
     except (ValueError, OSError) as error:
         sys.exit(f"evaluate: {' '.join(str(error).split())}")
-    print(results.table(rows))
     written = [f"{FLAGS.workdir}/results"] if FLAGS.workdir else []
     written += [FLAGS.json] if FLAGS.json else []
     print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

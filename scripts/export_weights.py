@@ -9,6 +9,8 @@ import sys
 
 from absl import app, flags
 
+from mancs_jax.command_line import parse_flags
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
 flags.DEFINE_string("output", None, "File to write, .safetensors.")
@@ -29,4 +31,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["workdir", "output"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

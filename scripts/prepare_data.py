@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 
 from absl import app, flags, logging
 
+from mancs_jax.command_line import parse_flags
 from mancs_jax.data import arrays, build, cuhk03, dukemtmc_reid, folder, market1501, walkers_builder
 from mancs_jax.data.contents import Contents, Counts, check, count, count_items
 
@@ -161,4 +162,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -7,6 +7,8 @@ import sys
 
 from absl import app, flags
 
+from mancs_jax.command_line import parse_flags
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", required=True)
 flags.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
@@ -33,4 +35,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -35,7 +35,7 @@ def run(script, monkeypatch):
     monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
 
     def fails(*arguments):
-        line = run_script(script, *arguments)
+        line = run_script("prepare_data", *arguments)
         assert line.startswith("prepare_data: ") and "\n" not in line
         return line
 
@@ -239,6 +239,11 @@ ROWS = {
     ),
     "a camera below 0": (labels("a.jpg,1,-1,train"), r"line 2: camid '-1' is not an integer from 0"),
     "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
+    "a query of nobody": (
+        labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),
+        r"line 2: pid 0 in query: who is to be learnt or found has a pid from 1$",
+    ),
+    "a path in two forms": (labels("./a.jpg,1,1,train"), r"line 2: path '\./a\.jpg' is not one below the folder"),
     "an unknown split": (
         labels("a.jpg,1,1,test"),
         r"line 2: split 'test' is not one of train, query, gallery, gt_bbox",

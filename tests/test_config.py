@@ -50,6 +50,7 @@ def test_market_is_the_paper():
         ("seed", -1, "at least 0"),
         ("data.name", "market1502", 'Did you mean "market1501"'),
         ("eval_every", 5.0, "config.data.validation_ids is 0"),
+        ("data.testset", 1, "market1501 has no test sets"),
         ("loss.margin", "0.5", "has to be a number"),
         ("optim.learning_rate", 0.0, "above 0"),
         ("epochs", 0.0, "above 0"),
@@ -132,3 +133,15 @@ def test_differences_are_listed_by_field():
         "data.image_size: (256, 128) -> (128, 64)",
         "optim.learning_rate: 0.0003 -> 0.001",
     ]
+
+
+def test_a_classic_split_is_scored_on_its_test_set_alone():
+    config = paper()
+    config.data.name, config.data.testset = "cuhk03_labeled", 20
+    configuration.validate(config, num_devices=1)
+    config.data.validation_ids = 5
+    with pytest.raises(ValueError, match="config.data.validation_ids is 5, but config.data.testset is 20"):
+        configuration.validate(config, num_devices=1)
+    config.data.validation_ids, config.data.testset = 0, 21
+    with pytest.raises(ValueError, match="CUHK03 has test sets 1 to 20"):
+        configuration.validate(config, num_devices=1)

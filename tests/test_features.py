@@ -4,9 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
-from tiny_sources import load_script
+from tiny_sources import run_script
 
 from mancs_jax.evaluation import metrics, ranking, reranking
 
@@ -28,14 +26,7 @@ WITHOUT_MORE = {"multi_query": None, "multi_query_pid": None, "multi_query_camid
 
 def run(*arguments):
     """Runs scripts/evaluate.py in this process; the line it exits with, "" for success."""
-    script = load_script("evaluate")
-    with flagsaver.flagsaver():
-        flags.FLAGS(["evaluate", *map(str, arguments)])
-        try:
-            script.main(["evaluate"])
-        except SystemExit as error:
-            return str(error.code)
-    return ""
+    return run_script("evaluate", *arguments)
 
 
 def test_the_json_has_the_scores_at_its_top(tmp_path, capsys):
@@ -139,7 +130,7 @@ def test_files_that_are_none(tmp_path):
         (["--rerank", "--k1=71"], "k1 is 71: it must be from 1 to"),
         (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
         (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),
-        (["--flip", "--dataset=x"], "--dataset, --flip go with --workdir"),
+        (["--flip", "--dataset=x"], "leave --dataset, --flip out"),
         (["--workdir=w"], "give either --workdir=DIRECTORY of a run or --features=FILE.npz"),
         (["--json={tmp_path}/f.npz/out.json"], "f.npz"),
     ],

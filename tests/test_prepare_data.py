@@ -55,7 +55,7 @@ def script():
 def run(script, monkeypatch, capsys):
     """Runs the script in this process; returns (the line with which it exits, "" for success; stdout)."""
     monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
-    return lambda *arguments: (run_script(script, *arguments), capsys.readouterr().out)
+    return lambda *arguments: (run_script("prepare_data", *arguments), capsys.readouterr().out)
 
 
 def start(*arguments):

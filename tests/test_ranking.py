@@ -211,6 +211,22 @@ def test_a_compiled_block_needs_no_more_memory_than_its_distances():
     assert memory.output_size_in_bytes == 4 * rows * columns
 
 
+def test_far_from_the_origin_hits_keep_their_ranks():
+    query, gallery, *labels = drawn(40, 200, 8)
+    rng = np.random.default_rng(1)
+    query, gallery = (part + rng.standard_normal(part.shape).astype(np.float32) for part in (query, gallery))
+    near = ranking.hit_ranks(query, gallery, *labels)
+    far = ranking.hit_ranks(query + 4096, gallery + 4096, *labels)
+    assert np.mean(far.ranks != near.ranks) < 0.01
+    assert metrics.scores(far)["mAP"] == pytest.approx(metrics.scores(near)["mAP"], abs=1e-3)
+
+
+def test_whole_numbers_far_from_the_origin_tie_as_near_it():
+    query, gallery, *labels = drawn(40, 200, 4)
+    near = ranking.hit_ranks(query, gallery, *labels)
+    np.testing.assert_array_equal(ranking.hit_ranks(query + 1000, gallery + 1000, *labels).ranks, near.ranks)
+
+
 def test_only_junk_in_the_middle_costs_a_copy():
     embedding = np.arange(10, dtype=np.float32).reshape(5, 2)
     for rows in ([0, 1, 2, 3, 4], [2, 3, 4], [0, 1], [3]):
@@ -328,7 +344,7 @@ def test_given_distances_are_ranked_by_the_official_rules(labels, distances):
     "distances, message",
     [
         (np.zeros((3, 8)), "have shape [8, 8], not [8, 9]"),
-        (np.full((3, 9), np.nan), "there are NaN among the distances"),
+        (np.full((3, 9), np.nan), "some distances are NaN or infinite"),
     ],
 )
 def test_given_distances_that_do_not_fit_are_refused(distances, message):

@@ -137,12 +137,32 @@ def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
 
 
+def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
+    options = Options(distance="cosine")
+    results = score.evaluate(workdir[0], score.Task(baselines=True, flip=True, options=options), progress=False)
+    assert list(results) == ["Mancs", "untrained network", "colour histogram"]
+    assert [result["distance"] for result in results.values()] == ["cosine"] * 3
+    assert [result["flip"] for result in results.values()] == [True, True, False]
+    with pytest.raises(ValueError, match="baselines are not scored with distractors"):
+        score.evaluate(workdir[0], score.Task(baselines=True, distractors="elsewhere"), progress=False)
+    write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
+    results = score.evaluate(tmp_path, score.Task(baselines=True, repeats=3), progress=False)
+    assert {result["protocol"] for result in results.values()} == {"cuhk03_classic"}
+
+
 def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
         write_workdir(tmp_path, root, name="cuhk03_labeled")
         score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
     with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
         score.evaluate(workdir[0], score.Task(dataset="nowhere"), progress=False)
+    for options, line in [
+        (Options(rerank=True, k2=0), "k2 is 0"),
+        (Options(rerank=True, weight=2), "lambda is 2"),
+        (Options(distance="l1"), "unknown distance 'l1'"),
+    ]:
+        with pytest.raises(ValueError, match=line):  # before anything is embedded
+            score.evaluate(workdir[0], score.Task(dataset="nowhere", options=options), progress=False)
     with pytest.raises(FileNotFoundError, match="no checkpoint there"):
         score.evaluate(tmp_path / "empty", progress=False)
 
@@ -156,7 +176,8 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
         if config.data.testset in stop_at:
             return None
         cmc = [config.data.testset / 10] * 50
-        return {score.NETWORK: {"cmc": cmc, "config": config.to_dict(), "embedding": score.NETWORK}}
+        of_run = {"cmc": cmc, "config": config.to_dict(), "step": config.data.testset}
+        return {score.NETWORK: of_run | dict.fromkeys(set(run.SAME_IN_ALL_SPLITS) - {"config"}, "same")}
 
     monkeypatch.setattr(run, "train_and_evaluate", train_and_evaluate)
     config = tiny.get_config()
@@ -172,6 +193,7 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert calls == [(3, "testset_03"), (4, "testset_04")]
     assert summary["mean"]["rank-1"] == pytest.approx(0.25)
     assert summary["sd"]["rank-1"] == pytest.approx(np.std([0.1, 0.2, 0.3, 0.4], ddof=1))
+    assert "step" not in summary and summary["recipe"] == "same"  # what differs is in the splits alone
     assert [split["cmc"][0] for split in summary["splits"]] == [0.1, 0.2, 0.3, 0.4]
     assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
     calls.clear()

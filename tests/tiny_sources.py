@@ -1,7 +1,7 @@
 """Sources of data sets, laid out byte for byte as the official ones but with a handful of images, and the script."""
 
-import functools
 import importlib.util
+import re
 import zipfile
 from pathlib import Path
 
@@ -149,21 +149,31 @@ def write_protocol(path: Path, **changed) -> Path:
     return path
 
 
-@functools.cache  # its flags can be defined once
+_loaded: dict = {}  # the script whose flags are defined now, and those flags
+
+
 def load_script(name: str = "prepare_data"):
-    """Returns a file of `scripts/` as a module."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
+    """Returns a file of `scripts/` as a module; its flags take the place of those of the script loaded before it."""
+    if _loaded.get("name") == name:
+        return _loaded["module"]
+    for flag in _loaded.pop("flags", ()):
+        delattr(flags.FLAGS, flag)
+    _loaded.clear()
+    path = REPOSITORY / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    _loaded.update(name=name, module=module, flags=re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
     return module
 
 
-def run_script(script, *arguments: str) -> str:
-    """Runs the script in this process; returns the line with which it exits, "" for success."""
+def run_script(name: str, *arguments: str) -> str:
+    """Runs a script in this process; returns the line with which it exits, "" for success."""
+    script = load_script(name)
     with flagsaver.flagsaver():
-        flags.FLAGS(["prepare_data", *map(str, arguments)])
+        flags.FLAGS([name, *map(str, arguments)])
         try:
-            script.main(None)
+            script.main([name])
         except SystemExit as error:
             return str(error.code)
     return ""

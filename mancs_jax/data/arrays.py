@@ -169,10 +169,15 @@ def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.n
     Raises:
       ValueError: the bytes are not an image.
     """
-    height, width = image_size
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
     if image is None:
         raise ValueError(f"{name}: cannot be decoded as an image")
+    return resize(image, image_size)
+
+
+def resize(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says; the array itself where it has that size."""
+    height, width = image_size
     if image.shape[:2] == (height, width):
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]

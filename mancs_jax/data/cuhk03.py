@@ -93,9 +93,10 @@ def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None =
     with ExitStack() as stack:
         with saying_how_to_get(ABOUT):
             mat = stack.enter_context(_open_mat(path))
-            cells = _read_cells(mat, boxes, path)
-            images = _name_images(mat, cells)
-            testsets = _read_testsets(mat, [len(cell) for cell in cells], path)
+            with _naming_damage(path):
+                cells = _read_cells(mat, boxes, path)
+                images = _name_images(mat, cells)
+                testsets = _read_testsets(mat, [len(cell) for cell in cells], path)
         everything = number(images, [len(cell) for cell in cells])
         splits, notes = {ALL_IMAGES: everything}, []
         if file := protocol_file or _find_protocol(path, boxes):
@@ -122,7 +123,7 @@ def encode_png(image: np.ndarray) -> bytes:
     Raises:
       ValueError: it is not uint8 [H, W, 3] (RGB).
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{image.dtype} {list(image.shape)} is not an RGB image")
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
@@ -217,6 +218,14 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, RuntimeError, TypeError, OSError) as error:  # what h5py raises where a file is damaged inside
+        raise ValueError(f"{path}: damaged inside ({type(error).__name__}: {error})") from error
+
+
 def _read_cells(mat: h5py.File, boxes: str, path: Path) -> list[np.ndarray]:
     """References to the images of each camera pair, [people, SLOTS]."""
     cells = [_cell(mat, reference, path).T for reference in _cell(mat, boxes, path).ravel()]
@@ -258,7 +267,9 @@ def _read_testsets(mat: h5py.File, sizes: Sequence[int], path: Path) -> list[lis
     """The pids of each test set, sorted; the file has (pair, person in the pair)."""
     testsets = []
     for number, reference in enumerate(_cell(mat, "testsets", path).ravel(), 1):
-        people = mat[reference][()].T.astype(np.int64).reshape(-1, 2)
+        people = np.asarray(mat[reference][()]).T.astype(np.int64)
+        if people.ndim != 2 or people.shape[1] != 2:
+            raise ValueError(f"{path}: test set {number} is no table of (pair, person)")
         wrong = [(a, b) for a, b in people.tolist() if not (1 <= a <= len(sizes) and 1 <= b <= sizes[a - 1])]
         if wrong:
             raise ValueError(f"{path}: test set {number} has (pair, person) {wrong[0]}, whom it has no images of")

@@ -118,7 +118,7 @@ def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) 
     if len(row) != len(COLUMNS):
         return f"{len(row)} fields, not {len(COLUMNS)}"
     file, pid, camid, split = row
-    if not file or PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\\" in file:
+    if file != str(PurePosixPath(file)) or PurePosixPath(file).is_absolute() or ".." in file.split("/") or "\\" in file:
         return f"path {file!r} is not one below the folder"
     if file in line_of:
         return f"path {file!r} is there already, in line {line_of[file]}"
@@ -126,6 +126,8 @@ def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) 
         return f"pid {pid!r} is not an integer from -1"
     if not _is_integer(camid, 0):
         return f"camid {camid!r} is not an integer from 0"
+    if split in ("train", "query") and int(pid) < 1:
+        return f"pid {pid} in {split}: who is to be learnt or found has a pid from 1"
     if split not in SPLITS:
         return f"split {split!r} is not one of {', '.join(SPLITS)}"
     return None if source.has(file) else f"path {file!r} is no file there, or a link that leads elsewhere"

@@ -55,7 +55,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip; raises ValueError where it is none or is cut off."""
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path} is not a zip file, or is cut off ({error})") from error
 
 
@@ -145,7 +145,7 @@ def _is_passed_over(name):
 def _what_is_wrong(file, read):
     try:
         encoded = read(file)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         return f"cannot be read: {error}"
     if not encoded:
         return "empty"

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,19 @@ import numpy as np
 from mancs_jax.evaluation import inputs, protocols
 from mancs_jax.evaluation.protocols import Embedded, Options
 
+LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # each with _pid and _camid; the last is optional
+# What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
+UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_features(path: str | Path) -> dict[str, Embedded]:
@@ -18,7 +31,8 @@ def load_features(path: str | Path) -> dict[str, Embedded]:
     Args:
       path: a .npz file with arrays `query` and `gallery` (floats [N, D]) and `query_pid`, `query_camid`, `gallery_pid`,
         `gallery_camid` (integers [N]), and for multi-query `multi_query`, `multi_query_pid`, `multi_query_camid`; or a
-        folder with a .npy file for each of these, which are memory-mapped and may be larger than memory.
+        folder with a .npy file for each of these, memory-mapped: float32 that is scored single-query without
+        re-ranking or normalising may be larger than memory.
 
     Returns:
       "query", "gallery" and, where it is there, "multi_query"; embeddings float32.
@@ -31,20 +45,32 @@ def load_features(path: str | Path) -> dict[str, Embedded]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
     arrays = _mapped(path) if path.is_dir() else _unzipped(path)
-    wanted = PARTS if "multi_query" in arrays else PARTS[:2]
+    wanted = PARTS if any(name.startswith(PARTS[2]) for name in arrays) else PARTS[:2]
     names = [f"{part}{label}" for part in wanted for label in ("", "_pid", "_camid")]
     if missing := [name for name in names if name not in arrays]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'no arrays'}")
     found = {}
     for part in wanted:
         embedding = arrays[part]
-        if embedding.dtype.kind == "f" and embedding.dtype != np.float32:
-            embedding = embedding.astype(np.float32)
         try:
+            embedding = _float32(part, embedding)
             found[part] = Embedded(*inputs.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return found
+
+
+def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
+    """Other floats as float32, where that loses nothing that matters for distances."""
+    if embedding.dtype.kind != "f" or embedding.dtype == np.float32 or not embedding.size:
+        return embedding
+    with np.errstate(over="ignore"):
+        rounded = embedding.astype(np.float32)
+    if np.isfinite(embedding).all() and np.abs(rounded - embedding).max() > LOSS * embedding.std():
+        raise ValueError(
+            f"{part} embeddings are {embedding.dtype} and lose too much as float32: subtract their mean, or scale them"
+        )
+    return rounded
 
 
 def score(features: dict[str, Embedded], options: Options, *, progress: bool = False) -> dict:
@@ -74,8 +100,11 @@ def _unzipped(path):
         with path.open("rb") as stream, zipfile.ZipFile(stream):  # which says what is wrong; a lone array is no zip
             stream.seek(0)
             file = np.load(stream, allow_pickle=False)
-            return {name: file[name] for name in file.files if name.startswith(PARTS)}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in file.files if name.startswith(PARTS)}
+            if no_array := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+                raise ValueError(f"{no_array[0]} is no array")
+            return arrays
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a .npz file of plain arrays, or is cut off ({_first_line(error)})") from error
 
 
@@ -84,7 +113,7 @@ def _mapped(path):
     for file in sorted(path.glob("*.npy")):
         try:
             arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"{file} is not a .npy file of numbers, or is cut off ({_first_line(error)})") from error
     return arrays
 

@@ -22,6 +22,12 @@ def checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, n
     Raises:
         ValueError: one line: shape, dtype, length or pid are wrong, or every image is junk.
     """
+    embedding = checked_embedding(part, embedding)
+    return embedding, *checked_labels(part, pid, camid, len(embedding))
+
+
+def checked_embedding(part: str, embedding) -> np.ndarray:
+    """Embeddings float32 [N, D] as a NumPy array; ValueError as `checked`."""
     embedding = np.asarray(embedding)
     shape = list(embedding.shape)
     if embedding.ndim != 2 or embedding.dtype != np.float32:
@@ -29,7 +35,7 @@ def checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, n
         raise ValueError(f"{part} embeddings are {kind}: they must be float32 [images, width]")
     if embedding.size == 0:
         raise ValueError(f"{part} embeddings are empty, {shape}: there is nothing to rank")
-    return embedding, *checked_labels(part, pid, camid, len(embedding))
+    return embedding
 
 
 def checked_labels(part: str, pid, camid, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +65,20 @@ def check_known(query_pid: np.ndarray) -> None:
         raise ValueError(f"query {query_pid.argmin()} has pid {query_pid.min()}: leave out queries of no known person")
 
 
+def common_offset(embedding: np.ndarray) -> np.ndarray:
+    """A vector near the mean of embeddings [N, D], [D], to be subtracted before distances are computed: float32 keeps
+    the most digits of them around 0.
+
+    It is rounded so coarsely that subtracting it is exact for values of few bits, such as whole numbers: what was
+    equally far apart stays so.
+    """
+    largest = float(np.abs(embedding).max())
+    if largest == 0:
+        return np.zeros(embedding.shape[1], embedding.dtype)
+    step = 2.0 ** (np.floor(np.log2(largest)) - 6)
+    return (np.round(embedding.mean(axis=0, dtype=np.float64) / step) * step).astype(embedding.dtype)
+
+
 def check_same_width(query: np.ndarray, gallery: np.ndarray) -> None:
     """Raises ValueError where embeddings [Q, D] and [G, D] differ in D."""
     if query.shape[1] != gallery.shape[1]:
@@ -81,6 +101,8 @@ def squared_norms(part: str, embedding: np.ndarray, distance: str) -> np.ndarray
     too_large = ~(squared_norm < LARGEST_SQUARED_NORM)
     too_small = (squared_norm < SMALLEST_SQUARED_NORM) & (distance == "cosine")
     if not (too_large | too_small).any():
+        if 0 < squared_norm.max() < SMALLEST_SQUARED_NORM:
+            raise ValueError(f"{part} embeddings all have norms below 1e-18: scale them")
         return squared_norm
     first = np.argmax(too_large | too_small)
     if too_small[first]:

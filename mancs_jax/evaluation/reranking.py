@@ -17,10 +17,10 @@ import scipy.sparse
 from tqdm import tqdm
 
 from mancs_jax.evaluation import inputs
+from mancs_jax.evaluation.nearest import GROUP, smallest
 
 K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
 BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
-GROUP = 16  # neighbouring values of which only the least is looked at first
 
 
 class Neighbours(NamedTuple):
@@ -90,10 +90,14 @@ def rerank(
     return distances_of
 
 
-def check_options(k1: int, k2: int, weight: float, num_images: int) -> None:
-    """Raises ValueError, one line, where `rerank` cannot take the options for so many images."""
-    if not 1 <= k1 < num_images:
+def check_options(k1: int, k2: int, weight: float, num_images: int | None = None) -> None:
+    """Raises ValueError, one line, where `rerank` cannot take the options, or not for so many images."""
+    if not isinstance(k1, int | np.integer) or not isinstance(k2, int | np.integer):
+        raise ValueError(f"k1 is {k1!r} and k2 {k2!r}: they must be whole numbers")
+    if num_images is not None and not 1 <= k1 < num_images:
         raise ValueError(f"k1 is {k1}: it must be from 1 to {num_images - 1}, one less than there are images")
+    if k1 < 1:
+        raise ValueError(f"k1 is {k1}: it must be at least 1")
     if not 1 <= k2 <= k1 + 1:
         raise ValueError(f"k2 is {k2}: it must be from 1 to k1 + 1 = {k1 + 1}")
     if not 0 <= weight <= 1:
@@ -131,22 +135,7 @@ def _nearest_in_block(points, squared, start, number, rows, k):
     image = jnp.arange(len(points))[None]
     distances = jnp.where(image == start + jnp.arange(rows)[:, None], 0, distances)
     farthest = jnp.where(image < number, distances, 0).max(axis=1)
-    return _smallest(jnp.where(image < number, distances, jnp.inf), k), farthest
-
-
-def _smallest(values, k):
-    """Positions of the k smallest of each row, int32 [B, k], in order; of equal ones the lower position comes first.
-
-    They lie in the k runs of GROUP values whose least is smallest, so only these few values are sorted.
-    """
-    rows, width = values.shape
-    if width <= k * GROUP:
-        return jax.lax.top_k(-values, k)[1]
-    grouped = values.reshape(rows, width // GROUP, GROUP)
-    group = jnp.sort(jax.lax.top_k(-grouped.min(axis=2), k)[1], axis=1)
-    candidates = jnp.take_along_axis(grouped, group[:, :, None], axis=1).reshape(rows, -1)
-    position = jax.lax.top_k(-candidates, k)[1]
-    return jnp.take_along_axis(group, position // GROUP, axis=1) * GROUP + position % GROUP
+    return smallest(jnp.where(image < number, distances, jnp.inf), k), farthest
 
 
 @jax.jit
@@ -169,7 +158,7 @@ def _points(query, gallery, distance):
     points = np.concatenate([query, gallery])
     if distance == "cosine":
         points /= np.sqrt(np.concatenate(norms))[:, None]
-    points -= points.mean(axis=0)
+    points -= inputs.common_offset(points)
     return points
 
 

@@ -57,3 +57,9 @@ def table(results: Mapping[str, Mapping]) -> str:
         right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         lines.append(f"| {' | '.join([name.ljust(first_width), *right])} |")
     return "\n".join(lines)
+
+
+def matches(results: Mapping[str, Mapping]) -> str:
+    """A line that says how many queries had a match in the gallery; the others score 0."""
+    counts = {(result["num_matched_queries"], result["num_queries"]) for result in results.values()}
+    return "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))

@@ -16,7 +16,7 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
-PACKAGES = ("mancs_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+PACKAGES = ("mancs_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
 
 
 def write_json(path: Path, value: Any) -> None:
