@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from absl import logging
 from array_record.python import array_record_module
 from tiny_sources import jpeg
 
@@ -17,6 +18,15 @@ SPLITS = {
     "train": [Item("b.jpg", 3, 1, "b.jpg"), Item("x", -1, 2, "a.jpg")],
     "query": [Item("c.jpg", 0, 6, "c.jpg")],
 }
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged():
+    """Other modules, once imported, keep absl to errors."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    yield
+    logging.set_verbosity(before)
 
 
 def make(images=IMAGES, name: str = "tiny", **fields) -> Contents:

@@ -2,12 +2,22 @@ import hashlib
 
 import numpy as np
 import pytest
+from absl import logging
 from tiny_sources import jpeg, write
 
 from mancs_jax.data import contents
 from mancs_jax.data.contents import About, Contents, Counts, Item
 
 IMAGES = {"a": jpeg(0), "b": jpeg(1), "c": b"", "d": b"x"}
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged():
+    """Other modules, once imported, keep absl to errors."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    yield
+    logging.set_verbosity(before)
 
 
 def items(*labels: tuple[int, int], file: str = "a") -> list[Item]:

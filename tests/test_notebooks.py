@@ -29,7 +29,8 @@ def test_walkers(monkeypatch, tmp_path):
     source = tiny.write_folder(tmp_path / "source", people=40)
     with open_source(source) as contents:
         build.build(contents._replace(name="walkers"), tmp_path / "data")
-    text = run_notebook("walkers", monkeypatch, ROOT=tmp_path / "data", WORKDIR=tmp_path / "run", MAX_STEPS=1)
+    places = {"ROOT": tmp_path / "data", "WORKDIR": tmp_path / "run"}
+    text = run_notebook("walkers", monkeypatch, **places, MAX_STEPS=1, ARCH="resnet10")
     assert "colour histogram" in text and "(5, 512) float32" in text
     assert (tmp_path / "run" / "report.html").exists()
 
@@ -45,6 +46,7 @@ def test_market1501(monkeypatch, tmp_path):
         WORKDIR=tmp_path / "run",
         VARIANT="small",
         MAX_STEPS=1,
+        ARCH="resnet10",
         ALLOW_DIFFERENCES="1",
         K1=5,
         K2=2,

@@ -1,0 +1,182 @@
+"""The network as a function of images: any kind and number in, the numbers of the evaluation out."""
+
+import subprocess
+import sys
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
+
+import mancs_jax
+from mancs_jax.data import arrays, build, market1501
+from mancs_jax.embedder import fingerprint
+from mancs_jax.evaluation import embed as embed_module
+from mancs_jax.evaluation.embed import make_embed
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    return path, *write_workdir(path)
+
+
+@pytest.fixture(scope="module")
+def embedder(workdir):
+    return mancs_jax.load(workdir[0])
+
+
+def pictures(number, height=64, width=32):
+    return np.random.default_rng(number).integers(0, 256, (number, height, width, 3), dtype=np.uint8)
+
+
+def assert_same(found, expected):
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_folder_gives_what_the_evaluation_gives(workdir, embedder, tmp_path):
+    path, config, variables = workdir
+    source = tiny.write_folder(tmp_path / "source")
+    with market1501.open_source(source) as contents:
+        build.build(contents, tmp_path / "data")
+    split = arrays.load_split("market1501", tmp_path / "data", "gallery", config.data.image_size)
+    expected = make_embed(config, NUM_CLASSES, jax.devices()[:1], progress=False)(variables, split.image)
+    assert expected.std(axis=0).max() > 0.05  # the images do differ
+    files = [source / "bounding_box_test" / name for name in split.name]
+    assert_same(embedder(files), expected)
+    assert_same(embedder(str(file) for file in files), expected)  # from a generator
+
+
+def test_what_it_tells_of_itself(workdir, embedder):
+    path, config, variables = workdir
+    assert (embedder.width, embedder.image_size, embedder.batch) == (WIDTH, (64, 32), 32)
+    assert embedder.config.to_dict() == config.to_dict() and embedder.network == fingerprint(variables)
+    assert mancs_jax.load(path, batch=1).batch == len(jax.local_devices())
+    assert mancs_jax.load(path, batch=1, devices=jax.devices()[:1]).batch == 1
+
+
+def test_one_compilation_for_all_numbers_of_images(workdir, monkeypatch):
+    traces, normalize = [], embed_module.normalize
+    monkeypatch.setattr(embed_module, "normalize", lambda image: traces.append(image.shape) or normalize(image))
+    embedder = mancs_jax.load(workdir[0])
+    after_loading = len(traces)
+    shapes = [embedder(pictures(number)).shape for number in (1, 7, 1000)]
+    assert shapes == [(1, WIDTH), (7, WIDTH), (1000, WIDTH)]
+    assert traces[after_loading:] == [(4, 64, 32, 3)]  # 32 images over 8 devices, once
+
+
+def test_every_kind_of_image(embedder, tmp_path):
+    image = pictures(3, 50, 40)
+    small = np.stack([arrays.resize(picture, (64, 32)) for picture in image])
+    expected = embedder(small)
+    file = tmp_path / "a.png"
+    assert cv2.imwrite(str(file), image[0, :, :, ::-1])
+    for single in (file, str(file), image[0], Image.open(file), Image.fromarray(image[0]), np.array([str(file)])):
+        assert_same(embedder(single), expected[:1])
+    assert_same(embedder(image), expected)
+    assert_same(embedder([small[2], Image.open(file), image[1], file]), expected[[2, 0, 1, 0]])
+    assert embedder([]).shape == (0, WIDTH) and embedder(image[:0]).dtype == np.float32
+
+
+def test_colours_and_orientation_of_files_and_pil_images(embedder, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (64, 32), dtype=np.uint8)
+    colour = np.stack([grey, grey[::-1], grey[:, ::-1]], axis=-1)
+    images = {
+        "grey.png": (Image.fromarray(grey), np.stack([grey] * 3, axis=-1)),
+        "alpha.png": (Image.fromarray(np.dstack([colour, grey])), colour),
+        "palette.png": (Image.fromarray(grey).convert("P"), np.stack([grey] * 3, axis=-1)),
+    }
+    for name, (image, expected) in images.items():
+        image.save(tmp_path / name)
+        assert_same(embedder([image, tmp_path / name, Image.open(tmp_path / name)]), embedder([expected] * 3))
+    lying = tmp_path / "lying.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to stand upright
+    Image.fromarray(np.rot90(colour).copy()).save(lying, exif=exif, quality=100, subsampling=0)
+    upright = np.rot90(cv2.imread(str(lying), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR_RGB), -1)
+    assert upright.shape == colour.shape
+    assert_same(embedder([lying, Image.open(lying)]), embedder([upright] * 2))
+
+
+def test_flip_and_normalize(workdir, embedder):
+    image = pictures(2)
+    both = (embedder(image) + embedder(image[:, :, ::-1])) / 2
+    assert_same(mancs_jax.load(workdir[0], flip=True)(image), both)
+    norm = np.linalg.norm(embedder(image), axis=1, keepdims=True)
+    assert_same(mancs_jax.load(workdir[0], normalize=True)(image), embedder(image) / norm)
+
+
+def test_other_parameters_have_another_fingerprint(workdir):
+    variables = workdir[2]
+    other = jax.tree.map(lambda leaf: leaf, variables)
+    other["params"]["rank_fc"] = other["params"]["rank_fc"] | {"bias": np.ones(WIDTH, np.float32)}
+    assert fingerprint(other) != fingerprint(variables) == fingerprint(jax.device_get(variables))
+
+
+def test_images_are_read_as_they_are_needed(embedder):
+    reads = []
+
+    def images():
+        for number in range(1000):
+            reads.append(number)
+            yield pictures(1)[0]
+
+    batches = embedder.embed_batches(np.stack([image] * 32) for image in images())
+    next(batches)
+    assert len(reads) <= 3  # one is out, two are under way
+    stopped = (picture if number < 200 else "nowhere.jpg" for number, picture in enumerate(images()))
+    with pytest.raises(FileNotFoundError, match=r"^nowhere.jpg: no such file$"):
+        embedder(stopped)
+    assert len(reads) < 260  # a batch beyond the first that fails
+
+
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        ("nowhere.jpg", "nowhere.jpg: no such file"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3))], r"image 1 is float64 \[4, 4, 3\]: it has to be uint8"),
+        (np.zeros((4, 4), np.uint8), r"image 0 is uint8 \[4, 4\]: it has to be uint8 \[height, width, 3\], RGB"),
+        (np.zeros((2, 4, 4, 1), np.uint8), r"image 0 is uint8 \[4, 4, 1\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"image 0 is uint8 \[0, 4, 3\]"),
+        (b"bytes", "an image cannot be bytes: give a path"),
+        (7, "an image cannot be int: give a path"),
+        ([None], "image 0 cannot be NoneType: give a path"),
+        (Image.new("F", (4, 4)), "image 0 is a PIL image of mode F: convert it to 8 bits"),
+    ],
+    ids=["missing", "float", "grey", "channel", "empty", "bytes", "int", "None", "deep"],
+)
+def test_what_is_no_image_gets_one_line(embedder, images, line):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=f"^{line}"):
+        embedder(images)
+
+
+def test_files_that_are_no_images(embedder, tmp_path):
+    page = tmp_path / "page.jpg"
+    page.write_text("<html>")
+    with pytest.raises(ValueError, match="page.jpg: cannot be decoded as an image"):
+        embedder([page])
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(ValueError, match="empty.jpg: cannot be decoded as an image"):
+        embedder(tmp_path / "empty.jpg")
+    with pytest.raises(ValueError, match="is a folder: give the images in it"):
+        embedder(tmp_path)
+
+
+def test_what_cannot_be_loaded(workdir, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        mancs_jax.load(tmp_path)
+    with pytest.raises(ValueError, match="batch is 0; it has to be at least 1"):
+        mancs_jax.load(workdir[0], batch=0)
+
+
+def test_importing_the_package_loads_nothing():
+    code = "import sys, mancs_jax; assert not {'jax', 'numpy', 'flax'} & set(sys.modules); print(mancs_jax.search)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("<function search"), result.stderr
+    assert {"load", "search", "build_index", "load_index"} <= set(dir(mancs_jax))
+    with pytest.raises(AttributeError, match="has no attribute 'serch'"):
+        mancs_jax.serch  # noqa: B018

@@ -1,0 +1,107 @@
+"""The exported file: the network's numbers, on three platforms, where only jax, flatbuffers and numpy are."""
+
+import subprocess
+import sys
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+from tiny_workdir import WIDTH, write_workdir
+
+import mancs_jax
+from mancs_jax.export import check, export
+
+# Put in front of the printed lines: to them, nothing else is installed.
+WITHOUT_THE_REST = """
+import sys
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+
+class Only(PathFinder):
+    THERE = {"jax", "jaxlib", "numpy", "flatbuffers", "ml_dtypes", "opt_einsum", "scipy"} | sys.stdlib_module_names
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        is_there = name.partition(".")[0] in cls.THERE or name.startswith("_sysconfigdata")
+        return super().find_spec(name, path, target) if is_there else None
+
+sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Only]
+try:
+    import mancs_jax
+except ModuleNotFoundError:
+    pass
+else:
+    raise AssertionError("the package is still there")
+"""
+OUR_IMAGES = """
+image = np.load("images.npy")
+np.save("embeddings.npy", np.asarray(embed(image)))
+np.save("one.npy", np.asarray(embed(image[:1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    write_workdir(path)
+    return path, path / "out" / "network.jax", export(path, path / "out" / "network.jax")
+
+
+def images():
+    return np.random.default_rng(1).integers(0, 256, (5, 64, 32, 3), dtype=np.uint8)
+
+
+def assert_same(found, expected):
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_what_is_in_the_file(exported):
+    network = jax.export.deserialize(exported[1].read_bytes())
+    assert network.platforms == ("cpu", "cuda", "tpu")
+    (image,), (embedding,) = network.in_avals, network.out_avals
+    assert image.dtype == np.uint8 and image.shape[1:] == (64, 32, 3) and not isinstance(image.shape[0], int)
+    assert embedding.dtype == np.float32 and embedding.shape[1:] == (WIDTH,)
+    assert [file.name for file in exported[1].parent.iterdir()] == ["network.jax"]
+
+
+def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):
+    workdir, file, lines = exported
+    assert len([line for line in lines.splitlines() if line]) <= 10
+    np.save(file.parent / "images.npy", images())
+    code = WITHOUT_THE_REST + lines + OUR_IMAGES
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
+    expected = mancs_jax.load(workdir)(images())
+    assert expected.std(axis=0).max() > 0.05
+    assert_same(np.load(file.parent / "embeddings.npy"), expected)
+    assert_same(np.load(file.parent / "one.npy"), expected[:1])
+
+
+def test_flip(exported, tmp_path):
+    export(exported[0], tmp_path / "flip.jax", flip=True)
+    call = jax.export.deserialize((tmp_path / "flip.jax").read_bytes()).call
+    assert_same(np.asarray(jax.jit(call)(images())), mancs_jax.load(exported[0], flip=True)(images()))
+
+
+def test_other_numbers_are_refused_and_nothing_is_written(exported, tmp_path, monkeypatch):
+    embed = mancs_jax.load(exported[0])
+    check(exported[1], embed, (64, 32))
+    with pytest.raises(ValueError, match="off by .* of its largest number, more than 1e-05"):
+        check(exported[1], lambda image: embed(image) * 1.001, (64, 32))
+    with pytest.raises(ValueError, match="off by nan"):
+        check(exported[1], lambda image: embed(image) * np.float32(np.nan), (64, 32))
+
+    def differs(*_):
+        raise ValueError("off")
+
+    monkeypatch.setattr("mancs_jax.export.check", differs)
+    with pytest.raises(ValueError, match="off"):
+        export(exported[0], tmp_path / "network.jax")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        export(tmp_path, tmp_path / "network.jax")

@@ -1,0 +1,147 @@
+"""docs/use.md: every line of it works, in its order."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from tiny_workdir import WIDTH, write_workdir
+
+from mancs_jax.export import USE
+from mancs_jax.gallery import check_network, embed_folder, labels_of, load_gallery, picture, table
+from mancs_jax.reporting.ranked_lists import QUERY, RIGHT, WRONG
+from mancs_jax.retrieval import Found, search
+
+REPOSITORY = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (REPOSITORY / "docs" / "use.md").read_text(), re.DOTALL)
+LINES = USE.format(path="mancs.jax", height=256, width=128, dim=2048)
+SCRIPTS = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with all that the page names."""
+    place = tmp_path_factory.mktemp("place")
+    write_workdir(place / "workdirs" / "market")
+    source = tiny.write_folder(place / "source")
+    (source / "bounding_box_train").rename(place / "photos")
+    first = sorted((place / "photos").iterdir())[0]
+    first.rename(place / "photos" / "0001_c1s1_000001_00.jpg")
+    (place / "photos" / "notes.txt").write_text("no image")
+    (place / "photos" / ".trash").mkdir()
+    (place / "photos" / ".trash" / "hidden.jpg").write_text("no image")
+    sorted((source / "query").iterdir())[0].rename(place / "query.jpg")
+    return place
+
+
+def run(line, place):
+    program, script, *arguments = shlex.split(line)
+    assert program == "python"
+    command = [sys.executable, REPOSITORY / script, *arguments]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+
+
+def test_python(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    blocks = [block for kind, block in BLOCKS if kind == "python" and block != LINES]
+    assert len(blocks) == len([kind for kind, _ in BLOCKS if kind == "python"]) - 1  # LINES: tests/test_export.py
+    names: dict = {}
+    exec(blocks[0], names)
+    assert names["embeddings"].shape == (2, WIDTH)
+    for block in blocks[1:]:
+        exec(block, names)
+    assert capsys.readouterr().out.startswith(f"{WIDTH} (64, 32) tiny\n")
+    exact = search(names["embed"]("query.jpg"), names["gallery"], 3)
+    assert exact.index.tolist() == names["found"].index.tolist() and exact.distance[0, 0] > 0
+
+
+def test_command_line(place):
+    results = [run(line, place) for line in SCRIPTS]
+    assert [result.returncode for result in results] == [0, 0, 0], [result.stderr for result in results]
+    assert results[0].stdout == f"gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
+    gallery = load_gallery(place / "gallery.npz")
+    assert gallery.name.tolist() == sorted(file.name for file in (place / "photos").glob("0*.jpg"))
+    assert gallery.pid[:5].tolist() == [1, 1, 1, 1, 2] and gallery.camid[:3].tolist() == [1, 1, 2]
+    rows = [line.split() for line in results[1].stdout.splitlines()]
+    assert rows[0] == ["rank", "distance", "pid", "camid", "name"] and [row[0] for row in rows[1:6]] == list("12345")
+    assert all(row[4].startswith(f"{int(row[2]):04d}_c{row[3]}s1") for row in rows[1:6])
+    assert cv2.imread(str(place / "answers.png")) is not None
+    printed = results[2].stdout.split("\n", 1)
+    assert printed[1] == USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH)
+    refused = run("python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market", place)
+    assert (refused.returncode, refused.stderr) == (1, "search: nowhere.jpg: no such file\n")
+
+
+def test_galleries_without_labels_and_of_another_network(place, tmp_path):
+    import mancs_jax
+
+    embedder = mancs_jax.load(place / "workdirs" / "market")
+    (tmp_path / "photos" / "below").mkdir(parents=True)
+    for number, name in enumerate(["b.png", "below/a.JPG", "0003_c2s1_000000_00.jpg"]):
+        content = cv2.imencode(".png", np.full((8, 4, 3), 99 * number, np.uint8))[1]
+        (tmp_path / "photos" / name).write_bytes(content)
+    gallery = embed_folder(tmp_path / "photos", embedder)
+    assert gallery.name.tolist() == ["0003_c2s1_000000_00.jpg", "b.png", "below/a.JPG"]
+    assert gallery.pid is None and gallery.camid is None
+    np.testing.assert_allclose(gallery.embedding[1], embedder(tmp_path / "photos" / "b.png")[0], rtol=1e-5, atol=1e-6)
+    found = Found(np.array([[2, 0]], np.int32), np.array([[0.5, 12]], np.float32))
+    assert table(found, gallery) == (
+        "rank  distance  name\n   1    0.5000  below/a.JPG\n   2   12.0000  0003_c2s1_000000_00.jpg"
+    )
+    with pytest.raises(ValueError, match="the gallery was embedded by another network"):
+        check_network(gallery._replace(network="0"), embedder)
+    with pytest.raises(ValueError, match="embedded with flip=True, normalize=False, the query not"):
+        check_network(gallery._replace(flip=True), embedder)
+    (tmp_path / "photos" / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match="b.png: no such file; --images has to be the folder"):
+        picture(place / "query.jpg", Found(np.array([[1]]), np.array([[1.0]])), gallery, tmp_path / "photos", (64, 32))
+
+
+def test_borders_say_who_is_right(place):
+    photos = place / "photos"
+    names = ["0002_c1s1_000000_01.jpg", "0003_c1s1_000000_01.jpg"]
+    gallery = load_gallery_of(names)
+    found = Found(np.array([[1, 0]], np.int32), np.float32([[1, 2]]))
+
+    def borders(query, gallery):
+        drawn = picture(query, found, gallery, photos, (64, 32))
+        return [tuple(drawn[0, column * drawn.shape[1] // 3 + 10].tolist()) for column in range(3)]
+
+    assert borders(photos / names[0], gallery) == [QUERY, WRONG, RIGHT]
+    assert borders(place / "query.jpg", gallery) == [QUERY] * 3
+    assert borders(photos / names[0], gallery._replace(pid=None, camid=None)) == [QUERY] * 3
+
+
+def load_gallery_of(names):
+    from mancs_jax.gallery import Gallery
+
+    labels = np.array([labels_of(name) for name in names], np.int32).T
+    return Gallery(np.zeros((len(names), 2), np.float32), np.array(names), "0", False, False, *labels)
+
+
+def test_labels_in_names():
+    assert labels_of("below/-1_c3s1_000001_00.jpg") == (-1, 3) and labels_of("0001_c2_f0046182.jpg") == (1, 2)
+    assert labels_of("IMG_1234.jpg") is None and labels_of("0001_c1234567890.jpg") is None
+
+
+def test_files_that_are_no_gallery(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"g.npz: no such file; scripts/embed.py writes one"):
+        load_gallery(tmp_path / "g.npz")
+    (tmp_path / "g.npz").write_text("text")
+    with pytest.raises(ValueError, match=r"g.npz is not a .npz file of scripts/embed.py, or is cut off"):
+        load_gallery(tmp_path / "g.npz")
+    np.savez(tmp_path / "g.npz", embedding=np.zeros((2, 3), np.float32))
+    with pytest.raises(ValueError, match=r"g.npz has no name, network, flip, normalize"):
+        load_gallery(tmp_path / "g.npz")
+    np.save(tmp_path / "lone.npy", np.zeros(3))
+    with pytest.raises(ValueError, match="lone.npy is not a .npz file"):
+        load_gallery(tmp_path / "lone.npy")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        embed_folder(tmp_path / "nowhere", None)
+    with pytest.raises(ValueError, match="no images in it"):
+        embed_folder(tmp_path, None)

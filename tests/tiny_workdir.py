@@ -1,0 +1,25 @@
+"""A workdir of a tiny network as a training leaves it, without a training."""
+
+import jax
+import optax
+import tiny
+
+from mancs_jax.training import checkpoint
+from mancs_jax.training.state import create_optimizer, create_train_state
+
+NUM_CLASSES = 12
+WIDTH = 32  # of its embeddings
+HEAD_SCALE = 1000  # an untrained head gives numbers near 0, in which no difference would show
+
+
+def write_workdir(path, seed: int = 0):
+    """Writes the checkpoint; returns (config, variables)."""
+    config = tiny.get_config().unlock()
+    config.seed = seed
+    state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+    head = jax.tree.map(lambda leaf: HEAD_SCALE * leaf, state.params["rank_fc"])
+    state = state.replace(params=state.params | {"rank_fc": head})
+    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "f", "best": None}
+    with checkpoint.open_checkpoints(path / checkpoint.LATEST, keep=1) as manager:
+        checkpoint.save(manager, state, about)
+    return config.lock(), {"params": state.params, "batch_stats": state.batch_stats}
