@@ -1,5 +1,6 @@
-"""What scripts with a --config share: a mistake on the command line ends with one line, not with a traceback."""
+"""What scripts share: a mistake on the command line ends with one line, and nothing is compiled twice."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,3 +20,13 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def last_line(error: Exception) -> str:
     """What is wrong, without the history that ml_collections puts in front of it."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def keep_compiled_programs() -> None:
+    """Lets JAX find what it has compiled before: a second start takes seconds. In ~/.cache/mancs_jax, or where
+    JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say."""
+    import jax  # not at the top: a mistyped flag should not wait for it
+
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))

@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 
 from configs import ablation as rows
-from mancs_jax.command_line import last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")
@@ -44,6 +44,7 @@ def main(argv):
     from mancs_jax.ablation import plan, run_all, table
     from mancs_jax.training.log import Diverged
 
+    keep_compiled_programs()
     try:
         names = [row for name in FLAGS.rows for row in GROUPS.get(name, (name,))]
         seeds = [int(seed) for seed in FLAGS.seeds]

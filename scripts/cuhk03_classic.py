@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration of each run, as configs/cuhk03.py:classic.")
@@ -26,6 +26,7 @@ def main(argv):
     from mancs_jax.run import train_and_evaluate_splits
     from mancs_jax.training.log import Diverged
 
+    keep_compiled_programs()
     try:
         results = train_and_evaluate_splits(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
     except (ValueError, OSError, Diverged) as error:

@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags
 
+from mancs_jax.command_line import keep_compiled_programs
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
 flags.DEFINE_string("output", None, "File to write, .npz.")
@@ -26,6 +28,7 @@ def main(argv):
     import mancs_jax
     from mancs_jax.gallery import embed_folder, image_names, write_gallery
 
+    keep_compiled_programs()
     try:
         image_names(argv[1])  # before the network is loaded
         embedder = mancs_jax.load(FLAGS.workdir, batch=FLAGS.batch, flip=FLAGS.flip, normalize=FLAGS.normalize)

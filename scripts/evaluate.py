@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import parse_flags
+from mancs_jax.command_line import keep_compiled_programs, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
@@ -53,6 +53,7 @@ def main(argv):
     from mancs_jax.score import Task, evaluate, score_features
 
     options = Options(FLAGS.distance, FLAGS.normalize, FLAGS.rerank, FLAGS.k1, FLAGS.k2, FLAGS["lambda"].value)
+    keep_compiled_programs()
     try:
         if FLAGS.features:
             scored = score_features(FLAGS.features, options)

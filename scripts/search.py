@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags
 
+from mancs_jax.command_line import keep_compiled_programs
+
 FLAGS = flags.FLAGS
 flags.DEFINE_string("gallery", None, "Embeddings of the gallery, .npz, by scripts/embed.py.")
 flags.DEFINE_string("workdir", None, "Directory of the run of scripts/train.py that embedded the gallery.")
@@ -33,6 +35,7 @@ def main(argv):
     from mancs_jax.reporting.ranked_lists import write_picture
 
     query = argv[1]
+    keep_compiled_programs()
     try:
         gallery = load_gallery(FLAGS.gallery)
         embedder = mancs_jax.load(FLAGS.workdir, batch=1, flip=gallery.flip, normalize=gallery.normalize)

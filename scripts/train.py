@@ -5,7 +5,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration, as configs/market.py or configs/market.py:small.")
@@ -29,6 +29,7 @@ def main(argv):
     from mancs_jax.training import processes
     from mancs_jax.training.log import Diverged
 
+    keep_compiled_programs()
     try:
         if FLAGS.distributed or FLAGS.coordinator or FLAGS.num_processes or FLAGS.process_id >= 0:
             processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)

@@ -7,7 +7,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import parse_flags
+from mancs_jax.command_line import keep_compiled_programs, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", required=True)
@@ -27,6 +27,7 @@ def main(argv):
     from mancs_jax.visualize import write_report
 
     task = Task(dataset=FLAGS.dataset, root=FLAGS.root, options=Options(rerank=FLAGS.rerank, k1=FLAGS.k1, k2=FLAGS.k2))
+    keep_compiled_programs()
     try:
         path = write_report(FLAGS.workdir, score(FLAGS.workdir, task), task)
     except (ValueError, OSError) as error:
