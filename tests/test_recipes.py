@@ -18,7 +18,7 @@ TESTS = Path(__file__).parent
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split("|")]
     for line in (TESTS.parent / "docs" / "paper.md").read_text().splitlines()
-    if line.startswith("|") and "`" in line
+    if line.startswith("|") and ".py::" in line
 ]
 AUTHORS = {
     "recipe": "authors",
