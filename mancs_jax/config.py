@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from mancs_jax.data.arrays import DATASETS
+from mancs_jax.data.arrays import CUHK03, DATASETS, NUM_TESTSETS
 from mancs_jax.data.build import is_prepared
 from mancs_jax.models.pretrained import missing_file
 from mancs_jax.models.resnet import STAGE_SIZES
@@ -79,7 +79,8 @@ PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
 RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
 # Fields that leave the numbers of a training as they are: a run may go on with others.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
-NUM_TESTSETS = 20  # of CUHK03
+# Fields that older runs did not have, where what they did is not today's default.
+ONCE = {"model.fab_init": 0.001}
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
 
@@ -106,12 +107,12 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
     return ConfigDict(completed(tuples(fields))).lock()
 
 
-def completed(fields: dict[str, Any], newer: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The fields of an older configuration, and the default values of those that came later: with these, nothing is
-    other than it was."""
-    newer = default.get_config().to_dict() if newer is None else newer
-    both = {name: completed(fields[name], value) for name, value in newer.items() if isinstance(value, dict)}
-    return newer | fields | both
+def completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an older configuration, and of those that came later the values that they would have had."""
+    then = default.get_config()
+    then.update_from_flattened_dict(ONCE)
+    groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
+    return then.to_dict() | fields | groups
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -204,7 +205,7 @@ def _check_dataset(fields: dict[str, Any]) -> None:
             f"config.data.name is {name!r}; it may be {', '.join(DATASETS)}, or a folder that is prepared under "
             f"{fields['data.root']}.{suggest(name, list(DATASETS))}"
         )
-    if testset and not name.startswith("cuhk03"):
+    if testset and name not in CUHK03:
         raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
     if testset and fields["data.validation_ids"]:
         raise ValueError(

@@ -33,7 +33,8 @@ def train_and_evaluate(
 
     Args:
       config: every field of `configs/default.py`.
-      workdir: receives config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/ and results/.
+      workdir: receives config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and
+        report.html.
       allow_config_change: go on from a checkpoint that was made with another configuration or other data.
 
     Returns:

@@ -66,7 +66,7 @@ def score(
     Args:
       workdir: of a run of `train_and_evaluate`; what is in best/ is scored where validation chose it, else the latest.
       task: on what, and by which protocols. A network that was trained on one of CUHK03's classic splits is scored by
-        the classic protocol on that split, unless `dataset` names another data set.
+        the classic protocol on that split, in boxes of either kind.
       validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
       progress: whether bars are shown.
 
@@ -84,7 +84,7 @@ def score(
     data = config.data
     dataset, root = task.dataset or data.name, task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
-    testset = data.testset if dataset.split("_")[0] == data.name.split("_")[0] else 0
+    testset = data.testset if dataset in arrays.CUHK03 else 0
     is_classic = testset > 0 and not validation
     _check(task, is_classic, root)
     parts = _load_parts(task, dataset, root, data.image_size, testset, validation)

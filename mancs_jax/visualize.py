@@ -7,7 +7,7 @@ import numpy as np
 
 from mancs_jax.evaluation import metrics, ranking, reranking
 from mancs_jax.evaluation.embed import make_masks
-from mancs_jax.evaluation.results import TABLE_RANKS
+from mancs_jax.evaluation.results import cells, write_result
 from mancs_jax.reporting import answers, chart
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
@@ -29,7 +29,8 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
       task: what it was asked; with re-ranking, the lists are shown before and after it.
 
     Returns:
-      The path of report.html. In results/ there are curves.svg, cmc.svg, distances.svg, curriculum.svg, masks.png, and
+      The path of report.html. In results/ there are curves.svg, cmc.svg, distances.svg, curriculum.svg, masks.png,
+      masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
       ranked_lists_best.png, _worst and _random (and the same after re-ranking).
     """
     workdir = Path(workdir)
@@ -44,6 +45,9 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     lists = {name: _lists(distances_of, labels) for name, distances_of in ways.items()}
     masks = make_masks(scored.config, scored.num_classes, jax.local_devices())(scored.variables, query.image)
 
+    spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
+    write_result(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
+
     charts = _charts(workdir, scored, answers.histograms(ways[PLAIN], *labels))
     for name, svg in charts.items():
         (results / f"{name}.svg").write_text(svg)
@@ -57,7 +61,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     page = report_html(
         title=f"{NETWORK} on {scored.results[NETWORK]['dataset']}",
         about=_about(scored),
-        table=_table(scored.results),
+        table=cells(scored.results),
         config=scored.config.to_dict(),
         charts=list(charts.values()),
         query=query,
@@ -124,11 +128,3 @@ def _about(scored):
         f"recipe {result['recipe']}, step {result['step']:,}, seed {result['seed']}; {result['num_queries']:,} queries "
         f"({result['split']}), {result['date']}"
     )
-
-
-def _table(results):
-    table = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS)]]
-    for name, result in results.items():
-        scores = [result.get("mAP"), result.get("mAP_plain"), *(result["cmc"][rank - 1] for rank in TABLE_RANKS)]
-        table.append([name, *("-" if score is None else f"{100 * score:.2f}" for score in scores)])
-    return table

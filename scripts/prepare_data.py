@@ -96,7 +96,7 @@ def refuse_arguments(
         folder.check_name(name)
     if dataset != "folder" and (name or csv):
         raise ValueError(f"--name and --csv are for --dataset=folder, not for {dataset}")
-    if protocol_file and not dataset.startswith("cuhk03"):
+    if protocol_file and dataset not in arrays.CUHK03:
         raise ValueError(f"--protocol_file is for CUHK03, not for {dataset}")
 
 

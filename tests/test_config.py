@@ -17,6 +17,7 @@ def paper():
 @pytest.mark.parametrize("config", [market.get_config("small"), walkers.get_config(), paper()])
 def test_every_file_is_valid(config):
     configuration.validate(config, num_devices=1)
+    assert configuration.flatten(config).keys() == configuration.flatten(default.get_config()).keys()
 
 
 def test_market_is_the_paper():

@@ -169,3 +169,19 @@ def test_boxes_of_the_other_kind_do_not_belong_to_a_protocol(tmp_path):
 def test_encode_png_refuses(image):
     with pytest.raises(ValueError, match="is not an RGB image"):
         cuhk03.encode_png(image)
+
+
+def test_whatever_is_damaged_inside_gets_one_line(tmp_path):
+    whole = write_cuhk03(tmp_path / "x.mat").read_bytes()
+    lines = 0
+    for place in range(512, len(whole), 211):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        (tmp_path / "x.mat").write_bytes(damaged)
+        try:
+            with cuhk03.open_source(tmp_path / "x.mat", "labeled"):
+                pass
+        except ValueError as error:
+            assert "x.mat" in str(error) and "\n" not in str(error).strip()
+            lines += 1
+    assert lines > 0

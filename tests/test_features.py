@@ -38,7 +38,9 @@ def test_the_json_has_the_scores_at_its_top(tmp_path, capsys):
     assert {name: result[name] for name in expected} == expected
     assert result["distance"] == "euclidean" and result["rerank"] is None and result["versions"]["jax"]
     assert len(result["fingerprint"]["query"]) == 32 and "multi_query_mean" not in result
-    assert f"{100 * expected['mAP']:.2f}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{100 * expected['mAP']:.2f}" in out
+    assert f"{expected['num_matched_queries']} of 12 queries have a match" in out
 
 
 def test_options_and_multi_query(tmp_path):
@@ -94,6 +96,10 @@ BROKEN = {
     "gallery embeddings are float32 [60, 6, 1]": {"gallery": GOOD["gallery"][..., None]},
     "query embeddings are int64 [12, 6]": {"query": GOOD["query"].astype(int)},
     "query embeddings are empty, [0, 6]": {"query": GOOD["query"][:0]},
+    "query embeddings are float64 and lose too much as float32": {"query": GOOD["query"].astype(float) + 1e9},
+    "gallery embeddings are float64, too large for float32: scale them": {
+        "gallery": GOOD["gallery"].astype(float) * 1e300
+    },
     "is not a .npz file of plain arrays": {"query": np.array([None] * 12)},
 }
 
@@ -117,6 +123,14 @@ def test_files_that_are_none(tmp_path):
     for name in ("cut", "text", "empty", "one"):
         line = run(f"--features={tmp_path / name}.npz")
         assert "is not a .npz file of plain arrays, or is cut off" in line and "\n" not in line, name
+    np.savez_compressed(tmp_path / "packed.npz", **arrays())
+    packed = bytearray((tmp_path / "packed.npz").read_bytes())
+    for place in range(40, len(packed), 97):  # whatever is damaged, it is one line or none
+        packed[place] ^= 255
+        (tmp_path / "packed.npz").write_bytes(packed)
+        packed[place] ^= 255
+        line = run(f"--features={tmp_path / 'packed'}.npz")
+        assert "\n" not in line and (not line or line.startswith("evaluate: ")), place
     (tmp_path / "folder").mkdir()
     assert "it has no arrays" in run(f"--features={tmp_path / 'folder'}")
     (tmp_path / "folder" / "query.npy").write_bytes(b"\x93NUMPY")
@@ -127,6 +141,7 @@ def test_files_that_are_none(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
+        (["--k1=7", "--lambda=0.1"], "without --rerank there is no use for --k1, --lambda"),
         (["--rerank", "--k1=71"], "k1 is 71: it must be from 1 to"),
         (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
         (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),

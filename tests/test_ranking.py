@@ -272,6 +272,7 @@ BAD_INPUTS = {
     "query embedding 0 has norm 0 (below 1e-18), so no cosine distance: check the model (1 of 3 are so)": {
         "distance": "cosine"
     },
+    "query embeddings all have norms below 1e-18: scale them": {"query": QUERY * np.float32(1e-20)},
     "unknown distance 'manhattan': use one of euclidean, cosine": {"distance": "manhattan"},
 }
 
@@ -345,6 +346,8 @@ def test_given_distances_are_ranked_by_the_official_rules(labels, distances):
     [
         (np.zeros((3, 8)), "have shape [8, 8], not [8, 9]"),
         (np.full((3, 9), np.nan), "some distances are NaN or infinite"),
+        (np.where(np.eye(3, 9), np.inf, 0), "some distances are NaN or infinite"),
+        (np.where(np.eye(3, 9), -np.inf, 0), "some distances are NaN or infinite"),
     ],
 )
 def test_given_distances_that_do_not_fit_are_refused(distances, message):

@@ -98,10 +98,11 @@ def test_variants_combine_in_any_order():
 
 def test_an_older_configuration_is_completed_with_what_was_so_then():
     fields = default.get_config().to_dict()
-    del fields["choose_on"], fields["data"]["unused_ids"]
+    del fields["choose_on"], fields["data"]["unused_ids"], fields["model"]["fab_init"]
     fields["optim"]["learning_rate"] = 1.0
     config = configuration.from_json(json.loads(json.dumps(fields)))
     assert config.choose_on == "validation" and config.data.unused_ids == 0 and config.optim.learning_rate == 1.0
+    assert config.model.fab_init == 0.001 and default.get_config().model.fab_init == 0.0  # not what is so now
     assert configuration.differences(fields, config.to_dict()) == []
 
 

@@ -32,8 +32,9 @@ def root(tmp_path_factory):
     with folder.open_own("elsewhere", source) as contents:
         build.build(contents, root)
     mat = write_cuhk03(root / "cuhk-03.mat")
-    with cuhk03.open_source(mat, "labeled") as contents:
-        build.build(contents, root)
+    for boxes in ("labeled", "detected"):
+        with cuhk03.open_source(mat, boxes) as contents:
+            build.build(contents, root)
     return root
 
 
@@ -133,6 +134,9 @@ def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
     with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
         score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
+    # The other boxes show the same people: only those of the test set were not trained on.
+    (other,) = score.evaluate(tmp_path, score.Task(dataset="cuhk03_detected", repeats=7), progress=False).values()
+    assert other["protocol"] == "cuhk03_classic" and other["num_queries"] == result["num_queries"]
     (elsewhere,) = score.evaluate(tmp_path, score.Task(dataset="elsewhere"), progress=False).values()
     assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
 

@@ -93,7 +93,14 @@ def test_a_run_leaves_curves_results_and_what_it_was(whole):
     assert any((workdir / "tensorboard").iterdir())
     assert f"look at {workdir}/report.html" in out and "Ranked lists" in (workdir / "report.html").read_text()
     pictures = {path.name for path in (workdir / "results").iterdir()}
-    assert {"ranked_lists_best.png", "ranked_lists_worst.png", "masks.png", "curves.svg", "cmc.svg"} <= pictures
+    assert {
+        "ranked_lists_best.png",
+        "ranked_lists_worst.png",
+        "masks.png",
+        "masks.json",
+        "curves.svg",
+        "cmc.svg",
+    } <= pictures
 
 
 def test_evaluate_gives_the_result_of_training_again(whole, data):

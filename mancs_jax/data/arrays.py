@@ -23,6 +23,8 @@ DATASETS = (
     "cuhk03_detected",
     "walkers",
 )
+CUHK03 = ("cuhk03_labeled", "cuhk03_detected")  # the same people in boxes of two kinds
+NUM_TESTSETS = 20  # of CUHK03's classic protocol
 _BLOCK = 4096  # images whose files are in memory at a time
 _CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
 

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from mancs_jax.data.arrays import NUM_TESTSETS
 from mancs_jax.data.build import ALL_IMAGES
 from mancs_jax.data.contents import About, Contents, Counts, Item, saying_how_to_get
 from mancs_jax.data.source import open_zip
@@ -32,7 +33,7 @@ TOP_FOLDER = "cuhk03_release"
 PROTOCOL_FILE = "cuhk03_new_protocol_config_{boxes}.mat"
 SLOTS = 10  # of a person: 5 of the first view, 5 of the second; some are empty
 VIEWS = (1, 2)
-NUM_TESTSETS, TESTSET_IDS = 20, 100  # of the classic protocol
+TESTSET_IDS = 100  # people in a test set of the classic protocol
 PROTOCOL_SPLITS = ("train", "query", "gallery")
 COUNTS = {
     "labeled": {

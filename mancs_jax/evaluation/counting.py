@@ -33,7 +33,7 @@ def in_front_by(in_gallery: tuple, in_block: tuple, columns: jax.Array) -> jax.A
     gallery_pid, gallery_camid = in_gallery
     distances, query_pid, query_camid, hit_index = in_block
     distances = _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid)
-    distances = jnp.where(gallery_pid[None] == -1, jnp.inf, distances)
+    distances = jnp.where(gallery_pid[None] == -1, jnp.inf, distances)  # junk
     return _count_in_front(distances, _taken(distances, hit_index), hit_index, columns)
 
 

@@ -66,7 +66,11 @@ def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
         return embedding
     with np.errstate(over="ignore"):
         rounded = embedding.astype(np.float32)
-    if np.isfinite(embedding).all() and np.abs(rounded - embedding).max() > LOSS * embedding.std():
+    if not np.isfinite(embedding).all():
+        return rounded  # which is refused as it is
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"{part} embeddings are {embedding.dtype}, too large for float32: scale them")
+    if np.abs(rounded - embedding).max() > LOSS * embedding.std():
         raise ValueError(
             f"{part} embeddings are {embedding.dtype} and lose too much as float32: subtract their mean, or scale them"
         )

@@ -75,20 +75,18 @@ def hit_ranks(
     gallery, gallery_pid, gallery_camid = inputs.checked("gallery", gallery, gallery_pid, gallery_camid)
     inputs.check_same_width(query, gallery)
     inputs.check_known(query_pid)
-    inputs.squared_norms("query", query, distance)
-    inputs.squared_norms("gallery", gallery, distance)
+    of_query = inputs.squared_norms("query", query, distance)
+    squared_norm = inputs.squared_norms("gallery", gallery, distance)
 
     counted = np.flatnonzero(gallery_pid != -1)
     gallery_pid, gallery_camid = gallery_pid[counted], gallery_camid[counted]
     hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
 
     # Far from the origin float32 has few digits left for distances.
-    offset = inputs.common_offset(query) if distance == "euclidean" else np.zeros(query.shape[1], np.float32)
-    spread = np.vecdot(query, query).mean() - np.vecdot(offset, offset)
-    if np.vecdot(offset, offset) < FAR * spread:
-        offset = None
-    else:
-        query = query - offset
+    offset = inputs.common_offset(query)
+    squared_offset = np.vecdot(offset, offset)
+    is_far = distance == "euclidean" and squared_offset > FAR * (of_query.mean() - squared_offset)
+    query = query - offset if is_far else query
 
     tiles = _tiles(len(counted), gallery.shape[1])
     one_tile = len(tiles) == 1
@@ -99,14 +97,16 @@ def hit_ranks(
 
     def in_tile(tile):
         embedding = _rows(gallery, counted[tile])
-        if offset is not None:
+        squared = squared_norm[counted[tile]]
+        if is_far:
             embedding = embedding - offset
+            squared = np.vecdot(embedding, embedding)
         # For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by
         # cosine distance the one by -q.g / |g|. Without |q|^2 there is no value near 0 that needs clipping, and
         # so there are no ties that clipping makes.
-        half, scale = np.vecdot(embedding, embedding) / 2, np.ones(len(embedding), np.float32)
+        half, scale = squared / 2, np.ones_like(squared)
         if distance == "cosine":
-            half, scale = np.zeros_like(half), 1 / np.sqrt(2 * half)
+            half, scale = np.zeros_like(squared), 1 / np.sqrt(squared)
         per_image = (half, scale, gallery_pid[tile], gallery_camid[tile])
         return _filled(embedding, per_image, tiles[0].stop)
 
@@ -154,10 +154,9 @@ def hit_ranks_by(
     Raises:
         ValueError: labels as in `hit_ranks`; distances of another shape or not finite.
     """
-    query_pid, query_camid = inputs.checked_labels("query", query_pid, query_camid, len(np.asarray(query_pid)))
+    query_pid, query_camid = inputs.checked_labels("query", query_pid, query_camid, len(query_pid))
     gallery_pid, gallery_camid = inputs.checked_labels("gallery", gallery_pid, gallery_camid, len(gallery_pid))
     inputs.check_known(query_pid)
-    # Junk is at an infinite distance: behind every hit, which is as good as removing it.
     hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
     in_front = np.zeros(hit_index.shape, np.int32)
 
@@ -166,7 +165,7 @@ def hit_ranks_by(
         if distances.shape != (len(rows), len(gallery_pid)):
             shape = f"{list(distances.shape)}, not [{len(rows)}, {len(gallery_pid)}]"
             raise ValueError(f"the distances of {len(rows)} queries have shape {shape}: one a query and gallery image")
-        if not np.isfinite(distances.max()):  # which is NaN if any of them is
+        if not np.isfinite([distances.min(), distances.max()]).all():  # they are NaN if any distance is
             raise ValueError("some distances are NaN or infinite: check the embeddings they were made from")
         return (distances, query_pid[rows], query_camid[rows], hit_index[rows]), counts[rows]
 

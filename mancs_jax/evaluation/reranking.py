@@ -67,8 +67,7 @@ def rerank(
     check_options(k1, k2, weight, len(points))
     with _precision_of(points):
         neighbours = nearest(points, k1 + 1, progress)
-    forward = neighbours.index[:, : k1 + 1]
-    sets = _expanded(_reciprocal(forward), _reciprocal(forward[:, : (k1 + 2) // 2]))
+    sets = _expanded(_reciprocal(neighbours.index), _reciprocal(neighbours.index[:, : (k1 + 2) // 2]))
     # Where all images are the same, all distances are 0, whatever they are divided by.
     farthest = np.maximum(neighbours.farthest, np.finfo(points.dtype).tiny)
     encoding = _encoded(sets, points, farthest)
@@ -94,10 +93,9 @@ def check_options(k1: int, k2: int, weight: float, num_images: int | None = None
     """Raises ValueError, one line, where `rerank` cannot take the options, or not for so many images."""
     if not isinstance(k1, int | np.integer) or not isinstance(k2, int | np.integer):
         raise ValueError(f"k1 is {k1!r} and k2 {k2!r}: they must be whole numbers")
-    if num_images is not None and not 1 <= k1 < num_images:
-        raise ValueError(f"k1 is {k1}: it must be from 1 to {num_images - 1}, one less than there are images")
-    if k1 < 1:
-        raise ValueError(f"k1 is {k1}: it must be at least 1")
+    if k1 < 1 or (num_images is not None and k1 >= num_images):
+        most = "" if num_images is None else f" to {num_images - 1}, one less than there are images"
+        raise ValueError(f"k1 is {k1}: it must be from 1{most}")
     if not 1 <= k2 <= k1 + 1:
         raise ValueError(f"k2 is {k2}: it must be from 1 to k1 + 1 = {k1 + 1}")
     if not 0 <= weight <= 1:

@@ -35,6 +35,16 @@ def write_result(path: str | os.PathLike, result: Mapping) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
+    """The rows of `table` as text, the head first."""
+    rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
+    for name, result in results.items():
+        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
+        scores = [result.get("mAP"), result.get("mAP_plain"), *cmc, result.get("mINP")]
+        rows.append([name, *("-" if score is None else f"{100 * score:.2f}" for score in scores)])
+    return rows
+
+
 def table(results: Mapping[str, Mapping]) -> str:
     """Lay results out for the screen, a row each, in per cent; the text is a Markdown table too.
 
@@ -44,17 +54,12 @@ def table(results: Mapping[str, Mapping]) -> str:
     Returns:
         The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
-    rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
-    for name, result in results.items():
-        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
-        scores = [result.get("mAP"), result.get("mAP_plain"), *cmc, result.get("mINP")]
-        cells = ["-" if score is None else f"{100 * score:.2f}" for score in scores]
-        rows.append([name.replace("|", "\\|"), *cells])
+    rows = [[name.replace("|", "\\|"), *scores] for name, *scores in cells(results)]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     rows.insert(1, ["-" * first_width, *("-" * (width - 1) + ":" for width in widths)])
     lines = []
-    for name, *cells in rows:
-        right = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+    for name, *scores in rows:
+        right = [score.rjust(width) for score, width in zip(scores, widths, strict=True)]
         lines.append(f"| {' | '.join([name.ljust(first_width), *right])} |")
     return "\n".join(lines)
 
