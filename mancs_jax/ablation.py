@@ -99,7 +99,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
                     "choose another --workdir"
                 )
             continue
-        results = train_and_evaluate(run.config, Path(workdir) / run.row / f"seed_{run.seed}")
+        results = train_and_evaluate(run.config, Path(workdir) / run.row / f"seed_{run.seed}", report=False)
         if results is None:
             return None
         scored = {name: results[NETWORK][name] for name in KEPT}

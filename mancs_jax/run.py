@@ -27,7 +27,7 @@ LOCK = ".lock"  # file of a workdir that the process which trains there holds
 
 
 def train_and_evaluate(
-    config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False
+    config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False, report: bool = True
 ) -> dict[str, dict[str, Any]] | None:
     """Trains, from the latest checkpoint in `workdir` if there is one, and scores the trained network.
 
@@ -36,6 +36,7 @@ def train_and_evaluate(
       workdir: receives config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and
         report.html.
       allow_config_change: go on from a checkpoint that was made with another configuration or other data.
+      report: whether report.html and its pictures are made.
 
     Returns:
       The results as `score.evaluate` gives them; None if a signal stopped the run, whose state is then saved.
@@ -77,7 +78,7 @@ def train_and_evaluate(
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
         scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)
-        if processes.is_writer():
+        if report and processes.is_writer():
             write_report(workdir, scored, task)
         return scored.results
 

@@ -78,7 +78,7 @@ def result(mAP, rank1):
 def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     calls, stopped = [], [True]
 
-    def train_and_evaluate(config, workdir):
+    def train_and_evaluate(config, workdir, report):
         calls.append((str(workdir.relative_to(tmp_path)), config.seed, config.data.root))
         if len(calls) == 3 and stopped:
             return None
