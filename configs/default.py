@@ -16,8 +16,12 @@ def get_config() -> ConfigDict:
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
     config.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters are always float32
-    # Compute activations again in the backward pass: a third more work, and the paper's batch takes 15 GB, not 24.
-    config.remat = True
+    # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
+    # batch takes 15 GB, not 24 (docs/performance.md). () for none.
+    config.remat = (2, 3, 4, 5)
+    # Shares that a device's images are computed in, one after the other; triplets still come from the whole batch, and
+    # BatchNorm's statistics from a share, as from a device's with `batch_norm_sync` off.
+    config.accumulate = 1
 
     config.data = data = ConfigDict()
     data.name = "market1501"

@@ -45,7 +45,7 @@ def small(config: ConfigDict) -> None:
     """
     config.recipe = "small" if config.recipe == "paper" else f"{config.recipe},small"
     config.pretrained = ""
-    config.remat = False
+    config.remat = ()
     config.epochs = 700 / 23  # 700 steps on Market-1501
     config.data.image_size = (128, 64)
     config.data.p, config.data.k = 32, 4

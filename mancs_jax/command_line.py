@@ -1,5 +1,6 @@
-"""What scripts share: a mistake on the command line ends with one line, and nothing is compiled twice."""
+"""What scripts share: a mistake on the command line ends with one line, nothing is compiled twice, memory is kept."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Sequence
@@ -30,3 +31,18 @@ def keep_compiled_programs() -> None:
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))
+
+
+def keep_freed_memory() -> None:
+    """Lets a network on CPU use the memory of its last step again.
+
+    glibc gives large blocks back to the kernel, which has to clear each page once more for the next step: an eighth of
+    it (docs/performance.md). To be called before JAX starts its threads. Of no effect without glibc.
+    """
+    max_arenas, max_mmaps, trim_threshold = -8, -4, -1  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, value in ((max_arenas, 1), (max_mmaps, 0), (trim_threshold, -1)):  # -1: never
+        mallopt(option, value)

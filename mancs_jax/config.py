@@ -36,6 +36,7 @@ CHOICES = {
 AT_LEAST = {
     "seed": 0,
     "max_steps": 0,
+    "accumulate": 1,
     "data.p": 2,
     "data.k": 2,
     "data.testset": 0,
@@ -111,6 +112,8 @@ def completed(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields of an older configuration, and of those that came later the values that they would have had."""
     then = default.get_config()
     then.update_from_flattened_dict(ONCE)
+    if isinstance(fields.get("remat"), bool):  # once all stages or none
+        fields = fields | {"remat": then.remat if fields["remat"] else ()}
     groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
     return then.to_dict() | fields | groups
 
@@ -224,14 +227,17 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
             f"config.data.image_size is {size}; it has to be (height, width), multiples of {SIDE}: "
             "--config.data.image_size='(256, 128)'"
         )
-    if (p * k) % num_devices:
+    accumulate = fields["accumulate"]
+    if (p * k) % (num_devices * accumulate):
+        shares = f" in {accumulate} shares each (config.accumulate)" if accumulate > 1 else ""
         raise ValueError(
             f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
-            f"{num_devices} devices; choose p and k so that {num_devices} divides the product"
+            f"{num_devices} devices{shares}; choose p and k so that {num_devices * accumulate} divides the product"
         )
-    stages = fields["model.fab_stages"]
-    if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
-        raise ValueError(f"config.model.fab_stages is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
+    for name in ("model.fab_stages", "remat"):
+        stages = fields[name]
+        if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
+            raise ValueError(f"config.{name} is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
     if fields["loss.t1"] <= fields["loss.t0"]:
         raise ValueError(
             f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}"

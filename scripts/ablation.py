@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 
 from configs import ablation as rows
-from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")
@@ -41,6 +41,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --base=walkers")
+    keep_freed_memory()
     from mancs_jax.ablation import plan, run_all, table
     from mancs_jax.training.log import Diverged
 

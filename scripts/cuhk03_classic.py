@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration of each run, as configs/cuhk03.py:classic.")
@@ -22,6 +22,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/cuhk03.py:classic")
+    keep_freed_memory()
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate_splits
     from mancs_jax.training.log import Diverged

@@ -5,7 +5,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import keep_compiled_programs, last_line, parse_flags
+from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration, as configs/market.py or configs/market.py:small.")
@@ -23,6 +23,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) > 1:
         sys.exit(f"unknown arguments {argv[1:]}; every option is a flag, as --config=configs/market.py")
+    keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate

@@ -1,12 +1,23 @@
-"""One line for a mistake, and where compiled programs are kept."""
+"""One line for a mistake, where compiled programs are kept, and the scripts that no other test runs."""
 
+import json
 import os
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
+from tiny_sources import run_script, write_cuhk03
 
+from mancs_jax import config as configuration
 from mancs_jax.command_line import last_line
+from mancs_jax.data import build, cuhk03, market1501
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -39,3 +50,76 @@ def test_compiled_programs_are_kept_where_users_keep_caches(environment, expecte
         [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == expected
+
+
+def run(script, *arguments):
+    command = [sys.executable, f"scripts/{script}.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_figure3(tmp_path):
+    """The picture in the documents is the one that its command draws."""
+    result = run("figure3", f"--output={tmp_path / 'figure3.svg'}")
+    assert (result.returncode, result.stdout) == (0, f"{tmp_path / 'figure3.svg'}\n"), result.stderr
+    drawn, shown = ((folder / "figure3.svg").read_text() for folder in (tmp_path, REPOSITORY / "docs"))
+    number = r"-?\d+\.?\d*(?:e-?\d+)?"
+    assert re.sub(number, "", drawn) == re.sub(number, "", shown)
+    numbers = [np.array(re.findall(number, text), float) for text in (drawn, shown)]
+    np.testing.assert_allclose(*numbers, rtol=0, atol=0.11)  # pixels; it is written with one digit
+
+
+def test_ablation(tmp_path):
+    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
+        build.build(contents, tmp_path / "data")
+    fields = {"data.name": "market1501", "data.root": tmp_path / "data", "data.p": 4, "data.k": 4, "max_steps": 1}
+    fields |= {"data.image_size": (64, 32), "model.arch": "resnet10", "model.width": 8, "model.cls_dim": 32}
+    settings = [f"--set={name}={value}" for name, value in fields.items()]
+    arguments = ["--base=walkers", "--rows=attention", "--seeds=0", f"--workdir={tmp_path / 'run'}", *settings]
+    result = run("ablation", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "| `attention` | + FABs and f_att | 1 |" in result.stdout
+    summary = json.loads((tmp_path / "run" / "results" / "ablation.json").read_text())
+    assert summary["rows"]["attention"]["seeds"] == [0]
+    refused = run("ablation", *arguments, "--set=data.q=3")
+    assert (refused.returncode, refused.stderr[:39]) == (1, "ablation: config.data.q: no such field.")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
+    """In this process, for two test sets instead of twenty."""
+    mat = write_cuhk03(tmp_path / "cuhk-03.mat", testsets=[[(1, 1)], [(2, 1)]])
+    with cuhk03.open_source(mat, "labeled") as contents:
+        build.build(contents, tmp_path / "data")
+    monkeypatch.setattr(configuration, "NUM_TESTSETS", 2)
+    monkeypatch.chdir(REPOSITORY)
+    fields = {"data.root": tmp_path / "data", "data.name": "cuhk03_labeled", "max_steps": 1}
+    arguments = ["--config=tests/tiny.py", *(f"--config.{name}={value}" for name, value in fields.items())]
+    arguments.append(f"--workdir={tmp_path / 'run'}")
+    monkeypatch.setattr(sys, "argv", ["cuhk03_classic", *arguments])  # where ml_collections looks for fields
+    assert run_script("cuhk03_classic", *arguments) == ""
+    out = capsys.readouterr().out
+    assert "| test set 2 |" in out and "rank-1 100.00 +- 0.00" in out
+    summary = json.loads((tmp_path / "run" / "results" / "cuhk03_classic.json").read_text())
+    assert summary["num_splits"] == 2 and summary["mean"]["rank-1"] == 1  # of one person each
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_memory_that_was_used_once_is_not_asked_for_again():
+    """A block of 64 MB that is made, freed and made again: the second time the kernel gives no new page."""
+    program = """
+import ctypes, resource
+from mancs_jax.command_line import keep_freed_memory
+keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes, libc.memset.argtypes = (
+    ctypes.c_void_p, [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t])
+for turn in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = libc.malloc(64 << 20)
+    libc.memset(block, 1, 64 << 20)
+    libc.free(block)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    first, second = map(int, out.split())
+    assert second < 10 < first

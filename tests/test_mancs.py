@@ -324,7 +324,8 @@ def test_remat_gives_the_same_values_and_gradients():
         return sum(jnp.sum(out[name] ** 2) for name in ("f_rank", "cls_logits", "att_logits"))
 
     plain, again = (
-        jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"]) for m in (model, model.clone(remat=True))
+        jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"])
+        for m in (model, model.clone(remat=(2, 3, 4, 5)))
     )
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(np.abs(b).max(), 1e-3))

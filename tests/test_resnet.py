@@ -52,7 +52,7 @@ def assert_close(actual, expected, tolerance):
         assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error:.2e} off, largest {scale:.2e}"
 
 
-def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, remat=False, **options):
+def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, remat=(), **options):
     torch = pytest.importorskip("torch")
     import torch_resnet
 
@@ -105,9 +105,9 @@ def test_resnet50_equals_torch_in_evaluation():
 @pytest.mark.parametrize(
     "blocks, bottleneck, last_activation, last_stride, remat, size",
     [
-        (2, True, "prelu_shared", 1, False, (71, 45)),
-        (1, True, "prelu", 1, True, (64, 32)),
-        (1, False, "prelu_shared", 2, False, (50, 34)),
+        (2, True, "prelu_shared", 1, (), (71, 45)),
+        (1, True, "prelu", 1, (2, 3, 4, 5), (64, 32)),
+        (1, False, "prelu_shared", 2, (), (50, 34)),
     ],
 )
 def test_options_equal_torch(blocks, bottleneck, last_activation, last_stride, remat, size):
@@ -216,7 +216,7 @@ def test_what_after_stage_returns_goes_on(tiny):
 
 def test_remat_is_in_the_program(tiny):  # that it changes no value or gradient is in test_options_equal_torch
     model, variables, x = tiny
-    program = str(jax.make_jaxpr(partial(model.clone(remat=True).apply, train=False))(variables, x))
+    program = str(jax.make_jaxpr(partial(model.clone(remat=(2, 3, 4, 5)).apply, train=False))(variables, x))
     assert program.count("remat2") + program.count("checkpoint") >= 4
 
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import make_train_step
+from mancs_jax.training.step import accumulated, make_train_step
 
 NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
 
@@ -16,7 +16,7 @@ NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
 def tiny_config() -> ConfigDict:
     """The paper recipe with a network that compiles in seconds."""
     config = default.get_config()
-    config.remat = False
+    config.remat = ()
     config.data.image_size = (64, 32)
     config.data.p, config.data.k = 4, 4
     config.model.arch, config.model.width = "resnet10", 8
@@ -93,9 +93,51 @@ def test_batch_norm_on_each_device_s_own_share_is_another_run(one_device):
     assert np.abs(losses(own) - losses(one_device[:1])).max() > 1e-4
 
 
+@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 4), (2, 2)])
+def test_a_batch_in_shares_is_that_of_as_many_devices(num_devices, accumulate):
+    config = tiny_config()
+    config.batch_norm_sync = False
+    config.model.dropout, config.model.cls_head, config.model.head_init = 0.3, "bn_prelu", 0.1
+    four = run(config, 4, steps=3)
+    config.accumulate = accumulate
+    shares = run(config, num_devices, steps=3)
+    np.testing.assert_allclose(losses(shares), losses(four), rtol=1e-5, atol=1e-6)
+    for name in ("grad_norm", "param_norm", "accuracy", "triplets_in_order"):
+        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, four)), rtol=1e-4)
+
+
+def test_the_accumulated_gradient_is_that_of_the_whole_batch():
+    """Against autodiff of the whole, on a network y = x @ w without statistics: a ranking loss that needs all pairs."""
+    rng = np.random.default_rng(0)
+    x, w = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32), jnp.asarray(rng.normal(size=(3, 2)), jnp.float32)
+    label = jnp.arange(6.0)
+
+    def apply(params, x, keys):
+        return {"f_rank": x @ params}, {"mean": x.mean(0)}
+
+    def ranking_loss(f_rank):
+        pairs = jnp.sum((f_rank[:, None] - f_rank[None]) ** 2, -1)
+        return pairs.mean(), {"rank_loss": pairs.mean()}
+
+    def identity_losses(out, label):
+        loss = jnp.mean(label[:, None] * out["f_rank"] ** 2)
+        return loss, {"cls_loss": loss}
+
+    def whole(params):
+        out, _ = apply(params, x, None)
+        return ranking_loss(out["f_rank"])[0] + identity_losses(out, label)[0]
+
+    shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
+    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
+    loss, expected = jax.value_and_grad(whole)(w)
+    np.testing.assert_allclose(grads, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(batch_stats["mean"], x.mean(0), rtol=1e-5)
+
+
 def test_recomputed_activations_change_nothing(one_device):
     config = tiny_config()
-    config.remat = True
+    config.remat = (2, 3, 4, 5)
     np.testing.assert_allclose(losses(run(config, 1)), losses(one_device), rtol=1e-5, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.recipe = "tiny"
     config.pretrained = ""
-    config.remat = False
+    config.remat = ()
     config.epochs = float(EPOCHS)
     config.data.image_size = (64, 32)
     config.data.p, config.data.k = 4, 4

@@ -20,7 +20,7 @@ SMALL = {"arch": "resnet10", "width": 8, "cls_dim": CLS_DIM}
 def authors_config(**model):
     """The `authors` recipe on small images, without dropout, whose masks would differ; `model`: what else differs."""
     config = market.get_config("authors").unlock()
-    config.remat = False
+    config.remat = ()
     config.data.image_size = (64, 32)
     config.model.update({"dropout": 0.0} | model)
     return config

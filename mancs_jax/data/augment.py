@@ -53,6 +53,8 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
     box = draw_box(crop_key, height, width, options.crop_area, options.crop_aspect)
     flip = jax.random.bernoulli(flip_key, options.flip)
     x = normalize(crop_and_resize(image.astype(jnp.float32), box, flip))
+    if options.erase == 0:
+        return x
 
     top, left, box_height, box_width = draw_box(box_key, height, width, options.erase_area, options.erase_aspect)
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]

@@ -166,14 +166,15 @@ def _cpu_kernel_gradient(x, cotangent, kernel_shape, stride, padding):
         kernel = _cpu_correlate(x, cotangent, [(padding, zeros) for zeros in after], dilation=stride)
         return kernel.transpose(1, 2, 0, 3)
 
-    # Adding up the chunks must not cost more than reading them.
+    # Adding a chunk must not cost more than reading it.
     chunk_bytes = max(_CHUNK_BYTES, math.prod(kernel_shape) * x.dtype.itemsize)
-    wanted = -(-(x.nbytes + cotangent.nbytes) // chunk_bytes)
-    chunks = next((n for n in range(wanted, batch // 2 + 1) if batch % n == 0), 1)
+    wanted = min(-(-(x.nbytes + cotangent.nbytes) // chunk_bytes), batch)
+    chunks = next(n for n in range(wanted, batch + 1) if batch % n == 0)
     if chunks == 1:
         return gradient(x, cotangent)
-    chunked = [a.reshape(chunks, batch // chunks, *a.shape[1:]) for a in (x, cotangent)]
-    return lax.map(lambda chunk: gradient(*chunk), chunked).sum(0)
+    x, cotangent = (a.reshape(chunks, batch // chunks, *a.shape[1:]) for a in (x, cotangent))
+    zero = jnp.zeros(kernel_shape, x.dtype)
+    return lax.fori_loop(0, chunks, lambda i, total: total + gradient(x[i], cotangent[i]), zero)
 
 
 def _pad(x, rows, columns):

@@ -38,7 +38,7 @@ class Mancs(nn.Module):
     head_init: float = 0.001
     dropout: float = 0.0
     devices_axis: str | None = None
-    remat: bool = False
+    remat: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
     @nn.compact

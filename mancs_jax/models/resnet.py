@@ -94,7 +94,8 @@ class ResNet(nn.Module):
       width: channels of the stem and of the first stage's 3x3 convolutions.
       last_stride: stride of conv-5, 2 or 1.
       last_activation: `activation` of the very last block, see `Block`.
-      remat: whether a block's inner activations are computed again in the backward pass instead of being kept.
+      remat: stages, out of 2 to 5, whose blocks compute their inner activations again in the backward pass instead of
+        keeping them.
       dtype: of the computation; parameters are float32.
     """
 
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
     width: int = 64
     last_stride: int = 2
     last_activation: str = "relu"
-    remat: bool = False
+    remat: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -121,11 +122,11 @@ class ResNet(nn.Module):
         Returns:
           conv-5's output, [B, H/32, W/32, C] (or /16 with `last_stride=1`).
         """
-        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         x = Convolution(self.width, 7, 2, self.dtype, name="conv1")(x)
         x = nn.relu(self.norm(use_running_average=not train, name="bn1")(x))
         x = max_pool_3x3_s2(x)
         for stage, size in enumerate(self.stage_sizes):
+            block = nn.remat(Block, static_argnums=(2,)) if stage + 2 in self.remat else Block
             for i in range(size):
                 stride = 1 if stage == 0 or i > 0 else (self.last_stride if stage == 3 else 2)
                 last = stage == 3 and i == size - 1

@@ -57,21 +57,23 @@ def make_train_step(
         same = label[:, None] == all_labels[None, :]
         is_self = index[:, None] == jnp.arange(all_labels.shape[0])[None, :]
 
-        def loss_fn(params):
-            out, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                x,
-                train=True,
-                keys=keys_for(DROPOUT),
-                mutable=["batch_stats"],
-            )
-            candidates = jax.lax.all_gather(out["f_rank"], DEVICES, tiled=True)
-            distances = euclidean_distances(out["f_rank"], candidates)
+        def apply(params, x, keys):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            out, updates = model.apply(variables, x, train=True, keys=keys, mutable=["batch_stats"])
+            return out, updates["batch_stats"]
+
+        def ranking_loss(f_rank):
+            candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
+            distances = euclidean_distances(f_rank, candidates)
             triplets = sample(
                 keys_for(TRIPLETS), jax.lax.stop_gradient(distances), same, is_self, epoch, config.data.k - 1
             )
+            loss = triplet_loss(distances, triplets, config.loss.margin)
+            in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
+            return config.loss.rank_weight * loss, {"rank_loss": loss, "triplets_in_order": in_order}
+
+        def identity_losses(out, label):
             losses = {
-                "rank_loss": triplet_loss(distances, triplets, config.loss.margin),
                 "cls_loss": focal_loss(
                     out["cls_logits"],
                     label,
@@ -83,15 +85,21 @@ def make_train_step(
             if "att_logits" in out:
                 losses["att_loss"] = attention_loss(out["att_logits"], label, kind=config.loss.attention)
             loss = sum(config.loss[name.replace("_loss", "_weight")] * value for name, value in losses.items())
-            metrics = {
-                "loss": loss,
-                **losses,
-                "accuracy": jnp.mean(jnp.argmax(out["cls_logits"], -1) == label, dtype=jnp.float32),
-                "triplets_in_order": jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0)),
-            }
-            return loss, (updates["batch_stats"], metrics)
+            accuracy = jnp.mean(jnp.argmax(out["cls_logits"], -1) == label, dtype=jnp.float32)
+            return loss, losses | {"accuracy": accuracy}
 
-        grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        def loss_fn(params):
+            out, batch_stats = apply(params, x, keys_for(DROPOUT))
+            rank_loss, of_ranking = ranking_loss(out["f_rank"])
+            identity_loss, of_identities = identity_losses(out, label)
+            loss = rank_loss + identity_loss
+            return loss, (batch_stats, {"loss": loss} | of_ranking | of_identities)
+
+        if config.accumulate == 1:
+            grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
+        else:
+            shares = _split((x, keys_for(DROPOUT), label), config.accumulate)
+            grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, state.params, shares)
         # Each device's gradient holds what the gathered embeddings contributed to the others' losses; their mean is
         # the gradient of the mean loss. Statistics differ between devices only where BatchNorm is not synchronised.
         grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), DEVICES)
@@ -102,6 +110,52 @@ def make_train_step(
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return jax.pmap(train_step, axis_name=DEVICES, in_axes=(None, 0, 0), out_axes=(None, None), devices=devices)
+
+
+def accumulated(apply, ranking_loss, identity_losses, params, shares):
+    """The gradient of a device's whole batch, computed a share at a time, so that one share's activations are alive.
+
+    First the embeddings of all shares, which give the gradient of the ranking loss with respect to each of them: its
+    triplets need the whole batch. Then each share once more, with that gradient and its own other losses. BatchNorm
+    takes its statistics over a share: the result is that of as many devices, each with its own statistics.
+
+    Args:
+      apply: of (params, x, keys), gives the network's outputs and the new batch_stats.
+      ranking_loss: of f_rank [B, D], gives a scalar and metrics.
+      identity_losses: of a share's outputs and labels, gives a scalar and metrics, all of them means over examples.
+      params: of the network.
+      shares: (x [M, B/M, H, W, 3], keys [M, B/M], label [M, B/M]).
+
+    Returns:
+      The gradient, batch_stats and metrics, means over the shares.
+    """
+    x, keys, label = shares
+    number = len(label)
+    f_rank = jax.lax.map(lambda share: apply(params, *share)[0]["f_rank"], (x, keys))
+    of_embeddings = jax.value_and_grad(lambda f: ranking_loss(f.reshape(-1, f.shape[-1])), has_aux=True)
+    (rank_loss, of_ranking), slope = of_embeddings(f_rank)
+
+    def of_share(x, keys, label, slope):
+        def loss_fn(params):
+            out, batch_stats = apply(params, x, keys)
+            loss, metrics = identity_losses(out, label)
+            # `slope` is of the whole batch's loss, and what is summed here is divided by M at the end.
+            return loss + number * jnp.vdot(slope, out["f_rank"]), (batch_stats, {"loss": loss} | metrics)
+
+        return jax.grad(loss_fn, has_aux=True)(params)
+
+    total = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_share, x[0], keys[0], label[0], slope[0])
+    )
+    total, _ = jax.lax.scan(
+        lambda total, share: (jax.tree.map(jnp.add, total, of_share(*share)), None), total, (x, keys, label, slope)
+    )
+    grads, (batch_stats, metrics) = jax.tree.map(lambda leaf: leaf / number, total)
+    return grads, batch_stats, metrics | of_ranking | {"loss": metrics["loss"] + rank_loss}
+
+
+def _split(tree, number):
+    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
 def make_sampler(loss: ConfigDict):

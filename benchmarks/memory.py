@@ -1,0 +1,76 @@
+"""Bytes of a training step of the paper's batch, for each way to save memory, from the compiled program.
+
+python benchmarks/memory.py [--config=market] [--json=FILE]
+
+Nothing is run, but where there is a GPU: there the most that was in use while a step ran stands beside it. The analysis
+counts what the program holds at once: state, images, activations. The state is given back to the program's memory only
+after the step, so that it counts twice. On CPU bfloat16 is computed in float32, and its column says little.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
+from mancs_jax.training.step import make_train_step
+
+NUM_CLASSES, STEPS_PER_EPOCH = 751, 46  # Market-1501
+REMAT = ((), (2, 3), (2, 3, 4, 5))
+SIZES_GB = (8, 16, 24)
+
+
+def step_bytes(config, measure: bool) -> tuple[int, int | None]:
+    """(bytes by the analysis, bytes measured on a GPU) of one training step on one device."""
+    schedule = learning_rate_schedule(config, STEPS_PER_EPOCH, STEPS_PER_EPOCH)
+    optimizer = create_optimizer(config, schedule)
+    device = jax.devices()[0]
+    train_step = make_train_step(config, NUM_CLASSES, optimizer, schedule, STEPS_PER_EPOCH, [device])
+    create = partial(create_train_state, config, NUM_CLASSES, optimizer)
+    batch = config.data.p * config.data.k
+    image = jax.ShapeDtypeStruct((1, batch, *config.data.image_size, 3), jnp.uint8)
+    label = jax.ShapeDtypeStruct((1, batch), jnp.int32)
+    compiled = train_step.lower(jax.eval_shape(create), image, label).compile()
+    analysis = compiled.memory_analysis()
+    total = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
+    if not measure:
+        return total, None
+    # The allocator remembers its peak: largest last would hide nothing, so ways are measured from small to large.
+    labels = np.repeat(np.arange(config.data.p), config.data.k).astype(np.int32)[None]
+    jax.block_until_ready(train_step(create(), np.zeros(image.shape, np.uint8), labels))
+    return total, device.memory_stats()["peak_bytes_in_use"]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="market", help="file of configs/, with :VARIANT where it has one")
+    parser.add_argument("--accumulate", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    file, _, variant = options.config.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(variant).copy_and_resolve_references().unlock()
+    measure = jax.default_backend() == "gpu"
+    rows = []
+    print("| dtype | remat | accumulate | GB, compiled | GB, measured | fits |\n" + "|---" * 6 + "|", flush=True)
+    ways = list(itertools.product(options.dtypes, REMAT, options.accumulate))
+    for dtype, remat, accumulate in ways[::-1]:
+        config.dtype, config.remat, config.accumulate = dtype, remat, accumulate
+        compiled, measured = step_bytes(config, measure)
+        fits = next((f"{size} GB" for size in SIZES_GB if (measured or compiled) < size * 1e9), "-")
+        cells = (dtype, remat, accumulate, f"{compiled / 1e9:.1f}", f"{measured / 1e9:.1f}" if measured else "-", fits)
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+        rows.append({"dtype": dtype, "remat": remat, "accumulate": accumulate, "compiled": compiled, "measured": measured})
+    if options.json:
+        about = {"config": options.config, "backend": jax.default_backend(), "jax": jax.__version__, "rows": rows}
+        options.json.write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
