@@ -1,12 +1,19 @@
-"""What the benchmarks share: inputs of Market-1501's size, a fresh process for each way, time and memory."""
+"""What the benchmarks share: inputs of Market-1501's size, a fresh process for each way, time and memory, results."""
 
 import gc
+import json
+import math
 import multiprocessing
+import os
+import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +26,8 @@ from mancs_jax.evaluation.protocols import Embedded
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
 SAMPLED_EVERY_S = 0.002
+CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
 
 def add_input_flags(parser) -> None:
@@ -80,6 +89,44 @@ def in_fresh_process(function: Callable, *arguments) -> Any:
         return pool.submit(function, *arguments).result()
 
 
+_sides: dict[str, Callable[[], Any]] = {}  # of this process, which `taking_turns` has started
+
+
+def _start(name: str, create: Callable, arguments: tuple) -> None:
+    _sides[name] = create(*arguments)
+
+
+def _turn(name: str) -> Any:
+    return _sides[name]()
+
+
+def taking_turns(sides: dict[str, tuple], rounds: int) -> dict[str, list]:
+    """Runs several sides one after the other, round by round, so that a busy machine slows all alike.
+
+    Each has a process of its own, which sleeps while the others run: no side's threads are in another's way.
+
+    Args:
+      sides: name -> (function of a module's top level, arguments); the function gives what is called once a round.
+        Sides start in this order.
+      rounds: how often each is called, after a first time that compiles and is not counted.
+
+    Returns:
+      name -> what each of its calls returned.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for all sides
+    context = multiprocessing.get_context("spawn")
+    turns: dict[str, list] = {name: [] for name in sides}
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for name in sides}
+        for name, (create, *arguments) in sides.items():
+            pools[name].submit(_start, name, create, tuple(arguments)).result()
+            pools[name].submit(_turn, name).result()
+        for _ in range(rounds):
+            for name, pool in pools.items():
+                turns[name].append(pool.submit(_turn, name).result())
+    return turns
+
+
 def measured(work: Callable[[], Any], repeats: int = 0, *, anonymous: bool = False) -> tuple[Any, dict]:
     """Calls `work` once, and then as often as it is to be repeated, after which times are of the repeats alone.
 
@@ -136,3 +183,69 @@ def resident_bytes(field: str) -> int | None:
 def megabytes(size: int | None) -> str:
     """The size in MB for a table."""
     return "-" if size is None else f"{size / 1e6:.0f}"
+
+
+def clocks() -> tuple[float, float, float]:
+    """Seconds: wall clock, processor time of everything that runs, of this process and its ended children."""
+    if not CPU_TIMES.exists():
+        return time.monotonic(), math.nan, math.nan
+    user, nice, system, _, _, *interrupts = CPU_TIMES.read_text().split("\n", 1)[0].split()[1:8]
+    busy = sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic(), busy, sum(os.times()[:4])
+
+
+_began = clocks()
+
+
+def cores_of_others() -> float | None:
+    """Cores that other work had since this module was imported: it slows sides, and not all of them alike."""
+    wall, busy, own = (now - then for now, then in zip(clocks(), _began))
+    return None if math.isnan(busy) else max(0.0, (busy - own) / wall)
+
+
+def about() -> dict[str, Any]:
+    """What figures were made with: command, processor, cores, versions."""
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+        "cores_that_other_work_had": cores_of_others(),
+    }
+
+
+def report(rows: list[dict[str, Any]], file: Path | None = None, **figures) -> None:
+    """Prints rows as a Markdown table and, below it, other figures; writes all of them to a JSON file.
+
+    Args:
+      rows: column -> value, all rows with the same columns; None is an empty cell.
+      file: JSON, with the machine and the versions; None writes none.
+      figures: name -> number, of the whole table.
+    """
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(map(_cell, row.values())) + " |")
+    print()
+    made_with = about()
+    for name, value in (figures | {"cores that other work had": made_with["cores_that_other_work_had"]}).items():
+        print(f"{name.replace('_', ' ')}: {_cell(value)}")
+    if file:
+        file.write_text(json.dumps(made_with | {"rows": rows} | figures, indent=2) + "\n")
+
+
+def _cell(value: Any) -> str:
+    """A number to three digits, all of them where it has more before the point."""
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

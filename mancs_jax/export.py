@@ -1,6 +1,5 @@
 """The inference network as one file that runs without this package, on CPU, GPU and TPU."""
 
-import os
 from pathlib import Path
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from mancs_jax.evaluation.embed import create_forward, make_embed
 from mancs_jax.training import checkpoint
+from mancs_jax.whole_file import whole_file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
@@ -48,7 +48,6 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
       FileNotFoundError: no checkpoint there.
       ValueError: the file's numbers are not the model's.
     """
-    output = Path(output)
     config, about, variables = checkpoint.load_trained(workdir)
     height, width = config.data.image_size
     forward = create_forward(config, about["num_classes"], flip)
@@ -57,14 +56,9 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
     exported = jax.export.export(jax.jit(lambda image: forward(variables, image)), platforms=PLATFORMS)(shape)
     embed = make_embed(config, about["num_classes"], jax.local_devices()[:1], progress=False, flip=flip)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
+    with whole_file(output) as temporary:
         temporary.write_bytes(exported.serialize())
         check(temporary, lambda image: embed(variables, image), (height, width))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
     return USE.format(path=output, height=height, width=width, dim=exported.out_avals[0].shape[1])
 
 

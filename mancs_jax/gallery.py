@@ -1,6 +1,5 @@
 """A folder of images as a file of embeddings, and ranked lists out of it."""
 
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from mancs_jax.data import arrays
 from mancs_jax.embedder import Embedder
 from mancs_jax.reporting import ranked_lists
 from mancs_jax.retrieval import Found
+from mancs_jax.whole_file import whole_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
@@ -64,15 +64,8 @@ def labels_of(name: str) -> tuple[int, int] | None:
 
 def write_gallery(path: str | Path, gallery: Gallery) -> None:
     """Writes a .npz file, atomically: an array for each field, without those that are None."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
 
 
 def load_gallery(path: str | Path) -> Gallery:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mancs_jax.evaluation import inputs
 from mancs_jax.evaluation.protocols import normalized
+from mancs_jax.whole_file import whole_file
 
 try:
     import faiss
@@ -56,7 +57,8 @@ def build_index(
     for start in tqdm(range(0, number, rows), desc="indexing", unit="block", disable=not progress):
         index.add(_checked(gallery[start : start + rows], distance))
     if path is not None:
-        _write(index, Path(path))
+        with whole_file(path) as temporary:
+            faiss.write_index(index, str(temporary))
     return index
 
 
@@ -113,13 +115,3 @@ def _distance_of(index):
 def _checked(embedding, distance):
     inputs.squared_norms("gallery", embedding, distance)
     return np.ascontiguousarray(embedding)
-
-
-def _write(index, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        faiss.write_index(index, str(temporary))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.evaluation.protocols import Embedded
 from mancs_jax.evaluation.results import write_result
+from mancs_jax.memory import naming_what_takes_less
 from mancs_jax.score import NETWORK, Task, score
 from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.loop import train
@@ -73,8 +74,9 @@ def train_and_evaluate(
                 )
                 return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 
-        if not train(config, workdir, split.image, labels, about, devices, validate):
-            return None
+        with naming_what_takes_less(config):
+            if not train(config, workdir, split.image, labels, about, devices, validate):
+                return None
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
         scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)

@@ -11,13 +11,14 @@ from ml_collections import ConfigDict
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, features, histogram, inputs, protocols, reranking
 from mancs_jax.evaluation.embed import Embed, make_embed
-from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.protocols import Embedded, Options, Ranked
 from mancs_jax.evaluation.results import write_result
 from mancs_jax.training import checkpoint, processes
 from mancs_jax.training.log import environment
 from mancs_jax.training.state import create_train_state
 
 NETWORK, UNTRAINED = "Mancs", "untrained network"
+RERANKED = f"{NETWORK}, re-ranked"
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
 
@@ -47,6 +48,7 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Embedded]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
+    ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included
 
 
 def evaluate(workdir: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
@@ -96,7 +98,8 @@ def score(
             embedded["gallery"], task.distractors, root, data.image_size, embed, variables
         )
 
-    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, task, progress)
+    ranked = _ranked(embedded, task, progress)
+    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
     for name, of_baseline in _baselines(config, about["num_classes"], parts, embed) if task.baselines else ():
         options = task.options._replace(rerank=False)
         scored = (
@@ -129,7 +132,7 @@ def score(
         stem = _stem(results[name], dataset != data.name, validation is not None)
         if processes.is_writer():
             write_result(workdir / "results" / f"{stem}.json", results[name])
-    return Scored(config, about["num_classes"], variables, parts, embedded, results)
+    return Scored(config, about["num_classes"], variables, parts, embedded, results, ranked)
 
 
 def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:
@@ -185,12 +188,18 @@ def _with_distractors(gallery, dataset, root, image_size, embed: Embed, variable
     return Embedded(np.concatenate(embeddings), pid, camid), fingerprints
 
 
-def _official(embedded: dict[str, Embedded], task: Task, progress: bool) -> dict[str, dict]:
+def _ranked(embedded: dict[str, Embedded], task: Task, progress: bool) -> dict[str, Ranked]:
+    ways = {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
+    query, gallery = embedded["query"], embedded["gallery"]
+    return {name: protocols.rank(query, gallery, options, progress=progress) for name, options in ways.items()}
+
+
+def _official(embedded: dict[str, Embedded], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
-    for rerank in (False, True) if task.options.rerank else (False,):
-        options, suffix = task.options._replace(rerank=rerank), ", re-ranked" if rerank else ""
-        results[NETWORK + suffix] = protocols.single_query(query, gallery, options, progress=progress)
+    for name, of_single in ranked.items():
+        options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
+        results[name] = protocols.single_query(query, gallery, options, ranked=of_single)
         for pooling in protocols.POOLINGS if task.multi_query else ():
             results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress

@@ -1,6 +1,6 @@
 """Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
 
-python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER]
+python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
 """
 
 import sys
@@ -13,9 +13,13 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", required=True)
 flags.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
 flags.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
+flags.DEFINE_enum("distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.")
+flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
+flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
 flags.DEFINE_bool("rerank", False, "Show the lists after re-ranking as well.")
 flags.DEFINE_integer("k1", 20, "Of re-ranking: neighbours of an image.")
 flags.DEFINE_integer("k2", 6, "Of re-ranking: images that an encoding is averaged over.")
+flags.DEFINE_float("lambda", 0.3, "Of re-ranking: weight of the original distance.")
 
 
 def main(argv):
@@ -26,7 +30,8 @@ def main(argv):
     from mancs_jax.score import Task, score
     from mancs_jax.visualize import write_report
 
-    task = Task(dataset=FLAGS.dataset, root=FLAGS.root, options=Options(rerank=FLAGS.rerank, k1=FLAGS.k1, k2=FLAGS.k2))
+    options = Options(FLAGS.distance, FLAGS.normalize, FLAGS.rerank, FLAGS.k1, FLAGS.k2, FLAGS["lambda"].value)
+    task = Task(dataset=FLAGS.dataset, root=FLAGS.root, flip=FLAGS.flip, options=options)
     keep_compiled_programs()
     try:
         path = write_report(FLAGS.workdir, score(FLAGS.workdir, task), task)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mancs_jax.reporting.answers import euclidean, histograms, nearest_answers
+from mancs_jax.reporting.answers import histograms, nearest_answers
 
 
 @pytest.fixture
@@ -36,13 +36,6 @@ def test_fewer_images_than_answers_end_in_minus_one():
         np.float32([[3, 1, 2]]).__getitem__, np.array([1]), np.array([1]), np.array([1, 2, -1]), np.array([1, 1, 1])
     )
     assert found.index.tolist() == [[1, -1, -1]] and found.distance[0, 0] == 1 and np.isinf(found.distance[0, 1:]).all()
-
-
-def test_euclidean_distances():
-    rng = np.random.default_rng(1)
-    query, gallery = rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((7, 3)).astype(np.float32)
-    expected = np.linalg.norm(query[[4, 0], None] - gallery, axis=2)
-    np.testing.assert_allclose(euclidean(query, gallery)(np.array([4, 0])), expected, atol=1e-5)
 
 
 def test_histograms_are_shares_of_each_kind(drawn):

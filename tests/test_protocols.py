@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation import protocols, reranking
 from mancs_jax.evaluation.protocols import Embedded, Options
 
 # On a line; one gallery image of each kind: wrong, hit, junk, own camera, distractor.
@@ -65,6 +65,33 @@ def test_re_ranking_never_sees_junk():
     assert dirty | {"num_junk": 0} == clean
     assert clean["rerank"] == {"k1": 6, "k2": 3, "lambda": 0.2}
     assert clean["cmc"] != protocols.single_query(query, gallery)["cmc"]
+
+
+def test_the_distances_that_a_ranking_hands_on():
+    query, gallery = drawn(10, 3), drawn(40, 4)
+    gallery.pid[:3] = -1
+    rows = np.array([7, 0])
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    def apart(one, other):
+        return np.linalg.norm(one[rows, None] - other, axis=2)
+
+    units = unit(query.embedding), unit(gallery.embedding)
+    for options, expected in [
+        (Options(), apart(query.embedding, gallery.embedding)),
+        (Options(normalize=True), apart(*units)),
+        (Options(distance="cosine"), 1 - units[0][rows] @ units[1].T),
+    ]:
+        assert_allclose(protocols.rank(query, gallery, options).distances_of(rows), expected, rtol=0, atol=1e-5)
+    options = Options(rerank=True, k1=6, k2=3)
+    kept = reranking.rerank(query.embedding, gallery.embedding[3:], k1=6, k2=3)(rows)
+    ranked = protocols.rank(query, gallery, options)
+    np.testing.assert_array_equal(ranked.distances_of(rows)[:, 3:], kept)
+    assert (ranked.distances_of(rows)[:, :3] == np.finfo(np.float32).max).all()
+    expected = protocols.single_query(query, gallery, options)
+    assert protocols.single_query(query, gallery, options, ranked=ranked) == expected
 
 
 def test_multi_query_by_hand():

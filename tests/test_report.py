@@ -99,7 +99,7 @@ def test_in_a_browser(browser, tmp_path):
         assert tab.locator(".list").count() == 12 and "1 / 3 (30 queries)" in tab.text_content("#page")
 
         def captions():
-            return tab.locator(".list figure:first-child figcaption").all_text_contents()
+            return tab.locator(".list figure:first-child figcaption:first-of-type").all_text_contents()
 
         def expected(rows):
             return [f"{query.pid[i]} c{query.camid[i]}" for i in rows]
@@ -118,6 +118,11 @@ def test_in_a_browser(browser, tmp_path):
         assert tab.locator(".list").count() == 1
         tab.click(".list")
         assert tab.text_content("dialog h2") == EVIL and tab.locator("dialog canvas").count() == 2
-        assert tab.locator("dialog .answers figure").count() == 11
+        assert tab.locator("dialog .answers figure").count() == 2 * 11  # before and after re-ranking
+        (row,) = [i for i, name in enumerate(query.name) if name == EVIL]
+        shares = [f"{100 * of.average_precision[row]:.1f}" for of in lists.values()]
+        said = [f"{name}: official average precision {share} %" for name, share in zip(lists, shares)]
+        assert tab.locator("dialog p").all_text_contents()[1:3] == said
+        assert tab.text_content(".list figure:first-child figcaption:last-child") == f"AP {shares[1]}"
         images = tab.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 48)")
         assert images and not errors

@@ -9,8 +9,12 @@ from mancs_jax.evaluation import metrics, ranking, reranking
 def by_loops(query, gallery, k1, k2, weight):
     """Equations 1 to 12 of the paper as the authors' MATLAB runs them: dense, image by image, float64."""
     points = np.concatenate([query, gallery]).astype(np.float64)
-    number = len(points)
-    original = np.sum((points[:, None] - points[None]) ** 2, axis=2)
+    return from_squared(np.sum((points[:, None] - points[None]) ** 2, axis=2), len(query), k1, k2, weight)
+
+
+def from_squared(original, num_queries, k1, k2, weight):
+    """The same from the squared distances of all pairs, queries first."""
+    number = len(original)
     initial_rank = np.argsort(original, axis=1, kind="stable")
     original = original / original.max(axis=1, keepdims=True)
 
@@ -30,12 +34,12 @@ def by_loops(query, gallery, k1, k2, weight):
         closeness = np.exp(-original[i, members])
         encoding[i, members] = closeness / closeness.sum()
     encoding = np.stack([encoding[initial_rank[i, :k2]].mean(axis=0) for i in range(number)])
-    jaccard = np.zeros((len(query), len(gallery)))
-    for i in range(len(query)):
-        for j in range(len(gallery)):
-            least = np.minimum(encoding[i], encoding[len(query) + j]).sum()
+    jaccard = np.zeros((num_queries, number - num_queries))
+    for i in range(num_queries):
+        for j in range(number - num_queries):
+            least = np.minimum(encoding[i], encoding[num_queries + j]).sum()
             jaccard[i, j] = 1 - least / (2 - least)
-    return (1 - weight) * jaccard + weight * original[: len(query), len(query) :]
+    return (1 - weight) * jaccard + weight * original[:num_queries, num_queries:]
 
 
 def clusters(seed, number, width=5):

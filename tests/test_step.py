@@ -7,6 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import default
+from mancs_jax.training.log import MetricsLog
+from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import accumulated, make_train_step
 
@@ -185,3 +187,29 @@ def test_clipping_limits_the_norm():
     params = {"backbone": {"kernel": jnp.float32([1.0])}}
     updates, _ = optimizer.update({"backbone": {"kernel": jnp.float32([7.0])}}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.05], rtol=1e-3)  # a gradient as small as epsilon
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
+    config = tiny_config()
+    config.pretrained, config.max_steps = "", 4
+    labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
+    image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
+    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "x", "best": None}
+    compiled, at_step, add = [], {}, MetricsLog.add
+
+    def count(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    def add_and_count(log, step, metrics):
+        add(log, step, metrics)
+        at_step[step] = len(compiled)
+
+    monkeypatch.setattr(MetricsLog, "add", add_and_count)
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        assert train(config, tmp_path, image, labels, about, jax.devices()[:2])
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0
+    assert at_step[1] == at_step[4], "a step was compiled again"

@@ -9,8 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tiny
-from tiny_workdir import WIDTH, write_workdir
+from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.export import USE
 from mancs_jax.gallery import check_network, embed_folder, labels_of, load_gallery, picture, table
@@ -26,16 +25,10 @@ SCRIPTS = [line for kind, block in BLOCKS if kind == "" for line in block.splitl
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with all that the page names."""
-    place = tmp_path_factory.mktemp("place")
-    write_workdir(place / "workdirs" / "market")
-    source = tiny.write_folder(place / "source")
-    (source / "bounding_box_train").rename(place / "photos")
-    first = sorted((place / "photos").iterdir())[0]
-    first.rename(place / "photos" / "0001_c1s1_000001_00.jpg")
+    place = write_place(tmp_path_factory.mktemp("place"))
     (place / "photos" / "notes.txt").write_text("no image")
     (place / "photos" / ".trash").mkdir()
     (place / "photos" / ".trash" / "hidden.jpg").write_text("no image")
-    sorted((source / "query").iterdir())[0].rename(place / "query.jpg")
     return place
 
 

@@ -66,7 +66,7 @@ def test_a_backbone_becomes_clean_safetensors(tmp_path, state_dict):
         ("none.pth", "new.safetensors", FileNotFoundError, "no file"),
         ("bad.pth", "new.safetensors", ValueError, "neither a PyTorch zip file"),
         ("good.pth", "new.pth", ValueError, "must end in .safetensors"),
-        ("good.pth", "nowhere/new.safetensors", FileNotFoundError, "No such file or directory"),
+        ("good.pth", "good.pth/new.safetensors", FileExistsError, "File exists"),
     ],
 )
 def test_what_cannot_be_imported_leaves_no_file(tmp_path, state_dict, source, output, error, words):

@@ -1,5 +1,8 @@
 """A workdir of a tiny network as a training leaves it, without a training."""
 
+import shutil
+from pathlib import Path
+
 import jax
 import optax
 import tiny
@@ -23,3 +26,15 @@ def write_workdir(path, seed: int = 0):
     with checkpoint.open_checkpoints(path / checkpoint.LATEST, keep=1) as manager:
         checkpoint.save(manager, state, about)
     return config.lock(), {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def write_place(place: Path) -> Path:
+    """Writes all that the Python blocks and commands of the documents name: workdirs, a folder of photos, a query."""
+    write_workdir(place / "workdirs" / "market")
+    shutil.copytree(place / "workdirs" / "market", place / "workdirs" / "small")
+    source = tiny.write_folder(place / "source")
+    (source / "bounding_box_train").rename(place / "photos")
+    first = sorted((place / "photos").iterdir())[0]
+    first.rename(place / "photos" / "0001_c1s1_000001_00.jpg")
+    sorted((source / "query").iterdir())[0].rename(place / "query.jpg")
+    return place

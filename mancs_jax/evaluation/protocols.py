@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.evaluation import inputs, metrics, ranking, reranking
+from mancs_jax.evaluation.metrics import HitRanks
+from mancs_jax.evaluation.ranking import DistancesOf
 
 POOLINGS = ("mean", "max")
 
@@ -40,13 +42,28 @@ class Options(NamedTuple):
 DEFAULT = Options()
 
 
-def single_query(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, progress: bool = False) -> dict:
+class Ranked(NamedTuple):
+    """Where the hits of every query are, and by which distances."""
+
+    hits: HitRanks
+    distances_of: DistancesOf  # indices of B queries -> distances [B, G]; junk takes no part in re-ranking: largest
+
+
+def single_query(
+    query: Embedded,
+    gallery: Embedded,
+    options: Options = DEFAULT,
+    *,
+    ranked: Ranked | None = None,
+    progress: bool = False,
+) -> dict:
     """Evaluate every query image on its own, by the rules of `ranking.hit_ranks`.
 
     Args:
         query: Q images, pid above 0.
         gallery: G images. Junk is taken out before anything is computed, re-ranking included.
         options: how distances are made.
+        ranked: of `rank` with the same arguments, where it is there already.
         progress: whether a bar is shown.
 
     Returns:
@@ -56,11 +73,12 @@ def single_query(query: Embedded, gallery: Embedded, options: Options = DEFAULT,
     Raises:
         ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
     """
+    ranked = ranked or rank(query, gallery, options, progress=progress)
     gallery_pid = np.asarray(gallery.pid)
     return {
         "protocol": "single_query",
         **options.described(),
-        **metrics.scores(_hit_ranks(query, gallery, options, progress)),
+        **metrics.scores(ranked.hits),
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),
@@ -112,30 +130,50 @@ def multi_query(
     return result | {"protocol": "multi_query"} | of_pooling
 
 
-def _hit_ranks(query, gallery, options, progress):
+def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, progress: bool = False) -> Ranked:
+    """Finds the hits of every query image on its own; arguments and errors as those of `single_query`."""
     if options.normalize:
         query = query._replace(embedding=normalized("query", query.embedding))
         gallery = gallery._replace(embedding=normalized("gallery", gallery.embedding))
+    labels = (query.pid, query.camid, gallery.pid, gallery.camid)
     if not options.rerank:
-        labels = (query.pid, query.camid, gallery.pid, gallery.camid)
-        return ranking.hit_ranks(
+        hits = ranking.hit_ranks(
             query.embedding, gallery.embedding, *labels, distance=options.distance, progress=progress
         )
+        return Ranked(hits, _distances_of(query.embedding, gallery.embedding, options.distance))
     query, gallery = (
         Embedded(*inputs.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
     )
     inputs.check_known(query.pid)
-    gallery = Embedded(*(field[gallery.pid != -1] for field in gallery))
-    distances_of = reranking.rerank(
+    kept = np.flatnonzero(gallery.pid != -1)
+    of_kept = reranking.rerank(
         query.embedding,
-        gallery.embedding,
+        gallery.embedding[kept],
         k1=options.k1,
         k2=options.k2,
         weight=options.weight,
         distance=options.distance,
         progress=progress,
     )
-    return ranking.hit_ranks_by(distances_of, query.pid, query.camid, gallery.pid, gallery.camid)
+
+    def distances_of(rows: np.ndarray) -> np.ndarray:
+        distances = np.full((len(rows), len(gallery.pid)), np.finfo(np.float32).max, np.float32)
+        distances[:, kept] = of_kept(rows)
+        return distances
+
+    return Ranked(ranking.hit_ranks_by(distances_of, *labels), distances_of)
+
+
+def _distances_of(query, gallery, distance) -> DistancesOf:
+    def distances_of(rows: np.ndarray) -> np.ndarray:
+        mine, others = np.asarray(query[rows]), gallery
+        if distance == "cosine":
+            mine, others = normalized("query", mine), normalized("gallery", gallery)
+        squared = np.vecdot(mine, mine)[:, None] + np.vecdot(others, others) - 2 * mine @ others.T
+        squared = np.maximum(squared, 0)
+        return squared / 2 if distance == "cosine" else np.sqrt(squared)
+
+    return distances_of
 
 
 def normalized(part: str, embedding: np.ndarray) -> np.ndarray:

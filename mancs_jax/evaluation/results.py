@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+
+from mancs_jax.whole_file import whole_file
 
 TABLE_RANKS = (1, 5, 10, 20)
 
@@ -18,21 +19,14 @@ def write_result(path: str | os.PathLike, result: Mapping) -> None:
     Raises:
         ValueError: if a value is not JSON, NaN and infinity included; the file is then left as it was.
     """
-    path = Path(path)
     try:
         text = json.dumps(result, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"result for {path} is not plain JSON: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def cells(results: Mapping[str, Mapping]) -> list[list[str]]:

@@ -6,6 +6,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+from mancs_jax.whole_file import whole_file
+
 DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -64,9 +66,7 @@ def write_safetensors(tensors: dict[str, np.ndarray], path: str | Path) -> None:
         header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the data are to begin at a multiple of 8
-    temporary = Path(f"{path}.part")
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in tensors.values():
             file.write(np.ascontiguousarray(array, "<f4").data)
-    temporary.replace(path)

@@ -52,17 +52,6 @@ def counting(distances, query_pid, query_camid, gallery_pid, gallery_camid):
     return np.where(own_view | (gallery_pid == -1), np.inf, np.asarray(distances, np.float32))
 
 
-def euclidean(query: np.ndarray, gallery: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from query indices [B] to Euclidean distances [B, G] of float32 embeddings [Q, D] and [G, D]."""
-    squared = np.vecdot(gallery, gallery)
-
-    def distances_of(rows: np.ndarray) -> np.ndarray:
-        mine = query[rows]
-        return np.sqrt(np.maximum(np.vecdot(mine, mine)[:, None] + squared - 2 * mine @ gallery.T, 0))
-
-    return distances_of
-
-
 def histograms(
     distances_of: Callable[[np.ndarray], np.ndarray],
     query_pid: np.ndarray,

@@ -8,6 +8,7 @@ import numpy as np
 COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 GRID = "#d0d7de"
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 180, 70, 16, 28, 24  # pixels, of a panel
+TOPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)  # first digits of the number at the top of an axis
 
 
 def document(panels: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> str:
@@ -27,7 +28,7 @@ def lines(
     x_label: str = "",
     height: int = HEIGHT,
 ) -> str:
-    """A panel of curves, each from 0 to `last` across and from 0 to the largest value up.
+    """A panel of curves, each from 0 to `last` across and from 0 to the largest value, rounded, up.
 
     Args:
       title: over the panel, left; the curves' names follow it, each in its colour.
@@ -36,7 +37,7 @@ def lines(
       x_label: under the x axis, after its numbers.
       height: pixels.
     """
-    top = max(points[:, 1].max() for points in curves.values()) or 1.0
+    top = rounded_up(max(points[:, 1].max() for points in curves.values()))
     right, floor = WIDTH - RIGHT, height - BOTTOM
     parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>']
     for share in (0.0, 0.5, 1.0):
@@ -57,6 +58,14 @@ def lines(
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts.append(f'<text x="{start + step * i}" y="18" fill="{colour}">{escape(name)}</text>')
     return "".join(parts)
+
+
+def rounded_up(value: float) -> float:
+    """The least number with one of TOPS as its digits that is not below a value, 1 for 0."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(power * next(top for top in TOPS if value <= top * power * (1 + 1e-6)))
 
 
 def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:

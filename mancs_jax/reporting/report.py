@@ -21,7 +21,7 @@ class Lists(NamedTuple):
     """The ranked lists by one way of computing distances."""
 
     answers: Answers
-    average_precision: np.ndarray  # [Q]
+    average_precision: np.ndarray  # [Q], the official one, whose mean is mAP
 
 
 def report_html(

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mancs_jax.data import pk
 from mancs_jax.models.pretrained import load_into
 from mancs_jax.training import checkpoint, processes
+from mancs_jax.training.feed import make_feed
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step
@@ -53,7 +54,7 @@ def train(
     schedule = learning_rate_schedule(config, steps_per_epoch, span)
     optimizer = create_optimizer(config, schedule)
     train_step = make_train_step(config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
-    by_identity = pk.images_by_identity(labels)
+    by_identity, feed = pk.images_by_identity(labels), make_feed(image, devices)
     shape = (len(devices), config.data.p * config.data.k // len(devices))
     own = processes.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
@@ -71,9 +72,9 @@ def train(
             stopped = False
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not (stopped := processes.any_process(bool(stop))):
+            while step < num_steps and not (stopped := processes.any_process(bool(stop), step)):
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
-                state, metrics = train_step(state, image[rows], labels[rows])
+                state, metrics = train_step(state, feed(rows), labels[rows])
                 step += 1
                 log.add(step, metrics)
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)

@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+ASK_EVERY = 10  # steps
+
 
 def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
     """Joins the other processes, before anything else asks JAX for its devices.
@@ -46,11 +48,12 @@ def own_rows(devices: list[jax.Device]) -> np.ndarray:
     return np.array([i for i, device in enumerate(devices) if device.process_index == jax.process_index()])
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; all have to ask at the same time."""
+def any_process(flag: bool, step: int) -> bool:
+    """Whether the flag is set in any process. Several ask each other every ASK_EVERY steps only, and say False between:
+    the answer makes the host wait for the device."""
     if jax.process_count() == 1:
         return flag
-    return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return step % ASK_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def of_all(state: Any) -> Any:

@@ -1,0 +1,123 @@
+"""Images a second of embedding, beside the same network with the same weights in PyTorch.
+
+    python benchmarks/embedding.py --arch=resnet50 --batch=32
+    python benchmarks/embedding.py --arch=resnet18 --batch=128
+
+Each side has a process of its own and all cores or the whole GPU; they take turns, and the median turn counts. Ours is
+what scoring runs: uint8 images in the host's memory to embeddings in the host's memory. PyTorch's, in inference mode
+and channels-last, gets float tensors, already normalised and on its device, which is in its favour, and leaves out
+what only training needs. Both keep freed memory, as scripts/train.py does before it scores. Weights are drawn in
+PyTorch and read by `mancs_jax.models.released`.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import recipe
+from measure import report, taking_turns
+
+from mancs_jax.command_line import keep_freed_memory
+from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.models import released
+
+OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
+WEIGHTS = "network.pth"
+
+
+def drawn_images(config, flags: argparse.Namespace) -> np.ndarray:
+    """Noise, uint8 [--batches * --batch, H, W, 3]."""
+    shape = (flags.batches * flags.batch, *config.data.image_size, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def our_turns(flags: argparse.Namespace, folder: str):
+    """A function that embeds all images and returns (seconds, embeddings)."""
+    keep_freed_memory()
+    config = recipe.create_config(flags, flags.batch).unlock()
+    config.eval_batch = flags.batch
+    image = drawn_images(config, flags)
+    variables, num_classes = released.load_released(Path(folder) / WEIGHTS, config)
+    variables = jax.device_put(variables)
+    embed = make_embed(config, num_classes, jax.local_devices()[:1], progress=False)
+
+    def turn() -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        embedding = embed(variables, image)
+        return time.perf_counter() - start, embedding
+
+    return turn
+
+
+def peer_turns(flags: argparse.Namespace, folder: str, compiled: bool):
+    """As `our_turns`, in PyTorch; draws the weights and writes them into the folder, if they are not there yet."""
+    keep_freed_memory()
+    import torch
+    import torch_peer
+
+    config = recipe.create_config(flags, flags.batch)
+    network, weights = torch_peer.create_network(config, flags.num_classes), Path(folder) / WEIGHTS
+    if not weights.exists():
+        torch.save(torch_peer.torch_mancs.randomize(network.cpu(), seed=0).state_dict(), weights)
+    network.load_state_dict(torch.load(weights))
+    network.to(torch_peer.device()).eval()
+    forward = torch.compile(torch_peer.embedding) if compiled else torch_peer.embedding
+    batches = torch.from_numpy(drawn_images(config, flags)).split(flags.batch)
+    batches = [torch_peer.normalized(batch) for batch in batches]
+
+    def turn() -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        with (
+            torch.inference_mode(),
+            torch.autocast(torch_peer.device(), torch.bfloat16, enabled=config.dtype == "bfloat16"),
+        ):
+            embedding = torch.cat([forward(network, batch) for batch in batches]).float().cpu().numpy()
+        return time.perf_counter() - start, embedding
+
+    return turn
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    recipe.add_network_flags(parser)
+    parser.add_argument("--batch", type=int, default=32, help="images")
+    parser.add_argument("--batches", type=int, default=4, help="in a turn")
+    parser.add_argument("--compile", action="store_true", help="also the peer through torch.compile")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after one that compiles")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
+    flags = parser.parse_args(arguments)
+    try:
+        recipe.create_config(flags, flags.batch)
+    except ValueError as error:
+        sys.exit(f"embedding: {error}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {PEER: (peer_turns, flags, folder, False)}  # first: it draws the weights
+        if flags.compile:
+            sides[COMPILED] = (peer_turns, flags, folder, True)
+        sides[OURS] = (our_turns, flags, folder)
+        turns = taking_turns(sides, flags.rounds)
+    seconds = {name: statistics.median(second for second, _ in rounds) for name, rounds in turns.items()}
+    expected = turns[PEER][-1][1]
+    off = {name: float(np.abs(rounds[-1][1] - expected).max()) for name, rounds in turns.items()}
+    rows = [
+        {
+            "side": name,
+            "batch": flags.batch,
+            "ms a batch": 1e3 * seconds[name] / flags.batches,
+            "images/s": flags.batch * flags.batches / seconds[name],
+            "ours / it": seconds[name] / seconds[OURS],
+            "largest difference / largest value": off[name] / float(np.abs(expected).max()),
+        }
+        for name in (OURS, *(name for name in sides if name != OURS))
+    ]
+    report(rows, flags.json, arch=flags.arch, dtype=flags.dtype)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Every benchmark runs to its end on a small network, and the peer in PyTorch does what our training step does."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import curriculum_loss  # noqa: E402
+import embedding  # noqa: E402
+import input_pipeline  # noqa: E402
+import jax  # noqa: E402
+import measure  # noqa: E402
+import ours  # noqa: E402
+import recipe  # noqa: E402
+import start_up  # noqa: E402
+import torch  # noqa: E402
+import torch_mancs  # noqa: E402
+import torch_peer  # noqa: E402
+import training_step  # noqa: E402
+
+from mancs_jax.models import released  # noqa: E402
+
+CLASSES = 4
+NETWORK = ["--arch=resnet10", "--width=8", "--image_size", "64", "32", "--k=2", f"--num_classes={CLASSES}"]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs a benchmark's main with flags, its sides in threads, not processes: (JSON, rows of the printed table)."""
+    monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+
+    def run(benchmark, *arguments):
+        path = tmp_path / "figures.json"
+        benchmark.main([*NETWORK, *arguments, f"--json={path}"])
+        table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+        figures = json.loads(path.read_text())
+        assert {"command", "cpu", "cores", "versions", "cores_that_other_work_had"} <= figures.keys()
+        assert len(table) == 1 + len(figures["rows"])
+        return figures, table
+
+    return run
+
+
+def small_config(**loss):
+    """The recipe of `NETWORK` without anything random but the triplets."""
+    flags = argparse.ArgumentParser()
+    recipe.add_network_flags(flags)
+    config = recipe.create_config(flags.parse_args(NETWORK), 8).unlock()
+    config.augment.crop_area, config.augment.crop_aspect = (1.0, 1.0), (2.0, 2.0)
+    config.augment.flip = config.augment.erase = config.model.dropout = 0.0
+    config.optim.schedule, config.optim.warmup_epochs, config.optim.head_multiplier = "constant", 0.0, 3.0
+    config.loss.update(loss)
+    return config.lock()
+
+
+def test_peer_makes_the_updates_that_ours_makes(tmp_path):
+    # So late that each anchor meets its hardest negative: nothing is left to chance.
+    config, epoch = small_config(density_floor=0.0), 1000
+    network = torch_mancs.randomize(torch_peer.create_network(config, CLASSES), seed=0)
+    torch.save(network.state_dict(), tmp_path / "network.pth")
+    variables, _ = released.load_released(tmp_path / "network.pth", config)
+    train_step, state = ours.create_training(config, CLASSES)
+    assert jax.tree.structure(state.params) == jax.tree.structure(variables["params"])
+    state = state.replace(step=state.step + epoch * ours.STEPS_PER_EPOCH, **variables)
+    next_batch, step = ours.create_batches(config, CLASSES), torch_peer.create_step(config, CLASSES, network=network)
+    found, expected = [], []
+    for _ in range(3):
+        image, labels = next_batch()
+        state, metrics = train_step(state, image, labels)
+        found.append(float(metrics["loss"]))
+        loss = step(torch_peer.normalized(torch.from_numpy(image[0])), torch.from_numpy(labels[0]).long(), epoch)
+        expected.append(loss.item())
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=2e-2)
+    before = jax.tree.leaves(variables["params"])
+    moved = [np.abs(np.asarray(leaf) - was).max() for leaf, was in zip(jax.tree.leaves(state.params), before)]
+    assert max(moved) > 2e-3  # 3 steps of 1e-3, three times that in the heads: the losses are not those of one network
+
+
+@pytest.mark.parametrize("epoch", [0, 4])
+def test_peer_draws_ranks_as_ours_does(epoch):
+    config = small_config(t0=5.7, t1=11.4, a=1.0, mu_step=1.0)
+    rng, draws = np.random.default_rng(0), 400
+    f_rank, labels = rng.normal(size=(8, 3)).astype(np.float32), np.repeat(np.arange(4), 2)
+    anchor, positive = torch_peer.later_pairs(4, 2)
+    assert anchor.tolist() == [0, 2, 4, 6] and positive.tolist() == [1, 3, 5, 7]
+    torch.manual_seed(0)
+    given = torch.from_numpy(f_rank), torch.from_numpy(labels), anchor, epoch, config
+    drawn = np.stack([torch_peer.drawn_negatives(*given).numpy() for _ in range(draws)])
+    distances = np.linalg.norm(f_rank[:, None] - f_rank[None], axis=-1)
+    num = 6  # negatives
+    density = np.exp(-0.5 * (np.arange(num) - (num - epoch)) ** 2) / np.sqrt(2 * np.pi)
+    density = np.maximum(density, 3e-5) / np.maximum(density, 3e-5).sum()
+    for column, row in enumerate(anchor.tolist()):
+        order = [i for i in np.argsort(distances[row]) if labels[i] != labels[row]]
+        share = np.array([np.mean(drawn[:, column] == i) for i in order])
+        assert abs(share.sum() - 1) < 1e-9
+        np.testing.assert_allclose(share, density, atol=0.1)
+
+
+def test_loop_and_vectorised_loss_are_ours_where_nothing_is_drawn():
+    config = small_config(density_floor=0.0, a=15.0)
+    flags = argparse.Namespace(p=4, k=2, dim=3)
+    embedding, labels = (torch.from_numpy(array) for array in curriculum_loss.drawn(flags))
+    distances = torch.linalg.vector_norm(embedding[:, None] - embedding[None], dim=2)
+    nearest = distances.masked_fill(labels[:, None] == labels, np.inf).min(1).values
+    first = torch.arange(0, 8, 2)
+    expected = torch.relu(0.5 + distances[first, first + 1] - nearest[first]).mean().item()
+    late = int(config.loss.t0 + 3 * (config.loss.t1 - config.loss.t0))
+    for loss in (curriculum_loss.loss_by_loop, curriculum_loss.loss_vectorised):
+        np.testing.assert_allclose(loss(embedding, labels, late, config).item(), expected, rtol=1e-4)
+
+
+def test_training_step(run):
+    figures, table = run(training_step, "--batch=8", "--steps=1", "--rounds=1", "--peak_tflops=2")
+    assert [row["side"] for row in figures["rows"]] == ["mancs_jax", "PyTorch"]
+    first, other = figures["rows"]
+    assert first["ours / it"] == 1
+    assert other["ours / it"] == pytest.approx(first["images/s"] / other["images/s"])
+    for row in (first, other):
+        assert row["of the peak"] == pytest.approx(row["TFLOP/s"] / 2)
+        assert row["images/s"] == pytest.approx(1e3 * 8 / row["ms a step"])
+    assert "ours / it" in table[0] and table[2].startswith("| PyTorch | 8 |")
+
+
+def test_flops_are_those_counted_by_hand():
+    flags = argparse.ArgumentParser()
+    recipe.add_network_flags(flags)
+    flags = flags.parse_args(
+        [*NETWORK, "--arch=resnet50", "--width=64", "--image_size", "256", "128", "--dtype=bfloat16"]
+    )
+    # ResNet-50 has 4.09 billion products at 224x224, and so (256 * 128) / 224^2 as many here, FABs and heads beside
+    # them; two operations each, and twice as many backward.
+    expected = 3 * 2 * 4.09e9 * 256 * 128 / 224**2
+    assert torch_peer.flops_of_step(recipe.create_config(flags, 4), 751) / 4 == pytest.approx(expected, rel=0.05)
+
+
+def test_embedding(run):
+    figures, _ = run(embedding, "--batch=4", "--batches=2", "--rounds=1")
+    rows = {row["side"]: row for row in figures["rows"]}
+    assert list(rows) == ["mancs_jax", "PyTorch"]
+    ratio = rows["mancs_jax"]["images/s"] / rows["PyTorch"]["images/s"]
+    assert rows["PyTorch"]["ours / it"] == pytest.approx(ratio)
+    assert 0 < rows["mancs_jax"]["largest difference / largest value"] < 1e-4
+
+
+def test_curriculum_loss(run):
+    arguments = ("--p=8", "--dim=16", "--rounds=2", "--repeats=20", "--step_batch=8")
+    figures, _ = run(curriculum_loss, *arguments)
+    losses = [row["mean loss"] for row in figures["rows"]]
+    assert [row["side"] for row in figures["rows"]] == list(
+        (curriculum_loss.OURS, curriculum_loss.LOOP, curriculum_loss.VECTORISED)
+    )
+    np.testing.assert_allclose(losses, losses[0], rtol=0.2)
+    for row in figures["rows"]:
+        assert row["ours / it"] == pytest.approx(row["ms"] / figures["rows"][0]["ms"])
+        assert row["% of our training step"] == pytest.approx(100 * row["ms"] / figures["ms_a_step_of_as_many_images"])
+
+
+def test_input_pipeline(run):
+    figures, _ = run(input_pipeline, "--batch=8", "--rounds=1", "--steps=2", "--alone_batches=2", "--workers=0")
+    mine, theirs, loop, constant = figures["rows"]
+    assert theirs["ours / it"] == pytest.approx(mine["images/s"] / theirs["images/s"])
+    assert mine["of training"] == pytest.approx(mine["images/s"] / loop["images/s"])
+    share = 100 * (1 - loop["images/s"] / constant["images/s"])
+    assert figures["percent_of_a_step_for_input"] == pytest.approx(share)
+    assert 0 <= figures["percent_of_a_step_waited"] < 100
+
+
+def test_start_up(run, monkeypatch):
+    def in_this_process(command, **_):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            start_up.main(command[2:])
+        return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+    monkeypatch.setattr(start_up.subprocess, "run", in_this_process)
+    figures, _ = run(start_up, "--batch=8", "--starts=1")
+    rows = {row["seconds from the command"]: row for row in figures["rows"]}
+    assert list(rows) == ["mancs_jax, cold", "mancs_jax, again", "PyTorch"]
+    for row in rows.values():
+        times = [row[phase] for phase in start_up.PHASES]
+        assert times == sorted(times) and times[0] > 0
+        assert row["first step, x again"] == pytest.approx(row["first step"] / rows["mancs_jax, again"]["first step"])
+
+
+@pytest.mark.parametrize("benchmark", [training_step, embedding, curriculum_loss, input_pipeline, start_up])
+def test_a_batch_that_cannot_be_is_one_line(benchmark):
+    batch = "--p=1" if benchmark is curriculum_loss else "--batch=3"
+    with pytest.raises(SystemExit, match="is not at least two identities of 2 images"):
+        benchmark.main([*NETWORK, batch])
+
+
+def test_sides_take_turns_in_processes_of_their_own():
+    sides = {
+        "numbers": (partial, next, iter([1, 2, 3, 4])),
+        "process": (partial, os.getpid),
+    }
+    turns = measure.taking_turns(sides, rounds=3)
+    # What compiles, the first call, does not count.
+    assert turns["numbers"] == [2, 3, 4]
+    assert len(set(turns["process"])) == 1 and turns["process"][0] != os.getpid()

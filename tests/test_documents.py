@@ -1,0 +1,292 @@
+"""What the documents show works: commands have the flags they are shown with and are run by a test, Python runs, links
+lead somewhere, messages are those of the source."""
+
+import argparse
+import importlib.util
+import os
+import re
+import sys
+
+import documents
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from documents import REPOSITORY, Command
+from tiny_sources import load_script
+from tiny_workdir import write_place
+
+from configs import default
+from mancs_jax import config as configuration
+from mancs_jax.data import cuhk03, dukemtmc_reid, market1501
+
+COMMANDS = documents.commands()
+SHOWN = [
+    pytest.param(command, id=f"{command.where}: {' '.join(command.words)}"[:120])
+    for command in COMMANDS
+    if command.words[0] == "python"
+]
+# What a script calls after it has checked its flags.
+CALLS = {
+    "ablation": ["mancs_jax.ablation.run_all"],
+    "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
+    "embed": ["mancs_jax.gallery.image_names"],
+    "evaluate": ["mancs_jax.score.evaluate", "mancs_jax.score.score_features"],
+    "export": ["mancs_jax.export.export"],
+    "export_weights": ["mancs_jax.weights.export_network"],
+    "figure3": ["mancs_jax.reporting.curriculum.figure_3"],
+    "import_weights": ["mancs_jax.weights.import_backbone", "mancs_jax.weights.import_network"],
+    "prepare_data": [],  # it has its call in itself
+    "search": ["mancs_jax.gallery.load_gallery"],
+    "train": ["mancs_jax.run.train_and_evaluate"],
+    "visualize": ["mancs_jax.score.score"],
+}
+# Script -> the test that runs it to its end, as its users do.
+RUN_BY = {
+    "scripts/ablation.py": "test_command_line.py::test_ablation",
+    "scripts/cuhk03_classic.py": "test_command_line.py::test_cuhk03_classic",
+    "scripts/embed.py": "test_use.py::test_command_line",
+    "scripts/evaluate.py": "test_training.py::test_evaluate_gives_the_result_of_training_again",
+    "scripts/export.py": "test_use.py::test_command_line",
+    "scripts/export_weights.py": "test_weights.py::test_a_workdir_is_written_back",
+    "scripts/figure3.py": "test_command_line.py::test_figure3",
+    "scripts/import_weights.py": "test_weights.py::test_a_backbone_becomes_clean_safetensors",
+    "scripts/prepare_data.py": "test_prepare_data.py::test_in_a_process_of_its_own",
+    "scripts/search.py": "test_use.py::test_command_line",
+    "scripts/train.py": "test_training.py::test_a_run_leaves_curves_results_and_what_it_was",
+    "scripts/visualize.py": "test_training.py::test_visualize_shows_the_lists_after_re_ranking_too",
+}
+BENCHMARK_TESTS = ("test_benchmarks.py", "test_search_benchmarks.py")
+
+
+class Called(Exception):
+    """A script has come to its one call."""
+
+
+def stop(*arguments, **_):
+    raise Called(arguments)
+
+
+def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
+    """Runs a script up to its call, whose arguments are returned; unknown or missing flags are an error."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])  # where ml_collections looks for the fields of --config
+    for call in CALLS[name]:
+        monkeypatch.setattr(call, stop)
+    monkeypatch.setattr("mancs_jax.training.processes.start", lambda *_: None)
+    script = load_script(name)
+    for setting in ("keep_compiled_programs", "keep_freed_memory"):  # of the whole process
+        monkeypatch.setattr(script, setting, lambda: None, raising=False)
+    if name == "prepare_data":
+        monkeypatch.setattr(script, "open_contents", stop)
+        monkeypatch.setattr(script.build, "is_prepared", lambda *_: False)
+        monkeypatch.setattr(script.signal, "signal", lambda *_: None)
+    source = (REPOSITORY / "scripts" / f"{name}.py").read_text()
+    required = re.findall(r"mark_flags_as_required\(\[(.*?)\]", source)
+    with flagsaver.flagsaver():
+        rest = flags.FLAGS([name, *arguments])
+        missing = [flag for flag in re.findall(r'"(\w+)"', "".join(required)) if flags.FLAGS[flag].value is None]
+        assert not missing, f"without --{missing[0]}"
+        with pytest.raises(Called) as called:
+            script.main(rest)
+    return called.value.args[0]
+
+
+def check_benchmark(name: str, arguments: list[str], monkeypatch) -> None:
+    """Parses the arguments as a benchmark does."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser, given=None, namespace=None):
+        raise Called(parse(parser, given, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(Called):
+        module.main()
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+@pytest.mark.parametrize("command", SHOWN)
+def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
+    _, path, *arguments = command.words
+    folder, _, file = path.partition("/")
+    assert (REPOSITORY / path).is_file(), f"{command.where} shows {path}, which is not there"
+    name = file.removesuffix(".py")
+    if folder == "benchmarks":
+        check_benchmark(name, arguments, monkeypatch)
+        return
+    called = check_script(name, arguments, monkeypatch)
+    if name in ("train", "cuhk03_classic"):
+        monkeypatch.setattr(configuration, "is_prepared", lambda *_: True)  # data of one's own
+        configuration.validate(called[0], num_devices=1)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "scripts/train.py --config=configs/market.py:small --workdir=W --rerank",
+        "scripts/train.py --config=configs/market.py:tiny --workdir=W",
+        "scripts/train.py --config=configs/market.py --workdir=W --config.optim.rate=1",
+        "scripts/train.py --config=configs/market.py",
+        "scripts/evaluate.py --features=F --multi_query",
+        "scripts/prepare_data.py --dataset=folder --source=F --root=R",
+        "scripts/search.py --gallery=F --workdir=W",
+        "benchmarks/ranking.py --peer=CHECKOUT",
+        "scripts/nothing.py",
+    ],
+)
+def test_a_command_that_fails_its_user_is_found(line, monkeypatch):
+    with pytest.raises((AssertionError, SystemExit, flags.Error, AttributeError, ValueError)):
+        test_a_shown_command_has_the_flags_it_is_shown_with(Command("", ("python", *line.split())), monkeypatch)
+
+
+FIELDS = sorted(
+    {
+        span
+        for page in documents.PAGES + documents.MODULES
+        for span in documents.spans(page)
+        if re.fullmatch(r"--config\.\S+=.+", span) and not span.endswith(("=N", "=DIR", "=FILE"))
+    }
+)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_is_named_takes_its_value(field, monkeypatch):
+    recipe = "cuhk03.py" if "testset" in field else "market.py"
+    words = [word.replace("'", "") for word in re.findall(r"--\S+=(?:'[^']*'|\S+)", field)]
+    config, _ = check_script("train", [f"--config=configs/{recipe}", "--workdir=W", *words], monkeypatch)
+    configuration.validate(config, num_devices=1)
+
+
+def test_every_script_that_is_shown_is_run_by_a_test():
+    shown = {command.words[1] for command in COMMANDS if command.words[0] == "python"}
+    scripts = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scripts").glob("*.py")}
+    assert {path for path in shown if path.startswith("scripts/")} == scripts == set(RUN_BY)
+    for path, test in RUN_BY.items():
+        file, name = test.split("::")
+        text = (REPOSITORY / "tests" / file).read_text()
+        stem = path.removeprefix("scripts/").removesuffix(".py")
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), test
+        assert re.search(rf"\b{stem}\b", text), f"{test} does not run {path}"
+    tests = "".join((REPOSITORY / "tests" / file).read_text() for file in BENCHMARK_TESTS)
+    for path in sorted(shown - scripts):
+        stem = path.removeprefix("benchmarks/").removesuffix(".py")
+        assert re.search(rf"\brun\(\s*\"?{stem}\b", tests), f"nothing runs {path}"
+
+
+def test_other_programs():
+    makefile, ci = ((REPOSITORY / file).read_text() for file in ("Makefile", ".ci/run"))
+    pinned = re.findall(
+        r"^([\w-]+)==", "".join(path.read_text() for path in REPOSITORY.glob("requirements*.txt")), re.M
+    )
+    for where, (program, *arguments) in COMMANDS:
+        if program == "make":
+            assert all(f"\n{target}:" in makefile and f"\nmake {target}\n" in ci for target in arguments), where
+        elif program == "pip":
+            assert arguments[0] == "install"
+            names = [word for before, word in zip(arguments, arguments[1:]) if word != "-r" and before != "-r"]
+            files = [word for before, word in zip(arguments, arguments[1:]) if before == "-r"]
+            assert all((REPOSITORY / file).is_file() for file in files), where
+            assert {name.partition("[")[0] for name in names} <= set(pinned), where
+        else:
+            assert program == "python", f"{where}: nothing checks {program} {arguments}"
+
+
+def test_inline_code():
+    """Flags, fields and paths that are named in a sentence are there."""
+    sources = [path.read_text() for folder in ("scripts", "benchmarks") for path in (REPOSITORY / folder).glob("*.py")]
+    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config"}
+    fields = set(configuration.flatten(default.get_config()))
+    wrong = []
+    for path in documents.PAGES + documents.MODULES:
+        for span in documents.spans(path):
+            where = f"{documents.name_of(path)}: {span}"
+            for flag in re.findall(r"(?<![\w-])--([a-z]\w*(?:\.\w+)*)", span):
+                group = flag.removeprefix("config.")
+                is_field = group in fields or any(field.startswith(f"{group}.") for field in fields)
+                if not (is_field if flag.startswith("config.") else flag in known):
+                    wrong.append(where)
+            name = re.match(r"[\w/]+\.(?:py|md|ipynb|yml|toml|txt|sh)\b", span)
+            roots = ("", "docs/", "mancs_jax/", "tests/") if name and "/" in name[0] else ()
+            if roots and not any((REPOSITORY / f"{root}{name[0]}").exists() for root in roots):
+                wrong.append(where)
+            config = re.fullmatch(r"(?:--config=)?configs/(\w+)\.py:([a-z_,0-9]+)", span)
+            if config:
+                importlib.import_module(f"configs.{config[1]}").get_config(config[2])
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return write_place(tmp_path_factory.mktemp("place"))
+
+
+OWN_TEST = {"docs/use.md": "test_use.py"}  # pages whose blocks need each other, and a test of their own
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in documents.PAGES if documents.python_blocks(page)], ids=lambda p: p.name
+)
+def test_python_runs(page, place, monkeypatch):
+    if own := OWN_TEST.get(documents.name_of(page)):
+        assert documents.name_of(page) in (REPOSITORY / "tests" / own).read_text()
+        return
+    monkeypatch.chdir(place)
+    names: dict = {}
+    for block in documents.python_blocks(page):
+        exec(block, names)
+    assert page.name != "README.md" or names["found"].index.shape == (1, 10)
+
+
+@pytest.mark.parametrize("page", documents.PAGES, ids=documents.name_of)
+def test_links_lead_somewhere(page):
+    for target in documents.links(page):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), f"{target}: no such file"
+        assert os.path.realpath(there).startswith(str(REPOSITORY))
+        assert not anchor or anchor in documents.anchors(there), f"{target}: no such heading"
+
+
+def test_every_page_is_linked():
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in documents.PAGES
+        for target in documents.links(page)
+    }
+    assert {page for page in documents.PAGES if page.name not in ("README.md", "CHANGELOG.md")} <= linked
+
+
+def test_counts_are_those_that_are_checked():
+    page = (REPOSITORY / "docs" / "data.md").read_text()
+    published = {"market1501": market1501.ABOUT.counts, "dukemtmc_reid": dukemtmc_reid.ABOUT.counts}
+    published |= {f"cuhk03_{boxes}": counts for boxes, counts in cuhk03.COUNTS.items()}
+    for name, counts in published.items():
+        (row,) = re.findall(rf"^\| `{name}` \|.*$", page, re.MULTILINE)
+        for split in ("train", "query", "gallery"):
+            assert f" {counts[split].images:,} / {counts[split].ids:,}" in row, (name, split)
+
+
+def source_text() -> str:
+    """All strings of the source in their place, those of several lines in one."""
+    files = [path for folder in ("mancs_jax", "scripts") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+    return re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", "\n".join(path.read_text() for path in files))
+
+
+def test_messages_are_those_of_the_source():
+    """docs/faults.md: what is between "..." comes in this order in one message."""
+    source = re.sub(r"\{[^{}\n]*\}", "{}", source_text())
+    page = (REPOSITORY / "docs" / "faults.md").read_text()
+    ours = page.partition("## Messages of the libraries")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", ours, re.MULTILINE)
+    assert len(messages) > 20
+    for message in messages:
+        parts = [re.escape(part.strip()) for part in re.split(r"\.{3}(?!\.)", message) if part.strip()]
+        assert re.search(r"[^\n]*".join(parts), source), message

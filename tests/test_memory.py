@@ -1,0 +1,28 @@
+"""The line about memory."""
+
+import jax
+import pytest
+
+from configs import default
+from mancs_jax.memory import naming_what_takes_less
+
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.")
+
+
+def test_names_what_is_left():
+    config = default.get_config()
+    with pytest.raises(ValueError) as caught, naming_what_takes_less(config):
+        raise FULL
+    assert str(caught.value) == (
+        "the device's memory does not hold a step of 256 images: take --config.dtype=bfloat16 or "
+        "--config.accumulate=4 or more devices (docs/performance.md has the bytes of each)"
+    )
+    config.dtype, config.remat, config.accumulate = "bfloat16", (), 2
+    left = r"take --config.remat='\(2, 3, 4, 5\)' or more devices"
+    with pytest.raises(ValueError, match=left), naming_what_takes_less(config):
+        raise FULL
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), naming_what_takes_less(default.get_config()):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

@@ -1,0 +1,90 @@
+"""The benchmarks of ranking, re-ranking and search run to their end at a small size; no figure of time is looked at."""
+
+import importlib.util
+import json
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PORT = """
+import numpy as np
+from test_reranking import from_squared
+
+def re_ranking(q_g, q_q, g_g, k1, k2, weight):
+    distances = np.block([[q_q, q_g], [q_g.T, g_g]])
+    return from_squared(distances**2, len(q_g), k1, k2, weight)
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a benchmark with flags, in threads instead of processes: what it prints, as JSON."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr("measure.STATUS", Path("nowhere"))  # at this size no memory is added
+    monkeypatch.setattr("measure.ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+
+    def run(name, *arguments, **constants):
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for constant, value in constants.items():
+            monkeypatch.setattr(module, constant, value)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        module.main()
+        table = capsys.readouterr().out
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--json"])
+        module.main()
+        return json.loads(capsys.readouterr().out), table
+
+    return run
+
+
+@pytest.fixture
+def features(tmp_path):
+    rng = np.random.default_rng(0)
+    pid = np.arange(90) % 12 + 1
+    embedding = (rng.standard_normal((13, 8))[pid] + 0.5 * rng.standard_normal((90, 8))).astype(np.float32)
+    camid = rng.integers(1, 4, 90)
+    parts = {"query": slice(20), "gallery": slice(20, None)}
+    arrays = {part: embedding[rows] for part, rows in parts.items()}
+    arrays |= {f"{part}_pid": pid[rows] for part, rows in parts.items()}
+    arrays |= {f"{part}_camid": camid[rows] for part, rows in parts.items()}
+    np.savez(tmp_path / "features.npz", **arrays)
+    return f"--features={tmp_path / 'features.npz'}"
+
+
+def test_ranking(run, features):
+    rows, table = run("ranking", features, "--repeats=1")
+    assert {row["from"] for row in rows} == {"distances", "embeddings"} and "counted ranks" in table
+    assert all((row.get("difference") or 0) < 1e-6 for row in rows)
+
+
+def test_reranking(run, features, tmp_path):
+    (tmp_path / "port.py").write_text(PORT)
+    found, table = run("reranking", features, f"--port={tmp_path / 'port.py'}", "--widths", "8", "16")
+    assert [row["width"] for row in found["comparisons"]] == [8, 16] and "times as fast" in table
+    assert all(row["largest_difference"] < 1e-5 for row in found["comparisons"])
+
+
+def test_large_gallery(run, monkeypatch):
+    monkeypatch.setattr("measure.drawn_labels", few_labels)
+    rows, table = run("large_gallery", "--in_memory", "--distractors=50", "--width=8", drawn_labels=few_labels)
+    assert len(rows) == 2 and rows[0]["images"] == 100 + 50 and rows[0]["mAP"] == rows[1]["mAP"] > 0
+    assert "150 gallery images" in table
+
+
+def few_labels(rng):
+    pid = [np.arange(20, dtype=np.int32) % 5 + 1, np.arange(100, dtype=np.int32) % 5 + 1]
+    return [pid[0], rng.integers(1, 7, 20, dtype=np.int32), pid[1], rng.integers(1, 7, 100, dtype=np.int32)]
+
+
+def test_search(run, tmp_path):
+    arguments = ["--gallery=400", "--width=16", "--queries=8", "--in_memory", f"--folder={tmp_path}"]
+    rows, table = run("search", *arguments, LARGEST_MS=math.inf)
+    assert [row["way"] for row in rows][::3] == ["exact, search()", "index, search()"] and "recall@10" in table
+    assert all(row["recall"] > 0.95 for row in rows)

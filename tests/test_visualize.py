@@ -1,0 +1,94 @@
+"""The report of a scored network: by the distance that was asked for, with the scores that were written."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tiny
+from tiny_workdir import write_workdir
+
+from mancs_jax import score, visualize
+from mancs_jax.data import build, market1501
+from mancs_jax.evaluation.protocols import Options
+from mancs_jax.reporting.ranked_lists import ranked_lists
+from mancs_jax.score import NETWORK, RERANKED
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    source = tiny.write_folder(tmp_path_factory.mktemp("source"))
+    # Under shuffled names there are mistakes to be seen.
+    files = sorted((source / "bounding_box_test").iterdir())
+    contents = [file.read_bytes() for file in files]
+    for file, i in zip(files, np.random.default_rng(0).permutation(len(files))):
+        file.write_bytes(contents[i])
+    root = tmp_path_factory.mktemp("data")
+    with market1501.open_source(source) as found:
+        build.build(found, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    write_workdir(path)
+    return path
+
+
+def report(workdir, root, **options):
+    task = score.Task(root=str(root), options=Options(**options))
+    scored = score.score(workdir, task, progress=False)
+    page = visualize.write_report(workdir, scored, task).read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    return scored, json.loads(data), page
+
+
+def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, root):
+    scored, data, page = report(workdir, root, rerank=True, k1=4, k2=2)
+    assert list(data["lists"]) == ["by distance", "re-ranked"]
+    for name, of in zip((NETWORK, RERANKED), data["lists"].values()):
+        assert np.mean(of["ap"]) == pytest.approx(scored.results[name]["mAP"], abs=1e-4)
+        assert scored.results[name]["mAP"] != pytest.approx(scored.results[name]["mAP_plain"], abs=1e-4)
+    assert data["lists"]["by distance"]["distances"] != data["lists"]["re-ranked"]["distances"]
+    for title in ("distances, shares", "CMC", "P(rank)"):
+        assert title in page
+    assert set(data["masks"]) == {"2", "3", "4"} and data["config"]["recipe"] == "tiny"
+    names = {f"ranked_lists_{kind}{after}.png" for kind in ("best", "worst", "random") for after in ("", "_reranked")}
+    assert names < {path.name for path in (workdir / "results").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "words", "largest"),
+    [({}, "Euclidean distance", None), ({"distance": "cosine"}, "cosine distance", 2.0)]
+    + [({"normalize": True}, "Euclidean distance, embeddings of norm 1", 2.0)],
+)
+def test_lists_are_by_the_distance_that_was_asked_for(workdir, root, options, words, largest):
+    scored, data, page = report(workdir, root, **options)
+    assert f"(official), {words}, 20" in data["about"] and f">{words}</text>" in page
+    query, gallery = (scored.embedded[part].embedding.astype(np.float64) for part in ("query", "gallery"))
+    if options:
+        query, gallery = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (query, gallery))
+    expected = np.linalg.norm(query[:, None] - gallery, axis=2)
+    expected = expected**2 / 2 if "distance" in options else expected
+    index_of = {name: i for i, name in enumerate(scored.parts["gallery"].name.tolist())}
+    found = data["lists"]["by distance"]
+    for row, (answers, distances) in enumerate(zip(found["answers"], found["distances"])):
+        images = [index_of[data["gallery"][answer]["name"]] for answer in answers]
+        np.testing.assert_allclose(distances, expected[row, images], atol=2e-3, rtol=1e-4)
+        assert largest is None or max(distances) <= largest
+
+
+def test_what_it_cannot_show_gets_one_line(workdir, root):
+    with pytest.raises(ValueError, match="shows no distractors"):
+        visualize.write_report(workdir, None, score.Task(distractors="market1501_500k"))
+
+
+def test_pictures_are_of_the_same_lists(workdir, root, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(visualize, "ranked_lists", lambda *args: drawn.append(args) or ranked_lists(*args))
+    _, data, _ = report(workdir, root)
+    precision = np.array(data["lists"]["by distance"]["ap"])
+    best, worst, random = (precision[rows] for *_, rows in drawn)
+    assert best.tolist() == sorted(best, reverse=True) and worst.tolist() == sorted(worst)
+    assert best[0] == precision.max() and worst[0] == precision.min() and len(random) == len(best)
