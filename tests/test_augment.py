@@ -297,3 +297,9 @@ def test_other_keys_give_another_result():
     x = np.concatenate([run(image, options), run(image, options, seed=1)])
     # Not quite all: one image in 600 stays whole, and half of these are not erased.
     assert len(np.unique(x.reshape(2 * BATCH, -1), axis=0)) > 0.95 * 2 * BATCH
+
+
+def test_what_never_erases_is_what_erases_with_chance_0():
+    image = np.random.default_rng(0).integers(0, 256, (BATCH, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    never, chance_0 = (run(image, PAPER_CROP._replace(flip=0.5, erase=erase)) for erase in (None, 0.0))
+    np.testing.assert_array_equal(never, chance_0)

@@ -10,23 +10,34 @@ BENCHMARKS, TINY = Path(__file__).parents[1] / "benchmarks", Path(__file__).pare
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def load(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module
 
 
-def test_a_share_at_a_time_takes_less_memory(benchmark, capsys, tmp_path):
-    memory = benchmark("memory")
-    memory.main([f"--config={TINY}", "--accumulate", "1", "4", f"--json={tmp_path / 'memory.json'}"])
-    rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
-    assert len(rows) == len(memory.REMAT) * 2 == capsys.readouterr().out.count("| float32 |")
+@pytest.fixture
+def run(load, tmp_path, capsys):
+    """Runs a benchmark on the tiny configuration: its JSON, and what it prints."""
+
+    def run(name, *arguments):
+        load(name).main([f"--config={TINY}", f"--json={tmp_path / 'figures.json'}", *arguments])
+        return json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
+
+    return run
+
+
+def test_a_share_at_a_time_takes_less_memory(load, run):
+    memory = load("memory")
+    figures, table = run("memory", "--accumulate", "1", "4")
+    rows = figures["rows"]
+    assert len(rows) == len(memory.REMAT) * 2 == table.count("| float32 |")
     size = {(tuple(row["remat"]), row["accumulate"]): row["compiled"] for row in rows}
     assert all(size[remat, 4] < size[remat, 1] for remat in memory.REMAT)
     assert all(row["measured"] is None for row in rows)
 
 
-def test_seconds_are_those_of_the_slower_of_arithmetic_and_memory(benchmark):
-    scaling = benchmark("scaling")
+def test_seconds_are_those_of_the_slower_of_arithmetic_and_memory(load):
+    scaling = load("scaling")
     one = scaling.Machine("one", 1, flops=10.0, bandwidth=4.0, memory=1.0, link=1.0)
     assert scaling.seconds(scaling.Cost(flops=50.0, bytes=8.0, sent=3.0), one, reached=0.5) == 10.0
     assert scaling.seconds(scaling.Cost(flops=1.0, bytes=80.0, sent=3.0), one, reached=1.0) == 10.0  # half the bytes
@@ -34,12 +45,10 @@ def test_seconds_are_those_of_the_slower_of_arithmetic_and_memory(benchmark):
     assert scaling.seconds(scaling.Cost(flops=50.0, bytes=8.0, sent=3.0), two, reached=0.5) == 5.0 + 3.0
 
 
-def test_operations_are_counted_and_galleries_weighed(benchmark, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("mancs_jax.models.convolution._CHUNK_BYTES", 1)
-    benchmark("scaling").main([f"--config={TINY}", f"--json={tmp_path / 'scaling.json'}"])
-    out = capsys.readouterr().out
-    assert "| TPU v5e-8 |" in out and "| 1e+06 | 8.19 GB | 4.1 GB | 1 |" in out and "| 1e+10 | 81.9 TB |" in out
-    counted = json.loads((tmp_path / "scaling.json").read_text())
+def test_operations_are_counted_and_galleries_weighed(run, monkeypatch):
+    monkeypatch.setattr("mancs_jax.models.convolution._CHUNK_BYTES", 1)  # the benchmark sets it: put back afterwards
+    counted, table = run("scaling")
+    assert "| TPU v5e-8 |" in table and "| 1e+06 | 8.19 GB | 4.1 GB | 1 |" in table and "| 1e+10 | 81.9 TB |" in table
     # Backward is about twice forward: one for the gradient of the inputs, one for that of the weights.
     assert 2 < counted["training"]["flops"] / counted["embedding"]["flops"] < 6
     assert [row["machine"] for row in counted["steps"]] == ["H200", "8 x H200", "TPU v5e-8"]

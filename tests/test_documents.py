@@ -55,7 +55,7 @@ RUN_BY = {
     "scripts/train.py": "test_training.py::test_a_run_leaves_curves_results_and_what_it_was",
     "scripts/visualize.py": "test_training.py::test_visualize_shows_the_lists_after_re_ranking_too",
 }
-BENCHMARK_TESTS = ("test_benchmarks.py", "test_search_benchmarks.py")
+BENCHMARK_TESTS = ("test_benchmarks.py", "test_search_benchmarks.py", "test_counted_benchmarks.py")
 
 
 class Called(Exception):

@@ -13,12 +13,13 @@ ATTEMPTS = 10
 
 
 class Augmentation(NamedTuple):
-    """What is done to a training image; the `augment` fields of `configs/default.py`."""
+    """What is done to a training image; the `augment` fields of `configs/default.py`. `erase` None erases nothing and
+    draws nothing for it."""
 
     crop_area: tuple[float, float]
     crop_aspect: tuple[float, float]
     flip: float
-    erase: float
+    erase: float | None
     erase_area: tuple[float, float]
     erase_aspect: tuple[float, float]
     erase_fill: tuple[float, float, float] | None
@@ -53,7 +54,7 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
     box = draw_box(crop_key, height, width, options.crop_area, options.crop_aspect)
     flip = jax.random.bernoulli(flip_key, options.flip)
     x = normalize(crop_and_resize(image.astype(jnp.float32), box, flip))
-    if options.erase == 0:
+    if options.erase is None:
         return x
 
     top, left, box_height, box_width = draw_box(box_key, height, width, options.erase_area, options.erase_aspect)

@@ -178,4 +178,4 @@ def make_sampler(loss: ConfigDict):
 def make_augmentation(options: ConfigDict) -> Augmentation:
     """`config.augment` as the pure function wants it."""
     fill = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}[options.erase_fill]
-    return Augmentation(**{**options.to_dict(), "erase_fill": fill})
+    return Augmentation(**{**options.to_dict(), "erase": options.erase or None, "erase_fill": fill})
