@@ -119,14 +119,18 @@ def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str
 
 
 def summarize(done: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """row -> seeds, and mean and standard deviation (n - 1) of mAP and rank-1, in the order of `ROWS`."""
+    """row -> seeds, and of mAP and rank-1 the values, mean and standard deviation (n - 1), in the order of `ROWS`."""
     summary = {}
     for row in ablation.ROWS:
         runs = [run for run in done if run["row"] == row]
         if runs:
             scores = {"mAP": [run["mAP"] for run in runs], "rank-1": [run["cmc"][0] for run in runs]}
             summary[row] = {"seeds": [run["seed"] for run in runs]} | {
-                name: {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1)) if len(runs) > 1 else None}
+                name: {
+                    "values": values,
+                    "mean": float(np.mean(values)),
+                    "sd": float(np.std(values, ddof=1)) if len(runs) > 1 else None,
+                }
                 for name, values in scores.items()
             }
     return summary
@@ -156,6 +160,12 @@ def _line(name, adds, row, reference, paper):
         for score in ("mAP", "rank-1")
     ]
     gain = ""
-    if reference:
-        gain = " / ".join(f"{100 * (row[s]['mean'] - reference[s]['mean']):+.1f}" for s in ("mAP", "rank-1"))
+    if reference and set(row["seeds"]) & set(reference["seeds"]):
+        gain = " / ".join(f"{100 * _gain(row, reference, score):+.1f}" for score in ("mAP", "rank-1"))
     return f"| `{name}` | {adds} | {len(row['seeds'])} | {' | '.join(scores)} | {gain} | {paper} |"
+
+
+def _gain(row, reference, score):
+    """Over the seeds that both have: a seed that is easy for one is easy for the other."""
+    one, other = (dict(zip(of["seeds"], of[score]["values"], strict=True)) for of in (row, reference))
+    return float(np.mean([one[seed] - other[seed] for seed in one.keys() & other.keys()]))

@@ -92,7 +92,9 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     calls.clear(), stopped.clear()
     summary = ablation.run_all(runs, "walkers", tmp_path)
     assert calls == [("curriculum/seed_1", 1, "here"), ("attention/seed_1", 1, "here")]
-    assert summary["rows"]["curriculum"]["mAP"] == pytest.approx({"mean": 0.56, "sd": 0.02 / 2**0.5})
+    scores = dict(summary["rows"]["curriculum"]["mAP"])
+    assert scores.pop("values") == pytest.approx([0.55, 0.57])
+    assert scores == pytest.approx({"mean": 0.56, "sd": 0.02 / 2**0.5})
     assert list(summary["rows"]) == ["attention", "curriculum"]
     assert ablation.table(summary["rows"], "market").splitlines()[2:] == [
         "| `attention` | + FABs and f_att | 2 | 51.0 ± 1.4 | 70.0 ± 0.0 |  | 0.7 / 0.2 |",
@@ -112,7 +114,7 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
 
 def test_questions_are_compared_with_the_whole():
     about = {
-        row: {"seeds": [0], "mAP": {"mean": m, "sd": None}, "rank-1": {"mean": m, "sd": None}}
+        row: {"seeds": [0]} | {score: {"values": [m], "mean": m, "sd": None} for score in ("mAP", "rank-1")}
         for row, m in [("cls", 0.1), ("rank", 0.3), ("whole", 0.5), ("uniform", 0.4)]
     }
     assert ablation.table(about, "walkers").splitlines()[2:] == [
@@ -121,3 +123,10 @@ def test_questions_are_compared_with_the_whole():
         "| `whole` | The recipe as it is, for the changes below to be compared with | 1 | 50.0 | 50.0 |  |  |",
         "| `uniform` | Negatives drawn uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
     ]
+
+
+def test_a_gain_is_that_of_the_seeds_that_both_have():
+    runs = [("whole", 0, 0.5), ("whole", 1, 0.7), ("uniform", 1, 0.6), ("batch_hard", 2, 0.9)]
+    summary = ablation.summarize([{"row": row, "seed": seed, "mAP": m, "cmc": [m]} for row, seed, m in runs])
+    lines = ablation.table(summary, "walkers").splitlines()[3:]
+    assert [line.split("|")[6].strip() for line in lines] == ["-10.0 / -10.0", ""]

@@ -60,12 +60,12 @@ def lines(
     return "".join(parts)
 
 
-def rounded_up(value: float) -> float:
-    """The least number with one of TOPS as its digits that is not below a value, 1 for 0."""
+def rounded_up(value: float, tops: Sequence[float] = TOPS) -> float:
+    """The least number with one of `tops` as its digits that is not below a value, 1 for 0."""
     if value <= 0:
         return 1.0
     power = 10.0 ** np.floor(np.log10(value))
-    return float(power * next(top for top in TOPS if value <= top * power * (1 + 1e-6)))
+    return float(power * next(top for top in tops if value <= top * power * (1 + 1e-6)))
 
 
 def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
@@ -79,19 +79,18 @@ def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
     height = TOP + line_height * len(rows) + BOTTOM
     everything = [value for values in rows.values() for value in values]
     low, high = min(everything, default=0.0), max(everything, default=1.0)
-    margin = 0.05 * (high - low) or 1.0
-    low, high = max(0.0, low - margin), high + margin
+    step = rounded_up((high - low) / 4, (1, 2, 5, 10))
+    low, high = step * np.floor(low / step), step * np.ceil(high / step)
     left, right = LEFT + label, WIDTH - RIGHT
 
     def across(value):
         return left + (value - low) / (high - low) * (right - left)
 
     parts = [f'<text x="16" y="18" font-weight="bold">{escape(title)}</text>']
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        value = low + share * (high - low)
+    for value in np.arange(low, high + step / 2, step):
         x = across(value)
         parts.append(f'<path d="M{x:.1f} {TOP}V{height - BOTTOM}" stroke="{GRID}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{value:.1f}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{value:g}</text>')
     for i, (name, values) in enumerate(rows.items()):
         y = TOP + line_height * (i + 0.5)
         parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
