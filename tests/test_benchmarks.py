@@ -29,6 +29,7 @@ import torch_mancs  # noqa: E402
 import torch_peer  # noqa: E402
 import training_step  # noqa: E402
 
+from mancs_jax import command_line  # noqa: E402
 from mancs_jax.models import released  # noqa: E402
 
 CLASSES = 4
@@ -39,6 +40,8 @@ NETWORK = ["--arch=resnet10", "--width=8", "--image_size", "64", "32", "--k=2", 
 def run(monkeypatch, tmp_path, capsys):
     """Runs a benchmark's main with flags, its sides in threads, not processes: (JSON, rows of the printed table)."""
     monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
+    for module in (training_step, input_pipeline, embedding, command_line):  # it is for the whole process
+        monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
 
     def run(benchmark, *arguments):
         path = tmp_path / "figures.json"
