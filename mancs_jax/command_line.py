@@ -36,7 +36,7 @@ def keep_compiled_programs() -> None:
 def keep_freed_memory() -> None:
     """Lets a network on CPU use the memory of its last step again.
 
-    glibc gives large blocks back to the kernel, which has to clear each page once more for the next step: an eighth of
+    glibc gives large blocks back to the kernel, which has to clear each page once more for the next step: a twelfth of
     it (docs/performance.md). To be called before JAX starts its threads. Of no effect without glibc.
     """
     max_arenas, max_mmaps, trim_threshold = -8, -4, -1  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h

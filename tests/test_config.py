@@ -146,3 +146,12 @@ def test_a_classic_split_is_scored_on_its_test_set_alone():
     config.data.validation_ids, config.data.testset = 0, 21
     with pytest.raises(ValueError, match="CUHK03 has test sets 1 to 20"):
         configuration.validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize(("once", "today"), [(True, (2, 3, 4, 5)), (False, ())])
+def test_runs_that_recomputed_all_stages_or_none_are_read(once, today):
+    fields = default.get_config().to_dict() | {"remat": once}
+    fields.pop("accumulate")
+    config = configuration.from_json(fields)
+    assert config.remat == today and config.accumulate == 1
+    configuration.validate(config, num_devices=1)

@@ -1,10 +1,11 @@
 """Training curves: the points that are drawn."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from mancs_jax.reporting.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH
+from mancs_jax.reporting.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, dots_svg
 from mancs_jax.reporting.curves import curves_svg, smooth
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -32,3 +33,9 @@ def test_smoothing_takes_means_of_neighbours():
     assert len(smoothed) == 50
     np.testing.assert_allclose(smoothed[0], [1.5, 0.5])
     np.testing.assert_allclose(smoothed[:, 1], 0.5)
+
+
+def test_dots_of_one_value_have_an_axis():
+    for value in (0.0, 0.3, 50.0):
+        circles = re.findall(r'cx="([\d.]+)"', dots_svg("title", {"row": [value, value]}))
+        assert len(circles) == 2 and 0 < float(circles[0]) < 720

@@ -80,7 +80,8 @@ def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
     everything = [value for values in rows.values() for value in values]
     low, high = min(everything, default=0.0), max(everything, default=1.0)
     step = rounded_up((high - low) / 4, (1, 2, 5, 10))
-    low, high = step * np.floor(low / step), step * np.ceil(high / step)
+    low = step * np.floor(low / step)
+    high = max(step * np.ceil(high / step), low + step)
     left, right = LEFT + label, WIDTH - RIGHT
 
     def across(value):
