@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -105,6 +106,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
         scored = {name: results[NETWORK][name] for name in KEPT}
         done.append({"row": run.row, "seed": run.seed, "config": run.config.to_dict()} | scored)
         write_summary(path, base, done)
+        jax.clear_caches()  # compiled programs of all runs together exceed Linux's limit of mapped regions
     return write_summary(path, base, done)
 
 

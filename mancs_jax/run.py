@@ -123,6 +123,7 @@ def train_and_evaluate_splits(
         common = {name: results[NETWORK][name] for name in SAME_IN_ALL_SPLITS}
         summary = cuhk03_classic.over_splits(splits) | common | {"splits": splits}
         write_result(path, summary)
+        jax.clear_caches()  # compiled programs of all splits together exceed Linux's limit of mapped regions
     return {NETWORK: summary}
 
 

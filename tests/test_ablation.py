@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ElementTree
 
+import jax
 import pytest
 
 from configs import ablation as rows
@@ -77,8 +78,10 @@ def result(mAP, rank1):
 
 def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     calls, stopped = [], [True]
+    program = jax.jit(lambda x: x + 1)
 
     def train_and_evaluate(config, workdir, report):
+        program(1.0)
         calls.append((str(workdir.relative_to(tmp_path)), config.seed, config.data.root))
         if len(calls) == 3 and stopped:
             return None
@@ -91,6 +94,7 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     assert [call[0] for call in calls] == ["curriculum/seed_0", "attention/seed_0", "curriculum/seed_1"]
     calls.clear(), stopped.clear()
     summary = ablation.run_all(runs, "walkers", tmp_path)
+    assert program._cache_size() == 0  # programs of all runs together would be too many
     assert calls == [("curriculum/seed_1", 1, "here"), ("attention/seed_1", 1, "here")]
     scores = dict(summary["rows"]["curriculum"]["mAP"])
     assert scores.pop("values") == pytest.approx([0.55, 0.57])

@@ -91,3 +91,18 @@ def test_shares_cover_all_rows_once(monkeypatch):
             monkeypatch.setattr(processes.jax, "process_index", lambda index=index: index)
             covered += list(range(number))[processes.share(number)]
         assert covered == list(range(number))
+
+
+def test_processes_ask_each_other_at_every_tenth_step_only(monkeypatch):
+    asked = []
+
+    def gather(flag):
+        asked.append(bool(flag))
+        return np.array([flag, True])  # the other process was told to stop
+
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
+    assert processes.any_process(True, step=3) and not processes.any_process(False, step=10)  # alone
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    answers = [processes.any_process(step == 4, step) for step in range(1, 21)]
+    assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
+    assert asked == [False, False]

@@ -16,8 +16,8 @@ class Mancs(nn.Module):
     """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
 
     Attributes: the `model` fields of `configs/default.py`, where each is explained with its source; `devices_axis`,
-    the pmap axis over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype` as in
-    `ResNet`.
+    the pmap axis over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype`, of the
+    backbone and the attention, as in `ResNet`.
     """
 
     num_classes: int
@@ -85,27 +85,22 @@ class Mancs(nn.Module):
             name="backbone",
         )
         conv5 = backbone(x, train, attend)
+        # From here on in float32, whatever `dtype`: distances are small differences between embeddings.
         pooled = spatial_mean(conv5)
 
         head_normal = nn.initializers.normal(self.head_init)
         f_rank = pooled
         if self.rank_head == "fc":
-            f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, dtype=self.dtype, name="rank_fc")(pooled)
+            f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, name="rank_fc")(pooled)
 
-        bn = partial(norm, use_running_average=not train)
+        bn = partial(norm, use_running_average=not train, dtype=jnp.float32)
         activate = PReLU(name="head_prelu") if "bn_prelu" in (self.cls_head, self.att_head) else None
         rate = self.dropout if train else 0.0
 
-        f_cls = nn.Dense(
-            self.cls_dim,
-            use_bias=self.cls_head == "fc",
-            kernel_init=head_normal,
-            dtype=self.dtype,
-            name="cls_fc",
-        )(pooled)
+        f_cls = nn.Dense(self.cls_dim, use_bias=self.cls_head == "fc", kernel_init=head_normal, name="cls_fc")(pooled)
         if self.cls_head == "bn_prelu":
             f_cls = drop(activate(bn(name="cls_bn")(f_cls)), rate, keys, branch=0)
-        classifier = partial(nn.Dense, self.num_classes, dtype=self.dtype)
+        classifier = partial(nn.Dense, self.num_classes)
         cls_logits = classifier(kernel_init=head_normal, name="cls_classifier")(f_cls)
 
         out = {"f_rank": f_rank, "f_cls": f_cls, "cls_logits": cls_logits}
@@ -113,13 +108,10 @@ class Mancs(nn.Module):
             attended = masks if self.attention_pool == "mask" else {s: masks[s] * maps[s] for s in masks}
             f_att = jnp.concatenate([spatial_mean(attended[stage]) for stage in sorted(attended)], axis=-1)
             if self.att_head == "bn_prelu":
-                embed = nn.Dense(
-                    f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, dtype=self.dtype, name="att_fc"
-                )
+                embed = nn.Dense(f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, name="att_fc")
                 f_att = drop(activate(bn(name="att_bn")(embed(f_att))), rate, keys, branch=1)
             att_logits = classifier(kernel_init=torch_uniform, name="att_classifier")(f_att)
             out |= {"f_att": f_att, "att_logits": att_logits}
-        out = {name: value.astype(jnp.float32) for name, value in out.items()}
         return out | {"masks": masks, "maps": maps}
 
 
@@ -135,8 +127,8 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
 
 
 def spatial_mean(x: jax.Array) -> jax.Array:
-    """Average pooling over all positions: [B, H, W, C] -> [B, C], summed in float32."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+    """Average pooling over all positions: [B, H, W, C] -> [B, C], float32."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 def drop(x: jax.Array, rate: float, keys: jax.Array | None, branch: int) -> jax.Array:
