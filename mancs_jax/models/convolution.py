@@ -100,14 +100,19 @@ def _cpu_correlate(x, kernel, padding, stride=1, dilation=1):
     rows, columns = (dilation * (size - 1) + 1 for size in kernel.shape[:2])
     # XLA swaps map and kernel where the kernel has more pixels, and then runs a naive loop.
     if 1 < rows * columns <= x.shape[1] * x.shape[2]:
-        return lax.conv_general_dilated(
+        height = (x.shape[1] + sum(padding[0]) - rows) // stride + 1
+        # YNNPACK, to which XLA hands convolutions, is slow at few channels. It declines one whose output is larger than
+        # the input, and Eigen takes that: hence a row too many.
+        more = int(height == x.shape[1])
+        y = lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
-            padding,
+            ((padding[0][0], padding[0][1] + more), padding[1]),
             rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
+        return y[:, :height]
     x = _pad(x, *padding)
     height, width = (x.shape[1] - rows) // stride * stride + 1, (x.shape[2] - columns) // stride * stride + 1
     return sum(
