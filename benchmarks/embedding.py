@@ -1,7 +1,7 @@
 """Images a second of embedding, beside the same network with the same weights in PyTorch.
 
-    python benchmarks/embedding.py --arch=resnet50 --batch=32
-    python benchmarks/embedding.py --arch=resnet18 --batch=128
+    python benchmarks/embedding.py --arch=resnet50 --batch=32 --plain_malloc
+    python benchmarks/embedding.py --arch=resnet18 --batch=128 --plain_malloc
 
 Each side has a process of its own and all cores or the whole GPU; they take turns, and the median turn counts. Ours is
 what scoring runs: uint8 images in the host's memory to embeddings in the host's memory. PyTorch's, in inference mode
@@ -27,6 +27,7 @@ from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.models import released
 
 OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
+PLAIN = ", malloc as it is"
 WEIGHTS = "network.pth"
 
 
@@ -36,9 +37,10 @@ def drawn_images(config, flags: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def our_turns(flags: argparse.Namespace, folder: str):
+def our_turns(flags: argparse.Namespace, folder: str, keeps_memory: bool = True):
     """A function that embeds all images and returns (seconds, embeddings)."""
-    keep_freed_memory()
+    if keeps_memory:
+        keep_freed_memory()
     config = recipe.create_config(flags, flags.batch).unlock()
     config.eval_batch = flags.batch
     image = drawn_images(config, flags)
@@ -54,9 +56,10 @@ def our_turns(flags: argparse.Namespace, folder: str):
     return turn
 
 
-def peer_turns(flags: argparse.Namespace, folder: str, compiled: bool):
+def peer_turns(flags: argparse.Namespace, folder: str, compiled: bool, keeps_memory: bool = True):
     """As `our_turns`, in PyTorch; draws the weights and writes them into the folder, if they are not there yet."""
-    keep_freed_memory()
+    if keeps_memory:
+        keep_freed_memory()
     import torch
     import torch_peer
 
@@ -88,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=32, help="images")
     parser.add_argument("--batches", type=int, default=4, help="in a turn")
     parser.add_argument("--compile", action="store_true", help="also the peer through torch.compile")
+    parser.add_argument("--plain_malloc", action="store_true", help="also both without `keep_freed_memory`")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after one that compiles")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     flags = parser.parse_args(arguments)
@@ -101,6 +105,9 @@ def main(arguments: list[str] | None = None) -> None:
         if flags.compile:
             sides[COMPILED] = (peer_turns, flags, folder, True)
         sides[OURS] = (our_turns, flags, folder)
+        if flags.plain_malloc:
+            sides[PEER + PLAIN] = (peer_turns, flags, folder, False, False)
+            sides[OURS + PLAIN] = (our_turns, flags, folder, False)
         turns = taking_turns(sides, flags.rounds)
     seconds = {name: statistics.median(second for second, _ in rounds) for name, rounds in turns.items()}
     expected = turns[PEER][-1][1]
