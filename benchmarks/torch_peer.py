@@ -37,7 +37,7 @@ def create_step(
     """One update, as ours: Adam with coupled weight decay, the heads' learning rate a multiple of the backbone's.
 
     The learning rate stays what it is before any decay. With `config.dtype` "bfloat16" the network runs under
-    autocast; TF32 is allowed on a GPU, as in JAX.
+    autocast, heads included, which ours keeps in float32; TF32 is allowed on a GPU, as in JAX.
 
     Args:
       config: `authors`, or `authors,small`.

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
-    config.dtype = "float32"  # of the computation, "float32" or "bfloat16"; parameters are always float32
+    config.dtype = "float32"  # or "bfloat16", of backbone and attention; heads and all parameters are float32
     # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
     # batch takes 15 GB, not 24 (docs/performance.md). () for none.
     config.remat = (2, 3, 4, 5)

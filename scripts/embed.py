@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import keep_compiled_programs
+from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
@@ -24,6 +24,7 @@ def main(argv):
     """Flags, then one call."""
     if len(argv) != 2 or not FLAGS.output.endswith(".npz"):
         sys.exit("embed: give one folder and --output=FILE.npz")
+    keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
     from mancs_jax.gallery import embed_folder, image_names, write_gallery

@@ -30,6 +30,14 @@ def reference(x, kernel, cotangent, stride, padding):
     return output, padded_gradient[:, inside[0], inside[1]], kernel_gradient
 
 
+def test_xla_is_given_a_row_more_than_the_map_has_and_the_result_has_not():
+    """What XLA's YNNPACK declines goes to Eigen."""
+    x, kernel = jnp.zeros((2, 8, 4, 32)), jnp.zeros((3, 3, 32, 32))
+    function = jax.jit(partial(convolve, padding=1))
+    assert "tensor<2x9x4x32xf32>" in function.lower(x, kernel).as_text()
+    assert function(x, kernel).shape == x.shape
+
+
 # batch, height, width, channels in, channels out, kernel size, stride, padding
 SHAPES = [
     (2, 8, 4, 5, 6, 3, 1, 1),
@@ -39,6 +47,7 @@ SHAPES = [
     (3, 4, 2, 5, 7, 3, 2, 1),
     (3, 2, 1, 5, 7, 3, 1, 1),
     (3, 2, 1, 5, 7, 3, 2, 1),
+    (2, 1, 9, 5, 7, 3, 2, 1),
     (1, 1, 1, 4, 4, 3, 2, 1),
     (2, 7, 5, 5, 6, 1, 1, 0),
     (2, 8, 4, 5, 6, 1, 2, 0),

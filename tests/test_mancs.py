@@ -93,6 +93,13 @@ def test_parameter_count_of_the_release():
     assert sum(parts.values()) == 33_577_661
 
 
+def test_embeddings_of_a_bfloat16_network_are_not_rounded_to_it():
+    network = Mancs(num_classes=3, arch="resnet10", width=8, rank_head="pool", dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (2, 32, 16, 3))
+    f_rank = network.apply(network.init(jax.random.key(1), x, train=False), x, train=False)["f_rank"]
+    assert np.any(f_rank != f_rank.astype(jnp.bfloat16).astype(jnp.float32))
+
+
 @pytest.mark.parametrize("recipe", [PAPER, AUTHORS], ids=["paper", "authors"])
 def test_outputs_of_both_recipes(recipe):
     _, out = shapes_of(Mancs(num_classes=751, dtype=jnp.bfloat16, **recipe), size=(256, 128))

@@ -184,9 +184,12 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
         return {score.NETWORK: of_run | dict.fromkeys(set(run.SAME_IN_ALL_SPLITS) - {"config"}, "same")}
 
     monkeypatch.setattr(run, "train_and_evaluate", train_and_evaluate)
+    program = jax.jit(lambda x: x + 1)
+    program(1.0)
     config = tiny.get_config()
     assert run.train_and_evaluate_splits(config, tmp_path) is None
     assert calls == [(1, "testset_01"), (2, "testset_02"), (3, "testset_03")]
+    assert program._cache_size() == 0  # programs of all splits together would be too many
     assert written(tmp_path)["cuhk03_classic"]["num_splits"] == 2
     calls.clear(), stop_at.clear()
     other = config.copy_and_resolve_references().unlock()

@@ -89,6 +89,7 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 # Bytes of input and cotangent that one convolution of the kernel gradient reads: they stay in cache.
 _CHUNK_BYTES = 3 << 19
+_EXTRA_ROWS = 1
 
 
 def _cpu_forward(x, kernel, stride, padding):
@@ -101,9 +102,9 @@ def _cpu_correlate(x, kernel, padding, stride=1, dilation=1):
     # XLA swaps map and kernel where the kernel has more pixels, and then runs a naive loop.
     if 1 < rows * columns <= x.shape[1] * x.shape[2]:
         height = (x.shape[1] + sum(padding[0]) - rows) // stride + 1
-        # YNNPACK, to which XLA hands convolutions, is slow at few channels. It declines one whose output is larger than
-        # the input, and Eigen takes that: hence a row too many.
-        more = int(height == x.shape[1])
+        # YNNPACK, to which XLA hands convolutions, is slow at few channels. It declines one whose output has more rows
+        # than its input, and Eigen takes that: hence a row too many, which is cut off again.
+        more = _EXTRA_ROWS * (height == x.shape[1])
         y = lax.conv_general_dilated(
             x,
             kernel,

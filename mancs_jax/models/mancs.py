@@ -85,7 +85,7 @@ class Mancs(nn.Module):
             name="backbone",
         )
         conv5 = backbone(x, train, attend)
-        # From here on in float32, whatever `dtype`: distances are small differences between embeddings.
+        # All that follows is float32, whatever `dtype`: distances are small differences between embeddings.
         pooled = spatial_mean(conv5)
 
         head_normal = nn.initializers.normal(self.head_init)
