@@ -26,8 +26,9 @@ def run(load, tmp_path, capsys):
     return run
 
 
-def test_a_share_at_a_time_takes_less_memory(load, run):
+def test_a_share_at_a_time_takes_less_memory(load, run, monkeypatch):
     memory = load("memory")
+    monkeypatch.setattr(memory, "REMAT", (memory.REMAT[0], memory.REMAT[-1]))
     figures, table = run("memory", "--accumulate", "1", "4")
     rows = figures["rows"]
     assert len(rows) == len(memory.REMAT) * 2 == table.count("| float32 |")
