@@ -95,7 +95,7 @@ def test_parameter_count_of_the_release():
 
 def test_embeddings_of_a_bfloat16_network_are_not_rounded_to_it():
     network = Mancs(num_classes=3, arch="resnet10", width=8, rank_head="pool", dtype=jnp.bfloat16)
-    x = jax.random.normal(jax.random.key(0), (2, 32, 16, 3))
+    x = jax.random.normal(jax.random.key(0), (2, 128, 64, 3))
     f_rank = network.apply(network.init(jax.random.key(1), x, train=False), x, train=False)["f_rank"]
     assert np.any(f_rank != f_rank.astype(jnp.bfloat16).astype(jnp.float32))
 
