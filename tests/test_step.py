@@ -165,7 +165,7 @@ def plain_gradient(rank_weight: float) -> np.ndarray:
     [
         ("remat", (2, 3), 1.0, 1e-5),
         ("remat", (2, 3, 4, 5), 1.0, 1e-5),
-        # Embeddings of an untrained network are nearly equal: what bfloat16 keeps of their differences is a tenth off.
+        # Embeddings of an untrained network are nearly equal: what bfloat16 keeps of their differences is a sixth off.
         ("dtype", "bfloat16", 0.0, 2e-2),
         ("dtype", "bfloat16", 1.0, 0.3),
     ],

@@ -89,6 +89,7 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 # Bytes of input and cotangent that one convolution of the kernel gradient reads: they stay in cache.
 _CHUNK_BYTES = 3 << 19
+# 1, or 0 where operations are counted for another machine: see `_cpu_correlate`.
 _EXTRA_ROWS = 1
 
 
