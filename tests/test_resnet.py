@@ -6,21 +6,19 @@ agree to 1e-11, so any difference is a mistake. The float32 comparison uses the 
 enlarged.
 """
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
-
-norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+from mancs_jax.models.batch_norm import BatchNorm
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet, relu_of_sum
 
 
 def make_resnet(stage_sizes, bottleneck, dtype=np.float32, **options):
-    return ResNet(stage_sizes, bottleneck, partial(norm, dtype=dtype), dtype=dtype, **options)
+    return ResNet(stage_sizes, bottleneck, partial(BatchNorm, dtype=dtype), dtype=dtype, **options)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -167,6 +165,30 @@ def test_prelu_by_hand():
     np.testing.assert_allclose(module.apply(params, x), [-1.0, -0.25, 0.0, 2.0])
     gradient = jax.grad(lambda params: module.apply(params, x).sum())(params)
     assert gradient["params"]["slope"] == -5.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_relu_of_sum_is_exact(dtype):
+    x, y = jax.random.normal(jax.random.key(0), (2, 1000)).astype(dtype)
+    x, y = (jnp.concatenate([a, jnp.asarray(b, dtype)]) for a, b in ((x, [3e38, 1, 0, -3e38]), (y, [3e38, -1, 0, -1])))
+    np.testing.assert_array_equal(relu_of_sum(x, y), jnp.maximum(x + y, 0))
+    assert np.isnan(relu_of_sum(jnp.float32([np.nan, np.inf]), jnp.float32([1.0, -np.inf]))).all()
+    gradients = jax.grad(lambda x, y: (relu_of_sum(x, y) * jnp.arange(1.0, 5.0)).sum(), argnums=(0, 1))(
+        jnp.float32([1, -3, 1, 0]), jnp.float32([2, 1, -1, 0])
+    )
+    np.testing.assert_array_equal(gradients, [[1, 0, 0, 0]] * 2)
+
+
+def test_no_block_computes_the_ones_before_again():
+    """On CPU: a block's end reads what enters the block and what its last convolution gives, no map besides."""
+    model = make_resnet((4, 1, 1, 1), False, width=8)
+    x = jnp.zeros((2, 64, 32, 3))
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), x)
+    program = jax.jit(partial(model.apply, train=False)).lower(variables, x).compile().as_text()
+    main = program[program.index("\nENTRY") :]
+    first_stage = set(re.findall(r"%(\S+) = f32\[2,1[67],8,8\]", main))
+    ends = [set(re.findall(r"%([^\s,)]+)", line)) & first_stage for line in main.splitlines() if " fusion(" in line]
+    assert max(map(len, ends)) == 3  # with the result; a row more leaves the convolution (convolution.py)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
 
@@ -56,7 +57,7 @@ class Mancs(nn.Module):
           each FAB and the map that leaves each stage (after its FAB).
         """
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             momentum=0.9,
             epsilon=1e-5,
             dtype=self.dtype,

@@ -1,16 +1,16 @@
 """ImageNet weights for the backbone, from the files of torchvision, timm and Hugging Face, read without PyTorch."""
 
 import re
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mancs_jax.models import released
+from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
 from mancs_jax.models.state_dict import (
     Leaf,
@@ -139,7 +139,7 @@ def torchvision_name(name: str) -> str:
 @cache
 def backbone_leaves(arch: str) -> dict[str, Leaf]:
     """torchvision name -> `Leaf` of every tensor of a backbone."""
-    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK, partial(nn.BatchNorm, momentum=0.9))
+    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK, BatchNorm)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
     return {
         backbone_name(path[1:-1], path[-1]): leaf_at(path, leaf.shape) for path, leaf in flatten_dict(variables).items()
