@@ -83,8 +83,8 @@ def _backward(epsilon, axis_name, residuals, cotangents):
     by_both = jnp.stack([by_bias, by_scale])
     # The statistics of all devices carry the losses of all: each input has a part in each.
     mean_bias, mean_scale = (by_both if axis_name is None else jax.lax.psum(by_both, axis_name)) / _count(x, axis_name)
-    mean, mean_bias, slope_of_x, factor = (_last(a, x) for a in (mean, mean_bias, inverse * mean_scale, scale * inverse))
-    dx = factor * (slope - mean_bias - (wide - mean) * slope_of_x)
+    dx = slope - _last(mean_bias, x) - (wide - _last(mean, x)) * _last(inverse * mean_scale, x)
+    dx = dx * _last(scale * inverse, x)
     return dx.astype(x.dtype), by_scale.astype(scale.dtype), by_bias.astype(scale.dtype)
 
 
