@@ -33,6 +33,13 @@ def assert_close(ours, others, **tolerance):
     jax.tree.map(partial(np.testing.assert_allclose, **tolerance), ours, others)
 
 
+def kept_by_the_gradient(module, x):
+    """The arrays of the size of `x` that lie in memory until the gradient is taken."""
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    backward = jax.vjp(lambda x: module.apply(variables, x, mutable=["batch_stats"])[0], x)[1]
+    return [leaf.dtype for leaf in jax.tree.leaves(backward) if leaf.size == x.size]
+
+
 def flax_norm(**options):
     return nn.BatchNorm(momentum=0.9, epsilon=1e-5, **options)
 
@@ -41,6 +48,26 @@ def flax_norm(**options):
 def test_equals_flax(average):
     ours = with_gradients(BatchNorm(use_running_average=average), X)
     assert_close(ours, with_gradients(flax_norm(use_running_average=average), X), rtol=2e-4, atol=2e-5)
+
+
+def test_equals_flax_in_bfloat16():
+    x, options = X.astype(jnp.bfloat16), {"use_running_average": False, "dtype": jnp.bfloat16}
+    ours, others = (with_gradients(norm(**options), x) for norm in (BatchNorm, flax_norm))
+    assert [leaf.dtype for leaf in jax.tree.leaves(ours)] == [leaf.dtype for leaf in jax.tree.leaves(others)]
+    ours, others = (jax.tree.map(lambda leaf: leaf.astype(jnp.float32), result) for result in (ours, others))
+    assert_close(ours, others, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_gradient_keeps_the_input_alone(dtype):
+    x = X.astype(dtype)
+    assert kept_by_the_gradient(BatchNorm(use_running_average=False, dtype=x.dtype), x) == [x.dtype]
+    assert len(kept_by_the_gradient(flax_norm(use_running_average=False, dtype=x.dtype), x)) > 1
+
+
+def test_no_gradient_goes_through_the_statistics():
+    gradient = jax.grad(lambda x: sum(a.sum() for a in normalize_batch(x, *PARAMS.values(), 1e-5)[1:]))(X)
+    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_has_the_variables_of_flax():

@@ -173,7 +173,7 @@ def test_relu_of_sum_is_exact(dtype):
     x, y = jax.random.normal(jax.random.key(0), (2, 1000)).astype(dtype)
     x, y = (jnp.concatenate([a, jnp.asarray(b, dtype)]) for a, b in ((x, [3e38, 1, 0, -3e38]), (y, [3e38, -1, 0, -1])))
     np.testing.assert_array_equal(relu_of_sum(x, y), jnp.maximum(x + y, 0))
-    assert np.isnan(relu_of_sum(jnp.float32([np.nan, np.inf]), jnp.float32([1.0, -np.inf]))).all()
+    assert np.isnan(relu_of_sum(jnp.float32([np.nan, np.inf, 1.0]), jnp.float32([1.0, -np.inf, -np.inf]))).all()
     gradients = jax.grad(lambda x, y: (relu_of_sum(x, y) * jnp.arange(1.0, 5.0)).sum(), argnums=(0, 1))(
         jnp.float32([1, -3, 1, 0]), jnp.float32([2, 1, -1, 0])
     )
@@ -181,7 +181,10 @@ def test_relu_of_sum_is_exact(dtype):
 
 
 def test_no_block_computes_the_ones_before_again():
-    """On CPU: a block's end reads what enters the block and what its last convolution gives, no map besides."""
+    """On CPU a block's end reads what enters the block and what its last convolution gives, no map besides.
+
+    Read off the program that XLA compiled for inference: another XLA may write it in other words.
+    """
     model = make_resnet((4, 1, 1, 1), False, width=8)
     x = jnp.zeros((2, 64, 32, 3))
     variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), x)

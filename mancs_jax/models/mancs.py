@@ -58,8 +58,6 @@ class Mancs(nn.Module):
         """
         norm = partial(
             BatchNorm,
-            momentum=0.9,
-            epsilon=1e-5,
             dtype=self.dtype,
             axis_name=self.devices_axis,
         )

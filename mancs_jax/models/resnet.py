@@ -26,7 +26,7 @@ kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "norma
 
 @jax.custom_vjp
 def relu_of_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`max(x + y, 0)`, exactly, for x and y of one shape: the end of a residual block.
+    """`max(x + y, 0)`, exactly, for finite x and y of one shape (NaN where y is -inf): the end of a residual block.
 
     Written so that it reads two arrays: XLA for CPU repeats whatever reads one where it is used, and a block's output
     is used twice, so that each block would compute those before it again. The gradient is 0 where the sum is.
