@@ -56,11 +56,7 @@ class Mancs(nn.Module):
           and `att_logits` [B, C] (all float32), `masks` and `maps`: stage -> [B, H', W', C'], the attention mask of
           each FAB and the map that leaves each stage (after its FAB).
         """
-        norm = partial(
-            BatchNorm,
-            dtype=self.dtype,
-            axis_name=self.devices_axis,
-        )
+        norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.devices_axis)
         masks, maps = {}, {}
 
         def attend(stage: int, feature_map: jax.Array) -> jax.Array:
