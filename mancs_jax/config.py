@@ -30,6 +30,7 @@ CHOICES = {
     "loss.positives": ("all", "later"),
     "loss.probability": ("sigmoid", "softmax"),
     "loss.attention": ("sigmoid", "softmax"),
+    "optim.name": ("adam", "sgd"),
     "optim.schedule": ("constant", "exponential", "cosine"),
 }
 # Least value of each number; "above": it has to be larger than that.
@@ -55,6 +56,9 @@ AT_LEAST = {
     "loss.mu_step": 0,
     "loss.density_floor": 0,
     "loss.gamma": 0,
+    "loss.label_smoothing": 0,
+    "augment.half_size_epochs": 0,
+    "optim.momentum": 0,
     "optim.warmup_epochs": 0,
     "optim.decay_start": 0,
     "optim.weight_decay": 0,
@@ -241,6 +245,19 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
     if fields["loss.t1"] <= fields["loss.t0"]:
         raise ValueError(
             f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}"
+        )
+    if fields["augment.half_size_epochs"] and not all(side % (2 * SIDE) == 0 for side in size):
+        raise ValueError(
+            f"config.data.image_size is {size}; config.augment.half_size_epochs halves it, so each side has to be a "
+            f"multiple of {2 * SIDE}"
+        )
+    for name in ("loss.label_smoothing", "optim.momentum"):
+        if not fields[name] < 1:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be below 1")
+    if fields["loss.label_smoothing"] and fields["loss.probability"] != "softmax":
+        raise ValueError(
+            f"config.loss.label_smoothing is {fields['loss.label_smoothing']}, but config.loss.probability is "
+            f'{fields["loss.probability"]!r}: smoothing needs "softmax", whose classes share one probability'
         )
     if not fields["loss.b"] <= 1:
         raise ValueError(f"config.loss.b is {fields['loss.b']}; a decay is above 0 and at most 1")

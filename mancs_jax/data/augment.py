@@ -112,3 +112,9 @@ def bilinear_weights(start: jax.Array, length: jax.Array, size: int) -> jax.Arra
     position = (jnp.arange(size) + 0.5) * length / size - 0.5
     position = start + jnp.clip(position, 0, length - 1)
     return jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - jnp.arange(size)[None, :]))
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """Averages 2 x 2 pixels: float [B, H, W, 3] -> [B, H/2, W/2, 3]."""
+    batch, height, width, channels = x.shape
+    return jnp.mean(x.reshape(batch, height // 2, 2, width // 2, 2, channels), axis=(2, 4))

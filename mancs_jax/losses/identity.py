@@ -17,9 +17,18 @@ def true_class_log_probability(logits: jax.Array, labels: jax.Array, probability
 
 
 def focal_loss(
-    logits: jax.Array, labels: jax.Array, *, gamma: float, probability: str, detach_weight: bool = False
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    gamma: float,
+    probability: str,
+    detach_weight: bool = False,
+    label_smoothing: float = 0.0,
 ) -> jax.Array:
     """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy. A float32 scalar.
+
+    With `label_smoothing` e (Szegedy et al. 2016, section 7) it is the sum of that term over all classes c, weighted
+    by the smoothed target: 1 - e + e/C for the true class, e/C for the others.
 
     Args:
       logits: [B, C].
@@ -27,13 +36,23 @@ def focal_loss(
       gamma: 2 in the paper.
       probability: see `true_class_log_probability`.
       detach_weight: whether (1 - p)^gamma is a constant in the gradient, as in the release.
+      label_smoothing: e, 0 to below 1; needs the "softmax" probability.
     """
-    log_p = true_class_log_probability(logits, labels, probability)
+    of_true_class = jnp.mean(
+        _focal_terms(true_class_log_probability(logits, labels, probability), gamma, detach_weight)
+    )
+    if not label_smoothing:
+        return of_true_class
+    of_all_classes = jnp.mean(_focal_terms(jax.nn.log_softmax(logits), gamma, detach_weight))
+    return (1 - label_smoothing) * of_true_class + label_smoothing * of_all_classes
+
+
+def _focal_terms(log_p: jax.Array, gamma: float, detach_weight: bool) -> jax.Array:
     if gamma == 0:
-        return -jnp.mean(log_p)
+        return -log_p
     # -expm1(log p) = 1 - p without cancellation; where p rounds to 1 a power below 1 would have an infinite gradient.
     weight = jnp.maximum(-jnp.expm1(log_p), 1e-7) ** gamma
-    return -jnp.mean((jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p)
+    return -(jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p
 
 
 def attention_loss(logits: jax.Array, labels: jax.Array, *, kind: str) -> jax.Array:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ def train(
     span, num_steps = num_steps_of(config, steps_per_epoch)
     schedule = learning_rate_schedule(config, steps_per_epoch, span)
     optimizer = create_optimizer(config, schedule)
-    train_step = make_train_step(config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
+    make_step = partial(make_train_step, config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
+    num_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
+    half_size_step, full_size_step = make_step(half_size=True), make_step()
     by_identity, feed = pk.images_by_identity(labels), make_feed(image, devices)
     shape = (len(devices), config.data.p * config.data.k // len(devices))
     own = processes.own_rows(devices)
@@ -74,6 +77,7 @@ def train(
                 log.say(f"goes on from step {step} of {num_steps}")
             while step < num_steps and not (stopped := processes.any_process(bool(stop), step)):
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
+                train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, feed(rows), labels[rows])
                 step += 1
                 log.add(step, metrics)

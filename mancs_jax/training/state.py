@@ -46,8 +46,9 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: 
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping, coupled weight decay, Adam, schedule, and the heads' multiple of the learning rate, in this order."""
+    """Clipping, coupled weight decay, Adam or momentum, schedule, the heads' multiple of the rate, in this order."""
     optim = config.optim
+    by_name = {"adam": optax.scale_by_adam, "sgd": lambda: optax.trace(optim.momentum, nesterov=True)}
 
     def outside_backbone(params):
         return {name: jax.tree.map(lambda _, new=name != "backbone": new, tree) for name, tree in params.items()}
@@ -55,7 +56,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay) if optim.weight_decay else optax.identity(),
-        optax.scale_by_adam(),
+        by_name[optim.name](),
         optax.scale_by_learning_rate(schedule),
         optax.masked(optax.scale(optim.head_multiplier), outside_backbone),
     )

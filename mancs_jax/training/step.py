@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from mancs_jax.data.augment import Augmentation, augment
+from mancs_jax.data.augment import Augmentation, augment, halve
 from mancs_jax.losses.curriculum import SAMPLERS
 from mancs_jax.losses.identity import attention_loss, focal_loss
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
@@ -30,12 +30,15 @@ def make_train_step(
     schedule: optax.Schedule,
     steps_per_epoch: int,
     devices: list[jax.Device],
+    half_size: bool = False,
 ) -> TrainStep:
     """Compiles one update over all devices.
 
     Everything random comes from (seed, step, index of the example in the whole batch), and triplets are drawn from the
     whole batch, so that the result does not depend on the number of devices (up to the order of sums; with
     `batch_norm_sync`).
+
+    With `half_size` the network sees the augmented images at half their height and width.
 
     Returns:
       A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that gives
@@ -53,6 +56,8 @@ def make_train_step(
         keys = jax.vmap(partial(jax.random.fold_in, step_key))(index)
         keys_for = lambda use: jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)  # noqa: E731
         x = augment(keys_for(AUGMENT), image, augmentation)
+        if half_size:
+            x = halve(x)
         all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
         same = label[:, None] == all_labels[None, :]
         is_self = index[:, None] == jnp.arange(all_labels.shape[0])[None, :]
@@ -80,6 +85,7 @@ def make_train_step(
                     gamma=config.loss.gamma,
                     probability=config.loss.probability,
                     detach_weight=config.loss.detach_focal,
+                    label_smoothing=config.loss.label_smoothing,
                 ),
             }
             if "att_logits" in out:
@@ -178,4 +184,5 @@ def make_sampler(loss: ConfigDict):
 def make_augmentation(options: ConfigDict) -> Augmentation:
     """`config.augment` as the pure function wants it."""
     fill = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}[options.erase_fill]
-    return Augmentation(**{**options.to_dict(), "erase": options.erase or None, "erase_fill": fill})
+    own = {name: options[name] for name in Augmentation._fields}
+    return Augmentation(**{**own, "erase": options.erase or None, "erase_fill": fill})
