@@ -22,9 +22,9 @@ import numpy as np
 import recipe
 from measure import report, taking_turns
 
-from mancs_jax.command_line import keep_freed_memory
-from mancs_jax.evaluation.embed import make_embed
-from mancs_jax.models import released
+from mancs_jax.cli.command_line import keep_freed_memory
+from mancs_jax.inference.forward import make_embed
+from mancs_jax.weights import authors
 
 OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
 PLAIN = ", malloc as it is"
@@ -44,7 +44,7 @@ def our_turns(flags: argparse.Namespace, folder: str, keeps_memory: bool = True)
     config = recipe.create_config(flags, flags.batch).unlock()
     config.eval_batch = flags.batch
     image = drawn_images(config, flags)
-    variables, num_classes = released.load_released(Path(folder) / WEIGHTS, config)
+    variables, num_classes = authors.load_released(Path(folder) / WEIGHTS, config)
     variables = jax.device_put(variables)
     embed = make_embed(config, num_classes, jax.local_devices()[:1], progress=False)
 

@@ -25,7 +25,7 @@ import recipe
 from jax.sharding import PartitionSpec
 from measure import report, taking_turns
 
-from mancs_jax.command_line import keep_freed_memory
+from mancs_jax.cli.command_line import keep_freed_memory
 from mancs_jax.data import pk
 from mancs_jax.training.step import DEVICES
 

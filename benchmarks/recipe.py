@@ -6,7 +6,7 @@ import runpy
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import market
+from mancs_jax.config import recipes
 
 # Of the tests' PyTorch network, too.
 BASIC_BLOCK = ("resnet10", "resnet18", "resnet34")
@@ -35,7 +35,7 @@ def create_config(flags: argparse.Namespace, batch: int) -> ConfigDict:
     """
     if batch % flags.k or batch < 2 * flags.k:
         raise ValueError(f"a batch of {batch} is not at least two identities of {flags.k} images: see --k")
-    config = market.get_config("authors,small" if flags.arch in BASIC_BLOCK else "authors").unlock()
+    config = recipes.market("authors,small" if flags.arch in BASIC_BLOCK else "authors").unlock()
     config.pretrained = ""
     config.remat = ()  # the peer keeps its activations, too
     config.dtype = flags.dtype

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import recipe
 
-from mancs_jax.evaluation.embed import create_forward
+from mancs_jax.inference.forward import create_forward
 from mancs_jax.models import convolution
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step

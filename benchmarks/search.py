@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import mancs_jax
-from mancs_jax.retrieval import search
+from mancs_jax.inference.search import search
 
 K = 10
 IMAGES_A_PERSON = 20

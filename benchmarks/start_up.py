@@ -31,7 +31,7 @@ def our_start(flags: argparse.Namespace):
     import jax
     import ours
 
-    from mancs_jax import command_line
+    from mancs_jax.cli import command_line
 
     importlib.import_module("mancs_jax.run")  # as scripts/train.py
     command_line.keep_freed_memory()

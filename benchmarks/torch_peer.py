@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from torch.utils.flop_counter import FlopCounterMode
 
 # The network and its losses are those of the tests, which hold outputs, losses and gradients equal to ours
-# (tests/test_released.py): what is timed on both sides is the same.
+# (tests/test_authors.py): what is timed on both sides is the same.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import torch_mancs  # noqa: E402
 import torch_resnet  # noqa: E402

@@ -24,7 +24,7 @@ import ours
 import recipe
 from measure import report, taking_turns
 
-from mancs_jax.command_line import keep_freed_memory
+from mancs_jax.cli.command_line import keep_freed_memory
 
 OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
 PLAIN = ", malloc as it is"

@@ -7,24 +7,6 @@
 go together: `:labeled,authors,small`.
 """
 
-from ml_collections import ConfigDict
+from mancs_jax.config.recipes import cuhk03 as get_config
 
-from configs import default, recipes
-
-
-def get_config(variant: str = "") -> ConfigDict:
-    """The recipe of `variant`: "" (paper), or some of `recipes.COMMON`, "labeled", "classic", with commas between."""
-    config = default.get_config()
-    config.data.name = "cuhk03_detected"
-    config.data.p, config.data.k = 32, 8  # section 4.3
-    return recipes.vary(config, variant, "configs/cuhk03.py", {"labeled": labeled, "classic": classic})
-
-
-def labeled(config: ConfigDict) -> None:
-    """Boxes drawn by hand."""
-    config.data.name = "cuhk03_labeled"
-
-
-def classic(config: ConfigDict) -> None:
-    """The classic protocol, first split."""
-    config.data.testset = 1
+__all__ = ["get_config"]

@@ -5,13 +5,6 @@
 Variants as in `configs/market.py`.
 """
 
-from ml_collections import ConfigDict
+from mancs_jax.config.recipes import duke as get_config
 
-from configs import default, recipes
-
-
-def get_config(variant: str = "") -> ConfigDict:
-    """The recipe of `variant`: "" (paper), or some of `recipes.COMMON`, with commas between."""
-    config = default.get_config()
-    config.data.name = "dukemtmc_reid"
-    return recipes.vary(config, variant, "configs/duke.py")
+__all__ = ["get_config"]

@@ -5,11 +5,6 @@
 `:authors` is the recipe of their released code, `:small` trains from scratch on a CPU, `:authors,small` is both.
 """
 
-from ml_collections import ConfigDict
+from mancs_jax.config.recipes import market as get_config
 
-from configs import default, recipes
-
-
-def get_config(variant: str = "") -> ConfigDict:
-    """The recipe of `variant`: "" (paper), or some of `recipes.COMMON`, with commas between."""
-    return recipes.vary(default.get_config(), variant, "configs/market.py")
+__all__ = ["get_config"]

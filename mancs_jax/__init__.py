@@ -9,10 +9,10 @@ __version__ = "0.1.0"
 
 # Where each name is: found at its first use, so that importing the package does not wait for jax.
 _HOMES = {
-    "load": "mancs_jax.embedder",
-    "search": "mancs_jax.retrieval",
-    "build_index": "mancs_jax.index",
-    "load_index": "mancs_jax.index",
+    "load": "mancs_jax.inference.embedder",
+    "search": "mancs_jax.inference.search",
+    "build_index": "mancs_jax.inference.index",
+    "load_index": "mancs_jax.inference.index",
 }
 __all__ = list(_HOMES)
 

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import ablation
-from mancs_jax import config as configuration
+from mancs_jax.config import ablation
+from mancs_jax.config import checks as configuration
 from mancs_jax.evaluation.results import write_result
 from mancs_jax.reporting.chart import dots_svg
 from mancs_jax.run import train_and_evaluate

@@ -11,17 +11,19 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mancs_jax import config as configuration
+from mancs_jax.common.out_of_memory import naming_what_takes_less
+from mancs_jax.config import checks as configuration
+from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, protocols
-from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.evaluation.protocols import Embedded
 from mancs_jax.evaluation.results import write_result
-from mancs_jax.memory import naming_what_takes_less
+from mancs_jax.inference.forward import make_embed
 from mancs_jax.score import NETWORK, Task, score
-from mancs_jax.training import checkpoint, processes
+from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.loop import train
 from mancs_jax.visualize import write_report
+from mancs_jax.weights import imagenet
 
 SAME_IN_ALL_SPLITS = ("dataset", "recipe", "seed", "distance", "normalize", "flip", "repeats", "gallery_seed", "config")
 LOCK = ".lock"  # file of a workdir that the process which trains there holds
@@ -49,10 +51,11 @@ def train_and_evaluate(
     """
     devices, workdir = jax.devices(), Path(workdir)
     configuration.validate(config, len(devices))
+    arrays.check_known(config.data.name, config.data.root)
     with only_process(workdir):
         saved = checkpoint.peek(workdir / checkpoint.LATEST)
         if saved is None:
-            configuration.validate_pretrained(config)
+            imagenet.check_there(config.pretrained, config.model.arch)
         split, validation = load_training_data(config)
         labels = arrays.relabel(split.pid)
         about = {
@@ -80,7 +83,7 @@ def train_and_evaluate(
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
         scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)
-        if report and processes.is_writer():
+        if report and multihost.is_writer():
             write_report(workdir, scored, task)
         return scored.results
 
@@ -113,7 +116,7 @@ def train_and_evaluate_splits(
             f"{workdir} holds splits that were trained with another configuration ({'; '.join(changed)}); undo "
             "the change, choose another --workdir, or go on all the same with --allow_config_change"
         )
-    for testset in range(len(splits) + 1, configuration.NUM_TESTSETS + 1):
+    for testset in range(len(splits) + 1, names.NUM_TESTSETS + 1):
         of_split = _with_testset(config, testset)
         of_workdir = workdir / f"testset_{testset:02d}"
         results = train_and_evaluate(of_split, of_workdir, allow_config_change=allow_config_change)
@@ -141,7 +144,7 @@ def only_process(workdir: Path) -> Iterator[None]:
     Raises:
       ValueError: another process holds it.
     """
-    if not processes.is_writer():  # it holds the workdir for all
+    if not multihost.is_writer():  # it holds the workdir for all
         yield
         return
     made = [parent for parent in (workdir, *workdir.parents) if not parent.exists()]

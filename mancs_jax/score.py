@@ -8,12 +8,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from mancs_jax.config import names
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import cuhk03_classic, features, histogram, inputs, protocols, reranking
-from mancs_jax.evaluation.embed import Embed, make_embed
+from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
 from mancs_jax.evaluation.protocols import Embedded, Options, Ranked
 from mancs_jax.evaluation.results import write_result
-from mancs_jax.training import checkpoint, processes
+from mancs_jax.inference.forward import Embed, make_embed
+from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.log import environment
 from mancs_jax.training.state import create_train_state
 
@@ -86,7 +87,7 @@ def score(
     data = config.data
     dataset, root = task.dataset or data.name, task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
-    testset = data.testset if dataset in arrays.CUHK03 else 0
+    testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation
     _check(task, is_classic, root)
     parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
@@ -130,7 +131,7 @@ def score(
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
         stem = _stem(results[name], dataset != data.name, validation is not None)
-        if processes.is_writer():
+        if multihost.is_writer():
             write_result(workdir / "results" / f"{stem}.json", results[name])
     return Scored(config, about["num_classes"], variables, parts, embedded, results, ranked)
 
@@ -153,7 +154,7 @@ def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
     """Refuses what cannot work before anything is embedded."""
-    inputs.check_distance(task.options.distance)
+    checks.check_distance(task.options.distance)
     if task.options.rerank:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
     if is_classic and (task.multi_query or task.options.rerank or task.distractors):

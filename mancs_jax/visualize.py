@@ -5,17 +5,17 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.evaluation import metrics
-from mancs_jax.evaluation.embed import make_masks
 from mancs_jax.evaluation.results import cells, write_result
-from mancs_jax.reporting import answers, chart
+from mancs_jax.inference.forward import make_masks
+from mancs_jax.reporting import chart, nearest_lists
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
 from mancs_jax.score import NETWORK, RERANKED, Scored, Task
 from mancs_jax.training.log import read_rows
-from mancs_jax.whole_file import whole_file
 
 NUM_DRAWN = 8  # queries in each picture of ranked lists
 LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in the page
@@ -50,7 +50,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
     write_result(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
-    charts = _charts(workdir, scored, answers.histograms(scored.ranked[NETWORK].distances_of, *labels))
+    charts = _charts(workdir, scored, nearest_lists.histograms(scored.ranked[NETWORK].distances_of, *labels))
     for name, svg in charts.items():
         (results / f"{name}.svg").write_text(svg)
     for name, of in lists.items():
@@ -72,14 +72,14 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         masks=masks,
     )
     path = workdir / "report.html"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
 def _lists(ranked, labels) -> Lists:
     official, _ = metrics.average_precisions(ranked.hits)
-    return Lists(answers.nearest_answers(ranked.distances_of, *labels), official)
+    return Lists(nearest_lists.nearest_answers(ranked.distances_of, *labels), official)
 
 
 def _drawn(average_precision):

@@ -11,8 +11,8 @@ import sys
 
 from absl import app, flags
 
-from configs import ablation as rows
-from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
+from mancs_jax.config import ablation as rows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")

@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration of each run, as configs/cuhk03.py:classic.")

@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
@@ -27,7 +27,7 @@ def main(argv):
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
-    from mancs_jax.gallery import embed_folder, image_names, write_gallery
+    from mancs_jax.inference.gallery import embed_folder, image_names, write_gallery
 
     keep_compiled_programs()
     try:

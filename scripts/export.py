@@ -21,7 +21,7 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"export: unknown arguments {argv[1:]}; every option is a flag, as --output=FILE")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.export import export
+    from mancs_jax.inference.export import export
 
     try:
         lines = export(FLAGS.workdir, FLAGS.output, flip=FLAGS.flip)

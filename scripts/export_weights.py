@@ -9,7 +9,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import parse_flags
+from mancs_jax.cli.command_line import parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.")
@@ -21,7 +21,7 @@ def main(argv):
     if len(argv) > 1:
         sys.exit(f"export_weights: unknown arguments {argv[1:]}; every option is a flag, as --workdir=DIRECTORY")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.weights import export_network
+    from mancs_jax.convert import export_network
 
     try:
         print(export_network(FLAGS.workdir, FLAGS.output))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from configs import market
+from mancs_jax.config import recipes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", "figure3.svg", "File to write.")
@@ -13,8 +13,8 @@ flags.DEFINE_string("output", "figure3.svg", "File to write.")
 def main(_):
     from mancs_jax.reporting.curriculum import figure_3
 
-    recipes = {"paper": market.get_config(), "authors": market.get_config("authors")}
-    Path(FLAGS.output).write_text(figure_3(recipes))
+    drawn = {"paper": recipes.market(), "authors": recipes.market("authors")}
+    Path(FLAGS.output).write_text(figure_3(drawn))
     print(FLAGS.output)
 
 

@@ -12,7 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import last_line, parse_flags
+from mancs_jax.cli.command_line import last_line, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("source", None, "Weights, .pth or .safetensors, of torchvision, timm, Hugging Face or the authors.")
@@ -30,7 +30,7 @@ def main(argv):
     if bool(FLAGS.output) == bool(FLAGS.workdir) or bool(FLAGS.workdir) != FLAGS["config"].present:
         sys.exit("import_weights: give --output=FILE for a backbone, or --workdir=W and --config=... for a network")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.weights import import_backbone, import_network
+    from mancs_jax.convert import import_backbone, import_network
 
     try:
         if FLAGS.output:

@@ -12,9 +12,11 @@ from contextlib import AbstractContextManager
 
 from absl import app, flags, logging
 
-from mancs_jax.command_line import parse_flags
-from mancs_jax.data import arrays, build, cuhk03, dukemtmc_reid, folder, market1501, walkers_builder
-from mancs_jax.data.contents import Contents, Counts, check, count, count_items
+from mancs_jax.cli.command_line import parse_flags
+from mancs_jax.config import names
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import cuhk03, dukemtmc_reid, folder, market1501, walkers
+from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
 
 HOW_TO_GET = {
     "market1501": market1501.ABOUT.how_to_get,
@@ -25,9 +27,7 @@ HOW_TO_GET = {
     "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's",
 }
 FLAGS = flags.FLAGS
-flags.DEFINE_enum(
-    "dataset", None, [*arrays.DATASETS, "folder"], "Data set to prepare; folder: your own.", required=True
-)
+flags.DEFINE_enum("dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.", required=True)
 flags.DEFINE_string(
     "source",
     None,
@@ -96,7 +96,7 @@ def refuse_arguments(
         folder.check_name(name)
     if dataset != "folder" and (name or csv):
         raise ValueError(f"--name and --csv are for --dataset=folder, not for {dataset}")
-    if protocol_file and dataset not in arrays.CUHK03:
+    if protocol_file and dataset not in names.CUHK03:
         raise ValueError(f"--protocol_file is for CUHK03, not for {dataset}")
 
 
@@ -116,7 +116,7 @@ def open_contents(
         case "folder":
             return folder.open_own(name, source, csv)
         case "walkers":
-            return walkers_builder.open_rendered()
+            return walkers.open_rendered()
     raise ValueError(f"no data set {dataset!r}")
 
 

@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import keep_compiled_programs
+from mancs_jax.cli.command_line import keep_compiled_programs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("gallery", None, "Embeddings of the gallery, .npz, by scripts/embed.py.")
@@ -31,7 +31,7 @@ def main(argv):
     from pathlib import Path
 
     import mancs_jax
-    from mancs_jax.gallery import check_network, load_gallery, picture, table
+    from mancs_jax.inference.gallery import check_network, load_gallery, picture, table
     from mancs_jax.reporting.ranked_lists import write_picture
 
     query = argv[1]

@@ -5,7 +5,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from mancs_jax.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory, last_line, parse_flags
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "Configuration, as configs/market.py or configs/market.py:small.")
@@ -27,17 +27,17 @@ def main(argv):
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
-    from mancs_jax.training import processes
+    from mancs_jax.training import multihost
     from mancs_jax.training.log import Diverged
 
     keep_compiled_programs()
     try:
         if FLAGS.distributed or FLAGS.coordinator or FLAGS.num_processes or FLAGS.process_id >= 0:
-            processes.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+            multihost.start(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
         results = train_and_evaluate(FLAGS.config, FLAGS.workdir, allow_config_change=FLAGS.allow_config_change)
     except (ValueError, OSError, Diverged) as error:
         sys.exit(f"train: {last_line(error)}")
-    if results and processes.is_writer():
+    if results and multihost.is_writer():
         print(table(results))
         print(f"results: {FLAGS.workdir}/results")
         print(f"look at {FLAGS.workdir}/report.html")

@@ -7,7 +7,7 @@ import sys
 
 from absl import app, flags
 
-from mancs_jax.command_line import keep_compiled_programs, parse_flags
+from mancs_jax.cli.command_line import keep_compiled_programs, parse_flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", None, "Directory of a run of scripts/train.py.", required=True)

@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import jax
 import pytest
 
-from configs import ablation as rows
 from mancs_jax import ablation, score
-from mancs_jax import config as configuration
+from mancs_jax.config import ablation as rows
+from mancs_jax.config import checks as configuration
 
 
 def changed(row, base="walkers", reference="whole"):
@@ -63,9 +63,9 @@ def test_all_configurations_are_valid(row, base):
 
 
 def test_mistakes_get_one_line():
-    with pytest.raises(ValueError, match="configs/ablation.py has no row 'cs'; it has: cls, erasing"):
+    with pytest.raises(ValueError, match="ablation has no row 'cs'; it has: cls, erasing"):
         rows.get_config("cs")
-    with pytest.raises(ValueError, match="configs/walkers.py has no variant 'big'"):
+    with pytest.raises(ValueError, match="walkers has no variant 'big'"):
         rows.get_config("cls,walkers,big")
     with pytest.raises(ValueError, match="config.data.q: no such field"):
         ablation.plan("walkers", ["cls"], [0], {"data.q": 3})

@@ -9,7 +9,7 @@ from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSou
 
 from mancs_jax.data import arrays, build
 from mancs_jax.data.arrays import Split
-from mancs_jax.data.contents import About, Contents, Item
+from mancs_jax.data.sources.items import About, Contents, Item
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -29,7 +29,7 @@ import torch_mancs  # noqa: E402
 import torch_peer  # noqa: E402
 import training_step  # noqa: E402
 
-from mancs_jax import command_line  # noqa: E402
+from mancs_jax.cli import command_line  # noqa: E402
 from mancs_jax.models import released  # noqa: E402
 
 CLASSES = 4

@@ -21,7 +21,8 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import build, cuhk03
+from mancs_jax.data import build
+from mancs_jax.data.sources import cuhk03
 
 
 @pytest.fixture(scope="module")

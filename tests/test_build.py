@@ -11,7 +11,7 @@ from array_record.python import array_record_module
 from tiny_sources import jpeg
 
 from mancs_jax.data import build
-from mancs_jax.data.contents import About, Contents, Item
+from mancs_jax.data.sources.items import About, Contents, Item
 
 IMAGES = {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}
 SPLITS = {

@@ -13,9 +13,9 @@ import pytest
 from tiny_sources import load_script, run_script, write_cuhk03
 
 from mancs_jax import ablation, score
-from mancs_jax import config as configuration
-from mancs_jax.command_line import last_line
-from mancs_jax.data import build, cuhk03
+from mancs_jax.cli.command_line import last_line
+from mancs_jax.data import build
+from mancs_jax.data.sources import cuhk03
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -42,7 +42,7 @@ def test_last_line(error, line):
 )
 def test_compiled_programs_are_kept_where_users_keep_caches(environment, expected):
     code = (
-        "import jax; from mancs_jax.command_line import keep_compiled_programs; keep_compiled_programs();"
+        "import jax; from mancs_jax.cli.command_line import keep_compiled_programs; keep_compiled_programs();"
         "print(jax.config.jax_compilation_cache_dir)"
     )
     others = {n: v for n, v in os.environ.items() if n not in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
@@ -95,7 +95,7 @@ def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
     mat = write_cuhk03(tmp_path / "cuhk-03.mat", testsets=[[(1, 1)]])
     with cuhk03.open_source(mat, "labeled") as contents:
         build.build(contents, tmp_path / "data")
-    monkeypatch.setattr(configuration, "NUM_TESTSETS", 1)
+    monkeypatch.setattr("mancs_jax.config.names.NUM_TESTSETS", 1)
     fields = {"data.root": tmp_path / "data", "data.name": "cuhk03_labeled", "max_steps": 1, "model.fab_stages": "()"}
     arguments = ["--config=tests/tiny.py", *(f"--config.{name}={value}" for name, value in fields.items())]
     arguments.append(f"--workdir={tmp_path / 'run'}")
@@ -111,7 +111,7 @@ def test_memory_that_was_used_once_is_not_asked_for_again():
     """A block of 64 MB that is made, freed and made again: the second time the kernel gives no new page."""
     program = """
 import ctypes, resource
-from mancs_jax.command_line import keep_freed_memory
+from mancs_jax.cli.command_line import keep_freed_memory
 keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes, libc.memset.argtypes = (

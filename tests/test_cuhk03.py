@@ -15,8 +15,9 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import arrays, build, cuhk03
-from mancs_jax.data.contents import Contents, Item, count, find_differences
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import cuhk03
+from mancs_jax.data.sources.items import Contents, Item, count, find_differences
 
 PROTOCOLS = SHARED / "cuhk03_new_protocol"
 

@@ -1,7 +1,7 @@
 import pytest
 
-from configs import cuhk03, default, duke, market
-from mancs_jax.data.arrays import DATASETS
+from mancs_jax.config import defaults, recipes
+from mancs_jax.config.names import DATASETS
 
 
 def differences(config, other) -> set[str]:
@@ -17,9 +17,9 @@ def differences(config, other) -> set[str]:
 
 
 def test_duke_is_market_with_other_data():
-    assert differences(duke.get_config(), default.get_config()) == {"data.name"}
-    assert differences(duke.get_config("small"), market.get_config("small")) == {"data.name"}
-    assert duke.get_config().data.name == "dukemtmc_reid"
+    assert differences(recipes.duke(), defaults.get_config()) == {"data.name"}
+    assert differences(recipes.duke("small"), recipes.market("small")) == {"data.name"}
+    assert recipes.duke().data.name == "dukemtmc_reid"
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,21 @@ def test_duke_is_market_with_other_data():
     ],
 )
 def test_cuhk03(variant, name, testset, pk):
-    config = cuhk03.get_config(variant)
+    config = recipes.cuhk03(variant)
     data = config.data
     assert (data.name, data.get("testset", 0), (data.p, data.k)) == (name, testset, pk)
     assert config.recipe == ("small" if "small" in variant else "paper")
-    changed = differences(config, market.get_config("small" if "small" in variant else ""))
+    changed = differences(config, recipes.market("small" if "small" in variant else ""))
     assert changed <= {"data.name", "data.testset", "data.p", "data.k"}
     assert data.name in DATASETS and config.is_locked
 
 
 @pytest.mark.parametrize(
-    ("module", "known"),
-    [(duke, "authors, small"), (cuhk03, "authors, small, labeled, classic")],
+    ("recipe", "known"),
+    [(recipes.duke, "authors, small"), (recipes.cuhk03, "authors, small, labeled, classic")],
     ids=["duke", "cuhk03"],
 )
-def test_unknown_variants(module, known):
+def test_unknown_variants(recipe, known):
     with pytest.raises(ValueError) as error:
-        module.get_config("small,Small")
-    assert str(error.value) == f"{module.__name__.replace('.', '/')}.py has no variant 'Small'; it has: {known}"
+        recipe("small,Small")
+    assert str(error.value) == f"{recipe.__name__} has no variant 'Small'; it has: {known}"

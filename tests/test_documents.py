@@ -15,9 +15,9 @@ from documents import REPOSITORY, Command
 from tiny_sources import load_script
 from tiny_workdir import write_place
 
-from configs import default
-from mancs_jax import config as configuration
-from mancs_jax.data import cuhk03, dukemtmc_reid, market1501
+from mancs_jax.config import checks as configuration
+from mancs_jax.config import defaults
+from mancs_jax.data.sources import cuhk03, dukemtmc_reid, market1501
 
 COMMANDS = documents.commands()
 SHOWN = [
@@ -29,14 +29,14 @@ SHOWN = [
 CALLS = {
     "ablation": ["mancs_jax.ablation.run_all"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
-    "embed": ["mancs_jax.gallery.image_names"],
+    "embed": ["mancs_jax.inference.gallery.image_names"],
     "evaluate": ["mancs_jax.score.evaluate", "mancs_jax.score.score_features"],
-    "export": ["mancs_jax.export.export"],
-    "export_weights": ["mancs_jax.weights.export_network"],
+    "export": ["mancs_jax.inference.export.export"],
+    "export_weights": ["mancs_jax.convert.export_network"],
     "figure3": ["mancs_jax.reporting.curriculum.figure_3"],
-    "import_weights": ["mancs_jax.weights.import_backbone", "mancs_jax.weights.import_network"],
+    "import_weights": ["mancs_jax.convert.import_backbone", "mancs_jax.convert.import_network"],
     "prepare_data": [],  # it has its call in itself
-    "search": ["mancs_jax.gallery.load_gallery"],
+    "search": ["mancs_jax.inference.gallery.load_gallery"],
     "train": ["mancs_jax.run.train_and_evaluate"],
     "visualize": ["mancs_jax.score.score"],
 }
@@ -47,9 +47,9 @@ RUN_BY = {
     "scripts/embed.py": "test_use.py::test_command_line",
     "scripts/evaluate.py": "test_training.py::test_evaluate_gives_the_result_of_training_again",
     "scripts/export.py": "test_use.py::test_command_line",
-    "scripts/export_weights.py": "test_weights.py::test_a_workdir_is_written_back",
+    "scripts/export_weights.py": "test_convert.py::test_a_workdir_is_written_back",
     "scripts/figure3.py": "test_command_line.py::test_figure3",
-    "scripts/import_weights.py": "test_weights.py::test_a_backbone_becomes_clean_safetensors",
+    "scripts/import_weights.py": "test_convert.py::test_a_backbone_becomes_clean_safetensors",
     "scripts/prepare_data.py": "test_prepare_data.py::test_in_a_process_of_its_own",
     "scripts/search.py": "test_use.py::test_command_line",
     "scripts/train.py": "test_training.py::test_a_run_leaves_curves_results_and_what_it_was",
@@ -72,7 +72,7 @@ def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
     monkeypatch.setattr(sys, "argv", [name, *arguments])  # where ml_collections looks for the fields of --config
     for call in CALLS[name]:
         monkeypatch.setattr(call, stop)
-    monkeypatch.setattr("mancs_jax.training.processes.start", lambda *_: None)
+    monkeypatch.setattr("mancs_jax.training.multihost.start", lambda *_: None)
     script = load_script(name)
     for setting in ("keep_compiled_programs", "keep_freed_memory"):  # of the whole process
         monkeypatch.setattr(script, setting, lambda: None, raising=False)
@@ -120,7 +120,6 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
         return
     called = check_script(name, arguments, monkeypatch)
     if name in ("train", "cuhk03_classic"):
-        monkeypatch.setattr(configuration, "is_prepared", lambda *_: True)  # data of one's own
         configuration.validate(called[0], num_devices=1)
 
 
@@ -201,7 +200,7 @@ def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
     sources = [path.read_text() for folder in ("scripts", "benchmarks") for path in (REPOSITORY / folder).glob("*.py")]
     known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config"}
-    fields = set(configuration.flatten(default.get_config()))
+    fields = set(configuration.flatten(defaults.get_config()))
     wrong = []
     for path in documents.PAGES + documents.MODULES:
         for span in documents.spans(path):

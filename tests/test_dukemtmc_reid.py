@@ -1,10 +1,11 @@
 import pytest
 from tiny_sources import DUKE, image_files, write
 
-from mancs_jax.data import build, dukemtmc_reid
+from mancs_jax.data import build
 from mancs_jax.data.arrays import load_split
-from mancs_jax.data.contents import Contents, Counts, Item, count_items, find_differences
-from mancs_jax.data.named_folders import parse_name
+from mancs_jax.data.sources import dukemtmc_reid
+from mancs_jax.data.sources.items import Contents, Counts, Item, count_items, find_differences
+from mancs_jax.data.sources.named_folders import parse_name
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from PIL import Image
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.data import arrays, build, market1501
-from mancs_jax.embedder import fingerprint
-from mancs_jax.evaluation import embed as embed_module
-from mancs_jax.evaluation.embed import make_embed
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import market1501
+from mancs_jax.inference import forward as embed_module
+from mancs_jax.inference.embedder import fingerprint
+from mancs_jax.inference.forward import make_embed
 
 
 @pytest.fixture(scope="module")

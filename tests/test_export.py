@@ -10,7 +10,7 @@ import pytest
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.export import check, export
+from mancs_jax.inference.export import check, export
 
 # Put in front of the printed lines: to them, nothing else is installed.
 WITHOUT_THE_REST = """
@@ -96,7 +96,7 @@ def test_other_numbers_are_refused_and_nothing_is_written(exported, tmp_path, mo
     def differs(*_):
         raise ValueError("off")
 
-    monkeypatch.setattr("mancs_jax.export.check", differs)
+    monkeypatch.setattr("mancs_jax.inference.export.check", differs)
     with pytest.raises(ValueError, match="off"):
         export(exported[0], tmp_path / "network.jax")
     assert list(tmp_path.iterdir()) == []

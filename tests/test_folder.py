@@ -2,9 +2,11 @@ import cv2
 import pytest
 from tiny_sources import image_files, jpeg, noise, write
 
-from mancs_jax.data import build, folder
-from mancs_jax.data.arrays import DATASETS, load_split
-from mancs_jax.data.contents import Item
+from mancs_jax.config.names import DATASETS
+from mancs_jax.data import build
+from mancs_jax.data.arrays import load_split
+from mancs_jax.data.sources import folder
+from mancs_jax.data.sources.items import Item
 
 PNG = cv2.imencode(".png", noise(7))[1].tobytes()
 BMP = cv2.imencode(".bmp", noise(8))[1].tobytes()

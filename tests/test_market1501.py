@@ -3,11 +3,12 @@ import pytest
 import scipy.io
 from tiny_sources import MARKET, REPOSITORY, SHARED, image_files, market_files, write
 
-from mancs_jax.data import build, market1501
+from mancs_jax.data import build
 from mancs_jax.data.arrays import load_split
-from mancs_jax.data.contents import Contents, Counts, Item, count, count_items, find_differences
-from mancs_jax.data.market1501 import LAYOUT
-from mancs_jax.data.named_folders import parse_name
+from mancs_jax.data.sources import market1501
+from mancs_jax.data.sources.items import Contents, Counts, Item, count, count_items, find_differences
+from mancs_jax.data.sources.market1501 import LAYOUT
+from mancs_jax.data.sources.named_folders import parse_name
 
 LABELS = SHARED / "market1501_labels"
 DATA_SET = REPOSITORY.parent / "data" / LAYOUT.top_folder

@@ -8,7 +8,7 @@ import tiny
 from nbclient import NotebookClient
 
 from mancs_jax.data import build
-from mancs_jax.data.market1501 import open_source
+from mancs_jax.data.sources.market1501 import open_source
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -13,7 +13,7 @@ import scipy.io
 from test_ranking import official_evaluation
 from tiny_sources import SHARED
 
-from mancs_jax.data.market1501 import LAYOUT
+from mancs_jax.data.sources.market1501 import LAYOUT
 from mancs_jax.evaluation import metrics, ranking
 
 LABELS = SHARED / "market1501_labels"

@@ -18,8 +18,9 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import arrays, build, market1501, walkers_builder
-from mancs_jax.data.contents import count_items
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import market1501, walkers
+from mancs_jax.data.sources.items import count_items
 
 NAMES = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000551_01.jpg", "0007_c1s1_000001_01.jpg"],
@@ -184,7 +185,7 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
         yield "bounding_box_train", "0001_c2s1_000001_00.jpg", jpeg(30 + seed)
         yield "bounding_box_test", "0003_c2s1_000003_00.jpg", jpeg(40 + seed)
 
-    monkeypatch.setattr(walkers_builder.walkers, "render", render)
+    monkeypatch.setattr(walkers.walkers, "render", render)
     line, out = run("--dataset=walkers", f"--root={tmp_path}")
     assert (line, out.splitlines()[-1]) == ("", str(build.prepared_path(tmp_path, "walkers")))
     assert arrays.split_names("walkers", tmp_path) == ["train", "query", "gallery"]
@@ -193,5 +194,5 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
     assert train.name.tolist() == ["0001_c2s1_000001_00.jpg", "0002_c1s1_000002_00.jpg"]
     expected = [arrays.decode_image(jpeg(seed), (16, 8), "") for seed in (30, 20)]
     assert (train.image == expected).all()
-    with walkers_builder.open_rendered(seed=5) as found:
+    with walkers.open_rendered(seed=5) as found:
         assert found.read(found.splits["query"][0].file) == jpeg(15)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.nearest_lists import Answers
 from mancs_jax.reporting.ranked_lists import (
     BORDER,
     GAP,

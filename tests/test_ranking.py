@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import counting, inputs, metrics, ranking
+from mancs_jax.evaluation import checks, metrics, rank_kernels, ranking
 
 # One query of each kind and a gallery on a line, so that every rank can be read off.
 QUERY = np.float32([[0], [10], [1]])
@@ -161,7 +161,7 @@ def test_wide_embeddings_match_a_float64_sort():
     assert_same_scores(metrics.scores(ranking.hit_ranks(query, gallery, *labels)), expected)
 
 
-@pytest.mark.parametrize("distance", inputs.DISTANCES)
+@pytest.mark.parametrize("distance", checks.DISTANCES)
 def test_copies_of_an_image_tie_exactly(distance):
     # One query: a matrix-vector product would give the images at the end another last bit than those before.
     image, *queries = np.random.default_rng(0).standard_normal((9, 100)).astype(np.float32)
@@ -204,7 +204,7 @@ def test_a_compiled_block_needs_no_more_memory_than_its_distances():
     in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns), None)
     per_image = (shaped(n, dtype=f32), shaped(n, dtype=f32), shaped(n), shaped(n))
     in_gallery = (shaped(n, width, dtype=f32), *per_image)
-    compiled = ranking._compiled(counting.in_front, ranking._mesh(jax.devices()[:1], 1))
+    compiled = ranking._compiled(rank_kernels.in_front, ranking._mesh(jax.devices()[:1], 1))
     memory = compiled.lower(in_gallery, in_block, shaped()).compile().memory_analysis()
     distances = 4 * rows * num_gallery
     assert memory.temp_size_in_bytes < 1.1 * distances + 2**20  # of which the [Q, G] matrix would be 14 times
@@ -311,7 +311,7 @@ def drawn(num_queries, num_gallery, width, seed=0):
     return *embeddings, *query_labels, rng.integers(-1, 9, num_gallery), rng.integers(1, 4, num_gallery)
 
 
-@pytest.mark.parametrize("distance", inputs.DISTANCES)
+@pytest.mark.parametrize("distance", checks.DISTANCES)
 def test_tiles_of_a_gallery_in_a_file_rank_as_the_whole(tmp_path, monkeypatch, distance):
     query, gallery, *labels = drawn(40, 333, 4)
     gallery += 1 - (np.abs(gallery).max(axis=1, keepdims=True) > 0)  # no norm of 0

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import cuhk03, default, duke, market, walkers
-from mancs_jax import config as configuration
 from mancs_jax import run
-from mancs_jax.data import arrays, build, market1501
+from mancs_jax.config import checks as configuration
+from mancs_jax.config import defaults, recipes
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import market1501
 
 TESTS = Path(__file__).parent
 ROWS = [
@@ -62,7 +63,7 @@ def changes(config, other):
 
 
 def test_authors_differ_from_the_paper_in_these_fields():
-    assert changes(market.get_config("authors"), market.get_config()) == AUTHORS
+    assert changes(recipes.market("authors"), recipes.market()) == AUTHORS
 
 
 def test_every_row_of_the_page_is_a_field_with_a_test():
@@ -73,10 +74,10 @@ def test_every_row_of_the_page_is_a_field_with_a_test():
         assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.MULTILINE), row[-1]
 
 
-@pytest.mark.parametrize("module", [market, duke, cuhk03, walkers])
+@pytest.mark.parametrize("recipe", [recipes.market, recipes.duke, recipes.cuhk03, recipes.walkers])
 @pytest.mark.parametrize("variant", ["", "authors"])
-def test_each_data_set_has_both_recipes(module, variant):
-    config = module.get_config(variant).unlock()
+def test_each_data_set_has_both_recipes(recipe, variant):
+    config = recipe(variant).unlock()
     config.pretrained = ""
     configuration.validate(config, num_devices=1)
     assert config.loss.positives == ("later" if variant else "all")
@@ -84,25 +85,25 @@ def test_each_data_set_has_both_recipes(module, variant):
 
 
 def test_variants_combine_in_any_order():
-    both, other = market.get_config("authors,small"), market.get_config("small,authors")
+    both, other = recipes.market("authors,small"), recipes.market("small,authors")
     assert changes(both, other) == {} and both.recipe == "authors,small"
     assert both.model.arch == "resnet18" and both.loss.positives == "later" and both.data.k == 4
     # The mean arrives at the hardest negative after the same share of the training.
     share = [
-        config.loss.num_nearest / config.loss.mu_step / config.epochs for config in (market.get_config("authors"), both)
+        config.loss.num_nearest / config.loss.mu_step / config.epochs for config in (recipes.market("authors"), both)
     ]
     assert share[1] == pytest.approx(share[0], rel=0.1)
-    with pytest.raises(ValueError, match=r"configs/market.py has no variant 'author'; it has: authors, small"):
-        market.get_config("author")
+    with pytest.raises(ValueError, match="market has no variant 'author'; it has: authors, small"):
+        recipes.market("author")
 
 
 def test_an_older_configuration_is_completed_with_what_was_so_then():
-    fields = default.get_config().to_dict()
+    fields = defaults.get_config().to_dict()
     del fields["choose_on"], fields["data"]["unused_ids"], fields["model"]["fab_init"]
     fields["optim"]["learning_rate"] = 1.0
     config = configuration.from_json(json.loads(json.dumps(fields)))
     assert config.choose_on == "validation" and config.data.unused_ids == 0 and config.optim.learning_rate == 1.0
-    assert config.model.fab_init == 0.001 and default.get_config().model.fab_init == 0.0  # not what is so now
+    assert config.model.fab_init == 0.001 and defaults.get_config().model.fab_init == 0.0  # not what is so now
     assert configuration.differences(fields, config.to_dict()) == []
 
 

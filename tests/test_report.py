@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.nearest_lists import Answers
 from mancs_jax.reporting.report import Lists, report_html
 
 EVIL = '</script><img src=x onerror="window.broken=1">&amp;.jpg'

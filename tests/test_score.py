@@ -11,12 +11,12 @@ import pytest
 import tiny
 from tiny_sources import write_cuhk03
 
-from mancs_jax import config as configuration
 from mancs_jax import run, score
-from mancs_jax.data import arrays, build, cuhk03, folder, market1501
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
-from mancs_jax.evaluation.embed import make_embed
 from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.inference.forward import make_embed
 from mancs_jax.training import checkpoint
 from mancs_jax.training.state import create_optimizer, create_train_state
 
@@ -172,7 +172,7 @@ def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
 
 
 def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
-    monkeypatch.setattr(configuration, "NUM_TESTSETS", 4)
+    monkeypatch.setattr("mancs_jax.config.names.NUM_TESTSETS", 4)
     calls, stop_at = [], [3]
 
     def train_and_evaluate(config, workdir, *, allow_config_change):

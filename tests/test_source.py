@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tiny_sources import image_files, jpeg, write
 
-from mancs_jax.data import source
-from mancs_jax.data.source import open_source
+from mancs_jax.data.sources import source
+from mancs_jax.data.sources.source import open_source
 
 FILES = image_files({"query": ["b.jpg", "a.jpg"], "gallery": ["a.jpg"]}) | {"readme.txt": b"text"}
 

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mancs_jax.models.state_dict import read_tensors
+from mancs_jax.weights.state_dict import read_tensors
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402

@@ -9,7 +9,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from configs import default
+from mancs_jax.config import defaults
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
@@ -20,7 +20,7 @@ NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
 
 def tiny_config() -> ConfigDict:
     """The paper recipe with a network that compiles in seconds."""
-    config = default.get_config()
+    config = defaults.get_config()
     config.remat = ()
     config.data.image_size = (64, 32)
     config.data.p, config.data.k = 4, 4

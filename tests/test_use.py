@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny_workdir import WIDTH, write_place
 
-from mancs_jax.export import USE
-from mancs_jax.gallery import check_network, embed_folder, labels_of, load_gallery, picture, table
+from mancs_jax.inference.export import USE
+from mancs_jax.inference.gallery import check_network, embed_folder, labels_of, load_gallery, picture, table
+from mancs_jax.inference.search import Found, search
 from mancs_jax.reporting.ranked_lists import QUERY, RIGHT, WRONG
-from mancs_jax.retrieval import Found, search
 
 REPOSITORY = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (REPOSITORY / "docs" / "use.md").read_text(), re.DOTALL)
@@ -111,7 +111,7 @@ def test_borders_say_who_is_right(place):
 
 
 def load_gallery_of(names):
-    from mancs_jax.gallery import Gallery
+    from mancs_jax.inference.gallery import Gallery
 
     labels = np.array([labels_of(name) for name in names], np.int32).T
     return Gallery(np.zeros((len(names), 2), np.float32), np.array(names), "0", False, False, *labels)

@@ -9,7 +9,8 @@ import tiny
 from tiny_workdir import write_workdir
 
 from mancs_jax import score, visualize
-from mancs_jax.data import build, market1501
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.score import NETWORK, RERANKED

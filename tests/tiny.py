@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs import default
+from mancs_jax.config import defaults
 
 EPOCHS, STEPS_PER_EPOCH = 4, 3  # 12 identities, 4 a batch
 
 
 def get_config() -> ConfigDict:
     """The paper recipe with everything small."""
-    config = default.get_config()
+    config = defaults.get_config()
     config.recipe = "tiny"
     config.pretrained = ""
     config.remat = ()

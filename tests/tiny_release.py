@@ -9,7 +9,7 @@ import pytest
 import torch_mancs
 import torch_resnet
 
-from configs import market
+from mancs_jax.config import recipes
 from mancs_jax.models.mancs import create_model
 
 CLASSES = 5
@@ -19,7 +19,7 @@ SMALL = {"arch": "resnet10", "width": 8, "cls_dim": CLS_DIM}
 
 def authors_config(**model):
     """The `authors` recipe on small images, without dropout, whose masks would differ; `model`: what else differs."""
-    config = market.get_config("authors").unlock()
+    config = recipes.market("authors").unlock()
     config.remat = ()
     config.data.image_size = (64, 32)
     config.model.update({"dropout": 0.0} | model)

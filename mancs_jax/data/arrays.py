@@ -12,19 +12,10 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mancs_jax.config.checks import suggest
+from mancs_jax.config.names import DATASETS
 from mancs_jax.data.build import ALL_IMAGES, is_prepared, prepared_path
 
-# The data sets that come with a module of their own; others are prepared from a folder, under a name of one's own.
-DATASETS = (
-    "market1501",
-    "market1501_500k",
-    "dukemtmc_reid",
-    "cuhk03_labeled",
-    "cuhk03_detected",
-    "walkers",
-)
-CUHK03 = ("cuhk03_labeled", "cuhk03_detected")  # the same people in boxes of two kinds
-NUM_TESTSETS = 20  # of CUHK03's classic protocol
 _BLOCK = 4096  # images whose files are in memory at a time
 _CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
 
@@ -252,6 +243,15 @@ def fingerprint(split: Split) -> str:
     for field, dtype in ((split.pid, "<i4"), (split.camid, "<i4"), (split.image, "u1")):
         digest.update(np.ascontiguousarray(field, dtype))
     return digest.hexdigest()
+
+
+def check_known(dataset: str, root: str | Path) -> None:
+    """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
+    if dataset not in DATASETS and not is_prepared(root, dataset):
+        raise ValueError(
+            f"config.data.name is {dataset!r}; it may be {', '.join(DATASETS)}, or a folder that is prepared under "
+            f"{root}.{suggest(dataset, list(DATASETS))}"
+        )
 
 
 def _open_prepared(dataset, root):

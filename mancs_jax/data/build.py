@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from mancs_jax.data.contents import Contents
+from mancs_jax.data.sources.items import Contents
 
 VERSION = "1.0.0"
 ALL_IMAGES = "all_images"  # a split with every image, from which others are chosen; TFDS keeps "all" for itself

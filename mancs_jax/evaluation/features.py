@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mancs_jax.evaluation import inputs, protocols
+from mancs_jax.evaluation import checks, protocols
 from mancs_jax.evaluation.protocols import Embedded, Options
 
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
@@ -54,7 +54,7 @@ def load_features(path: str | Path) -> dict[str, Embedded]:
         embedding = arrays[part]
         try:
             embedding = _float32(part, embedding)
-            found[part] = Embedded(*inputs.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
+            found[part] = Embedded(*checks.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return found

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mancs_jax.evaluation import inputs, metrics, ranking, reranking
+from mancs_jax.evaluation import checks, metrics, ranking, reranking
 from mancs_jax.evaluation.metrics import HitRanks
 from mancs_jax.evaluation.ranking import DistancesOf
 
@@ -117,8 +117,8 @@ def multi_query(
     """
     if pooling not in POOLINGS:
         raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
-    query = Embedded(*inputs.checked("query", *query))
-    more = Embedded(*inputs.checked("multi-query", *more))
+    query = Embedded(*checks.checked("query", *query))
+    more = Embedded(*checks.checked("multi-query", *more))
     if more.embedding.shape[1] != query.embedding.shape[1]:
         widths = f"{more.embedding.shape[1]} wide, query embeddings {query.embedding.shape[1]}"
         raise ValueError(f"multi-query embeddings are {widths}: take both from the same model")
@@ -142,9 +142,9 @@ def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, prog
         )
         return Ranked(hits, _distances_of(query.embedding, gallery.embedding, options.distance))
     query, gallery = (
-        Embedded(*inputs.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
+        Embedded(*checks.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
     )
-    inputs.check_known(query.pid)
+    checks.check_known(query.pid)
     kept = np.flatnonzero(gallery.pid != -1)
     of_kept = reranking.rerank(
         query.embedding,
@@ -178,7 +178,7 @@ def _distances_of(query, gallery, distance) -> DistancesOf:
 
 def normalized(part: str, embedding: np.ndarray) -> np.ndarray:
     """Embeddings [N, D] of one part, named for the error, divided by their norms."""
-    return embedding / np.sqrt(inputs.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
+    return embedding / np.sqrt(checks.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
 
 
 def _pooled(query, own, more, pooling):

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 
-from mancs_jax.evaluation import counting, inputs
+from mancs_jax.evaluation import checks, rank_kernels
 from mancs_jax.evaluation.metrics import HitRanks
 
 BLOCK_BYTES = 16 * 2**20  # of distances: small enough to be counted from the cache; 248 queries at Market-1501
@@ -70,20 +70,20 @@ def hit_ranks(
         ValueError: one line that names what is wrong: shapes, dtypes, lengths, pids, an unknown distance,
             embeddings that are not finite, or too large or (cosine) too small for float32 distances.
     """
-    inputs.check_distance(distance)
-    query, query_pid, query_camid = inputs.checked("query", query, query_pid, query_camid)
-    gallery, gallery_pid, gallery_camid = inputs.checked("gallery", gallery, gallery_pid, gallery_camid)
-    inputs.check_same_width(query, gallery)
-    inputs.check_known(query_pid)
-    of_query = inputs.squared_norms("query", query, distance)
-    squared_norm = inputs.squared_norms("gallery", gallery, distance)
+    checks.check_distance(distance)
+    query, query_pid, query_camid = checks.checked("query", query, query_pid, query_camid)
+    gallery, gallery_pid, gallery_camid = checks.checked("gallery", gallery, gallery_pid, gallery_camid)
+    checks.check_same_width(query, gallery)
+    checks.check_known(query_pid)
+    of_query = checks.squared_norms("query", query, distance)
+    squared_norm = checks.squared_norms("gallery", gallery, distance)
 
     counted = np.flatnonzero(gallery_pid != -1)
     gallery_pid, gallery_camid = gallery_pid[counted], gallery_camid[counted]
     hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
 
     # Far from the origin float32 has few digits left for distances.
-    offset = inputs.common_offset(query)
+    offset = checks.common_offset(query)
     squared_offset = np.vecdot(offset, offset)
     is_far = distance == "euclidean" and squared_offset > FAR * (of_query.mean() - squared_offset)
     query = query - offset if is_far else query
@@ -121,11 +121,13 @@ def hit_ranks(
             # The distances of all hits have to be known before the first image is counted. They come out of the same
             # products that are counted later, so that an image and its copy are at exactly the same distance.
             for tile in tiles:
-                for rows, found in _each(counting.hit_distances, in_tile(tile), blocks, partial(in_block, tile), mesh):
+                for rows, found in _each(
+                    rank_kernels.hit_distances, in_tile(tile), blocks, partial(in_block, tile), mesh
+                ):
                     hit_distances[rows] = np.minimum(hit_distances[rows], found)
                     progress_bar.update()
         for tile in tiles:
-            for rows, number in _each(counting.in_front, in_tile(tile), blocks, partial(in_block, tile), mesh):
+            for rows, number in _each(rank_kernels.in_front, in_tile(tile), blocks, partial(in_block, tile), mesh):
                 in_front[rows] += number
                 progress_bar.update()
     return _sorted_ranks(in_front, counts)
@@ -154,9 +156,9 @@ def hit_ranks_by(
     Raises:
         ValueError: labels as in `hit_ranks`; distances of another shape or not finite.
     """
-    query_pid, query_camid = inputs.checked_labels("query", query_pid, query_camid, len(query_pid))
-    gallery_pid, gallery_camid = inputs.checked_labels("gallery", gallery_pid, gallery_camid, len(gallery_pid))
-    inputs.check_known(query_pid)
+    query_pid, query_camid = checks.checked_labels("query", query_pid, query_camid, len(query_pid))
+    gallery_pid, gallery_camid = checks.checked_labels("gallery", gallery_pid, gallery_camid, len(gallery_pid))
+    checks.check_known(query_pid)
     hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
     in_front = np.zeros(hit_index.shape, np.int32)
 
@@ -171,7 +173,7 @@ def hit_ranks_by(
 
     mesh = _mesh(jax.local_devices()[:1], 1)
     blocks = _query_blocks(counts, len(gallery_pid), mesh.size)
-    for rows, number in _each(counting.in_front_by, (gallery_pid, gallery_camid), blocks, in_block, mesh):
+    for rows, number in _each(rank_kernels.in_front_by, (gallery_pid, gallery_camid), blocks, in_block, mesh):
         in_front[rows] = number
     return _sorted_ranks(in_front, counts)
 

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse
 from tqdm import tqdm
 
-from mancs_jax.evaluation import inputs
+from mancs_jax.evaluation import checks
 from mancs_jax.evaluation.nearest import GROUP, smallest
 
 K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
@@ -144,19 +144,19 @@ def _squared_distances(rows, squared_rows, columns, squared_columns):
 
 def _points(query, gallery, distance):
     """All embeddings below each other, [Q + G, D], around 0, where float32 keeps the most digits of a distance."""
-    inputs.check_distance(distance)
+    checks.check_distance(distance)
     for part, embedding in (("query", query), ("gallery", gallery)):
         if embedding.ndim != 2 or not embedding.size or embedding.dtype not in (np.float32, np.float64):
             what = f"{embedding.dtype} {list(embedding.shape)}"
             raise ValueError(f"{part} embeddings are {what}: re-ranking takes float32 or float64 [images, width]")
-    inputs.check_same_width(query, gallery)
+    checks.check_same_width(query, gallery)
     norms = [
-        inputs.squared_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))
+        checks.squared_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))
     ]
     points = np.concatenate([query, gallery])
     if distance == "cosine":
         points /= np.sqrt(np.concatenate(norms))[:, None]
-    points -= inputs.common_offset(points)
+    points -= checks.common_offset(points)
     return points
 
 

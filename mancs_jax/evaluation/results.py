@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 
-from mancs_jax.whole_file import whole_file
+from mancs_jax.common.atomic_write import atomic_write
 
 TABLE_RANKS = (1, 5, 10, 20)
 
@@ -23,7 +23,7 @@ def write_result(path: str | os.PathLike, result: Mapping) -> None:
         text = json.dumps(result, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"result for {path} is not plain JSON: {error}") from error
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())

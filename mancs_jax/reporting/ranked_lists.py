@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.nearest_lists import Answers
 
 RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
 BORDER, GAP = 3, 4  # pixels

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.answers import Answers
+from mancs_jax.reporting.nearest_lists import Answers
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HEIGHT, WIDTH, QUALITY = 96, 48, 60  # of a thumbnail: pixels, and WebP's measure

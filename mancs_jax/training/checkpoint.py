@@ -9,8 +9,8 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from mancs_jax.config import from_json
-from mancs_jax.training import processes
+from mancs_jax.config.checks import from_json
+from mancs_jax.training import multihost
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state
 
 # Directories of a workdir: the newest checkpoints, and the one with the best score on the validation identities.
@@ -42,7 +42,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any
     manager.wait_until_finished()
     if step in manager.all_steps():
         return
-    args = ocp.args.Composite(state=ocp.args.StandardSave(processes.of_all(state)), about=ocp.args.JsonSave(about))
+    args = ocp.args.Composite(state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(about))
     if not manager.save(step, args=args):
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 

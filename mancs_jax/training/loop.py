@@ -14,12 +14,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from mancs_jax.data import pk
-from mancs_jax.models.pretrained import load_into
-from mancs_jax.training import checkpoint, processes
-from mancs_jax.training.feed import make_feed
+from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training.batches import make_feed
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step
+from mancs_jax.weights.imagenet import load_into
 
 Validate = Callable[[TrainState], dict[str, float]]
 
@@ -59,7 +59,7 @@ def train(
     half_size_step, full_size_step = make_step(half_size=True), make_step()
     by_identity, feed = pk.images_by_identity(labels), make_feed(image, devices)
     shape = (len(devices), config.data.p * config.data.k // len(devices))
-    own = processes.own_rows(devices)
+    own = multihost.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
@@ -67,15 +67,15 @@ def train(
         state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
         step = int(state.step)
         checkpoint.drop_after(workdir / checkpoint.BEST, step)
-        if processes.is_writer():
+        if multihost.is_writer():
             record_start(workdir, about, devices, step)
         batch = config.data.p * config.data.k
-        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
+        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, multihost.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             stopped = False
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not (stopped := processes.any_process(bool(stop), step)):
+            while step < num_steps and not (stopped := multihost.any_process(bool(stop), step)):
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, feed(rows), labels[rows])

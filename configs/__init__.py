@@ -1,1 +1,0 @@
-"""Configurations: `default.py` has every field, the others what differs."""

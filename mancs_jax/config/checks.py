@@ -1,0 +1,260 @@
+"""Checks of a configuration before anything heavy starts, and its way to JSON and back."""
+
+import difflib
+import math
+import numbers
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mancs_jax.config import defaults
+from mancs_jax.config.names import ARCHITECTURES, CUHK03, NUM_TESTSETS
+
+CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "choose_on": ("validation", "test"),
+    "augment.erase_fill": ("random", "constant"),
+    "model.arch": ARCHITECTURES,
+    "model.last_stride": (1, 2),
+    "model.last_activation": ("relu", "prelu", "prelu_shared"),
+    "model.fab_activation": ("relu", "prelu"),
+    "model.attention_pool": ("mask", "mask_times_map"),
+    "model.rank_head": ("fc", "pool"),
+    "model.cls_head": ("fc", "bn_prelu"),
+    "model.att_head": ("linear", "bn_prelu"),
+    "loss.sampling": ("curriculum", "batch_hard", "uniform"),
+    "loss.positives": ("all", "later"),
+    "loss.probability": ("sigmoid", "softmax"),
+    "loss.attention": ("sigmoid", "softmax"),
+    "optim.name": ("adam", "sgd"),
+    "optim.schedule": ("constant", "exponential", "cosine"),
+}
+# Least value of each number; "above": it has to be larger than that.
+AT_LEAST = {
+    "seed": 0,
+    "max_steps": 0,
+    "accumulate": 1,
+    "data.p": 2,
+    "data.k": 2,
+    "data.testset": 0,
+    "data.validation_ids": 0,
+    "data.unused_ids": 0,
+    "model.width": 1,
+    "model.fab_squeeze": 0,
+    "model.fab_init": 0,
+    "model.rank_dim": 1,
+    "model.cls_dim": 1,
+    "loss.rank_weight": 0,
+    "loss.cls_weight": 0,
+    "loss.att_weight": 0,
+    "loss.margin": 0,
+    "loss.num_nearest": 0,
+    "loss.mu_step": 0,
+    "loss.density_floor": 0,
+    "loss.gamma": 0,
+    "loss.label_smoothing": 0,
+    "augment.half_size_epochs": 0,
+    "optim.momentum": 0,
+    "optim.warmup_epochs": 0,
+    "optim.decay_start": 0,
+    "optim.weight_decay": 0,
+    "optim.clip_norm": 0,
+    "keep_checkpoints": 1,
+    "eval_every": 0,
+    "log_every": 1,
+    "eval_batch": 1,
+}
+ABOVE = {
+    "epochs": 0,
+    "model.head_init": 0,
+    "loss.t0": 0,
+    "loss.a": 0,
+    "loss.b": 0,
+    "optim.learning_rate": 0,
+    "optim.decay_rate": 0,
+    "optim.decay_epochs": 0,
+    "optim.head_multiplier": 0,
+    "checkpoint_every": 0,
+}
+PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
+RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
+# Fields that leave the numbers of a training as they are: a run may go on with others.
+FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
+# Fields that older runs did not have, where what they did is not today's default.
+ONCE = {"model.fab_init": 0.001}
+# Strides of the network: each side of an image is a multiple of it.
+SIDE = 32
+
+
+def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """`{"data.p": 16, ...}`: every field by its dotted name, tuples where JSON has lists."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = tuple(value) if isinstance(value, list | tuple) else value
+    return flat
+
+
+def from_json(fields: dict[str, Any]) -> ConfigDict:
+    """The locked configuration that was written as `config.to_dict()`."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {name: tuples(inner) for name, inner in value.items()}
+        return tuple(value) if isinstance(value, list) else value
+
+    return ConfigDict(completed(tuples(fields))).lock()
+
+
+def completed(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an older configuration, and of those that came later the values that they would have had."""
+    then = defaults.get_config()
+    then.update_from_flattened_dict(ONCE)
+    if isinstance(fields.get("remat"), bool):  # once all stages or none
+        fields = fields | {"remat": then.remat if fields["remat"] else ()}
+    groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
+    return then.to_dict() | fields | groups
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lines `field: old value -> new value` for all but FREE that differs between two (nested) configurations."""
+    old, new = flatten(completed(old)), flatten(completed(new))
+    missing = "(no such field)"
+    return [
+        f"{name}: {old.get(name, missing)} -> {new.get(name, missing)}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in FREE and old.get(name, missing) != new.get(name, missing)
+    ]
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """' Did you mean "..."?' where a known name is close to `name`, else ''."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def validate(config: ConfigDict, num_devices: int) -> None:
+    """Refuses what cannot work, before data or accelerator are touched.
+
+    Args:
+      config: of the run.
+      num_devices: that a batch is split over.
+
+    Raises:
+      ValueError: one line: the field, its value, what it may be.
+    """
+    fields, known = flatten(config), flatten(defaults.get_config())
+    for name in sorted(fields.keys() | known.keys()):
+        if name not in known:
+            raise ValueError(f"config.{name}: no such field.{suggest(name, list(known))}")
+        if name not in fields:
+            raise ValueError(f"config.{name} is missing; its default is {known[name]!r}")
+        _check_type(name, fields[name], known[name])
+    for name, choices in CHOICES.items():
+        if fields[name] not in choices:
+            text = ", ".join(map(str, choices))
+            hint = suggest(str(fields[name]), [str(choice) for choice in choices])
+            raise ValueError(f"config.{name} is {fields[name]!r}; it may be {text}.{hint}")
+    for name, least in AT_LEAST.items():
+        if fields[name] < least:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be at least {least}")
+    for name, bound in ABOVE.items():
+        if not fields[name] > bound:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be above {bound}")
+    for name in PROBABILITIES:
+        if not 0 <= fields[name] <= 1 or (name == "model.dropout" and fields[name] == 1):
+            raise ValueError(f"config.{name} is {fields[name]}; a probability is from 0 to 1 (dropout below 1)")
+    for name in RANGES:
+        low, high = fields[name] if len(fields[name]) == 2 else (0, 0)
+        if not 0 < low <= high or (name.endswith("area") and high > 1):
+            raise ValueError(f"config.{name} is {fields[name]}; it is (least, most), above 0, an area at most 1")
+    _check_dataset(fields)
+    _check_sizes(fields, num_devices)
+    if fields["choose_on"] == "test" and fields["data.validation_ids"]:
+        raise ValueError(
+            "config.choose_on is 'test', but config.data.validation_ids holds identities out: choose on one of both"
+        )
+    if fields["eval_every"] and fields["choose_on"] == "validation" and not fields["data.validation_ids"]:
+        raise ValueError(
+            f"config.eval_every is {fields['eval_every']}, but config.data.validation_ids is 0: query and gallery "
+            "are not scored on the way; hold some identities out, or set eval_every to 0"
+        )
+
+
+def _check_type(name: str, value: Any, usual: Any) -> None:
+    number = isinstance(usual, numbers.Number) and not isinstance(usual, bool)
+    if number and (isinstance(value, bool) or not isinstance(value, numbers.Number)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {usual}")
+    if isinstance(usual, int) and not isinstance(usual, bool) and not isinstance(value, int):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {usual}")
+    if not number and not isinstance(value, type(usual)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(usual).__name__}, as {usual!r}")
+    if number and not math.isfinite(value):
+        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {usual}")
+
+
+def _check_dataset(fields: dict[str, Any]) -> None:
+    name, testset = fields["data.name"], fields["data.testset"]
+    if testset and name not in CUHK03:
+        raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
+    if testset and fields["data.validation_ids"]:
+        raise ValueError(
+            f"config.data.validation_ids is {fields['data.validation_ids']}, but config.data.testset is {testset}: a "
+            "network of a classic split is scored on its test set; set one of them to 0"
+        )
+    if testset > NUM_TESTSETS:
+        raise ValueError(f"config.data.testset is {testset}; CUHK03 has test sets 1 to {NUM_TESTSETS}")
+
+
+def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
+    size, p, k = fields["data.image_size"], fields["data.p"], fields["data.k"]
+    whole = len(size) == 2 and all(isinstance(side, int) and side > 0 and side % SIDE == 0 for side in size)
+    if not whole:
+        raise ValueError(
+            f"config.data.image_size is {size}; it has to be (height, width), multiples of {SIDE}: "
+            "--config.data.image_size='(256, 128)'"
+        )
+    accumulate = fields["accumulate"]
+    if (p * k) % (num_devices * accumulate):
+        shares = f" in {accumulate} shares each (config.accumulate)" if accumulate > 1 else ""
+        raise ValueError(
+            f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
+            f"{num_devices} devices{shares}; choose p and k so that {num_devices * accumulate} divides the product"
+        )
+    for name in ("model.fab_stages", "remat"):
+        stages = fields[name]
+        if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
+            raise ValueError(f"config.{name} is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
+    if fields["loss.t1"] <= fields["loss.t0"]:
+        raise ValueError(
+            f"config.loss.t1 is {fields['loss.t1']}; it has to be above config.loss.t0 = {fields['loss.t0']}"
+        )
+    if fields["augment.half_size_epochs"] and not all(side % (2 * SIDE) == 0 for side in size):
+        raise ValueError(
+            f"config.data.image_size is {size}; config.augment.half_size_epochs halves it, so each side has to be a "
+            f"multiple of {2 * SIDE}"
+        )
+    for name in ("loss.label_smoothing", "optim.momentum"):
+        if not fields[name] < 1:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be below 1")
+    if fields["loss.label_smoothing"] and fields["loss.probability"] != "softmax":
+        raise ValueError(
+            f"config.loss.label_smoothing is {fields['loss.label_smoothing']}, but config.loss.probability is "
+            f'{fields["loss.probability"]!r}: smoothing needs "softmax", whose classes share one probability'
+        )
+    if not fields["loss.b"] <= 1:
+        raise ValueError(f"config.loss.b is {fields['loss.b']}; a decay is above 0 and at most 1")
+
+
+def validate_identities(config: ConfigDict, num_ids: int) -> None:
+    """Refuses a batch of more identities than are left to train on, of `num_ids` in all (ValueError, one line)."""
+    data = config.data
+    if data.p > num_ids - data.validation_ids - data.unused_ids:
+        apart = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
+        texts = [f"config.data.{name} = {number}" for name, number in apart.items() if number]
+        raise ValueError(
+            f"config.data.p is {data.p}, but {data.name} has {num_ids} identities to train on"
+            + (f", of which {' and '.join(texts)} are held out" if texts else "")
+        )

@@ -1,0 +1,89 @@
+"""What the scripts call to bring weights in and out: of a backbone, or of a whole network as the release has it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mancs_jax.config import checks as configuration
+from mancs_jax.data import arrays
+from mancs_jax.training import checkpoint
+from mancs_jax.training.log import record_start
+from mancs_jax.training.state import TrainState, create_optimizer
+from mancs_jax.weights import authors, imagenet
+from mancs_jax.weights.safetensors_file import write_safetensors
+
+
+def import_backbone(source: str | Path, arch: str, output: str | Path) -> str:
+    """Reads, checks and writes the weights of a backbone, and returns a line that says so.
+
+    Args:
+      source: of ImageNet, or of a whole network, whose backbone is taken.
+      arch: of both.
+      output: .safetensors with torchvision's names, float32.
+
+    Raises:
+      ValueError, OSError: the source is missing or wrong, or the output cannot be written.
+    """
+    _check_output(output)
+    tensors = imagenet.read_backbone(source, arch)
+    write_safetensors(tensors, output)
+    return f"{output}: {len(tensors)} tensors of {arch}, {sum(array.size for array in tensors.values()):,} numbers"
+
+
+def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) -> str:
+    """Makes a workdir of a whole network, as training leaves one, at step 0; returns a line that says so.
+
+    Its configuration names the source as `pretrained`, run.json has the command, and the fingerprint of the training
+    images, which nobody knows, is empty.
+
+    Args:
+      source: see `released.load_released`.
+      config: of the network, and of the data set that it is to be scored on.
+      workdir: where no network is yet.
+
+    Raises:
+      ValueError, OSError: the source is missing or does not fit the configuration, or the workdir holds a network.
+    """
+    configuration.validate(config, num_devices=1)
+    arrays.check_known(config.data.name, config.data.root)
+    directory = Path(workdir) / checkpoint.LATEST
+    if checkpoint.peek(directory) is not None:
+        raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
+    variables, num_classes = authors.load_released(source, config)
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.pretrained = str(source)
+    params, batch_stats = jax.tree.map(jnp.asarray, (variables["params"], variables["batch_stats"]))
+    opt_state = create_optimizer(config, optax.constant_schedule(0.0)).init(params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
+    about = {"config": config.to_dict(), "num_classes": num_classes, "data_fingerprint": "", "best": None}
+    with checkpoint.open_checkpoints(directory, keep=1) as manager:
+        checkpoint.save(manager, state, about)
+    record_start(Path(workdir), about, jax.local_devices(), step=0)
+    return f"{workdir}: {config.model.arch}, {num_classes} identities"
+
+
+def export_network(workdir: str | Path, output: str | Path) -> str:
+    """Writes the network of a workdir, the best where validation chose one, else the latest; returns a line.
+
+    Args:
+      workdir: of a training, or from `import_network`.
+      output: .safetensors with the names of `mancs_jax/models/released.py`, float32.
+
+    Raises:
+      ValueError, OSError: no network there, or the output cannot be written.
+    """
+    _check_output(output)
+    config, about, variables = checkpoint.load_trained(workdir)
+    tensors = authors.to_released(variables)
+    write_safetensors(tensors, output)
+    network = f"recipe {config.recipe}, {config.model.arch}, {about['num_classes']} identities, step {about['step']}"
+    return f"{output}: {len(tensors)} tensors; {network}"
+
+
+def _check_output(output: str | Path) -> None:
+    if Path(output).suffix != ".safetensors":
+        raise ValueError(f"--output={output}: must end in .safetensors")

@@ -1,0 +1,147 @@
+"""Data of one's own: a folder or a zip of images, with a CSV of their labels or with names as Market-1501's."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from mancs_jax.config.names import DATASETS
+from mancs_jax.data.sources import market1501
+from mancs_jax.data.sources.items import About, Contents, Item
+from mancs_jax.data.sources.named_folders import Layout, open_folders
+from mancs_jax.data.sources.source import Source, name_some, open_source
+
+COLUMNS = ["path", "pid", "camid", "split"]
+SPLITS = tuple(market1501.LAYOUT.folders)
+LARGEST = 2**31 - 1  # pid and camid are int32
+
+
+@contextmanager
+def open_own(name: str, path: str | Path, table: str | Path | None = None) -> Iterator[Contents]:
+    """Opens a data set of one's own. The name of an image is its path, relative to the folder.
+
+    Args:
+      name: of the data set, its directory under the root: letters, digits, "_" and "-".
+      path: folder, or zip, in which a top folder of the zip's name is passed through.
+      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path relative to the folder;
+        pid > 0 a person, 0 a distractor, -1 junk; camid >= 0; split "train", "query", "gallery" or "gt_bbox".
+        None: folders bounding_box_train, query, bounding_box_test and gt_bbox, names that start with pid_cCAMID.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path` or `table`.
+      ValueError: the name cannot be used, or an image or a line of the CSV is wrong.
+    """
+    check_name(name)
+    about, top_folder = About(name, f"{name}: data of one's own."), Path(path).stem
+    if table:
+        with open_source(path, top_folder) as source:
+            yield _checked(
+                Contents(name, about, parse_table(read_table(source, table), source, str(table)), source.read)
+            )
+        return
+    layout = Layout(
+        folders=market1501.LAYOUT.folders,
+        top_folder=top_folder,
+        pattern=re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?:\D.*)?\.\w+"),
+        form="0002_c1_... (id, camera)",
+    )
+    with open_folders(name, about, layout, path) as contents:
+        splits = {split: [item._replace(name=item.file) for item in items] for split, items in contents.splits.items()}
+        yield _checked(contents._replace(splits=splits))
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError where a data set cannot have this name."""
+    if not re.fullmatch(r"[\w-]+", name, re.ASCII) or name in DATASETS:
+        raise ValueError(
+            f"{name!r} cannot be the name of a data set: it may have letters, digits, _ and -, and may not be "
+            f"{', '.join(DATASETS)}"
+        )
+
+
+def read_table(source: Source, table: str | Path) -> str:
+    """Returns the text of a CSV on disk, or else in the source.
+
+    Raises:
+      FileNotFoundError: it is at neither place.
+      ValueError: it is not UTF-8.
+    """
+    file = Path(table).expanduser()
+    if not file.is_file() and not source.has(str(table)):
+        raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
+    content = file.read_bytes() if file.is_file() else source.read(str(table))
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table}: not a CSV in UTF-8 ({error})") from error
+
+
+def parse_table(text: str, source: Source, table: str) -> dict[str, list[Item]]:
+    """Returns the items of each split that a CSV lists, sorted by name.
+
+    Args:
+      text: the CSV.
+      source: where the images lie.
+      table: the CSV's name, for errors.
+
+    Raises:
+      ValueError: the header is another one, or lines are wrong: the first five, with their numbers.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    line_of: dict[str, int] = {}
+    wrong = []
+    try:
+        header = next(reader, [])
+        if header != COLUMNS:
+            raise ValueError(f"{table} line 1: is {','.join(header)!r}; it has to be {','.join(COLUMNS)!r}")
+        for row in reader:
+            line = reader.line_num
+            if problem := _what_is_wrong(row, source, line_of):
+                wrong.append(f"line {line}: {problem}")
+            elif row:
+                file, pid, camid, split = row
+                line_of[file] = line
+                splits[split].append(Item(file, int(pid), int(camid), file))
+    except csv.Error as error:
+        raise ValueError(f"{table} line {reader.line_num}: {error}") from error
+    if wrong:
+        raise ValueError(f"{table} {name_some(wrong)}")
+    return {split: sorted(items) for split, items in splits.items() if items}
+
+
+def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) -> str | None:
+    if not row:  # an empty line
+        return None
+    if len(row) != len(COLUMNS):
+        return f"{len(row)} fields, not {len(COLUMNS)}"
+    file, pid, camid, split = row
+    if file != str(PurePosixPath(file)) or PurePosixPath(file).is_absolute() or ".." in file.split("/") or "\\" in file:
+        return f"path {file!r} is not one below the folder"
+    if file in line_of:
+        return f"path {file!r} is there already, in line {line_of[file]}"
+    if not _is_integer(pid, -1):
+        return f"pid {pid!r} is not an integer from -1"
+    if not _is_integer(camid, 0):
+        return f"camid {camid!r} is not an integer from 0"
+    if split in ("train", "query") and int(pid) < 1:
+        return f"pid {pid} in {split}: who is to be learnt or found has a pid from 1"
+    if split not in SPLITS:
+        return f"split {split!r} is not one of {', '.join(SPLITS)}"
+    return None if source.has(file) else f"path {file!r} is no file there, or a link that leads elsewhere"
+
+
+def _is_integer(text: str, least: int) -> bool:
+    return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
+
+
+def _checked(contents: Contents) -> Contents:
+    if not contents.splits:
+        raise ValueError(f"{contents.name}: no images are listed")
+    if ("query" in contents.splits) != ("gallery" in contents.splits):
+        raise ValueError(
+            f"{contents.name}: query and gallery go together, but only {', '.join(contents.splits)} has images"
+        )
+    return contents

@@ -1,0 +1,176 @@
+"""What a data set consists of before it is built, and whether that is what was published."""
+
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from mancs_jax.data.sources.source import find_unreadable, md5, name_some
+
+
+class Counts(NamedTuple):
+    """What a split holds."""
+
+    images: int
+    ids: int  # people: neither distractors nor junk
+    distractors: int  # images of pid 0
+    junk: int  # images of pid -1
+    cameras: tuple[int, ...]
+
+
+class About(NamedTuple):
+    """What was published about a data set."""
+
+    title: str
+    description: str
+    homepage: str | None = None
+    citation: str | None = None
+    how_to_get: str = ""  # a sentence without its stop
+    md5: str = ""  # of the zip
+    counts: Mapping[str, Counts] = {}  # of each split; without them nothing is compared
+    last_pid: int | None = None
+
+
+class Item(NamedTuple):
+    """One image of a split."""
+
+    name: str  # unique in its split
+    pid: int  # > 0 a person, 0 a distractor, -1 junk
+    camid: int
+    file: str  # what `Contents.read` takes
+
+
+class Contents(NamedTuple):
+    """A data set that can be checked and built."""
+
+    name: str  # its directory under the root
+    about: About
+    splits: Mapping[str, Sequence[Item]]  # sorted by name; splits without images are left out
+    read: Callable[[str], bytes]  # file of an item -> an encoded image, stored as it is
+    metadata: Mapping[str, Any] = {}  # kept with the data set, as JSON
+    differences: Sequence[str] = ()  # from the published set, beside those of the counts
+    notes: Sequence[str] = ()  # what else the user should know
+
+
+def count(pid: np.ndarray, camid: np.ndarray) -> Counts:
+    """Counts a split from its labels, int [N] each."""
+    return Counts(
+        images=len(pid),
+        ids=len(np.unique(pid[pid > 0])),
+        distractors=int(np.sum(pid == 0)),
+        junk=int(np.sum(pid == -1)),
+        cameras=tuple(np.unique(camid).tolist()),
+    )
+
+
+def count_items(items: Sequence[Item]) -> Counts:
+    """Counts a split from its items."""
+    return count(*np.array([(item.pid, item.camid) for item in items], np.int32).reshape(-1, 2).T)
+
+
+@contextmanager
+def saying_how_to_get(about: About) -> Iterator[None]:
+    """Adds to an error about a source where the data set is to be had, and on which terms."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {about.how_to_get}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}. {about.how_to_get}") from error
+
+
+def check(contents: Contents, path: str | Path, allow_differences: bool = False) -> list[str]:
+    """Checks the counts and every image, and names all that is wrong in one message.
+
+    Args:
+      contents: the data set.
+      path: where it comes from.
+      allow_differences: where it differs from the published set, log a warning instead of an error. An image that
+        cannot be read is an error in any case.
+
+    Returns:
+      Lines for the user: of the data set itself, of splits in conflict where nothing was published, of the md5.
+
+    Raises:
+      ValueError: there are differences that are not allowed, or unreadable images.
+    """
+    about = contents.about
+    differences = find_differences(contents) if about.counts else []
+    files = sorted({item.file for items in contents.splits.values() for item in items})
+    unreadable = find_unreadable(files, contents.read)
+    problems = [f"{len(unreadable):,} unreadable: {name_some(unreadable)}"] if unreadable else []
+    if differences and not allow_differences:
+        problems.append(
+            f"differs from the published {about.title}: {'; '.join(differences)} (allow_differences builds it as it is)"
+        )
+    if problems:
+        advice = f"; fetch or unpack it again. {about.how_to_get}" if about.how_to_get else ""
+        raise ValueError(f"{path}: {'; '.join(problems)}{advice}")
+    if differences:
+        logging.warning("%s differs from the published %s: %s", path, about.title, "; ".join(differences))
+    conflicts = [] if about.counts else find_conflicts(contents.splits) + _unmatched(contents.splits)
+    return [*contents.notes, *conflicts, *_md5_note(Path(path).expanduser(), about)]
+
+
+def find_differences(contents: Contents) -> list[str]:
+    """Compares a data set with what was published.
+
+    Returns:
+      One text for each split that differs and for each conflict of splits; empty for the published set.
+    """
+    about, differences = contents.about, []
+    for split, published in about.counts.items():
+        items = contents.splits.get(split, ())
+        if text := _compare(count_items(items), published):
+            differences.append(f"{split}: {text}")
+        pids = sorted({item.pid for item in items})
+        if about.last_pid is not None and (beyond := [str(pid) for pid in pids if pid > about.last_pid]):
+            differences.append(f"{split}: ids above {about.last_pid}: {name_some(beyond)}")
+    return [*differences, *find_conflicts(contents.splits), *contents.differences]
+
+
+def find_conflicts(splits: Mapping[str, Sequence[Item]]) -> list[str]:
+    """Returns a text for each way in which train, query and gallery do not fit together."""
+    people = {
+        split: {item.pid for item in splits.get(split, ()) if item.pid > 0} for split in ("train", "query", "gallery")
+    }
+    conflicts = []
+    if shared := people["train"] & (people["query"] | people["gallery"]):
+        conflicts.append(f"{len(shared):,} ids are in train and in query or gallery")
+    if people["gallery"] and (unmatched := people["query"] - people["gallery"]):
+        conflicts.append(f"{len(unmatched):,} ids of query are not in gallery")
+    return conflicts
+
+
+def _unmatched(splits):
+    gallery = {(item.pid, item.camid) for item in splits.get("gallery", ())}
+    cameras = Counter(pid for pid, _ in gallery)
+    query = splits.get("query", ())
+    without = sum(cameras[item.pid] == ((item.pid, item.camid) in gallery) for item in query)
+    return [f"{without:,} of {len(query):,} queries have no match under another camera"] if without else []
+
+
+def _compare(found, published):
+    if not found.images:
+        return "no images"
+    counted = zip(Counts._fields[:4], found, published)
+    texts = [f"{has:,} {what} (published: {wants:,})" for what, has, wants in counted if has != wants]
+    if missing := sorted(set(published.cameras) - set(found.cameras)):
+        texts.append(f"missing cameras: {', '.join(map(str, missing))}")
+    if unknown := sorted(set(found.cameras) - set(published.cameras)):
+        texts.append(f"unknown cameras: {', '.join(map(str, unknown))}")
+    return ", ".join(texts)
+
+
+def _md5_note(path, about):
+    if not about.md5 or not path.is_file() or not zipfile.is_zipfile(path):
+        return []
+    found = md5(path)
+    if found == about.md5:
+        return ["md5 as published"]
+    return [f"md5 {found} differs from the published {about.md5}: a repacked copy; contents were checked"]

@@ -1,0 +1,191 @@
+"""A trained network as a function: images of any kind and size in, embeddings out."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mancs_jax.data import arrays
+from mancs_jax.evaluation.protocols import normalized
+from mancs_jax.inference.forward import batch_size, create_forward, make_embed_batches
+from mancs_jax.training import checkpoint
+
+BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
+WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A trained network as a function of images; `load` makes it."""
+
+    config: ConfigDict  # of the training
+    image_size: tuple[int, int]  # (height, width), to which every image is resized
+    width: int  # of an embedding, D
+    batch: int  # images that go through all devices together
+    flip: bool
+    normalize: bool
+    network: str  # 32 hex digits that depend on every parameter: embeddings of two networks cannot be compared
+    embed_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] = field(repr=False)
+
+    def __call__(self, images: Any, *, progress: bool = True) -> np.ndarray:
+        """Embeds images.
+
+        Files are decoded and resized as in training and evaluation (`arrays.decode_image`), a batch at a time, by as
+        many threads as there are cores. The orientation in a photograph's EXIF data is obeyed, grey images get
+        three equal channels, and transparency is dropped; PIL images are treated alike. Arrays are taken as they are.
+
+        Args:
+          images: a path (str or Path), an array uint8 [H, W, 3] in RGB or a PIL image; an array uint8 [N, H, W, 3];
+            or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
+          progress: whether a bar is shown of what takes longer than two seconds.
+
+        Returns:
+          float32 [N, D]; of a single image [1, D].
+
+        Raises:
+          FileNotFoundError: no such file.
+          ValueError, TypeError: one line: a file that is no image, or an array or an object of another kind.
+        """
+        images = _several(images)
+        number = len(images) if hasattr(images, "__len__") else None
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            tqdm(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
+        ):
+            of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool))
+
+            def rows():
+                for embedding in of_batches:
+                    progress_bar.update(len(embedding))
+                    yield embedding
+
+            # Grows as it is filled: a list of parts to concatenate would need twice the memory.
+            row = np.dtype((np.float32, (self.width,)))
+            embedding = np.fromiter(chain.from_iterable(rows()), row, count=-1 if number is None else number)
+        return normalized("image", embedding) if self.normalize and len(embedding) else embedding
+
+
+def load(
+    workdir: str | Path,
+    *,
+    batch: int = BATCH,
+    flip: bool = False,
+    normalize: bool = False,
+    devices: list[jax.Device] | None = None,
+) -> Embedder:
+    """Makes a function of images out of what training left in a workdir.
+
+    It is compiled at the first call, for one size of batch: a single image takes as long as a batch, so `batch=1`
+    suits one query at a time.
+
+    Args:
+      workdir: of `scripts/train.py`. The best checkpoint is taken where validation chose one, else the latest.
+      batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
+      flip: average the embeddings of an image and of its mirror image, which takes twice as long.
+      normalize: divide each embedding by its norm.
+      devices: all local ones by default.
+
+    Raises:
+      FileNotFoundError: no checkpoint there.
+      ValueError: `batch` is below 1.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; it has to be at least 1")
+    devices = jax.local_devices() if devices is None else devices
+    config, about, variables = checkpoint.load_trained(workdir)
+    height, width = config.data.image_size
+    shape = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
+    forward = create_forward(config, about["num_classes"], flip)
+    with_batch = config.copy_and_resolve_references().unlock()
+    with_batch.eval_batch = batch
+    return Embedder(
+        config=config,
+        image_size=(height, width),
+        width=jax.eval_shape(forward, variables, shape).shape[1],
+        batch=batch_size(with_batch, devices),
+        flip=flip,
+        normalize=normalize,
+        network=fingerprint(variables),
+        embed_batches=partial(make_embed_batches(with_batch, about["num_classes"], devices, flip), variables),
+    )
+
+
+def fingerprint(variables: dict[str, Any]) -> str:
+    """Returns 32 hex digits that depend on every name and number of the parameters and statistics."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    return digest.hexdigest()
+
+
+def _several(images: Any) -> Iterable:
+    """The images one by one, whatever was given."""
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # else the array is one of paths
+        return images if images.ndim == 4 else [images]
+    if isinstance(images, str | os.PathLike) or _is_pil(images):
+        return [images]
+    if not isinstance(images, Iterable) or isinstance(images, bytes | dict):
+        raise TypeError(f"an image cannot be {type(images).__name__}: {WANTED}")
+    return images
+
+
+def _decoded_batches(images, image_size, batch, pool) -> Iterator[np.ndarray]:
+    numbered = enumerate(images)
+    while block := [_path_or_array(number, image) for number, image in islice(numbered, batch)]:
+        yield np.stack(list(pool.map(partial(_decoded, image_size=image_size), block)))
+
+
+def _path_or_array(number: int, image: Any) -> Path | np.ndarray:
+    # PIL reads a file when its pixels are asked for, which two threads must not do at a time: hence not in the pool.
+    if isinstance(image, str | os.PathLike):
+        return Path(image)
+    if _is_pil(image):
+        return _pixels(number, image)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image {number} cannot be {type(image).__name__}: {WANTED}")
+    _check_array(image, f"image {number}")
+    return image
+
+
+def _decoded(image: Path | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        return arrays.resize(image, image_size)
+    try:
+        return arrays.decode_image(image.read_bytes(), image_size, str(image))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{image}: no such file") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{image} is a folder: give the images in it") from error
+    except cv2.error as error:  # for example of a size that OpenCV does not allow
+        raise ValueError(f"{image}: cannot be decoded as an image") from error
+
+
+def _is_pil(image: Any) -> bool:
+    pil = sys.modules.get("PIL.Image")  # whoever has a PIL image has imported it
+    return pil is not None and isinstance(image, pil.Image)
+
+
+def _pixels(number: int, image: Any) -> np.ndarray:
+    from PIL import ImageOps
+
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"image {number} is a PIL image of mode {image.mode}: convert it to 8 bits a channel")
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _check_array(image: np.ndarray, what: str) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"{what} is {image.dtype} {list(image.shape)}: it has to be uint8 [height, width, 3], RGB")

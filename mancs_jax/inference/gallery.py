@@ -1,0 +1,148 @@
+"""A folder of images as a file of embeddings, and ranked lists out of it."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.data import arrays
+from mancs_jax.inference.embedder import Embedder
+from mancs_jax.inference.search import Found
+from mancs_jax.reporting import ranked_lists
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
+FIELDS = ("embedding", "name", "network", "flip", "normalize")
+
+
+class Gallery(NamedTuple):
+    """Embeddings of a folder of images, and how they were made."""
+
+    embedding: np.ndarray  # float32 [N, D]
+    name: np.ndarray  # str [N], paths relative to the folder
+    network: str  # see `Embedder`
+    flip: bool
+    normalize: bool
+    pid: np.ndarray | None = None  # int32 [N], where all names tell it
+    camid: np.ndarray | None = None  # int32 [N], likewise
+
+
+def embed_folder(folder: str | Path, embedder: Embedder, *, progress: bool = True) -> Gallery:
+    """Embeds every image of a folder and its subfolders, sorted by name; hidden files are passed over.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no images in it, or one that cannot be decoded.
+    """
+    names = image_names(folder)
+    embedding = embedder([Path(folder, name) for name in names], progress=progress)
+    labels = [labels_of(name) for name in names]
+    pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
+    return Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize, pid, camid)
+
+
+def image_names(folder: str | Path) -> list[str]:
+    """Paths of the images below a folder, relative to it, sorted; errors as `embed_folder`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    files = [file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
+    names = sorted(file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts))
+    if not names:
+        raise ValueError(f"{folder}: no images in it; their names end in {', '.join(SUFFIXES)}")
+    return names
+
+
+def labels_of(name: str) -> tuple[int, int] | None:
+    """(pid, camid) of a name like those of Market-1501, 0002_c1s1_000451_03.jpg; None for others."""
+    found = LABELS.match(Path(name).name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def write_gallery(path: str | Path, gallery: Gallery) -> None:
+    """Writes a .npz file, atomically: an array for each field, without those that are None."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
+
+
+def load_gallery(path: str | Path) -> Gallery:
+    """Reads what `write_gallery` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it is none of these files, or is cut off.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = {name: file[name] for name in Gallery._fields if name in file}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
+    if missing := [name for name in FIELDS if name not in fields]:
+        raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
+    plain = {name: fields[name].item() for name in ("network", "flip", "normalize")}
+    return Gallery(**fields | plain)
+
+
+def check_network(gallery: Gallery, embedder: Embedder) -> None:
+    """Raises ValueError where the gallery was embedded by another network, or in another way."""
+    if gallery.network != embedder.network:
+        raise ValueError(
+            "the gallery was embedded by another network, or by another step of its training: embed it again with "
+            "this --workdir"
+        )
+    if (gallery.flip, gallery.normalize) != (embedder.flip, embedder.normalize):
+        raise ValueError(
+            f"the gallery was embedded with flip={gallery.flip}, normalize={gallery.normalize}, the query not"
+        )
+
+
+def table(found: Found, gallery: Gallery) -> str:
+    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
+    rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
+    for rank, (i, distance) in enumerate(zip(found.index[0], found.distance[0], strict=True), start=1):
+        labels = [] if gallery.pid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
+        rows.append([str(rank), f"{distance:.4f}", *labels, str(gallery.name[i])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join("  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows)
+
+
+def picture(
+    query: str | Path, found: Found, gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Draws the query and its answers: green for its person, red for another, grey where names tell no person.
+
+    Args:
+      query: image file.
+      found: the answers to it.
+      gallery: that they come from.
+      folder: that the gallery was made of.
+      image_size: (height, width) of each image in the picture.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      FileNotFoundError: an image is not in the folder any more.
+    """
+    labels = labels_of(str(query))
+    cells = [ranked_lists.framed(_image(Path(query), image_size), ranked_lists.QUERY, ["query", ""])]
+    for i, distance in zip(found.index[0], found.distance[0], strict=True):
+        name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
+        caption = name.stem[:12]
+        if labels and gallery.pid is not None:
+            colour = ranked_lists.RIGHT if gallery.pid[i] == labels[0] else ranked_lists.WRONG
+            caption = f"{gallery.pid[i]} c{gallery.camid[i]}"
+        image = _image(Path(folder) / name, image_size)
+        cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
+    return ranked_lists.joined(cells, axis=1)
+
+
+def _image(path, image_size):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --images has to be the folder that was embedded")
+    return arrays.decode_image(path.read_bytes(), image_size, str(path))

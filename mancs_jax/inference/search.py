@@ -1,0 +1,155 @@
+"""The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mancs_jax.evaluation import checks
+from mancs_jax.evaluation.nearest import smallest
+
+if TYPE_CHECKING:
+    import faiss
+
+TILE_BYTES = 192 * 2**20  # of gallery embeddings that are on the device at a time
+BLOCK_BYTES = 32 * 2**20  # of distances, or of candidates' embeddings, that exist at a time
+# With a single row XLA on CPU takes a matrix-vector routine, which gives two equal gallery rows distances that differ
+# in the last bit: queries go in multiples of 8.
+ROW_STEP = 8
+CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
+
+
+class Found(NamedTuple):
+    """The k nearest of each of Q queries, nearest first."""
+
+    index: np.ndarray  # int32 [Q, k], into the gallery
+    distance: np.ndarray  # float32 [Q, k]
+
+
+def search(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    k: int = 10,
+    *,
+    distance: str = "euclidean",
+    index: "str | Path | faiss.Index | None" = None,
+) -> Found:
+    """Finds the nearest gallery entries of each query.
+
+    Without an index the search is exact: every entry is compared, on the default device, in tiles, so the gallery may
+    be a memory-mapped file of any length. Which k are nearest is decided by float32 products; they are put in the order
+    of distances taken from differences, of equal ones the lower index first. With an index, the candidates it gives
+    are put in order in the same way; a query to which it gives fewer than k is searched exactly.
+
+    Args:
+      query: float32 [Q, D].
+      gallery: float32 [G, D].
+      k: entries for each query, from 1 to G.
+      distance: "euclidean", or "cosine": 1 - cosine of the angle.
+      index: of this gallery and distance, from `build_index`, or its file; None for the exact search.
+
+    Raises:
+      ValueError: one line: embeddings, k, distance or index are not as above.
+      FileNotFoundError: no index in that file.
+      ImportError: an index without FAISS.
+    """
+    checks.check_distance(distance)
+    query, gallery = checks.checked_embedding("query", query), checks.checked_embedding("gallery", gallery)
+    checks.check_same_width(query, gallery)
+    if not 1 <= k <= len(gallery):
+        raise ValueError(f"k is {k}: it must be from 1 to {len(gallery)}, the size of the gallery")
+    checks.squared_norms("query", query, distance)
+    if index is None:
+        return _in_order(query, gallery, _exact(query, gallery, k, distance), distance)
+
+    from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
+
+    nearby = candidates(index, query, gallery, min(CANDIDATES * k, len(gallery)), distance)
+    short = (nearby[:, :k] < 0).any(axis=1)
+    if short.any():
+        nearby[short] = -1
+        nearby[short, :k] = _exact(query[short], gallery, k, distance)
+    return Found(*(field[:, :k] for field in _in_order(query, gallery, nearby, distance)))
+
+
+def _exact(query, gallery, k, distance) -> np.ndarray:
+    """Indices of the k nearest, int32 [Q, k]."""
+    length = min(max(TILE_BYTES // gallery[0].nbytes // ROW_STEP, 1) * ROW_STEP, len(gallery))
+    rows = max(BLOCK_BYTES // (4 * length * ROW_STEP), 1) * ROW_STEP
+    rows = min(rows, -(-len(query) // ROW_STEP) * ROW_STEP)
+    padded = np.pad(query, ((0, -len(query) % rows), (0, 0)))
+    blocks = [padded[start : start + rows] for start in range(0, len(padded), rows)]
+    best = [(jnp.full((rows, k), jnp.inf), jnp.zeros((rows, k), jnp.int32))] * len(blocks)
+    squared_norms = []
+    for first in range(0, len(gallery), length):
+        start = min(first, len(gallery) - length)  # the last tile begins sooner, so that all are of one size
+        tile, before = jax.device_put(gallery[start : start + length]), best
+        offset, scale, squared_norm = _terms(tile, distance)
+        best = [
+            _nearer(*of_block, tile, offset, scale, block, start, first)
+            for of_block, block in zip(before, blocks, strict=True)
+        ]
+        jax.block_until_ready(before)  # two tiles at a time keep all cores busy, and memory small
+        squared_norms.append(squared_norm)
+    if not all(_usable(np.asarray(squared_norm), distance) for squared_norm in squared_norms):
+        checks.squared_norms("gallery", gallery, distance)  # says which
+    return np.concatenate([index for _, index in best])[: len(query)]
+
+
+@partial(jax.jit, static_argnames="distance")
+def _terms(tile, distance):
+    """(offset, scale, squared norm) of each entry of a tile [T, D], see `_nearer`."""
+    squared_norm = jnp.sum(tile * tile, axis=1)
+    if distance == "euclidean":
+        return squared_norm / 2, jnp.ones_like(squared_norm), squared_norm
+    return jnp.zeros_like(squared_norm), 1 / jnp.sqrt(squared_norm), squared_norm
+
+
+@jax.jit
+def _nearer(best, index, tile, offset, scale, query, start, first):
+    """The k nearest [B, k] of those found so far and of a tile; entries before `first` have been in one already.
+
+    For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by cosine distance
+    the one by -q.g / |g|.
+    """
+    k = best.shape[1]
+    dot = jnp.einsum("bd,nd->bn", query, tile, precision=jax.lax.Precision.HIGHEST)
+    entry = start + jnp.arange(len(tile), dtype=jnp.int32)
+    values = jnp.where(entry[None] < first, jnp.inf, offset[None] - dot * scale[None])
+    position = smallest(values, min(k, len(tile)))
+    # What was found before is of lower index, and so in front at the same value.
+    values = jnp.concatenate([best, jnp.take_along_axis(values, position, axis=1)], axis=1)
+    index = jnp.concatenate([index, entry[position]], axis=1)
+    position = jax.lax.top_k(-values, k)[1]
+    return tuple(jnp.take_along_axis(array, position, axis=1) for array in (values, index))
+
+
+def _usable(squared_norm, distance):
+    is_large_enough = squared_norm >= checks.SMALLEST_SQUARED_NORM if distance == "cosine" else True
+    return np.all((squared_norm < checks.LARGEST_SQUARED_NORM) & is_large_enough)
+
+
+def _in_order(query, gallery, nearby, distance) -> Found:
+    """Gallery entries [Q, C], -1 for none, in the order of their distances."""
+    found = Found(np.empty(nearby.shape, np.int32), np.empty(nearby.shape, np.float32))
+    rows = max(BLOCK_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
+    for start in range(0, len(query), rows):
+        block = slice(start, start + rows)
+        distances = _distances(query[block, None], gallery[nearby[block]], distance)
+        distances[nearby[block] < 0] = np.inf
+        order = np.lexsort((nearby[block], distances))
+        for field, values in zip(found, (nearby[block], distances), strict=True):
+            field[block] = np.take_along_axis(values, order, axis=1)
+    return found
+
+
+def _distances(query, gallery, distance):
+    """Distances [B, C] of pairs, [B, 1, D] and [B, C, D]."""
+    if distance == "cosine":
+        query, gallery = (part / np.sqrt(np.vecdot(part, part))[..., None] for part in (query, gallery))
+    difference = gallery - query
+    squared = np.vecdot(difference, difference)
+    return squared / 2 if distance == "cosine" else np.sqrt(squared)

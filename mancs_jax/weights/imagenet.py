@@ -1,0 +1,165 @@
+"""ImageNet weights for the backbone, from the files of torchvision, timm and Hugging Face, read without PyTorch."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mancs_jax.models.batch_norm import BatchNorm
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
+from mancs_jax.weights import authors
+from mancs_jax.weights.state_dict import (
+    Leaf,
+    Tensors,
+    backbone_name,
+    check,
+    leaf_at,
+    read_tensors,
+    rename,
+    to_variables,
+)
+
+TORCHVISION_FILES = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "resnet152": "resnet152-394f9c45.pth",
+}
+IGNORED = re.compile(r"(fc|classifier)\..*|.*\.num_batches_tracked")
+
+
+def missing_file(path: str | Path, arch: str) -> str:
+    """The line for weights that are not there: where to get them, and how to do without."""
+    name = TORCHVISION_FILES.get(arch)
+    where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
+    return (
+        f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
+        f"https://huggingface.co/timm/{arch}.tv_in1k, or start from scratch with --config.pretrained=''"
+    )
+
+
+def check_there(path: str, arch: str) -> None:
+    """Refuses a run that would start from a file that is not there (ValueError, one line); "" starts from scratch."""
+    if path and not Path(path).is_file():
+        raise ValueError(missing_file(path, arch))
+
+
+def load_imagenet(path: str | Path, arch: str) -> dict[str, Any]:
+    """ImageNet weights as trees of the backbone.
+
+    Args:
+      path: `.pth` (zip format) or `.safetensors`; told apart by content, not by name.
+      arch: key of `STAGE_SIZES`.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}` as `ResNet` has them, NumPy float32; convolutions are
+      [kh, kw, Cin, Cout]. The PReLU slope of the last activation is not part of it.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the file cannot be read, or does not fit `arch`: the message lists every tensor that is
+        missing, left over or wrong.
+    """
+    return to_variables(read_backbone(path, arch), backbone_leaves(arch))
+
+
+def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> tuple[dict, dict]:
+    """Puts the weights of a file into the state that training starts from.
+
+    ImageNet weights replace the backbone; all else, FABs and the PReLU slope too, stays as it is. A checkpoint of the
+    authors' release, or what `scripts/export_weights.py` wrote, replaces the whole network.
+
+    Args:
+      params, batch_stats: of `Mancs`, with a subtree "backbone".
+      path, arch: as in `load_imagenet`.
+
+    Returns:
+      (params, batch_stats), new dictionaries of the same structure.
+
+    Raises:
+      FileNotFoundError, ValueError: as in `load_imagenet`; and ValueError where the backbone is not that of ImageNet,
+        or a whole network's classifiers are for another number of identities.
+    """
+    tensors = _read(path, arch)
+    if authors.is_released(tensors):
+        try:
+            variables = authors.fit(tensors, {"params": params, "batch_stats": batch_stats}, path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; to start from its backbone alone, write that to a file: scripts/import_weights.py "
+                f"--source={path} --arch={arch} --output=backbone.safetensors"
+            ) from None
+        return variables["params"], variables["batch_stats"]
+    weights = to_variables(_backbone(tensors, path, arch), backbone_leaves(arch))
+    replaced = []
+    for tree, collection in ((params, "params"), (batch_stats, "batch_stats")):
+        old, new = flatten_dict(tree["backbone"]), flatten_dict(weights[collection])
+        kept = {leaf: value for leaf, value in old.items() if leaf[-1] == "slope"}
+        shapes = {leaf: value.shape for leaf, value in old.items() if leaf not in kept}
+        if shapes != {leaf: value.shape for leaf, value in new.items()}:
+            raise ValueError(
+                f"{path} holds a {arch} 64 channels wide, and the network's backbone is another one; "
+                "set config.model.arch and config.model.width = 64, or start from scratch with --config.pretrained=''"
+            )
+        replaced.append({**tree, "backbone": unflatten_dict({**new, **kept})})
+    return tuple(replaced)
+
+
+def read_backbone(path: str | Path, arch: str) -> Tensors:
+    """The backbone's tensors of a file: torchvision names and layouts, float32, complete and of the right shapes.
+
+    Of a checkpoint of the authors' release they are those of its backbone.
+
+    Raises:
+      FileNotFoundError, ValueError: as in `load_imagenet`.
+    """
+    tensors = _read(path, arch)
+    return _backbone(authors.backbone_of(tensors) if authors.is_released(tensors) else tensors, path, arch)
+
+
+def torchvision_name(name: str) -> str:
+    """torchvision's name of a tensor: translates those of Hugging Face; timm's are the same."""
+    stem = re.fullmatch(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)", name)
+    if stem:
+        return f"{'conv1' if stem[1] == 'convolution' else 'bn1'}.{stem[2]}"
+    block = re.fullmatch(
+        r"(?:resnet\.)?encoder\.stages\.(\d+)\.layers\.(\d+)\."
+        r"(?:shortcut|layer\.(\d+))\.(convolution|normalization)\.(\w+)",
+        name,
+    )
+    if not block:
+        return name
+    stage, index, layer, kind, leaf = block.groups()
+    if layer is None:
+        module = "downsample.0" if kind == "convolution" else "downsample.1"
+    else:
+        module = f"{'conv' if kind == 'convolution' else 'bn'}{int(layer) + 1}"
+    return f"layer{int(stage) + 1}.{index}.{module}.{leaf}"
+
+
+@cache
+def backbone_leaves(arch: str) -> dict[str, Leaf]:
+    """torchvision name -> `Leaf` of every tensor of a backbone."""
+    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK, BatchNorm)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+    return {
+        backbone_name(path[1:-1], path[-1]): leaf_at(path, leaf.shape) for path, leaf in flatten_dict(variables).items()
+    }
+
+
+def _read(path: str | Path, arch: str) -> Tensors:
+    if not Path(path).exists():
+        raise FileNotFoundError(missing_file(path, arch))
+    return read_tensors(path)
+
+
+def _backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
+    if arch not in TORCHVISION_FILES:
+        raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
+    tensors = {name: array for name, array in tensors.items() if not IGNORED.fullmatch(torchvision_name(name))}
+    return check(rename(tensors, torchvision_name, path), backbone_leaves(arch), path, arch)

@@ -1,0 +1,144 @@
+"""State dicts of PyTorch: read from a file, checked against a network, and laid out as Flax has them, or back."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mancs_jax.weights.safetensors_file import read_safetensors
+from mancs_jax.weights.torch_file import read_torch_file
+
+Tensors = dict[str, np.ndarray]
+
+LEAF_NAMES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "slope": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+class Leaf(NamedTuple):
+    """Where a tensor of a state dict lies in the variables of a network, and its shape here and there.
+
+    path: collection, modules, name. A kernel is [kh, kw, in, out] here and [out, in, kh, kw] in PyTorch, that of a
+    dense layer [in, out] here and [out, in], or [out, in, 1, 1], in PyTorch; a slope is a scalar here and [1] there.
+    """
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    torch_shape: tuple[int, ...]
+
+
+def leaf_at(path: tuple[str, ...], shape: tuple[int, ...], is_conv: bool = False) -> Leaf:
+    """The `Leaf` at a path; `is_conv`: a dense layer is a 1x1 convolution in PyTorch."""
+    if len(shape) == 4:
+        torch_shape = (shape[3], shape[2], *shape[:2])
+    elif len(shape) == 2:
+        torch_shape = shape[::-1] + ((1, 1) if is_conv else ())
+    else:
+        torch_shape = shape or (1,)
+    return Leaf(path, shape, torch_shape)
+
+
+def backbone_name(modules: tuple[str, ...], leaf: str) -> str:
+    """torchvision's name: ("layer2_0", "downsample_conv"), "kernel" -> "layer2.0.downsample.0.weight".
+
+    The PReLU of the last block has the name of the ReLU that it stands for, "layer4.2.relu.weight", as in the release.
+    """
+    module = ".".join(modules).replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
+    return f"{module.replace('_', '.').replace('prelu', 'relu')}.{LEAF_NAMES[leaf]}"
+
+
+def read_tensors(path: str | Path) -> Tensors:
+    """All tensors of a PyTorch zip file or a safetensors file, with the dtypes of the file.
+
+    Names are those of the file, without the `module.` that DataParallel puts in front.
+
+    Raises:
+      ValueError: neither of the two, or damaged.
+      OSError: cannot be read.
+    """
+    return rename(_read(path), lambda name: re.sub(r"^(module\.)+", "", name), path)
+
+
+def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) -> Tensors:
+    """The tensors under the names that `name_of` gives them.
+
+    Raises:
+      ValueError: two of them would have the same.
+    """
+    renamed = {}
+    for name, array in tensors.items():
+        if name_of(name) in renamed:
+            raise ValueError(f"{path}: two tensors are {name_of(name)}, one of them under the name {name}")
+        renamed[name_of(name)] = array
+    return renamed
+
+
+def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: str) -> Tensors:
+    """The tensors as float32, in the order of `leaves`.
+
+    Raises:
+      ValueError: they are not those of `leaves`: the message lists every one that is missing, left over or wrong.
+    """
+    common = leaves.keys() & tensors.keys()
+    wrong = [
+        f"{name} {tensors[name].dtype}{list(tensors[name].shape)} instead of float{list(leaves[name].torch_shape)}"
+        for name in sorted(common)
+        if tensors[name].shape != leaves[name].torch_shape or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+    ]
+    problems = {
+        "missing": sorted(leaves.keys() - common),
+        "left over": sorted(tensors.keys() - common),
+        "wrong": wrong,
+    }
+    if any(problems.values()):
+        lists = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
+        raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}")
+    return {name: tensors[name].astype(np.float32) for name in leaves}
+
+
+def to_variables(tensors: Tensors, leaves: dict[str, Leaf]) -> dict[str, Any]:
+    """`{"params": ..., "batch_stats": ...}` of checked tensors, NumPy arrays."""
+
+    def here(array, shape):
+        if len(shape) == 4:
+            array = array.transpose(2, 3, 1, 0)
+        elif len(shape) == 2:
+            array = array.reshape(array.shape[:2]).T
+        return np.ascontiguousarray(array).reshape(shape)
+
+    return unflatten_dict({leaf.path: here(tensors[name], leaf.shape) for name, leaf in leaves.items()})
+
+
+def to_tensors(variables: dict[str, Any], leaves: dict[str, Leaf]) -> Tensors:
+    """The inverse of `to_variables`: float32 tensors with PyTorch's shapes, in the order of `leaves`."""
+    flat = flatten_dict(variables)
+
+    def there(array, shape):
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        return np.ascontiguousarray(array).reshape(shape)
+
+    return {name: there(np.asarray(flat[leaf.path], np.float32), leaf.torch_shape) for name, leaf in leaves.items()}
+
+
+def _read(path: str | Path) -> Tensors:
+    with Path(path).open("rb") as file:
+        head = file.read(262)
+    if head.startswith(b"PK\x03\x04"):
+        return read_torch_file(path)
+    if head[8:9] == b"{":
+        return read_safetensors(path)
+    if head[257:262] == b"ustar" or head.startswith(b"\x80"):
+        raise ValueError(
+            f"{path}: in the format that PyTorch wrote before 1.6; if you trust its origin, convert it where PyTorch "
+            f"is installed: torch.save(torch.load({str(path)!r}, 'cpu', encoding='latin1', weights_only=False), NEW)"
+        )
+    raise ValueError(f"{path}: neither a PyTorch zip file nor safetensors, it begins with {head[:16]!r}")

@@ -1,0 +1,158 @@
+"""Configurations: all files are valid, and what cannot work gets one line that names the field."""
+
+import json
+
+import pytest
+
+from mancs_jax.config import checks as configuration
+from mancs_jax.config import defaults, recipes
+from mancs_jax.weights import imagenet
+
+
+def paper():
+    config = defaults.get_config()
+    config.pretrained = ""
+    return config
+
+
+@pytest.mark.parametrize("config", [recipes.market("small"), recipes.walkers(), paper()])
+def test_every_file_is_valid(config):
+    configuration.validate(config, num_devices=1)
+    assert configuration.flatten(config).keys() == configuration.flatten(defaults.get_config()).keys()
+
+
+def test_market_is_the_paper():
+    config = recipes.market()
+    assert (config.data.p, config.data.k, config.epochs) == (16, 16, 160)
+    assert config.data.image_size == (256, 128)
+    assert config.model.arch == "resnet50"
+    assert (config.loss.rank_weight, config.loss.cls_weight, config.loss.att_weight) == (1, 1, 0.2)
+    assert (config.loss.t0, config.loss.t1, config.loss.a, config.loss.b) == (30, 60, 15, 0.001)
+    assert (config.loss.margin, config.loss.gamma, config.optim.learning_rate) == (0.5, 2, 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("data.p", 1, "at least 2"),
+        ("data.k", 1, "at least 2"),
+        ("data.k", 4.0, "whole number"),
+        ("data.image_size", (384,), r"\(height, width\)"),
+        ("data.image_size", (250, 128), "multiples of 32"),
+        ("data.image_size", (0, 128), "multiples of 32"),
+        ("model.arch", "resnet5", 'Did you mean "resnet50"'),
+        ("model.fab_stages", (1, 2), "2, 3, 4, 5"),
+        ("loss.sampling", "curiculum", 'Did you mean "curriculum"'),
+        ("loss.t1", 30.0, "above config.loss.t0"),
+        ("loss.b", 0.0, "above 0"),
+        ("loss.b", 2.0, "at most 1"),
+        ("loss.margin", -0.1, "at least 0"),
+        ("loss.margin", float("nan"), "finite number"),
+        ("epochs", float("inf"), "finite number"),
+        ("seed", -1, "at least 0"),
+        ("data.name", "market1502", 'Did you mean "market1501"'),
+        ("eval_every", 5.0, "config.data.validation_ids is 0"),
+        ("data.testset", 1, "market1501 has no test sets"),
+        ("loss.margin", "0.5", "has to be a number"),
+        ("optim.learning_rate", 0.0, "above 0"),
+        ("epochs", 0.0, "above 0"),
+        ("augment.flip", 1.5, "from 0 to 1"),
+        ("augment.erase_area", (0.4, 0.02), "least, most"),
+        ("augment.crop_area", (0.5, 1.2), "at most 1"),
+        ("model.dropout", 1.0, "below 1"),
+        ("dtype", "float16", "float32, bfloat16"),
+        ("seed", True, "has to be a number"),
+    ],
+)
+def test_impossible_values_are_refused_in_one_line(field, value, words):
+    config = paper()
+    with config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=words) as error:
+        configuration.validate(config, num_devices=8)
+    assert "\n" not in str(error.value)
+    assert f"config.{field}" in str(error.value)
+
+
+def test_a_batch_that_devices_cannot_share():
+    with pytest.raises(
+        ValueError,
+        match="config.data.p \\* config.data.k = 16 \\* 16 = 256 images cannot be split evenly over 7 devices",
+    ):
+        configuration.validate(paper(), num_devices=7)
+
+
+def test_an_unknown_field_names_the_right_one():
+    config = paper()
+    config.optim.learning_rat = 1e-3
+    with pytest.raises(
+        ValueError, match=r'config.optim.learning_rat: no such field. Did you mean "optim.learning_rate"'
+    ):
+        configuration.validate(config, num_devices=1)
+
+
+def test_a_missing_field_is_named():
+    config = paper()
+    del config.loss.margin
+    with pytest.raises(ValueError, match="config.loss.margin is missing"):
+        configuration.validate(config, num_devices=1)
+
+
+def test_more_identities_a_batch_than_there_are():
+    config = paper()
+    configuration.validate_identities(config, 16)
+    with pytest.raises(ValueError, match="config.data.p is 16, but market1501 has 15 identities"):
+        configuration.validate_identities(config, 15)
+    config.data.validation_ids = 5
+    configuration.validate_identities(config, 21)
+    with pytest.raises(ValueError, match="config.data.validation_ids = 5 are held out"):
+        configuration.validate_identities(config, 20)
+
+
+def test_missing_weights_are_named_with_the_way_out():
+    config = paper()
+    imagenet.check_there(config.pretrained, config.model.arch)
+    config.pretrained = "nowhere/resnet50.pth"
+    with pytest.raises(
+        ValueError, match=r"no file nowhere/resnet50.pth; .* start from scratch with --config.pretrained=''"
+    ):
+        imagenet.check_there(config.pretrained, config.model.arch)
+
+
+def test_json_and_back_is_the_same():
+    config = paper()
+    read = configuration.from_json(json.loads(json.dumps(config.to_dict())))
+    assert configuration.flatten(read) == configuration.flatten(config)
+    assert configuration.differences(json.loads(json.dumps(config.to_dict())), config.to_dict()) == []
+
+
+def test_differences_are_listed_by_field():
+    old, new = paper(), paper()
+    new.optim.learning_rate = 1e-3
+    new.data.image_size = (128, 64)
+    new.data.root = "elsewhere"  # changes no number
+    assert configuration.differences(old.to_dict(), new.to_dict()) == [
+        "data.image_size: (256, 128) -> (128, 64)",
+        "optim.learning_rate: 0.0003 -> 0.001",
+    ]
+
+
+def test_a_classic_split_is_scored_on_its_test_set_alone():
+    config = paper()
+    config.data.name, config.data.testset = "cuhk03_labeled", 20
+    configuration.validate(config, num_devices=1)
+    config.data.validation_ids = 5
+    with pytest.raises(ValueError, match="config.data.validation_ids is 5, but config.data.testset is 20"):
+        configuration.validate(config, num_devices=1)
+    config.data.validation_ids, config.data.testset = 0, 21
+    with pytest.raises(ValueError, match="CUHK03 has test sets 1 to 20"):
+        configuration.validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize(("once", "today"), [(True, (2, 3, 4, 5)), (False, ())])
+def test_runs_that_recomputed_all_stages_or_none_are_read(once, today):
+    fields = defaults.get_config().to_dict() | {"remat": once}
+    fields.pop("accumulate")
+    config = configuration.from_json(fields)
+    assert config.remat == today and config.accumulate == 1
+    configuration.validate(config, num_devices=1)

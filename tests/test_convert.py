@@ -1,0 +1,168 @@
+"""Weights in and out, by the functions and by the scripts: backbones, and workdirs of whole networks."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from mancs_jax import convert, score
+from mancs_jax.data import arrays, build
+from mancs_jax.data.augment import normalize
+from mancs_jax.data.sources import market1501
+from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.protocols import Embedded
+from mancs_jax.training import checkpoint
+from mancs_jax.weights import authors
+
+torch = pytest.importorskip("torch")
+import torch_resnet  # noqa: E402
+from tiny_release import CLASSES, SMALL, assert_bits_equal, authors_config, create_reference, refused  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def state_dict():
+    """Of a ResNet-18 with a classifier, every tensor drawn at random."""
+    return torch_resnet.randomize(torch_resnet.create("resnet18", num_classes=10), seed=0).state_dict()
+
+
+@pytest.fixture(scope="module")
+def small():
+    return create_reference(**SMALL)
+
+
+def run_script(name, *arguments):
+    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_backbone_becomes_clean_safetensors(tmp_path, state_dict):
+    source, output = tmp_path / "weights.bin", tmp_path / "clean.safetensors"
+    torch.save({"state_dict": {f"module.{name}": tensor.double() for name, tensor in state_dict.items()}}, source)
+    result = run_script("import_weights.py", f"--source={source}", "--arch=resnet18", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert "100 tensors of resnet18" in result.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["clean.safetensors", "weights.bin"]
+    content = output.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    names = {name for name in state_dict if not name.startswith("fc.") and not name.endswith("num_batches_tracked")}
+    assert set(header) - {"__metadata__"} == names
+    # What the official library reads is torchvision's state dict again.
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    tensors = load_file(output)
+    assert tensors.keys() == names
+    assert all(torch.equal(tensor, state_dict[name]) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    "source, output, error, words",
+    [
+        ("none.pth", "new.safetensors", FileNotFoundError, "no file"),
+        ("bad.pth", "new.safetensors", ValueError, "neither a PyTorch zip file"),
+        ("good.pth", "new.pth", ValueError, "must end in .safetensors"),
+        ("good.pth", "good.pth/new.safetensors", FileExistsError, "File exists"),
+    ],
+)
+def test_what_cannot_be_imported_leaves_no_file(tmp_path, state_dict, source, output, error, words):
+    (tmp_path / "bad.pth").write_bytes(b"nothing")
+    torch.save(state_dict, tmp_path / "good.pth")
+    with pytest.raises(error, match=words):
+        convert.import_backbone(tmp_path / source, "resnet18", tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pth", "good.pth"]
+
+
+CONFIG_FILE = """
+import tiny
+from mancs_jax.config import recipes
+
+def get_config():
+    config = tiny.get_config().unlock()
+    recipes.authors(config)
+    config.model.update({model})
+    config.data.root = {root!r}
+    return config.lock()
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory, small):
+    """(checkpoint, --config file, workdir) after `scripts/import_weights.py`, with a data set to score on."""
+    directory = tmp_path_factory.mktemp("imported")
+    source, config_file, workdir = (directory / name for name in ("model_best.pth.tar", "authors.py", "run"))
+    torch.save({"state_dict": small.state_dict(), "best_top1": np.float64(0.9)}, source)
+    with market1501.open_source(tiny.write_folder(directory / "pictures")) as contents:
+        build.build(contents, directory / "data")
+    config_file.write_text(CONFIG_FILE.format(model=SMALL, root=str(directory / "data")))
+    result = run_script("import_weights.py", f"--source={source}", f"--config={config_file}", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"{workdir}: resnet10, {CLASSES} identities")
+    return source, config_file, workdir
+
+
+def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
+    source, _, workdir = imported
+    config, about, variables = checkpoint.load_trained(workdir)
+    assert (about["step"], about["data_fingerprint"], config.pretrained) == (0, "", str(source))
+    assert_bits_equal(variables, authors.load_released(source, config)[0])
+    assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
+    (scored,) = score.evaluate(workdir, progress=False).values()
+
+    def embedded(part):
+        split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)
+        x = np.array(normalize(split.image)).transpose(0, 3, 1, 2)
+        with torch.no_grad():
+            return Embedded(small(torch.from_numpy(x))[0].numpy(), split.pid, split.camid)
+
+    expected = protocols.single_query(embedded("query"), embedded("gallery"))
+    assert scored["mAP"] == pytest.approx(expected["mAP"]) and scored["cmc"] == pytest.approx(expected["cmc"])
+    assert (scored["recipe"], scored["step"], scored["config"]["pretrained"]) == ("authors", 0, str(source))
+
+
+def test_a_workdir_is_written_back(tmp_path, imported):
+    source, _, workdir = imported
+    exported = tmp_path / "mancs.safetensors"
+    result = run_script("export_weights.py", f"--workdir={workdir}", f"--output={exported}")
+    assert result.returncode == 0, result.stderr
+    assert f"recipe authors, resnet10, {CLASSES} identities, step 0" in result.stdout
+    config = authors_config(**SMALL)
+    assert_bits_equal(authors.load_released(exported, config)[0], authors.load_released(source, config)[0])
+
+
+def test_what_cannot_be_imported_or_exported(tmp_path, imported):
+    source, _, workdir = imported
+    config = authors_config(**SMALL)
+    assert f"{workdir}: holds a network already" in refused(convert.import_network, source, config, workdir)
+    wrong = authors_config(**SMALL | {"cls_dim": 7})
+    assert "6 wrong: classifier_x2.weight" in refused(convert.import_network, source, wrong, tmp_path / "new")
+    assert "config.model.arch" in refused(
+        convert.import_network, source, authors_config(**SMALL | {"arch": "vgg"}), tmp_path / "new"
+    )
+    assert not (tmp_path / "new").exists()
+    assert "must end in .safetensors" in refused(convert.export_network, workdir, tmp_path / "mancs.pth")
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        convert.export_network(tmp_path / "new", tmp_path / "mancs.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "script, arguments, words",
+    [
+        ("import_weights.py", ["--source=none.pth", "--output=a.safetensors"], "no file none.pth"),
+        ("import_weights.py", ["--source=a.pth"], "give --output=FILE for a backbone, or --workdir=W and --config="),
+        ("import_weights.py", ["--source=a.pth", "--workdir=W", "--config=none.py"], "none.py"),
+        ("export_weights.py", ["--workdir=W", "--output=a.pth"], "must end in .safetensors"),
+    ],
+)
+def test_scripts_refuse_in_one_line(tmp_path, script, arguments, words):
+    arguments = [argument.replace("=W", f"={tmp_path / 'W'}") for argument in arguments]
+    result = run_script(script, *arguments)
+    assert result.returncode == 1 and result.stdout == "" and words in result.stderr
+    assert result.stderr.startswith(script.removesuffix(".py") + ": ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "W").exists()

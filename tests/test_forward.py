@@ -1,0 +1,45 @@
+"""Embedding: the same numbers whatever the batch, the number of images or of devices."""
+
+import jax
+import numpy as np
+import pytest
+from tiny import get_config
+
+from mancs_jax.inference.forward import make_embed
+from mancs_jax.models.mancs import create_model
+
+
+@pytest.fixture(scope="module")
+def setting():
+    config = get_config().unlock()
+    model = create_model(config, num_classes=5)
+    image = np.random.default_rng(0).integers(0, 256, (21, 64, 32, 3), dtype=np.uint8)
+    variables = jax.jit(lambda: model.init(jax.random.key(0), image[:1].astype(np.float32), train=False))()
+    return config, variables, image
+
+
+def test_padding_and_devices_do_not_show(setting):
+    config, variables, image = setting
+    one = make_embed(config, 5, jax.devices()[:1], progress=False)
+    eight = make_embed(config, 5, jax.devices(), progress=False)
+    whole = one(variables, image)
+    assert whole.shape == (21, 32) and whole.dtype == np.float32
+    np.testing.assert_allclose(one(variables, image[:3]), whole[:3], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(eight(variables, image), whole, rtol=1e-5, atol=1e-7)
+    assert np.abs(whole - whole.mean(0)).max() > 0
+
+
+def test_it_is_f_rank_of_the_normalised_pixels(setting):
+    config, variables, image = setting
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    x = ((image[:2] / 255 - mean) / std).astype(np.float32)
+    expected = create_model(config, 5).apply(variables, x, train=False)["f_rank"]
+    embed = make_embed(config, 5, jax.devices()[:1], progress=False)
+    np.testing.assert_allclose(embed(variables, image[:2]), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_to_embed_is_an_error(setting):
+    config, variables, image = setting
+    embed = make_embed(config, 5, jax.devices()[:1], progress=False)
+    with pytest.raises(ValueError, match="no images to embed"):
+        embed(variables, image[:0])

@@ -1,0 +1,109 @@
+"""Two processes of two devices each train as one process with four; one process of one device goes on from there."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
+from mancs_jax.training import multihost
+
+REPOSITORY = Path(__file__).parents[1]
+PATIENCE = 300  # seconds until a script that hangs is given up
+
+
+def start(devices: int, *arguments: str) -> subprocess.Popen:
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
+    return subprocess.Popen(
+        [sys.executable, "scripts/train.py", "--config=tests/tiny.py", *arguments],
+        cwd=REPOSITORY,
+        env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(running: list[subprocess.Popen]) -> list[str]:
+    texts = [process.communicate(timeout=PATIENCE) for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), texts
+    return [out for out, _ in texts]
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    with market1501.open_source(tiny.write_folder(tmp_path_factory.mktemp("source"))) as contents:
+        build.build(contents, root)
+    return root
+
+
+def test_two_processes_are_one(root, tmp_path):
+    data = f"--config.data.root={root}"
+    finish([start(4, data, f"--workdir={tmp_path / 'one'}")])
+    cluster = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", data, f"--workdir={tmp_path / 'two'}"]
+    half = "--config.max_steps=6"  # and a checkpoint
+    out = finish([start(2, *cluster, half, f"--process_id={i}") for i in range(2)])
+    assert "Mancs" in out[0] and "Mancs" not in out[1]  # one process writes
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
+    for name in one[0]:
+        np.testing.assert_allclose([row[name] for row in two], [row[name] for row in one[:6]], rtol=1e-5, atol=1e-5)
+    finish([start(1, data, f"--workdir={tmp_path / 'two'}")])
+    two = rows(tmp_path / "two")
+    assert len(two) == len(one) == 12
+    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=2e-4)
+    results = [json.loads((tmp_path / run / "results" / "single_query.json").read_text()) for run in ("one", "two")]
+    assert results[1]["num_queries"] == 8 and results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=0.1)
+
+
+def test_flags_that_belong_together():
+    (process,) = [start(1, "--workdir=nowhere", "--num_processes=2")]
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert (
+        error.strip().splitlines()[-1] == "train: --coordinator=HOST:PORT, --num_processes and --process_id go together"
+    )
+
+
+def test_shares_cover_all_rows_once(monkeypatch):
+    for number, count in [(10, 4), (3, 4), (8, 2), (1, 1), (0, 3)]:
+        monkeypatch.setattr(multihost.jax, "process_count", lambda count=count: count)
+        covered = []
+        for index in range(count):
+            monkeypatch.setattr(multihost.jax, "process_index", lambda index=index: index)
+            covered += list(range(number))[multihost.share(number)]
+        assert covered == list(range(number))
+
+
+def test_processes_ask_each_other_at_every_tenth_step_only(monkeypatch):
+    asked = []
+
+    def gather(flag):
+        asked.append(bool(flag))
+        return np.array([flag, True])  # the other process was told to stop
+
+    monkeypatch.setattr(multihost.multihost_utils, "process_allgather", gather)
+    assert multihost.any_process(True, step=3) and not multihost.any_process(False, step=10)  # alone
+    monkeypatch.setattr(multihost.jax, "process_count", lambda: 2)
+    answers = [multihost.any_process(step == 4, step) for step in range(1, 21)]
+    assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
+    assert asked == [False, False]

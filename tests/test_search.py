@@ -1,0 +1,162 @@
+"""Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mancs_jax
+from mancs_jax.inference import index as index_module
+from mancs_jax.inference import search as search_module
+from mancs_jax.inference.search import search
+
+
+def by_loops(query, gallery, k, distance="euclidean"):
+    """(index, distance), in float64, of equal distances the lower index first."""
+    query, gallery = query.astype(np.float64), gallery.astype(np.float64)
+    rows = []
+    for q in query:
+        if distance == "cosine":
+            of_row = np.array([1 - q @ g / np.linalg.norm(q) / np.linalg.norm(g) for g in gallery])
+        else:
+            of_row = np.array([np.linalg.norm(q - g) for g in gallery])
+        nearest = np.argsort(of_row, kind="stable")[:k]
+        rows.append((nearest, of_row[nearest]))
+    return tuple(np.array(field) for field in zip(*rows, strict=True))
+
+
+def clusters(seed, number, width=16, people=10, noise=0.3):
+    rng = np.random.default_rng(seed)
+    pid = rng.integers(0, people, number)
+    centres = np.random.default_rng(0).standard_normal((people, width))
+    return (centres[pid] + noise * rng.standard_normal((number, width))).astype(np.float32)
+
+
+def test_by_hand():
+    gallery = np.float32([[0, 0], [3, 4], [0, 1], [3, 4]])
+    found = search(np.float32([[0, 0], [3, 3]]), gallery, 3)
+    assert found.index.tolist() == [[0, 2, 1], [1, 3, 2]] and found.index.dtype == np.int32
+    np.testing.assert_allclose(found.distance, [[0, 1, 5], [1, 1, np.sqrt(13)]], rtol=1e-6)
+    found = search(np.float32([[1, 0]]), np.float32([[0, 2], [-3, 0], [5, 5]]), 3, distance="cosine")
+    assert found.index.tolist() == [[2, 0, 1]] and found.distance.dtype == np.float32
+    np.testing.assert_allclose(found.distance, [[1 - np.sqrt(0.5), 1, 2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("tile", [2**30, 64 * 100, 64 * 8], ids=["one tile", "3 tiles", "tiles of 8"])
+def test_any_tiles_give_the_exact_result(monkeypatch, tile, distance):
+    monkeypatch.setattr(search_module, "TILE_BYTES", tile)
+    monkeypatch.setattr(search_module, "BLOCK_BYTES", 4 * 8 * 100)
+    query, gallery = clusters(1, 21), clusters(2, 251)
+    expected = by_loops(query, gallery, 12, distance)
+    found = search(query, gallery, 12, distance=distance)
+    np.testing.assert_array_equal(found.index, expected[0])
+    np.testing.assert_allclose(found.distance, expected[1], rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.sampled_from([1, 9, 30]), st.sampled_from([64 * 16, 2**20]))
+def test_of_equal_distances_the_lower_index_comes_first(seed, k, tile):
+    rng = np.random.default_rng(seed)
+    query, gallery = (rng.integers(0, 3, (number, 16)).astype(np.float32) for number in (5, 30))
+    gallery[rng.integers(0, 30, 10)] = gallery[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "TILE_BYTES", tile)
+        found = search(query, gallery, k)
+    expected = by_loops(query, gallery, k)
+    np.testing.assert_array_equal(found.index, expected[0])
+
+
+def test_copies_of_an_image_stay_in_order():
+    gallery = np.repeat(clusters(3, 4, width=200), 5, axis=0)
+    found = search(gallery[:1] + 0.01, gallery, 5)
+    assert found.index.tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_a_memory_mapped_gallery(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_module, "TILE_BYTES", 64 * 24)
+    np.save(tmp_path / "g.npy", clusters(4, 100))
+    query = clusters(5, 3)
+    mapped = search(query, np.load(tmp_path / "g.npy", mmap_mode="r"), 5)
+    np.testing.assert_array_equal(mapped.index, by_loops(query, clusters(4, 100), 5)[0])
+
+
+@pytest.mark.parametrize("width", [16, 300])  # 300 is brought down to the main components
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_an_index_finds_nearly_all_and_is_kept(tmp_path, distance, width):
+    gallery, query = clusters(6, 3000, width, 150), clusters(7, 50, width, 150)
+    exact = search(query, gallery, 10, distance=distance)
+    index = mancs_jax.build_index(gallery, tmp_path / "a" / "g.faiss", distance=distance)
+    found = search(query, gallery, 10, distance=distance, index=index)
+    common = [len(set(one) & set(other)) for one, other in zip(found.index, exact.index, strict=True)]
+    assert np.mean(common) > 9.5
+    assert (np.diff(found.distance, axis=1) >= 0).all()
+    matched = found.index == exact.index
+    np.testing.assert_allclose(found.distance[matched], exact.distance[matched], rtol=1e-6)
+    for again in (tmp_path / "a" / "g.faiss", mancs_jax.load_index(tmp_path / "a" / "g.faiss")):
+        again = search(query, gallery, 10, distance=distance, index=again)
+        np.testing.assert_array_equal(again.index, found.index)
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["g.faiss"]
+    other = {"euclidean": "cosine", "cosine": "euclidean"}[distance]
+    with pytest.raises(ValueError, match=f"the index is for {distance} distance: build one with distance='{other}'"):
+        search(query, gallery, 10, distance=other, index=index)
+
+
+def test_where_an_index_finds_too_few_the_search_is_exact(monkeypatch):
+    gallery, query = clusters(8, 60), clusters(9, 4)
+    index = mancs_jax.build_index(gallery)
+    few = index_module.candidates(index, query, gallery, 12, "euclidean")
+    few[1, 2:] = -1
+    few[3] = -1
+    few[2, 7:] = -1  # enough for k = 3
+    monkeypatch.setattr(index_module, "candidates", lambda *_: few)
+    found = search(query, gallery, 3, index=index)
+    np.testing.assert_array_equal(found.index, by_loops(query, gallery, 3)[0])
+    assert np.isfinite(found.distance).all()
+
+
+def test_small_galleries_have_an_index_too():
+    gallery = clusters(10, 3, width=300)
+    index = mancs_jax.build_index(gallery[:, :20])
+    assert search(gallery[:, :20], gallery[:, :20], 3, index=index).index[:, 0].tolist() == [0, 1, 2]
+    index = mancs_jax.build_index(gallery)  # fewer entries than components
+    assert search(gallery, gallery, 1, index=index).index[:, 0].tolist() == [0, 1, 2]
+
+
+def test_what_is_wrong_gets_one_line(tmp_path):
+    query, gallery = clusters(11, 2), clusters(12, 5)
+    with pytest.raises(ValueError, match="k is 6: it must be from 1 to 5, the size of the gallery"):
+        search(query, gallery, 6)
+    with pytest.raises(ValueError, match="unknown distance 'manhattan'"):
+        search(query, gallery, 1, distance="manhattan")
+    with pytest.raises(ValueError, match=r"query embeddings are float64 \[2, 16\]"):
+        search(query.astype(np.float64), gallery)
+    with pytest.raises(ValueError, match="query embeddings are 8 wide, gallery embeddings 16"):
+        search(query[:, :8], gallery, 1)
+    with pytest.raises(ValueError, match="gallery embedding 3 has NaN or infinite values"):
+        search(query, np.where(np.arange(5)[:, None] == 3, np.float32(np.nan), gallery), 1)
+    with pytest.raises(ValueError, match="gallery embedding 0 has norm 0"):
+        search(query, np.zeros_like(gallery), 1, distance="cosine")
+    with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
+        search(np.zeros_like(query), gallery, 1, distance="cosine")
+    index = mancs_jax.build_index(gallery)
+    with pytest.raises(ValueError, match=r"the index is of a gallery \[5, 16\], not of this one, \[4, 16\]"):
+        search(query, gallery[:4], 1, index=index)
+    with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
+        search(query, gallery, 1, index=tmp_path / "g.faiss")
+    (tmp_path / "g.faiss").write_text("text")
+    with pytest.raises(ValueError, match="g.faiss is no index of FAISS"):
+        search(query, gallery, 1, index=str(tmp_path / "g.faiss"))
+    with pytest.raises(ValueError, match="gallery embedding 0 has NaN"):
+        mancs_jax.build_index(gallery * np.float32(np.nan))
+
+
+def test_without_faiss_an_index_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.delitem(sys.modules, "mancs_jax.inference.index")
+    with pytest.raises(ImportError, match="an index needs FAISS: pip install faiss-cpu"):
+        importlib.import_module("mancs_jax.inference.index")
+    assert search(clusters(13, 2), clusters(14, 5), 1).index.shape == (2, 1)
