@@ -30,7 +30,7 @@ import torch_peer  # noqa: E402
 import training_step  # noqa: E402
 
 from mancs_jax.cli import command_line  # noqa: E402
-from mancs_jax.models import released  # noqa: E402
+from mancs_jax.weights import authors  # noqa: E402
 
 CLASSES = 4
 NETWORK = ["--arch=resnet10", "--width=8", "--image_size", "64", "32", "--k=2", f"--num_classes={CLASSES}"]
@@ -72,7 +72,7 @@ def test_peer_makes_the_updates_that_ours_makes(tmp_path):
     config, epoch = small_config(density_floor=0.0), 1000
     network = torch_mancs.randomize(torch_peer.create_network(config, CLASSES), seed=0)
     torch.save(network.state_dict(), tmp_path / "network.pth")
-    variables, _ = released.load_released(tmp_path / "network.pth", config)
+    variables, _ = authors.load_released(tmp_path / "network.pth", config)
     train_step, state = ours.create_training(config, CLASSES)
     assert jax.tree.structure(state.params) == jax.tree.structure(variables["params"])
     state = state.replace(step=state.step + epoch * ours.STEPS_PER_EPOCH, **variables)
