@@ -45,7 +45,7 @@ def test_cuhk03(variant, name, testset, pk):
 
 @pytest.mark.parametrize(
     ("recipe", "known"),
-    [(recipes.duke, "authors, small"), (recipes.cuhk03, "authors, small, labeled, classic")],
+    [(recipes.duke, "authors, small, scratch"), (recipes.cuhk03, "authors, small, scratch, labeled, classic")],
     ids=["duke", "cuhk03"],
 )
 def test_unknown_variants(recipe, known):

@@ -93,7 +93,7 @@ def test_variants_combine_in_any_order():
         config.loss.num_nearest / config.loss.mu_step / config.epochs for config in (recipes.market("authors"), both)
     ]
     assert share[1] == pytest.approx(share[0], rel=0.1)
-    with pytest.raises(ValueError, match="market has no variant 'author'; it has: authors, small"):
+    with pytest.raises(ValueError, match="market has no variant 'author'; it has: authors, small, scratch"):
         recipes.market("author")
 
 

@@ -230,7 +230,7 @@ def test_validation_identities_choose_the_best_checkpoint(train, tmp_path):
     [
         (("--config.optim.learning_rat=1e-3",), 'Did you mean "learning_rate"'),
         (("--config=configs/markt.py",), "configs/markt.py"),
-        (("--config=configs/market.py:smal",), "it has: authors, small"),
+        (("--config=configs/market.py:smal",), "it has: authors, small, scratch"),
         (("--config.data.image_size=384",), "image_size"),
         (("--config.data.p=13", "--config.data.k=2"), "has 12 identities"),
         (("--config.data.root=/nowhere",), "prepare_data.py --dataset=market1501"),
