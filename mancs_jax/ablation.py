@@ -64,7 +64,7 @@ def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) 
     runs = []
     for seed in seeds:
         for row in rows:
-            config = ablation.get_config(f"{row},{base}")
+            config = ablation.ablation(f"{row},{base}")
             known = list(configuration.flatten(config))
             for name in changes:
                 if name not in known:

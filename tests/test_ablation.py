@@ -12,7 +12,7 @@ from mancs_jax.config import checks as configuration
 
 
 def changed(row, base="walkers", reference="whole"):
-    one, two = (configuration.flatten(rows.get_config(f"{name},{base}")) for name in (row, reference))
+    one, two = (configuration.flatten(rows.ablation(f"{name},{base}")) for name in (row, reference))
     return {name: one[name] for name in one if one[name] != two[name] and name != "recipe"}
 
 
@@ -50,13 +50,13 @@ def test_each_question_is_one_change(row, expected):
 
 
 def test_the_nearest_third_is_the_releases_80_of_240():
-    assert rows.get_config("nearest_third").loss.num_nearest == 80
+    assert rows.ablation("nearest_third").loss.num_nearest == 80
 
 
 @pytest.mark.parametrize("row", rows.ROWS)
 @pytest.mark.parametrize("base", ["walkers", "market,small", "cuhk03,authors"])
 def test_all_configurations_are_valid(row, base):
-    config = rows.get_config(f"{row},{base}").unlock()
+    config = rows.ablation(f"{row},{base}").unlock()
     config.pretrained = ""
     configuration.validate(config, num_devices=1)
     assert config.recipe.endswith(f": {row}") and not config.eval_baselines
@@ -64,9 +64,9 @@ def test_all_configurations_are_valid(row, base):
 
 def test_mistakes_get_one_line():
     with pytest.raises(ValueError, match="ablation has no row 'cs'; it has: cls, erasing"):
-        rows.get_config("cs")
+        rows.ablation("cs")
     with pytest.raises(ValueError, match="walkers has no variant 'big'"):
-        rows.get_config("cls,walkers,big")
+        rows.ablation("cls,walkers,big")
     with pytest.raises(ValueError, match="config.data.q: no such field"):
         ablation.plan("walkers", ["cls"], [0], {"data.q": 3})
 
