@@ -279,3 +279,9 @@ def test_fingerprint_sees_every_change():
     prints = [arrays.fingerprint(split)] + [arrays.fingerprint(other) for other in changed]
     assert len(set(prints)) == len(prints)
     assert arrays.fingerprint(Split(*(np.asfortranarray(field) for field in split))) == prints[0]
+
+
+def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
+    with pytest.raises(ValueError, match=r'config.data.name is \'market1502\'; .* Did you mean "market1501"\?'):
+        arrays.check_known("market1502", tmp_path)
+    arrays.check_known("walkers", tmp_path)  # known, prepared or not

@@ -50,7 +50,6 @@ def test_market_is_the_paper():
         ("loss.margin", float("nan"), "finite number"),
         ("epochs", float("inf"), "finite number"),
         ("seed", -1, "at least 0"),
-        ("data.name", "market1502", 'Did you mean "market1501"'),
         ("eval_every", 5.0, "config.data.validation_ids is 0"),
         ("data.testset", 1, "market1501 has no test sets"),
         ("loss.margin", "0.5", "has to be a number"),
