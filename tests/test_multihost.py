@@ -17,7 +17,7 @@ from mancs_jax.data.sources import market1501
 from mancs_jax.training import multihost
 
 REPOSITORY = Path(__file__).parents[1]
-PATIENCE = 300  # seconds until a script that hangs is given up
+PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
 
 
 def start(devices: int, *arguments: str) -> subprocess.Popen:

@@ -19,7 +19,7 @@ def run_notebook(name, monkeypatch, **environment):
     # The kernel's own startup has warnings that are not ours.
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     notebook = nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(REPOSITORY)}}).execute()
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(REPOSITORY)}}).execute()
     return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
 
 

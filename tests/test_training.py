@@ -16,7 +16,7 @@ from tiny import EPOCHS, STEPS_PER_EPOCH, write_folder
 
 REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
-PATIENCE = 240  # seconds until a script that hangs is given up
+PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
 
 
 def start(script: str, *arguments: str, devices: int = 1) -> subprocess.Popen:

@@ -1,0 +1,179 @@
+"""Fields for long trainings, off in the paper's recipes: SGD with momentum, label smoothing, images of half size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from test_step import NUM_CLASSES, losses, run, tiny_config
+
+from mancs_jax.config import checks, recipes
+from mancs_jax.losses.identity import focal_loss
+from mancs_jax.training.loop import train
+from mancs_jax.training.state import create_optimizer
+
+FIELDS = {
+    "optim.name": "sgd",
+    "optim.learning_rate": 0.01,
+    "loss.label_smoothing": 0.1,
+    "augment.half_size_epochs": 1.0,
+}
+
+
+def with_fields(*names: str):
+    config = tiny_config()
+    config.update_from_flattened_dict({name: FIELDS[name] for name in names or FIELDS})
+    return config
+
+
+def test_sgd_is_nesterov_momentum():
+    """Three steps of a constant rate by hand: v = 0.9 v + g, and the parameter moves by -0.1 (g + 0.9 v)."""
+    config = tiny_config()
+    config.optim.name, config.optim.momentum = "sgd", 0.9
+    config.optim.weight_decay, config.optim.clip_norm = 0.0, 0.0
+    optimizer = create_optimizer(config, lambda step: 0.1)
+    params = {"backbone": {"kernel": jnp.float32([5.0])}}
+    state, moved = optimizer.init(params), []
+    for gradient in (1.0, 1.0, -2.0):
+        updates, state = optimizer.update({"backbone": {"kernel": jnp.float32([gradient])}}, state, params)
+        moved.append(float(updates["backbone"]["kernel"][0]))
+    # v: 1, 1.9, -0.29
+    np.testing.assert_allclose(moved, [-0.19, -0.271, 0.2261], rtol=1e-5)
+
+
+def test_sgd_follows_pytorch():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(6, 4, 3)).astype(np.float32)
+    config = tiny_config()
+    config.optim.name, config.optim.momentum = "sgd", 0.8
+    config.optim.weight_decay, config.optim.clip_norm = 0.05, 0.0
+    optimizer = create_optimizer(config, lambda step: 0.1)
+    params = {"backbone": {"kernel": jnp.asarray(start)}}
+    state = optimizer.init(params)
+    theirs = torch.nn.Parameter(torch.from_numpy(start.copy()))
+    peer = torch.optim.SGD([theirs], lr=0.1, momentum=0.8, weight_decay=0.05, nesterov=True)
+    for gradient in gradients:
+        updates, state = optimizer.update({"backbone": {"kernel": jnp.asarray(gradient)}}, state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        theirs.grad = torch.from_numpy(gradient.copy())
+        peer.step()
+    np.testing.assert_allclose(params["backbone"]["kernel"], theirs.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+def test_label_smoothing_is_a_smoothed_target(smoothing):
+    rng = np.random.default_rng(0)
+    logits, labels = 3 * rng.normal(size=(5, 7)).astype(np.float32), rng.integers(0, 7, 5)
+    options = {"probability": "softmax", "label_smoothing": smoothing}
+    peer = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(focal_loss(logits, labels, gamma=0.0, **options), peer.item(), rtol=1e-5)
+    # With a focal weight, in float64: sum over classes of target * (1 - p)^2 * -log p.
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum(1, keepdims=True)
+    target = (1 - smoothing) * np.eye(7)[labels] + smoothing / 7
+    expected = np.mean(np.sum(target * (1 - p) ** 2 * -np.log(p), axis=1))
+    np.testing.assert_allclose(focal_loss(logits, labels, gamma=2.0, **options), expected, rtol=1e-5)
+
+
+def test_without_smoothing_the_loss_is_that_of_the_paper():
+    logits, labels = jnp.float32([[2.0, 0.0], [0.0, 1.0]]), jnp.int32([0, 0])
+    options = {"gamma": 2.0, "probability": "softmax"}
+    assert focal_loss(logits, labels, **options) == focal_loss(logits, labels, label_smoothing=0.0, **options)
+
+
+@pytest.mark.parametrize("name", ["optim.name", "loss.label_smoothing"])
+def test_each_field_changes_the_run(name):
+    configs = tiny_config(), with_fields(name)
+    for config in configs:
+        config.model.head_init = 0.1  # logits that differ from each other
+    plain, other = (run(config, 1, steps=3) for config in configs)
+    assert np.abs(losses(other) - losses(plain)).max() > 1e-3
+
+
+def train_here(config, workdir, num_devices: int = 1) -> list[dict]:
+    """Trains on drawn images; returns the rows of metrics.jsonl."""
+    labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
+    image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
+    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "x", "best": None}
+    assert train(config, workdir, image, labels, about, jax.devices()[:num_devices])
+    return (workdir / "metrics.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("field", [(), ("augment.half_size_epochs",)])
+def test_first_epochs_see_half_the_size(field, tmp_path, monkeypatch):
+    """An epoch is three steps: the network sees 32x16 pixels in these, and 64x32 in the rest."""
+    seen = []
+    from mancs_jax.models.mancs import Mancs
+
+    call = Mancs.__call__
+
+    def record(self, x, train, keys=None):
+        seen.append((x.shape[1:3], train))
+        return call(self, x, train, keys)
+
+    monkeypatch.setattr(Mancs, "__call__", record)
+    config = with_fields(*field) if field else tiny_config()
+    config.pretrained, config.max_steps = "", 4
+    train_here(config, tmp_path)
+    assert {size for size, train in seen if train} == ({(32, 16), (64, 32)} if field else {(64, 32)})
+
+
+def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    """With all fields; stopped at step 2, before the images grow, and at step 4, after."""
+    config = with_fields()
+    config.pretrained, config.epochs, config.max_steps = "", 10.0, 5
+    whole = train_here(config, tmp_path / "whole")
+    for config.max_steps in (2, 4, 5):
+        parts = train_here(config, tmp_path / "parts")
+    assert parts == whole
+
+
+def test_the_fields_hold_on_any_number_of_devices():
+    one, four = run(with_fields(), 1, steps=3), run(with_fields(), 4, steps=3)
+    np.testing.assert_allclose(losses(four), losses(one), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (four, one)), rtol=1e-4)
+
+
+def test_the_fields_hold_for_a_batch_in_shares():
+    config = with_fields()
+    config.batch_norm_sync = False
+    two = run(config, 2, steps=3)
+    config.accumulate = 2
+    shares = run(config, 1, steps=3)
+    np.testing.assert_allclose(losses(shares), losses(two), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optim.name": "sgdd"}, 'may be adam, sgd. Did you mean "sgd"'),
+        ({"optim.momentum": 1.0}, "below 1"),
+        ({"loss.label_smoothing": 1.0}, "below 1"),
+        ({"loss.label_smoothing": 0.1, "loss.probability": "sigmoid"}, 'smoothing needs "softmax"'),
+        ({"augment.half_size_epochs": 1.0, "data.image_size": (96, 64)}, "each side has to be a multiple of 64"),
+        ({"augment.half_size_epochs": -1.0}, "at least 0"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(changes, words):
+    config = recipes.market().unlock()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=words):
+        checks.validate(config, num_devices=1)
+
+
+def test_the_fields_are_off_in_both_recipes():
+    for variant in ("", "authors", "small"):
+        config = recipes.market(variant)
+        assert (config.optim.name, config.loss.label_smoothing, config.augment.half_size_epochs) == ("adam", 0, 0)
+
+
+def test_the_long_recipe_is_the_whole_of_mancs():
+    config = recipes.market("scratch")
+    checks.validate(config, num_devices=1)
+    assert config.recipe == "scratch" and config.loss.sampling == "curriculum"
+    assert len(config.model.fab_stages) == 3 and min(config.loss.rank_weight, config.loss.cls_weight) > 0
+    images = config.epochs * ((751 - config.data.validation_ids) // config.data.p) * config.data.p * config.data.k
+    assert images >= 1.5e6
+    assert config.loss.t0 / config.epochs == pytest.approx(30 / 160, rel=0.02)
