@@ -1,26 +1,48 @@
 """Mancs (Wang et al., ECCV 2018) in JAX: person re-identification with attention and curriculum sampling.
 
-After training: `load` makes a function of images out of a workdir, `search` finds the nearest of a gallery.
+`load` makes a function of images out of a trained network, `search` finds the nearest of a gallery, `score` evaluates
+embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported at its first use.
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mancs_jax.evaluation.features import score_embeddings as score
+    from mancs_jax.inference.embedder import Embedder, load
+    from mancs_jax.inference.index import build_index, load_index
+    from mancs_jax.inference.search import Found, search
+    from mancs_jax.run import train_and_evaluate
 
-# Where each name is: found at its first use, so that importing the package does not wait for jax.
+__version__ = "0.2.0"
+
 _HOMES = {
-    "load": "mancs_jax.inference.embedder",
-    "search": "mancs_jax.inference.search",
-    "build_index": "mancs_jax.inference.index",
-    "load_index": "mancs_jax.inference.index",
+    "Embedder": "mancs_jax.inference.embedder:Embedder",
+    "Found": "mancs_jax.inference.search:Found",
+    "build_index": "mancs_jax.inference.index:build_index",
+    "load": "mancs_jax.inference.embedder:load",
+    "load_index": "mancs_jax.inference.index:load_index",
+    "score": "mancs_jax.evaluation.features:score_embeddings",
+    "search": "mancs_jax.inference.search:search",
+    "train_and_evaluate": "mancs_jax.run:train_and_evaluate",
 }
-__all__ = list(_HOMES)
+__all__ = [
+    "Embedder",
+    "Found",
+    "build_index",
+    "load",
+    "load_index",
+    "score",
+    "search",
+    "train_and_evaluate",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

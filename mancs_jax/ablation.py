@@ -13,7 +13,7 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.evaluation.results import write_result
 from mancs_jax.reporting.chart import dots_svg
 from mancs_jax.run import train_and_evaluate
-from mancs_jax.score import NETWORK
+from mancs_jax.scoring import NETWORK
 
 SUMMARY = "ablation.json"
 KEPT = (

@@ -19,7 +19,7 @@ from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Embedded
 from mancs_jax.evaluation.results import write_result
 from mancs_jax.inference.forward import make_embed
-from mancs_jax.score import NETWORK, Task, score
+from mancs_jax.scoring import NETWORK, Task, score
 from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.loop import train
 from mancs_jax.visualize import write_report

@@ -14,7 +14,7 @@ from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
-from mancs_jax.score import NETWORK, RERANKED, Scored, Task
+from mancs_jax.scoring import NETWORK, RERANKED, Scored, Task
 from mancs_jax.training.log import read_rows
 
 NUM_DRAWN = 8  # queries in each picture of ranked lists

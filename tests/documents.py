@@ -14,7 +14,7 @@ PAGES = sorted(
 )
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 MODULES = sorted(path for folder in ("scripts", "configs") for path in (REPOSITORY / folder).glob("*.py"))
-PROGRAMS = ("python", "python3", "make", "pip", "git", "pytest")
+PROGRAMS = ("python", "mancs", "python3", "make", "pip", "git", "pytest")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"``?([^`]+)``?")
 

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import jax
 import pytest
 
-from mancs_jax import ablation, score
+from mancs_jax import ablation, scoring
 from mancs_jax.config import ablation as rows
 from mancs_jax.config import checks as configuration
 
@@ -86,7 +86,7 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
         if len(calls) == 3 and stopped:
             return None
         better = 0.05 if config.loss.sampling == "curriculum" else 0.0
-        return {score.NETWORK: result(0.5 + better + 0.02 * config.seed, 0.7 + better)}
+        return {scoring.NETWORK: result(0.5 + better + 0.02 * config.seed, 0.7 + better)}
 
     monkeypatch.setattr(ablation, "train_and_evaluate", train_and_evaluate)
     runs = ablation.plan("walkers", ["curriculum", "attention"], [0, 1], {"data.root": "here"})

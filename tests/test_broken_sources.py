@@ -13,7 +13,6 @@ from tiny_sources import (
     DUKE,
     image_files,
     jpeg,
-    load_script,
     market_files,
     run_script,
     write,
@@ -25,15 +24,10 @@ from mancs_jax.data import build
 from mancs_jax.data.sources import cuhk03
 
 
-@pytest.fixture(scope="module")
-def script():
-    return load_script()
-
-
 @pytest.fixture
-def run(script, monkeypatch):
+def run(monkeypatch):
     """Runs the script, which has to fail in one line."""
-    monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
 
     def fails(*arguments):
         line = run_script("prepare_data", *arguments)

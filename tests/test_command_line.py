@@ -6,14 +6,15 @@ import platform
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_sources import load_script, run_script, write_cuhk03
+from tiny_sources import run_script, write_cuhk03
 
-from mancs_jax import ablation, score
-from mancs_jax.cli.command_line import last_line
+from mancs_jax import ablation, scoring
+from mancs_jax.cli.command_line import one_line
 from mancs_jax.data import build
 from mancs_jax.data.sources import cuhk03
 
@@ -24,12 +25,14 @@ REPOSITORY = Path(__file__).parents[1]
     ("error", "line"),
     [
         (ValueError("one"), "one"),
-        (ValueError("history\n\n  what is wrong \n"), "what is wrong"),
+        (ValueError("a\n\n  b \n"), "a b"),
+        (ValueError("Error whilst parsing config file:\n\n trace \nValueError: wrong: x"), "wrong: x"),
+        (KeyError("config.x is not there"), "config.x is not there"),
         (OSError(), "OSError"),
     ],
 )
-def test_last_line(error, line):
-    assert last_line(error) == line
+def test_one_line(error, line):
+    assert one_line(error) == line
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_ablation(monkeypatch, tmp_path, capsys):
     def train_and_evaluate(config, workdir, report):
         about = dict.fromkeys(("step", "split", "dataset", "train_fingerprint", "versions", "git", "devices"), "x")
         scores = {"mAP": 0.5, "mAP_plain": 0.51, "mINP": 0.1, "cmc": [0.7 + config.data.p / 100] * 50}
-        return {score.NETWORK: about | scores}
+        return {scoring.NETWORK: about | scores}
 
     monkeypatch.setattr(ablation, "train_and_evaluate", train_and_evaluate)
     arguments = ["--base=walkers", "--rows=cls", "--seeds=0,1", f"--workdir={tmp_path}", "--set=data.p=8"]
@@ -84,8 +87,8 @@ def test_ablation(monkeypatch, tmp_path, capsys):
 
 def in_this_process(name, arguments, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(sys, "argv", [name, *arguments])  # where ml_collections looks for the fields of --config
-    monkeypatch.setattr(load_script(name), "keep_freed_memory", lambda: None)  # of the whole process
+    module = import_module(f"mancs_jax.cli.{name}")
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: None)  # of the whole process
     return run_script(name, *arguments)
 
 

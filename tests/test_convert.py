@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from mancs_jax import convert, score
+from mancs_jax import convert, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.sources import market1501
@@ -112,7 +112,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     assert (about["step"], about["data_fingerprint"], config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
-    (scored,) = score.evaluate(workdir, progress=False).values()
+    (scored,) = scoring.evaluate(workdir, progress=False).values()
 
     def embedded(part):
         split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)

@@ -11,7 +11,6 @@ from tiny_sources import (
     REPOSITORY,
     image_files,
     jpeg,
-    load_script,
     run_script,
     write,
     write_cuhk03,
@@ -47,15 +46,10 @@ def md5_line(path) -> str:
     return f"md5 {found} differs from the published {market1501.MD5}: a repacked copy; contents were checked\n"
 
 
-@pytest.fixture(scope="module")
-def script():
-    return load_script()
-
-
 @pytest.fixture
-def run(script, monkeypatch, capsys):
+def run(monkeypatch, capsys):
     """Runs the script in this process; returns (the line with which it exits, "" for success; stdout)."""
-    monkeypatch.setattr(script.signal, "signal", lambda *_: None)  # the handlers of the tests stay
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
     return lambda *arguments: (run_script("prepare_data", *arguments), capsys.readouterr().out)
 
 

@@ -8,12 +8,12 @@ import pytest
 import tiny
 from tiny_workdir import write_workdir
 
-from mancs_jax import score, visualize
+from mancs_jax import scoring, visualize
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
-from mancs_jax.score import NETWORK, RERANKED
+from mancs_jax.scoring import NETWORK, RERANKED
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def workdir(tmp_path_factory):
 
 
 def report(workdir, root, **options):
-    task = score.Task(root=str(root), options=Options(**options))
-    scored = score.score(workdir, task, progress=False)
+    task = scoring.Task(root=str(root), options=Options(**options))
+    scored = scoring.score(workdir, task, progress=False)
     page = visualize.write_report(workdir, scored, task).read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
     return scored, json.loads(data), page
@@ -82,7 +82,7 @@ def test_lists_are_by_the_distance_that_was_asked_for(workdir, root, options, wo
 
 def test_what_it_cannot_show_gets_one_line(workdir, root):
     with pytest.raises(ValueError, match="shows no distractors"):
-        visualize.write_report(workdir, None, score.Task(distractors="market1501_500k"))
+        visualize.write_report(workdir, None, scoring.Task(distractors="market1501_500k"))
 
 
 def test_pictures_are_of_the_same_lists(workdir, root, monkeypatch):

@@ -1,16 +1,15 @@
 """Sources of data sets, laid out byte for byte as the official ones but with a handful of images, and the script."""
 
-import importlib.util
-import re
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 import scipy.io
-from absl import flags
-from absl.testing import flagsaver
+
+from mancs_jax.cli.command_line import run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"  # official files of labels, not part of the project
@@ -149,31 +148,10 @@ def write_protocol(path: Path, **changed) -> Path:
     return path
 
 
-_loaded: dict = {}  # the script whose flags are defined now, and those flags
-
-
-def load_script(name: str = "prepare_data"):
-    """Returns a file of `scripts/` as a module; its flags take the place of those of the script loaded before it."""
-    if _loaded.get("name") == name:
-        return _loaded["module"]
-    for flag in _loaded.pop("flags", ()):
-        delattr(flags.FLAGS, flag)
-    _loaded.clear()
-    path = REPOSITORY / "scripts" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _loaded.update(name=name, module=module, flags=re.findall(r'DEFINE_\w+\(\s*"(\w+)"', path.read_text()))
-    return module
-
-
 def run_script(name: str, *arguments: str) -> str:
-    """Runs a script in this process; returns the line with which it exits, "" for success."""
-    script = load_script(name)
-    with flagsaver.flagsaver():
-        flags.FLAGS([name, *map(str, arguments)])
-        try:
-            script.main([name])
-        except SystemExit as error:
-            return str(error.code)
+    """Runs a command in this process; returns the line with which it exits, "" for success."""
+    try:
+        run(import_module(f"mancs_jax.cli.{name}"), [name, *map(str, arguments)])
+    except SystemExit as error:
+        return str(error.code or "")
     return ""

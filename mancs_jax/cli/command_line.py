@@ -1,31 +1,165 @@
-"""What scripts share: a mistake on the command line ends with one line, nothing is compiled twice, memory is kept."""
+"""The way from a command line to one call: flags, recipes by name or file, one line for a mistake."""
 
-import ctypes
+import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from absl import flags
 
+# A recipe file that takes names; its own file, since ml_collections loads recipes by path.
+BY_NAME = Path(__file__).parents[1] / "config" / "by_name.py"
+HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the flags, for `app.run(main, flags_parser=parse_flags)`; a mistake in one of them, or in a field or file
-    of the configuration, exits with status 1 and one line."""
+
+def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
+    """Runs a command of this folder.
+
+    Args:
+      command: a module with a docstring, `define(values, argv)`, `main(values, arguments)` and `ARGUMENTS`, the names
+        of its arguments that are no flags.
+      argv: the name of the program and its arguments; those of this process by default.
+
+    Raises:
+      SystemExit: with one line, for any mistake; with status 0 after --help.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    name = command.__name__.rpartition(".")[2]
+    values = flags.FlagValues()
+    argv = [argv[0], *_recipes_as_files(argv[1:])]
+    command.define(values, argv)
+    if any(argument in HELP for argument in argv[1:]):
+        print(_help(command, values))
+        sys.exit(0)
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        sys.exit(f"{Path(argv[0]).stem}: {last_line(error)}")
+        with _neighbours_of_recipes(argv):
+            rest = values(argv)[1:]
+    except Exception as error:  # a recipe file may raise anything
+        sys.exit(f"{name}: {_mistake(error, argv)}")
+    if len(rest) != len(command.ARGUMENTS):
+        sys.exit(f"{name}: {_wrong_arguments(rest, command.ARGUMENTS)}")
+    try:
+        command.main(values, rest)
+    except (ValueError, OSError, ArithmeticError) as error:
+        sys.exit(f"{name}: {one_line(error)}")
 
 
-def last_line(error: Exception) -> str:
-    """What is wrong, without the history that ml_collections puts in front of it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+def _help(command: ModuleType, values: flags.FlagValues) -> str:
+    lines = [(command.__doc__ or "").strip(), "", "Flags:"]
+    for flag in values:
+        default = "" if values[flag].default in (None, "", []) else f" ({values[flag].default})"
+        lines.append(f"  --{flag}: {(values[flag].help or '').strip()}{default}")
+    return "\n".join(lines)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error on one line; ml_collections puts a traceback in front, which goes."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Error whilst parsing config file" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2] or text
+    text = re.sub(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", r"--\1 is missing.", text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _mistake(error: Exception, argv: Sequence[str]) -> str:
+    """Returns the line for an error of parsing flags: a field, a flag or a recipe file is wrong."""
+    if isinstance(error, KeyError | AttributeError) and (field := _unknown_field(argv)):
+        return field
+    if isinstance(error, flags.Error | ValueError | OSError):
+        return one_line(error)
+    file = next((value for _, value in _recipe_values(argv[1:])), "the recipe")
+    where = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    return f"--config={file}:{where} {type(error).__name__}: {one_line(error)}"
+
+
+def _unknown_field(argv: Sequence[str]) -> str:
+    """Returns the line for the first `--config.FIELD` that no recipe has; "" where all are known."""
+    from mancs_jax.config import checks, defaults
+
+    known = checks.flatten(defaults.get_config())
+    groups = {name.split(".")[0] for name in known if "." in name}
+    for argument in argv[1:]:
+        if not argument.startswith(("--config.", "-config.")):
+            continue
+        field = argument.partition("=")[0].partition("config.")[2]
+        if field in groups:
+            return f"config.{field} holds several fields: set one of them, as --config.{_first(known, field)}"
+        if field not in known:
+            return f"config.{field}: no such field.{checks.suggest(field, list(known))}"
+    return ""
+
+
+def _first(known: dict, group: str) -> str:
+    name = next(name for name in known if name.startswith(f"{group}."))
+    return f"{name}={known[name]}"
+
+
+def _wrong_arguments(rest: list[str], wanted: Sequence[str]) -> str:
+    if len(rest) > len(wanted):
+        extra = " ".join(rest[len(wanted) :])
+        return f"unknown arguments {extra}; every option is a flag, as --workdir=DIRECTORY"
+    return f"give {' and '.join(wanted[len(rest) :])}"
+
+
+def _recipe_values(arguments: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yields (position, value) of each `--config=VALUE` or `--config VALUE`."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith(("--config=", "-config=")):
+            yield i, argument.partition("=")[2]
+        elif argument in ("--config", "-config") and i + 1 < len(arguments):
+            yield i + 1, arguments[i + 1]
+
+
+def _recipes_as_files(arguments: Sequence[str]) -> list[str]:
+    """Replaces the name of a recipe by the file that takes names; an existing file wins over a name."""
+    found = list(arguments)
+    for i, value in _recipe_values(arguments):
+        file = value.partition(":")[0]
+        if not Path(file).exists() and not file.endswith(".py") and file:
+            prefix = found[i].partition("=")[0] + "=" if found[i].startswith("-") else ""
+            found[i] = f"{prefix}{BY_NAME}:{value}"
+    return found
+
+
+@contextmanager
+def _neighbours_of_recipes(argv: Sequence[str]) -> Iterator[None]:
+    """Lets a recipe file begin with `from configs import default`, `configs` being its own folder.
+
+    Raises:
+      FileNotFoundError: there is no such recipe file.
+    """
+    added = []
+    for _, value in _recipe_values(argv[1:]):
+        file = Path(value.partition(":")[0])
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"--config={value}: no file {file} in {Path.cwd()}; give its path, or a recipe's name, as "
+                "--config=market"
+            )
+        added.append(str(file.resolve().parents[1]))
+    sys.path.extend(added)  # behind all others: nothing there hides a library
+    try:
+        yield
+    finally:
+        for path in added:
+            sys.path.remove(path)
+
+
+def suggest_command(name: str, known: Sequence[str]) -> str:
+    """Returns ' Did you mean "..."?' where a known command is close to `name`, else ''."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX find what it has compiled before: a second start takes seconds. In ~/.cache/mancs_jax, or where
-    JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say."""
+    """Lets JAX find earlier compiled programs, so that a second start takes seconds.
+
+    They lie in ~/.cache/mancs_jax, or where JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say.
+    """
     import jax  # not at the top: a mistyped flag should not wait for it
 
     if not jax.config.jax_compilation_cache_dir:
@@ -36,9 +170,11 @@ def keep_compiled_programs() -> None:
 def keep_freed_memory() -> None:
     """Lets a network on CPU use the memory of its last step again.
 
-    glibc gives large blocks back to the kernel, which has to clear each page once more for the next step: a twelfth of
-    it (docs/performance.md). To be called before JAX starts its threads. Of no effect without glibc.
+    glibc gives large blocks back to the kernel, which clears each page for the next step: a twelfth of the step
+    (docs/performance.md). Call it before JAX starts its threads. It has no effect without glibc.
     """
+    import ctypes
+
     max_arenas, max_mmaps, trim_threshold = -8, -4, -1  # M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -4,6 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,3 +125,41 @@ def _mapped(path):
 
 def _first_line(error):
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def score_embeddings(
+    query: np.ndarray,
+    query_pid: np.ndarray,
+    query_camid: np.ndarray,
+    gallery: np.ndarray,
+    gallery_pid: np.ndarray,
+    gallery_camid: np.ndarray,
+    *,
+    distance: str = "euclidean",
+    normalize: bool = False,
+    rerank: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Scores embeddings of any network by the official single-query rules.
+
+    Args:
+      query: float32 [Q, D].
+      query_pid: integer [Q], each above 0.
+      query_camid: integer [Q].
+      gallery: float32 [G, D].
+      gallery_pid: integer [G]; -1 is junk, 0 a distractor.
+      gallery_camid: integer [G].
+      distance: "euclidean" or "cosine".
+      normalize: divide each embedding by its norm.
+      rerank: re-rank by k-reciprocal encoding, with the values of its authors.
+      progress: show a bar.
+
+    Returns:
+      mAP, mAP_plain, mINP, cmc and counts, see `protocols.single_query`; scores are fractions in [0, 1].
+
+    Raises:
+      ValueError: one line that names the wrong array or option.
+    """
+    options = Options(distance=distance, normalize=normalize, rerank=rerank)
+    parts = Embedded(query, query_pid, query_camid), Embedded(gallery, gallery_pid, gallery_camid)
+    return protocols.single_query(*parts, options, progress=progress)

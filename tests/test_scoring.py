@@ -11,7 +11,7 @@ import pytest
 import tiny
 from tiny_sources import write_cuhk03
 
-from mancs_jax import run, score
+from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
@@ -70,7 +70,7 @@ def written(path):
 def test_all_protocols_in_one_call(workdir, root):
     path = workdir[0]
     options = Options(rerank=True, k1=4, k2=2)
-    results = score.evaluate(path, score.Task(multi_query=True, options=options), progress=False)
+    results = scoring.evaluate(path, scoring.Task(multi_query=True, options=options), progress=False)
     assert list(results) == [
         "Mancs",
         "Mancs, multi-query (mean)",
@@ -91,8 +91,8 @@ def test_all_protocols_in_one_call(workdir, root):
 
 
 def test_options_are_in_the_name_of_the_result(workdir, root):
-    task = score.Task(dataset="elsewhere", flip=True, options=Options(distance="cosine", normalize=True))
-    (result,) = score.evaluate(workdir[0], task, progress=False).values()
+    task = scoring.Task(dataset="elsewhere", flip=True, options=Options(distance="cosine", normalize=True))
+    (result,) = scoring.evaluate(workdir[0], task, progress=False).values()
     assert written(workdir[0])["single_query_flip_cosine_normalized_on_elsewhere"] == result
     assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
     parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
@@ -116,7 +116,7 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
         assert cv2.imwrite(str(source / f"0000_c1s1_{number:06d}_01.jpg"), image)
     with market1501.open_distractors(source) as contents:
         build.build(contents, root)
-    (result,) = score.evaluate(workdir[0], score.Task(distractors="market1501_500k"), progress=False).values()
+    (result,) = scoring.evaluate(workdir[0], scoring.Task(distractors="market1501_500k"), progress=False).values()
     assert result["num_gallery"] == 8 + 1 + 3 and result["num_distractors"] == 1 + 3
     assert result["num_matched_queries"] == 8 and len(result["fingerprint"]["distractors"]) == 1
     assert written(workdir[0])["single_query_with_market1501_500k"] == result
@@ -124,7 +124,7 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
 
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     config, variables = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    (result,) = score.evaluate(tmp_path, score.Task(repeats=7), progress=False).values()
+    (result,) = scoring.evaluate(tmp_path, scoring.Task(repeats=7), progress=False).values()
     query, gallery = (
         embedded((tmp_path, config, variables), root, part, "cuhk03_labeled", testset=1)
         for part in ("query", "gallery")
@@ -133,42 +133,42 @@ def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
     with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
-        score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
+        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
     # The other boxes show the same people: only those of the test set were not trained on.
-    (other,) = score.evaluate(tmp_path, score.Task(dataset="cuhk03_detected", repeats=7), progress=False).values()
+    (other,) = scoring.evaluate(tmp_path, scoring.Task(dataset="cuhk03_detected", repeats=7), progress=False).values()
     assert other["protocol"] == "cuhk03_classic" and other["num_queries"] == result["num_queries"]
-    (elsewhere,) = score.evaluate(tmp_path, score.Task(dataset="elsewhere"), progress=False).values()
+    (elsewhere,) = scoring.evaluate(tmp_path, scoring.Task(dataset="elsewhere"), progress=False).values()
     assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
 
 
 def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
     options = Options(distance="cosine")
-    results = score.evaluate(workdir[0], score.Task(baselines=True, flip=True, options=options), progress=False)
+    results = scoring.evaluate(workdir[0], scoring.Task(baselines=True, flip=True, options=options), progress=False)
     assert list(results) == ["Mancs", "untrained network", "colour histogram"]
     assert [result["distance"] for result in results.values()] == ["cosine"] * 3
     assert [result["flip"] for result in results.values()] == [True, True, False]
     with pytest.raises(ValueError, match="baselines are not scored with distractors"):
-        score.evaluate(workdir[0], score.Task(baselines=True, distractors="elsewhere"), progress=False)
+        scoring.evaluate(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"), progress=False)
     write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    results = score.evaluate(tmp_path, score.Task(baselines=True, repeats=3), progress=False)
+    results = scoring.evaluate(tmp_path, scoring.Task(baselines=True, repeats=3), progress=False)
     assert {result["protocol"] for result in results.values()} == {"cuhk03_classic"}
 
 
 def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
         write_workdir(tmp_path, root, name="cuhk03_labeled")
-        score.evaluate(tmp_path, score.Task(multi_query=True), progress=False)
+        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
     with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
-        score.evaluate(workdir[0], score.Task(dataset="nowhere"), progress=False)
+        scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere"), progress=False)
     for options, line in [
         (Options(rerank=True, k2=0), "k2 is 0"),
         (Options(rerank=True, weight=2), "lambda is 2"),
         (Options(distance="l1"), "unknown distance 'l1'"),
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
-            score.evaluate(workdir[0], score.Task(dataset="nowhere", options=options), progress=False)
+            scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere", options=options), progress=False)
     with pytest.raises(FileNotFoundError, match="no checkpoint there"):
-        score.evaluate(tmp_path / "empty", progress=False)
+        scoring.evaluate(tmp_path / "empty", progress=False)
 
 
 def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
@@ -181,7 +181,7 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
             return None
         cmc = [config.data.testset / 10] * 50
         of_run = {"cmc": cmc, "config": config.to_dict(), "step": config.data.testset}
-        return {score.NETWORK: of_run | dict.fromkeys(set(run.SAME_IN_ALL_SPLITS) - {"config"}, "same")}
+        return {scoring.NETWORK: of_run | dict.fromkeys(set(run.SAME_IN_ALL_SPLITS) - {"config"}, "same")}
 
     monkeypatch.setattr(run, "train_and_evaluate", train_and_evaluate)
     program = jax.jit(lambda x: x + 1)
@@ -204,4 +204,4 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert [split["cmc"][0] for split in summary["splits"]] == [0.1, 0.2, 0.3, 0.4]
     assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
     calls.clear()
-    assert run.train_and_evaluate_splits(config, tmp_path)[score.NETWORK]["cmc"] == summary["cmc"] and calls == []
+    assert run.train_and_evaluate_splits(config, tmp_path)[scoring.NETWORK]["cmc"] == summary["cmc"] and calls == []

@@ -1,0 +1,75 @@
+"""Scores a trained network, or anybody's embeddings.
+
+python scripts/evaluate.py --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
+python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.distance_flags import define_distance, distance_options
+
+ARGUMENTS = ()
+OF_RERANKING = ("k1", "k2", "lambda")
+OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baselines", "repeats")
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
+    flags.DEFINE_string(
+        "features",
+        None,
+        "Embeddings to score instead: a .npz file with query [Q, D], gallery [G, D], query_pid, query_camid, "
+        "gallery_pid, gallery_camid, and for multi-query multi_query, multi_query_pid, multi_query_camid; or a folder "
+        "with a .npy file for each, which may be larger than memory. Ids as in Market-1501: -1 is junk, 0 a "
+        "distractor.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("json", None, "File that the results are written to as well.", flag_values=values)
+    define_distance(values, "Divide each embedding by its norm. Multi-query does so in any case.")
+    flags.DEFINE_string(
+        "root", "", "Directory of the data sets, where it is not the one of the training.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "dataset",
+        "",
+        "Data set to score on, where it is not the one of the training (cross-domain).",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("multi_query", False, "Score multi-query as well, pooled by mean and by max.", flag_values=values)
+    flags.DEFINE_string("distractors", "", "Data set that joins the gallery: market1501_500k.", flag_values=values)
+    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    flags.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.", flag_values=values)
+    flags.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Scores and prints the table."""
+    if bool(values.workdir) == bool(values.features):
+        raise ValueError("give either --workdir=DIRECTORY of a run or --features=FILE.npz")
+    if values.features and (given := [f"--{name}" for name in OF_WORKDIR if values[name].present]):
+        raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
+    if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
+        raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
+    # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.evaluation import results
+    from mancs_jax.scoring import Task, evaluate, score_features
+
+    keep_compiled_programs()
+    options = distance_options(values)
+    if values.features:
+        scored = score_features(values.features, options)
+        rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
+    else:
+        task = Task(**{name: values[name].value for name in OF_WORKDIR}, options=options)
+        scored = rows = evaluate(values.workdir, task)
+    print(results.table(rows))
+    print(results.matches(rows))
+    if values.json:
+        results.write_result(values.json, scored)
+    written = [f"{values.workdir}/results"] if values.workdir else []
+    written += [values.json] if values.json else []
+    print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

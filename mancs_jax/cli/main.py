@@ -1,0 +1,39 @@
+"""The program `mancs`: its first argument is a command."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from mancs_jax.cli.command_line import HELP, run, suggest_command
+
+COMMANDS = {
+    "train": "train a network and score it",
+    "evaluate": "score a trained network, or embeddings of any origin",
+    "prepare-data": "prepare a data set, or check it",
+    "embed": "embed the images of a folder",
+    "search": "find the gallery images nearest to a query",
+    "export": "write a network as one file that runs without this package",
+    "visualize": "draw a report of a trained network",
+    "import-weights": "read weights of other programs",
+    "export-weights": "write a network's weights for PyTorch",
+    "ablation": "train the rows of an ablation into one table",
+    "cuhk03-classic": "train and score on the 20 splits of CUHK03's classic protocol",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command that the first argument names.
+
+    Raises:
+      SystemExit: with one line, for any mistake; with status 0 after --help.
+    """
+    _, *arguments = sys.argv if argv is None else argv
+    if not arguments or arguments[0] in HELP:
+        width = max(map(len, COMMANDS))
+        print("mancs COMMAND [FLAGS]; `mancs COMMAND --help` lists the flags of a command\n")
+        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        sys.exit(0)
+    name = arguments[0].replace("_", "-")
+    if name not in COMMANDS:
+        sys.exit(f"mancs: no command {arguments[0]!r}.{suggest_command(name, list(COMMANDS))} `mancs --help` lists all")
+    run(import_module(f"mancs_jax.cli.{name.replace('-', '_')}"), arguments)

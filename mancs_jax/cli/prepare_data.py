@@ -1,0 +1,78 @@
+"""Prepares a data set for training and evaluation, or only checks it.
+
+python scripts/prepare_data.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
+python scripts/prepare_data.py --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
+python scripts/prepare_data.py --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
+python scripts/prepare_data.py --dataset=walkers --root=DIR
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.config import names
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    flags.DEFINE_enum(
+        "dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "source",
+        None,
+        "Zip or folder of the data set, or cuhk-03.mat. walkers needs none: it is rendered. Without it, a message says "
+        "where to get the data set.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).", flag_values=values)
+    flags.DEFINE_string(
+        "protocol_file",
+        None,
+        "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not beside it.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.", flag_values=values)
+    flags.DEFINE_string(
+        "csv", None, "Of --dataset=folder: CSV with the header path,pid,camid,split.", flag_values=values
+    )
+    flags.DEFINE_bool("check", False, "Only read the source and report; write nothing.", flag_values=values)
+    flags.DEFINE_bool("overwrite", False, "Build the data set again where it exists.", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_differences",
+        False,
+        "Build although the counts differ from the published set.",
+        flag_values=values,
+    )
+    flags.mark_flags_as_required(["dataset"], values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Prepares or checks the data set and prints its counts."""
+    # Not at the top: a mistyped flag should not wait for TFDS.
+    from absl import logging
+
+    from mancs_jax.data.prepare import prepare
+
+    logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build that is stopped is cleared away
+    try:
+        print(
+            prepare(
+                values.dataset,
+                values.source,
+                values.root,
+                protocol_file=values.protocol_file,
+                name=values.name,
+                csv=values.csv,
+                only_check=values.check,
+                overwrite=values.overwrite,
+                allow_differences=values.allow_differences,
+            )
+        )
+    except KeyboardInterrupt:
+        sys.exit("prepare_data: stopped; what was not complete is gone")

@@ -1,0 +1,63 @@
+"""Trains Mancs and scores it: python scripts/train.py --config=configs/market.py --workdir=W."""
+
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Recipe by name, as market or market:small, or its file, as configs/market.py:small.",
+        flag_values=values,
+        sys_argv=list(argv),
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Directory of the run; where it holds a checkpoint, training goes on from there.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "allow_config_change",
+        False,
+        "Go on from a checkpoint although the configuration is another one.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "Train with the processes that SLURM, Kubernetes, MPI or a TPU pod has started.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator", "", "host:port of process 0, for processes that are started by hand.", flag_values=values
+    )
+    flags.DEFINE_integer("num_processes", 0, "Number of processes that take part, started by hand.", flag_values=values)
+    flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.", flag_values=values)
+    flags.mark_flags_as_required(["config", "workdir"], values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Trains and prints the table of scores."""
+    keep_freed_memory()
+    # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.evaluation.results import table
+    from mancs_jax.run import train_and_evaluate
+    from mancs_jax.training import multihost
+
+    keep_compiled_programs()
+    if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
+        multihost.start(values.coordinator, values.num_processes, values.process_id)
+    results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
+    if results and multihost.is_writer():
+        print(table(results))
+        print(f"results: {values.workdir}/results")
+        print(f"look at {values.workdir}/report.html")

@@ -1,0 +1,38 @@
+"""Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
+
+python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.distance_flags import define_distance, distance_options
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
+    flags.DEFINE_string(
+        "root", "", "Directory of the data sets, where it is not the one of the training.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "dataset", "", "Data set to score on, where it is not the one of the training.", flag_values=values
+    )
+    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    define_distance(values, "Divide each embedding by its norm.")
+    flags.mark_flags_as_required(["workdir"], values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Scores, draws and prints where the report is."""
+    from mancs_jax.scoring import Task, score
+    from mancs_jax.visualize import write_report
+
+    task = Task(dataset=values.dataset, root=values.root, flip=values.flip, options=distance_options(values))
+    keep_compiled_programs()
+    path = write_report(values.workdir, score(values.workdir, task), task)
+    print(f"report: {path}\npictures: {path.parent / 'results'}")

@@ -1,0 +1,113 @@
+"""From the source of a data set to its records: the one call behind `mancs prepare-data`."""
+
+import sys
+from contextlib import AbstractContextManager
+
+from mancs_jax.config import names
+from mancs_jax.data import arrays, build
+from mancs_jax.data.sources import cuhk03, dukemtmc_reid, folder, market1501, walkers
+from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
+
+HOW_TO_GET = {
+    "market1501": market1501.ABOUT.how_to_get,
+    "market1501_500k": market1501.DISTRACTORS_ABOUT.how_to_get,
+    "dukemtmc_reid": dukemtmc_reid.ABOUT.how_to_get,
+    "cuhk03_labeled": cuhk03.ABOUT.how_to_get,
+    "cuhk03_detected": cuhk03.ABOUT.how_to_get,
+    "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's",
+}
+
+
+def prepare(
+    dataset: str,
+    source: str | None,
+    root: str | None,
+    *,
+    protocol_file: str | None = None,
+    name: str | None = None,
+    csv: str | None = None,
+    only_check: bool = False,
+    overwrite: bool = False,
+    allow_differences: bool = False,
+) -> str:
+    """Builds a data set under `root` where it is missing, or checks its source.
+
+    Returns:
+      What to print: the table of the splits, what else is to be known, and the path of the data set.
+
+    Raises:
+      ValueError, OSError: the source is missing or wrong, or `root` cannot be written.
+    """
+    refuse_arguments(dataset, source, protocol_file, name, csv)
+    if not root and not only_check:
+        raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
+    prepared = name or dataset
+    if not only_check and build.is_prepared(root, prepared) and not overwrite:
+        path = build.prepared_path(root, prepared)
+        return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
+    if dataset == "walkers":
+        print("rendering walkers, half a minute on one core", file=sys.stderr)
+    with open_contents(dataset, source, protocol_file, name, csv) as contents:
+        notes = check(contents, source or dataset, allow_differences)
+        if only_check:
+            counts, end = {split: count_items(items) for split, items in contents.splits.items()}, []
+        else:
+            path = build.build(contents, root, overwrite)
+            counts, end = count_prepared(prepared, root), [str(path)]
+    return "\n".join([table(counts), *notes, *end])
+
+
+def refuse_arguments(
+    dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
+) -> None:
+    """Raises ValueError where an argument is missing, or does not go with the data set."""
+    if dataset == "walkers" and source:
+        raise ValueError("walkers is rendered, not read: leave --source out")
+    if dataset != "walkers" and not source:
+        raise ValueError(f"no source is given (--source=ZIP_OR_FOLDER). {HOW_TO_GET[dataset]}")
+    if dataset == "folder" and not name:
+        raise ValueError("--name=NAME is missing: what the data set will be called")
+    if name:
+        folder.check_name(name)
+    if dataset != "folder" and (name or csv):
+        raise ValueError(f"--name and --csv are for --dataset=folder, not for {dataset}")
+    if protocol_file and dataset not in names.CUHK03:
+        raise ValueError(f"--protocol_file is for CUHK03, not for {dataset}")
+
+
+def open_contents(
+    dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
+) -> AbstractContextManager[Contents]:
+    """Opens the source of a data set."""
+    match dataset:
+        case "market1501":
+            return market1501.open_source(source)
+        case "market1501_500k":
+            return market1501.open_distractors(source)
+        case "dukemtmc_reid":
+            return dukemtmc_reid.open_source(source)
+        case "cuhk03_labeled" | "cuhk03_detected":
+            return cuhk03.open_source(source, dataset.removeprefix("cuhk03_"), protocol_file)
+        case "folder":
+            return folder.open_own(name, source, csv)
+        case "walkers":
+            return walkers.open_rendered()
+    raise ValueError(f"no data set {dataset!r}")
+
+
+def count_prepared(dataset: str, root: str) -> dict[str, Counts]:
+    """Counts the splits of a prepared data set from its records."""
+    records = {split: arrays.open_split(dataset, root, split) for split in arrays.split_names(dataset, root)}
+    return {split: count(found.pid, found.camid) for split, found in records.items()}
+
+
+def table(counts: dict[str, Counts]) -> str:
+    """Returns the counts of the splits as text, one line a split."""
+    width = max(len(split) for split in ["split  ", *counts]) + 1
+    lines = [f"{'split':<{width}}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
+    lines += [
+        f"{split:<{width}}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}"
+        f"{len(found.cameras):>9}"
+        for split, found in counts.items()
+    ]
+    return "\n".join(lines)
