@@ -71,7 +71,7 @@ def export_network(workdir: str | Path, output: str | Path) -> str:
 
     Args:
       workdir: of a training, or from `import_network`.
-      output: .safetensors with the names of `mancs_jax/models/released.py`, float32.
+      output: .safetensors with the names of `mancs_jax/weights/authors.py`, float32.
 
     Raises:
       ValueError, OSError: no network there, or the output cannot be written.

@@ -35,7 +35,7 @@ CALLS = {
     "export_weights": ["mancs_jax.convert.export_network"],
     "figure3": ["mancs_jax.reporting.curriculum.figure_3"],
     "import_weights": ["mancs_jax.convert.import_backbone", "mancs_jax.convert.import_network"],
-    "prepare_data": ["mancs_jax.data.prepare.prepare"],
+    "prepare_data": ["mancs_jax.data.prepare.open_contents"],
     "search": ["mancs_jax.inference.gallery.load_gallery"],
     "train": ["mancs_jax.run.train_and_evaluate"],
     "visualize": ["mancs_jax.scoring.score"],
@@ -78,6 +78,7 @@ def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
         if hasattr(command := command_of(name), setting):
             monkeypatch.setattr(command, setting, lambda: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("mancs_jax.data.build.is_prepared", lambda *_: False)
     with pytest.raises(Called) as called:
         run(command_of(name), [name, *arguments])
     return called.value.args[0]
@@ -286,9 +287,9 @@ def source_text() -> str:
 
 
 def test_messages_are_those_of_the_source():
-    """docs/faults.md: what is between "..." comes in this order in one message."""
+    """docs/troubleshooting.md: what is between "..." comes in this order in one message."""
     source = re.sub(r"\{[^{}\n]*\}", "{}", source_text())
-    page = (REPOSITORY / "docs" / "faults.md").read_text()
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
     ours = page.partition("## Messages of the libraries")[0]
     messages = re.findall(r"^\| `([^`]+)` \|", ours, re.MULTILINE)
     assert len(messages) > 20
