@@ -23,7 +23,8 @@ import recipe
 from measure import report, taking_turns
 
 from mancs_jax.cli.command_line import keep_freed_memory
-from mancs_jax.inference.forward import make_embed
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network import Network
 from mancs_jax.weights import authors
 
 OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
@@ -46,11 +47,11 @@ def our_turns(flags: argparse.Namespace, folder: str, keeps_memory: bool = True)
     image = drawn_images(config, flags)
     variables, num_classes = authors.load_released(Path(folder) / WEIGHTS, config)
     variables = jax.device_put(variables)
-    embed = make_embed(config, num_classes, jax.local_devices()[:1], progress=False)
+    network = Network(config, num_classes, variables)
 
     def turn() -> tuple[float, np.ndarray]:
         start = time.perf_counter()
-        embedding = embed(variables, image)
+        embedding = embed(network, image, devices=jax.local_devices()[:1])
         return time.perf_counter() - start, embedding
 
     return turn

@@ -70,7 +70,8 @@ def count(config, batch: int) -> tuple[Cost, Cost]:
     size = lambda tree: sum(np.prod(leaf.shape) * 4.0 for leaf in jax.tree.leaves(tree))  # noqa: E731
     # A ring sends the gradient twice; embeddings are gathered once, their gradient is summed once.
     sent = 2 * size(state.params) + 2 * batch * WIDTH * 4.0
-    forward = jax.jit(create_forward(config, NUM_CLASSES))
+    embeddings_of = create_forward(config, NUM_CLASSES)
+    forward = jax.jit(lambda variables, image: embeddings_of(variables, image)[0])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     embedding = forward.lower(variables, jax.ShapeDtypeStruct(image.shape[1:], jnp.uint8)).compile().cost_analysis()
     return (

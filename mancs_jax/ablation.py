@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common.atomic_write import write_json, write_text
 from mancs_jax.config import ablation
 from mancs_jax.config import checks as configuration
-from mancs_jax.evaluation.results import write_result
 from mancs_jax.reporting.chart import dots_svg
 from mancs_jax.run import train_and_evaluate
 from mancs_jax.scoring import NETWORK
+from mancs_jax.workdir import Workdir
 
 SUMMARY = "ablation.json"
 KEPT = (
@@ -89,7 +90,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
     Raises:
       ValueError: the workdir holds a run of another configuration. And as `train_and_evaluate`.
     """
-    path = Path(workdir) / "results" / SUMMARY
+    path = Workdir(Path(workdir)).results / SUMMARY
     done = json.loads(path.read_text())["runs"] if path.exists() else []
     for run in runs:
         before = next((other for other in done if (other["row"], other["seed"]) == (run.row, run.seed)), None)
@@ -113,10 +114,10 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
 def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str, Any]:
     """Writes the JSON, the table and the plot of the runs that are done; returns what is in the JSON."""
     summary = {"base": base, "rows": summarize(done), "runs": done}
-    write_result(path, summary)
-    path.with_suffix(".md").write_text(table(summary["rows"], base))
+    write_json(path, summary)
+    write_text(path.with_suffix(".md"), table(summary["rows"], base))
     dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in summary["rows"]}
-    path.with_suffix(".svg").write_text(dots_svg(f"mAP on {base}, a dot a seed", dots))
+    write_text(path.with_suffix(".svg"), dots_svg(f"mAP on {base}, a dot a seed", dots))
     return summary
 
 
@@ -151,8 +152,7 @@ def table(rows: dict[str, dict[str, Any]], base: str) -> str:
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
     for row in (row for row in ablation.QUESTIONS if row in rows):
-        of = ablation.CHANGES[ablation.QUESTIONS.index(row)].__doc__.split("\n")[0].rstrip(".")
-        lines.append(_line(row, of, rows[row], rows.get("whole") if row != "whole" else None, ""))
+        lines.append(_line(row, ablation.TEXTS[row], rows[row], rows.get("whole") if row != "whole" else None, ""))
     return "\n".join(lines) + "\n"
 
 

@@ -9,11 +9,14 @@ from ml_collections import ConfigDict
 
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
+from mancs_jax.inference.network import load_trained
 from mancs_jax.training import checkpoint
+from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import record_start
 from mancs_jax.training.state import TrainState, create_optimizer
 from mancs_jax.weights import authors, imagenet
 from mancs_jax.weights.safetensors_file import write_safetensors
+from mancs_jax.workdir import Workdir
 
 
 def import_backbone(source: str | Path, arch: str, output: str | Path) -> str:
@@ -49,8 +52,8 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     """
     configuration.validate(config, num_devices=1)
     arrays.check_known(config.data.name, config.data.root)
-    directory = Path(workdir) / checkpoint.LATEST
-    if checkpoint.peek(directory) is not None:
+    paths = Workdir(Path(workdir))
+    if checkpoint.peek(paths.latest) is not None:
         raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
     variables, num_classes = authors.load_released(source, config)
     config = config.copy_and_resolve_references()
@@ -59,10 +62,10 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     params, batch_stats = jax.tree.map(jnp.asarray, (variables["params"], variables["batch_stats"]))
     opt_state = create_optimizer(config, optax.constant_schedule(0.0)).init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
-    about = {"config": config.to_dict(), "num_classes": num_classes, "data_fingerprint": "", "best": None}
-    with checkpoint.open_checkpoints(directory, keep=1) as manager:
-        checkpoint.save(manager, state, about)
-    record_start(Path(workdir), about, jax.local_devices(), step=0)
+    description = Description(config.to_dict(), num_classes, data_fingerprint="")
+    with checkpoint.open_checkpoints(paths.latest, keep=1) as manager:
+        checkpoint.save(manager, state, description)
+    record_start(paths, description, jax.local_devices(), step=0)
     return f"{workdir}: {config.model.arch}, {num_classes} identities"
 
 
@@ -77,11 +80,12 @@ def export_network(workdir: str | Path, output: str | Path) -> str:
       ValueError, OSError: no network there, or the output cannot be written.
     """
     _check_output(output)
-    config, about, variables = checkpoint.load_trained(workdir)
-    tensors = authors.to_released(variables)
+    network, step, _ = load_trained(workdir)
+    tensors = authors.to_released(network.variables)
     write_safetensors(tensors, output)
-    network = f"recipe {config.recipe}, {config.model.arch}, {about['num_classes']} identities, step {about['step']}"
-    return f"{output}: {len(tensors)} tensors; {network}"
+    config = network.config
+    made_by = f"recipe {config.recipe}, {config.model.arch}, {network.num_classes} identities, step {step}"
+    return f"{output}: {len(tensors)} tensors; {made_by}"
 
 
 def _check_output(output: str | Path) -> None:

@@ -11,22 +11,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Embedded
-from mancs_jax.evaluation.results import write_result
-from mancs_jax.inference.forward import make_embed
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score
 from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.loop import train
 from mancs_jax.visualize import write_report
 from mancs_jax.weights import imagenet
+from mancs_jax.workdir import Workdir
 
 SAME_IN_ALL_SPLITS = ("dataset", "recipe", "seed", "distance", "normalize", "flip", "repeats", "gallery_seed", "config")
-LOCK = ".lock"  # file of a workdir that the process which trains there holds
 
 
 def train_and_evaluate(
@@ -49,42 +51,42 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, workdir = jax.devices(), Path(workdir)
+    devices, workdir = jax.devices(), Workdir(Path(workdir))
     configuration.validate(config, len(devices))
     arrays.check_known(config.data.name, config.data.root)
     with only_process(workdir):
-        saved = checkpoint.peek(workdir / checkpoint.LATEST)
+        saved = checkpoint.peek(workdir.latest)
         if saved is None:
             imagenet.check_there(config.pretrained, config.model.arch)
         split, validation = load_training_data(config)
         labels = arrays.relabel(split.pid)
-        about = {
-            "config": config.to_dict(),
-            "num_classes": int(labels.max()) + 1,
-            "data_fingerprint": arrays.fingerprint(split),
-            "best": saved["best"] if saved else None,
-        }
+        description = Description(
+            config=config.to_dict(),
+            num_classes=int(labels.max()) + 1,
+            data_fingerprint=arrays.fingerprint(split),
+            best=saved[1].best if saved else None,
+        )
         if saved:
-            check_resume(workdir, saved, about, allow_config_change)
+            check_resume(workdir.root, saved[1], description, allow_config_change)
         validate = None
         if validation:
-            embed = make_embed(config, about["num_classes"], jax.local_devices(), progress=False)
 
             def validate(state):
                 variables = {"params": state.params, "batch_stats": state.batch_stats}
+                network = Network(config, description.num_classes, variables)
                 scores = protocols.single_query(
-                    *(Embedded(embed(variables, part.image), part.pid, part.camid) for part in validation)
+                    *(Embedded(embed(network, part.image), part.pid, part.camid) for part in validation)
                 )
                 return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 
         with naming_what_takes_less(config):
-            if not train(config, workdir, split.image, labels, about, devices, validate):
+            if not train(config, workdir, split.image, labels, description, devices, validate):
                 return None
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
-        scored = score(workdir, task, validation=None if config.choose_on == "test" else validation)
+        scored = score(workdir.root, task, validation=None if config.choose_on == "test" else validation)
         if report and multihost.is_writer():
-            write_report(workdir, scored, task)
+            write_report(workdir.root, scored, task)
         return scored.results
 
 
@@ -106,7 +108,7 @@ def train_and_evaluate_splits(
       As `train_and_evaluate`.
     """
     workdir = Path(workdir)
-    path = workdir / "results" / "cuhk03_classic.json"
+    path = Workdir(workdir).result("cuhk03_classic")
     summary = json.loads(path.read_text()) if path.exists() else {"splits": []}
     splits = summary["splits"]
     before = summary.get("config", config.to_dict())
@@ -125,7 +127,7 @@ def train_and_evaluate_splits(
         splits.append(results[NETWORK])
         common = {name: results[NETWORK][name] for name in SAME_IN_ALL_SPLITS}
         summary = cuhk03_classic.over_splits(splits) | common | {"splits": splits}
-        write_result(path, summary)
+        write_json(path, summary)
         jax.clear_caches()  # compiled programs of all splits together exceed Linux's limit of mapped regions
     return {NETWORK: summary}
 
@@ -138,7 +140,7 @@ def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
 
 
 @contextmanager
-def only_process(workdir: Path) -> Iterator[None]:
+def only_process(workdir: Workdir) -> Iterator[None]:
     """Holds a workdir for this run alone: two that write checkpoints to one place would destroy each other's.
 
     Raises:
@@ -147,20 +149,20 @@ def only_process(workdir: Path) -> Iterator[None]:
     if not multihost.is_writer():  # it holds the workdir for all
         yield
         return
-    made = [parent for parent in (workdir, *workdir.parents) if not parent.exists()]
-    workdir.mkdir(parents=True, exist_ok=True)
+    made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
+    workdir.root.mkdir(parents=True, exist_ok=True)
     try:
-        with (workdir / LOCK).open("w") as lock:
+        with workdir.lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                message = f"{workdir}: another process trains there; wait for it or choose another --workdir"
+                message = f"{workdir.root}: another process trains there; wait for it or choose another --workdir"
                 raise ValueError(message) from None
             yield
     finally:
         # A run that was refused leaves nothing behind.
-        if [path.name for path in workdir.iterdir()] == [LOCK]:
-            (workdir / LOCK).unlink()
+        if [path.name for path in workdir.root.iterdir()] == [workdir.lock.name]:
+            workdir.lock.unlink()
             for parent in made:
                 parent.rmdir()
 
@@ -181,14 +183,14 @@ def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.S
     return split, (query, gallery)
 
 
-def check_resume(workdir: Path, saved: dict[str, Any], about: dict[str, Any], allow_config_change: bool) -> None:
+def check_resume(workdir: Path, saved: Description, description: Description, allow_config_change: bool) -> None:
     """Compares a run with the latest checkpoint in its workdir; raises ValueError with a line of what differs."""
-    changed = configuration.differences(saved["config"], about["config"])
-    if saved["data_fingerprint"] != about["data_fingerprint"]:
+    changed = configuration.differences(saved.config, description.config)
+    if saved.data_fingerprint != description.data_fingerprint:
         changed.append("the training images or their identities")
-    if saved["num_classes"] != about["num_classes"]:
+    if saved.num_classes != description.num_classes:
         raise ValueError(
-            f"{workdir} was trained on {saved['num_classes']} identities, now there are {about['num_classes']} "
+            f"{workdir} was trained on {saved.num_classes} identities, now there are {description.num_classes} "
             f"({'; '.join(changed)}); undo the change or choose another --workdir"
         )
     if changed and not allow_config_change:

@@ -1,22 +1,24 @@
 """What a trained network scores: a workdir in, results on disk and a table out."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
-from ml_collections import ConfigDict
 
+from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
 from mancs_jax.evaluation.protocols import Embedded, Options, Ranked
-from mancs_jax.evaluation.results import write_result
-from mancs_jax.inference.forward import Embed, make_embed
-from mancs_jax.training import checkpoint, multihost
-from mancs_jax.training.log import environment
-from mancs_jax.training.state import create_train_state
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network import Network, load_trained
+from mancs_jax.models.mancs import init_variables
+from mancs_jax.training import multihost
+from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED = "Mancs", "untrained network"
 RERANKED = f"{NETWORK}, re-ranked"
@@ -43,9 +45,7 @@ USUAL = Task()
 class Scored(NamedTuple):
     """A network, what it saw, and what it scored."""
 
-    config: ConfigDict
-    num_classes: int
-    variables: dict[str, Any]  # "params" and "batch_stats"
+    network: Network
     parts: Parts
     embedded: dict[str, Embedded]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
@@ -82,26 +82,28 @@ def score(
       FileNotFoundError: no checkpoint, or the data set is not there.
       ValueError: one line: the data set has no images for the protocol, or the options do not fit.
     """
-    workdir, devices = Path(workdir), jax.local_devices()
-    config, about, variables = checkpoint.load_trained(workdir)
-    data = config.data
+    paths = Workdir(Path(workdir))
+    network, step, description = load_trained(paths.root)
+    config, data = network.config, network.config.data
     dataset, root = task.dataset or data.name, task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation
     _check(task, is_classic, root)
     parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
-    embed = make_embed(config, about["num_classes"], devices, progress, task.flip)
-    embedded = {part: Embedded(embed(variables, split.image), split.pid, split.camid) for part, split in parts.items()}
+    embed_all = partial(embed, flip=task.flip, progress=progress)
+    embedded = {
+        part: Embedded(embed_all(network, split.image), split.pid, split.camid) for part, split in parts.items()
+    }
     fingerprint = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
-            embedded["gallery"], task.distractors, root, data.image_size, embed, variables
+            embedded["gallery"], task.distractors, root, data.image_size, partial(embed_all, network)
         )
 
     ranked = _ranked(embedded, task, progress)
     results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
-    for name, of_baseline in _baselines(config, about["num_classes"], parts, embed) if task.baselines else ():
+    for name, of_baseline in _baselines(network, parts, embed_all) if task.baselines else ():
         options = task.options._replace(rerank=False)
         scored = (
             _classic(of_baseline, task)
@@ -115,25 +117,25 @@ def score(
         "split": "held-out training identities" if validation else f"test set {testset}" if testset else "official",
         "distractors": task.distractors,
         "fingerprint": fingerprint,
-        **environment(devices),
+        **environment(jax.local_devices()),
     }
     of_network = {
         "embedding": NETWORK,
         "flip": task.flip,
         "recipe": config.recipe,
         "seed": config.seed,
-        "step": about["step"],
+        "step": step,
         "trained_on": data.name,
-        "chosen_on": "last step" if about["best"] is None else config.choose_on,
-        "train_fingerprint": about["data_fingerprint"],
-        "config": about["config"],
+        "chosen_on": "last step" if description.best is None else config.choose_on,
+        "train_fingerprint": description.data_fingerprint,
+        "config": description.config,
     }
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
         stem = _stem(results[name], dataset != data.name, validation is not None)
         if multihost.is_writer():
-            write_result(workdir / "results" / f"{stem}.json", results[name])
-    return Scored(config, about["num_classes"], variables, parts, embedded, results, ranked)
+            write_json(paths.result(stem), results[name])
+    return Scored(network, parts, embedded, results, ranked)
 
 
 def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:
@@ -144,12 +146,6 @@ def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, pr
     """
     scored = features.score(features.load_features(path), options, progress=progress)
     return scored | {"features": Path(path).name} | environment(jax.local_devices())
-
-
-def untrained_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    """The variables that training starts from, without pretrained weights: what the architecture alone can do."""
-    state = create_train_state(config, num_classes, optax.identity())
-    return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
@@ -177,11 +173,11 @@ def _load_parts(task, dataset, root, image_size, testset, validation) -> Parts:
     return {part: arrays.load_split(dataset, root, part, image_size, testset) for part in wanted}
 
 
-def _with_distractors(gallery, dataset, root, image_size, embed: Embed, variables) -> tuple[Embedded, list[str]]:
+def _with_distractors(gallery: Embedded, dataset: str, root: str, image_size, embed_all) -> tuple[Embedded, list[str]]:
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
-        embeddings.append(embed(variables, block.image))
+        embeddings.append(embed_all(block.image))
         camids.append(block.camid)
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)
@@ -215,10 +211,10 @@ def _classic(embedded: dict[str, Embedded], task: Task) -> dict:
     return scored | task.options.described()
 
 
-def _baselines(config, num_classes, parts, embed: Embed):
-    """Yields (name, embedded parts) of what a trained network has to beat."""
-    untrained = untrained_variables(config, num_classes)
-    ways = {UNTRAINED: lambda image: embed(untrained, image), "colour histogram": histogram.embed}
+def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Embedded]]]:
+    """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
+    untrained = network._replace(variables=init_variables(network.config, network.num_classes))
+    ways = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
     for name, way in ways.items():
         yield name, {part: Embedded(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
 

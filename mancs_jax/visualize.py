@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.atomic_write import write_json, write_text
 from mancs_jax.evaluation import metrics
-from mancs_jax.evaluation.results import cells, write_result
-from mancs_jax.inference.forward import make_masks
+from mancs_jax.evaluation.results import cells
+from mancs_jax.inference.forward import attention_masks
 from mancs_jax.reporting import chart, nearest_lists
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
@@ -16,6 +15,7 @@ from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_p
 from mancs_jax.reporting.report import Lists, report_html
 from mancs_jax.scoring import NETWORK, RERANKED, Scored, Task
 from mancs_jax.training.log import read_rows
+from mancs_jax.workdir import Workdir
 
 NUM_DRAWN = 8  # queries in each picture of ranked lists
 LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in the page
@@ -39,20 +39,19 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     """
     if task.distractors:
         raise ValueError("a report shows no distractors of another data set: score without them")
-    workdir = Path(workdir)
-    results = workdir / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    paths = Workdir(Path(workdir))
+    results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
     labels = (query.pid, query.camid, gallery.pid, gallery.camid)
     lists = {name: _lists(ranked, labels) for name, ranked in scored.ranked.items()}
-    masks = make_masks(scored.config, scored.num_classes, jax.local_devices())(scored.variables, query.image)
+    masks = attention_masks(scored.network, query.image, flip=task.flip)
 
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
-    write_result(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
+    write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
-    charts = _charts(workdir, scored, nearest_lists.histograms(scored.ranked[NETWORK].distances_of, *labels))
+    charts = _charts(paths, scored, nearest_lists.histograms(scored.ranked[NETWORK].distances_of, *labels))
     for name, svg in charts.items():
-        (results / f"{name}.svg").write_text(svg)
+        write_text(results / f"{name}.svg", svg)
     for name, of in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
         for kind, rows in _drawn(of.average_precision).items():
@@ -64,17 +63,15 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         title=f"{NETWORK} on {scored.results[NETWORK]['dataset']}",
         about=_about(scored),
         table=cells(scored.results),
-        config=scored.config.to_dict(),
+        config=scored.network.config.to_dict(),
         charts=list(charts.values()),
         query=query,
         gallery=gallery,
         lists={LISTS[name]: of for name, of in lists.items()},
         masks=masks,
     )
-    path = workdir / "report.html"
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return path
+    write_text(paths.report, page)
+    return paths.report
 
 
 def _lists(ranked, labels) -> Lists:
@@ -89,10 +86,10 @@ def _drawn(average_precision):
     return {"best": order[:NUM_DRAWN], "worst": order[::-1][:NUM_DRAWN], "random": random[:NUM_DRAWN]}
 
 
-def _charts(workdir, scored, shares):
+def _charts(paths: Workdir, scored: Scored, shares: dict[str, np.ndarray]) -> dict[str, str]:
     charts = {}
-    if (workdir / "metrics.jsonl").exists():
-        charts["curves"] = curves_svg(read_rows(workdir / "metrics.jsonl"))
+    if paths.metrics.exists():
+        charts["curves"] = curves_svg(read_rows(paths.metrics))
     cmcs = {
         name: np.stack([np.arange(1, len(result["cmc"]) + 1), result["cmc"]], axis=1)
         for name, result in scored.results.items()
@@ -100,8 +97,8 @@ def _charts(workdir, scored, shares):
     charts["cmc"] = chart.document([chart.lines("CMC", cmcs, 50, "rank")])
     last = max(points[-1, 0] for points in shares.values())
     charts["distances"] = chart.document([chart.lines("distances, shares", shares, last, _distance(scored))])
-    if scored.config.loss.sampling == "curriculum":
-        charts["curriculum"] = figure_3({scored.config.recipe: scored.config})
+    if scored.network.config.loss.sampling == "curriculum":
+        charts["curriculum"] = figure_3({scored.network.config.recipe: scored.network.config})
     return charts
 
 

@@ -2,7 +2,7 @@
 
     python scripts/export_weights.py --workdir=W --output=mancs.safetensors
 
-`mancs_jax/models/released.py` says what the names are, and which a network of another recipe adds.
+`mancs_jax/weights/authors.py` says what the names are, and which a network of another recipe adds.
 """
 
 from mancs_jax.cli import export_weights

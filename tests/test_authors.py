@@ -58,9 +58,9 @@ def losses(config, out, labels, triplets):
     loss = config.loss
     focal = partial(focal_loss, gamma=loss.gamma, probability=loss.probability, detach_weight=loss.detach_focal)
     parts = (
-        triplet_loss(euclidean_distances(out["f_rank"], out["f_rank"]), triplets, loss.margin),
-        focal(out["cls_logits"], labels),
-        attention_loss(out["att_logits"], labels, kind=loss.attention),
+        triplet_loss(euclidean_distances(out.f_rank, out.f_rank), triplets, loss.margin),
+        focal(out.cls_logits, labels),
+        attention_loss(out.att_logits, labels, kind=loss.attention),
     )
     return *parts, loss.rank_weight * parts[0] + loss.cls_weight * parts[1] + loss.att_weight * parts[2]
 
@@ -91,7 +91,7 @@ def test_outputs_and_losses_equal_those_of_pytorch(tmp_path, options, train):
     for name, output in zip(("f_rank", "cls_logits", "att_logits"), outputs):
         output = output.numpy()
         assert np.ptp(output, axis=0).min() > 0.01  # images differ
-        assert np.abs(out[name] - output).max() <= tolerance * np.abs(output).max(), name
+        assert np.abs(getattr(out, name) - output).max() <= tolerance * np.abs(output).max(), name
     found = losses(config, out, labels, triplets)
     np.testing.assert_allclose(found, [loss.item() for loss in expected], rtol=tolerance)
     assert min(found) > 0.1

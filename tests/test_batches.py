@@ -12,7 +12,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (20, 4, 2, 3), dtype=np.uint8)
 ROWS = np.array([[3, 19, 3], [0, 7, 1]])
 
 
-@pytest.mark.parametrize("make", [batches.make_feed, batches.resident_feed])
+@pytest.mark.parametrize("make", [batches.make_batches, batches.resident_batches])
 def test_gives_the_images_of_the_rows_to_each_device(make):
     devices = jax.devices()[:2]
     batch = make(IMAGE, devices)(ROWS)
@@ -23,7 +23,7 @@ def test_gives_the_images_of_the_rows_to_each_device(make):
 
 def test_held_images_stay_on_the_devices():
     devices = jax.devices()[:2]
-    batch = batches.resident_feed(IMAGE, devices)(ROWS)
+    batch = batches.resident_batches(IMAGE, devices)(ROWS)
     assert {shard.device for shard in batch.addressable_shards} == set(devices)
 
 

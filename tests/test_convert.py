@@ -16,7 +16,7 @@ from mancs_jax.data.augment import normalize
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.protocols import Embedded
-from mancs_jax.training import checkpoint
+from mancs_jax.inference.network import load_trained
 from mancs_jax.weights import authors
 
 torch = pytest.importorskip("torch")
@@ -108,8 +108,8 @@ def imported(tmp_path_factory, small):
 
 def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     source, _, workdir = imported
-    config, about, variables = checkpoint.load_trained(workdir)
-    assert (about["step"], about["data_fingerprint"], config.pretrained) == (0, "", str(source))
+    (config, _, variables), step, description = load_trained(workdir)
+    assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
     (scored,) = scoring.evaluate(workdir, progress=False).values()

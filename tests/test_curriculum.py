@@ -19,8 +19,8 @@ BATCH, NUM_NEGATIVES = P * K, P * K - K
 # With a fixed key a chance test passes always or never; one key in ten thousand fails a right sampler.
 LEAST_P_VALUE = 1e-4
 
-paper = jax.jit(partial(sampling.curriculum, **PAPER), static_argnums=5)
-release = jax.jit(partial(sampling.curriculum, **RELEASE), static_argnums=5)
+paper = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**PAPER)), static_argnums=5)
+release = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**RELEASE)), static_argnums=5)
 uniform = jax.jit(sampling.uniform, static_argnums=5)
 batch_hard = jax.jit(sampling.batch_hard, static_argnums=5)
 draw_ranks = jax.jit(sampling.draw_ranks, static_argnums=2)

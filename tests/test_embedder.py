@@ -15,8 +15,9 @@ import mancs_jax
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
-from mancs_jax.inference.embedder import fingerprint
-from mancs_jax.inference.forward import make_embed
+from mancs_jax.inference.embedder import fingerprint_of
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network import Network
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_a_folder_gives_what_the_evaluation_gives(workdir, embedder, tmp_path):
     with market1501.open_source(source) as contents:
         build.build(contents, tmp_path / "data")
     split = arrays.load_split("market1501", tmp_path / "data", "gallery", config.data.image_size)
-    expected = make_embed(config, NUM_CLASSES, jax.devices()[:1], progress=False)(variables, split.image)
+    expected = embed(Network(config, NUM_CLASSES, variables), split.image, devices=jax.devices()[:1])
     assert expected.std(axis=0).max() > 0.05  # the images do differ
     files = [source / "bounding_box_test" / name for name in split.name]
     assert_same(embedder(files), expected)
@@ -55,12 +56,13 @@ def test_a_folder_gives_what_the_evaluation_gives(workdir, embedder, tmp_path):
 def test_what_it_tells_of_itself(workdir, embedder):
     path, config, variables = workdir
     assert (embedder.width, embedder.image_size, embedder.batch) == (WIDTH, (64, 32), 32)
-    assert embedder.config.to_dict() == config.to_dict() and embedder.network == fingerprint(variables)
+    assert embedder.config.to_dict() == config.to_dict() and embedder.network == fingerprint_of(variables)
     assert mancs_jax.load(path, batch=1).batch == len(jax.local_devices())
     assert mancs_jax.load(path, batch=1, devices=jax.devices()[:1]).batch == 1
 
 
 def test_one_compilation_for_all_numbers_of_images(workdir, monkeypatch):
+    embed_module._compiled.cache_clear()  # of other tests
     traces, normalize = [], embed_module.normalize
     monkeypatch.setattr(embed_module, "normalize", lambda image: traces.append(image.shape) or normalize(image))
     embedder = mancs_jax.load(workdir[0])
@@ -115,7 +117,7 @@ def test_other_parameters_have_another_fingerprint(workdir):
     variables = workdir[2]
     other = jax.tree.map(lambda leaf: leaf, variables)
     other["params"]["rank_fc"] = other["params"]["rank_fc"] | {"bias": np.ones(WIDTH, np.float32)}
-    assert fingerprint(other) != fingerprint(variables) == fingerprint(jax.device_get(variables))
+    assert fingerprint_of(other) != fingerprint_of(variables) == fingerprint_of(jax.device_get(variables))
 
 
 def test_images_are_read_as_they_are_needed(embedder):

@@ -1,11 +1,14 @@
 """Embedding: the same numbers whatever the batch, the number of images or of devices."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 from tiny import get_config
 
-from mancs_jax.inference.forward import make_embed
+from mancs_jax.inference.forward import attention_masks, embed
+from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import create_model
 
 
@@ -15,31 +18,40 @@ def setting():
     model = create_model(config, num_classes=5)
     image = np.random.default_rng(0).integers(0, 256, (21, 64, 32, 3), dtype=np.uint8)
     variables = jax.jit(lambda: model.init(jax.random.key(0), image[:1].astype(np.float32), train=False))()
-    return config, variables, image
+    return Network(config, 5, variables), image
 
 
 def test_padding_and_devices_do_not_show(setting):
-    config, variables, image = setting
-    one = make_embed(config, 5, jax.devices()[:1], progress=False)
-    eight = make_embed(config, 5, jax.devices(), progress=False)
-    whole = one(variables, image)
+    network, image = setting
+    one, eight = (partial(embed, network, devices=jax.devices()[:number]) for number in (1, 8))
+    whole = one(image)
     assert whole.shape == (21, 32) and whole.dtype == np.float32
-    np.testing.assert_allclose(one(variables, image[:3]), whole[:3], rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(eight(variables, image), whole, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(one(image[:3]), whole[:3], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(eight(image), whole, rtol=1e-5, atol=1e-7)
     assert np.abs(whole - whole.mean(0)).max() > 0
 
 
 def test_it_is_f_rank_of_the_normalised_pixels(setting):
-    config, variables, image = setting
+    network, image = setting
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     x = ((image[:2] / 255 - mean) / std).astype(np.float32)
-    expected = create_model(config, 5).apply(variables, x, train=False)["f_rank"]
-    embed = make_embed(config, 5, jax.devices()[:1], progress=False)
-    np.testing.assert_allclose(embed(variables, image[:2]), expected, rtol=1e-4, atol=1e-6)
+    expected = create_model(network.config, 5).apply(network.variables, x, train=False).f_rank
+    found = embed(network, image[:2], devices=jax.devices()[:1])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_to_embed_is_an_error(setting):
-    config, variables, image = setting
-    embed = make_embed(config, 5, jax.devices()[:1], progress=False)
+    network, image = setting
     with pytest.raises(ValueError, match="no images to embed"):
-        embed(variables, image[:0])
+        embed(network, image[:0])
+
+
+def test_masks_are_means_over_the_channels(setting):
+    network, image = setting
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    x = ((image / 255 - mean) / std).astype(np.float32)
+    expected = create_model(network.config, 5).apply(network.variables, x, train=False).masks
+    found = attention_masks(network, image)
+    assert found.keys() == expected.keys() == {2, 3, 4}
+    for stage, mask in found.items():
+        np.testing.assert_allclose(mask, expected[stage].mean(-1), rtol=1e-4)

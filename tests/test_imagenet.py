@@ -183,7 +183,7 @@ def test_mancs_with_loaded_weights_has_the_features_of_torch(tmp_path, arch):
             value[...] = 0 if leaf[-1] == "slope" else -1e4
     params, batch_stats = imagenet.load_into(before["params"], before["batch_stats"], path, arch)
     x = np.random.default_rng(0).normal(size=(2, 64, 32, 3)).astype(np.float32)
-    maps = jax.jit(partial(model.apply, train=False))({"params": params, "batch_stats": batch_stats}, x)["maps"]
+    maps = jax.jit(partial(model.apply, train=False))({"params": params, "batch_stats": batch_stats}, x).maps
     with torch.no_grad():
         stages = reference(torch.from_numpy(x.transpose(0, 3, 1, 2)))
     for stage, expected in enumerate(map(torch_resnet.nhwc, stages), start=2):

@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from mancs_jax.training.log import Diverged, MetricsLog, environment, keep_rows, write_json
+from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.environment import environment
+from mancs_jax.training.log import Diverged, MetricsLog, keep_rows
+from mancs_jax.workdir import Workdir
 
 
 def test_rows_after_the_restored_step_and_half_rows_are_dropped(tmp_path):
@@ -17,7 +20,7 @@ def test_rows_after_the_restored_step_and_half_rows_are_dropped(tmp_path):
 
 
 def test_a_row_is_written_when_the_next_comes_and_at_the_end(tmp_path):
-    log = MetricsLog(tmp_path, step=0, num_steps=4, batch=2, log_every=2)
+    log = MetricsLog(Workdir(tmp_path), step=0, num_steps=4, batch=2, log_every=2)
     for step in range(1, 5):
         log.add(step, {"loss": np.float32(step)})
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -30,7 +33,7 @@ def test_a_row_is_written_when_the_next_comes_and_at_the_end(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_term_that_is_not_finite_is_named_with_its_step(tmp_path, value):
-    log = MetricsLog(tmp_path, step=0, num_steps=3, batch=2, log_every=1)
+    log = MetricsLog(Workdir(tmp_path), step=0, num_steps=3, batch=2, log_every=1)
     log.add(1, {"loss": np.float32(1.0), "rank_loss": np.float32(0.5), "cls_loss": np.float32(0.5)})
     log.add(2, {"loss": np.float32(value), "rank_loss": np.float32(value), "cls_loss": np.float32(0.5)})
     with pytest.raises(Diverged, match=rf"^step 2: rank_loss is {value}$"):
@@ -42,7 +45,7 @@ def test_the_term_that_is_not_finite_is_named_with_its_step(tmp_path, value):
 def test_json_is_replaced_whole(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="not plain JSON"):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
 

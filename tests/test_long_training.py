@@ -9,8 +9,10 @@ from test_step import NUM_CLASSES, losses, run, tiny_config
 
 from mancs_jax.config import checks, recipes
 from mancs_jax.losses.identity import focal_loss
+from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer
+from mancs_jax.workdir import Workdir
 
 FIELDS = {
     "optim.name": "sgd",
@@ -96,8 +98,8 @@ def train_here(config, workdir, num_devices: int = 1) -> list[dict]:
     """Trains on drawn images; returns the rows of metrics.jsonl."""
     labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
     image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
-    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "x", "best": None}
-    assert train(config, workdir, image, labels, about, jax.devices()[:num_devices])
+    description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
+    assert train(config, Workdir(workdir), image, labels, description, jax.devices()[:num_devices])
     return (workdir / "metrics.jsonl").read_text().splitlines()
 
 

@@ -96,7 +96,7 @@ def test_parameter_count_of_the_release():
 def test_embeddings_of_a_bfloat16_network_are_not_rounded_to_it():
     network = Mancs(num_classes=3, arch="resnet10", width=8, rank_head="pool", dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (2, 128, 64, 3))
-    f_rank = network.apply(network.init(jax.random.key(1), x, train=False), x, train=False)["f_rank"]
+    f_rank = network.apply(network.init(jax.random.key(1), x, train=False), x, train=False).f_rank
     assert np.any(f_rank != f_rank.astype(jnp.bfloat16).astype(jnp.float32))
 
 
@@ -119,10 +119,10 @@ def test_outputs_of_both_recipes(recipe):
 
 def test_options_that_leave_branches_out():
     _, out = shapes_of(Mancs(num_classes=CLASSES, fab_stages=(), rank_head="pool", **SMALL))
-    assert out.keys() == {"f_rank", "f_cls", "cls_logits", "masks", "maps"} and out["masks"] == {}
-    assert out["f_rank"].shape == (2, 64)
+    assert out.keys() == {"f_rank", "f_cls", "cls_logits", "masks", "maps"} and out.masks == {}
+    assert out.f_rank.shape == (2, 64)
     _, out = shapes_of(Mancs(num_classes=CLASSES, fab_stages=(3,), last_stride=1, **SMALL))
-    assert out["f_att"].shape == (2, 16) and out["maps"][5].shape == (2, 4, 2, 64)
+    assert out.f_att.shape == (2, 16) and out.maps[5].shape == (2, 4, 2, 64)
 
 
 def sigmoid(x):
@@ -211,37 +211,37 @@ def apply_norm_and_prelu(params, stats, slope, x):
 
 def test_heads_equal_numpy(small):
     recipe, params, stats, out = small
-    pooled = out["maps"][5].mean((1, 2))
+    pooled = out.maps[5].mean((1, 2))
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
     if recipe is PAPER:
-        f_att = np.concatenate([out["masks"][stage].mean((1, 2)) for stage in (2, 3, 4)], axis=1)
+        f_att = np.concatenate([out.masks[stage].mean((1, 2)) for stage in (2, 3, 4)], axis=1)
         f_rank, f_cls = apply_dense(params["rank_fc"], pooled), apply_dense(params["cls_fc"], pooled)
     else:
-        attended = [(out["masks"][stage] * out["maps"][stage]).mean((1, 2)) for stage in (2, 3, 4)]
+        attended = [(out.masks[stage] * out.maps[stage]).mean((1, 2)) for stage in (2, 3, 4)]
         f_rank, slope = pooled, params["head_prelu"]["slope"]
         f_cls = apply_dense(params["cls_fc"], pooled)
         f_cls = apply_norm_and_prelu(params["cls_bn"], stats["cls_bn"], slope, f_cls)
         f_att = apply_dense(params["att_fc"], np.concatenate(attended, axis=1))
         f_att = apply_norm_and_prelu(params["att_bn"], stats["att_bn"], slope, f_att)
     assert f_att.shape == (4, 8 + 16 + 32)
-    close(out["f_rank"], f_rank)
-    close(out["f_cls"], f_cls)
-    close(out["f_att"], f_att)
-    close(out["cls_logits"], apply_dense(params["cls_classifier"], f_cls))
-    close(out["att_logits"], apply_dense(params["att_classifier"], f_att))
-    assert all(np.ptp(out[name]) > 0.01 for name in ("f_rank", "f_cls", "f_att", "cls_logits", "att_logits"))
+    close(out.f_rank, f_rank)
+    close(out.f_cls, f_cls)
+    close(out.f_att, f_att)
+    close(out.cls_logits, apply_dense(params["cls_classifier"], f_cls))
+    close(out.att_logits, apply_dense(params["att_classifier"], f_att))
+    assert all(np.ptp(getattr(out, name)) > 0.01 for name in ("f_rank", "f_cls", "f_att", "cls_logits", "att_logits"))
 
 
 def test_masks_are_the_fabs_of_what_enters_them(small):
     recipe, params, _, out = small
     for stage in (2, 3, 4):
         # F_out = F * (M + 1), so that F = F_out / (M + 1).
-        entering = out["maps"][stage] / (out["masks"][stage] + 1)
+        entering = out.maps[stage] / (out.masks[stage] + 1)
         fab = params[f"fab{stage}"]
         slope = fab["prelu"]["slope"] if recipe is AUTHORS else 0
         y = apply_dense(fab["squeeze"], entering)
         mask = sigmoid(apply_dense(fab["excite"], np.where(y > 0, y, slope * y)))
-        np.testing.assert_allclose(out["masks"][stage], mask, rtol=1e-4)
+        np.testing.assert_allclose(out.masks[stage], mask, rtol=1e-4)
 
 
 def test_head_initialisation():
@@ -292,8 +292,8 @@ def test_dropout_is_on_in_training_only():
     keys = jax.random.split(jax.random.key(0), 4)
     out, _ = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, x, keys=keys)
     for branch, name in enumerate(("f_cls", "f_att")):
-        ones = jnp.ones(out[name].shape)
-        np.testing.assert_array_equal(out[name] != 0, drop(ones, 0.5, keys, branch) != 0)
+        ones = jnp.ones(getattr(out, name).shape)
+        np.testing.assert_array_equal(getattr(out, name) != 0, drop(ones, 0.5, keys, branch) != 0)
     evaluated = jax.jit(partial(model.apply, train=False))(variables, x)
     assert np.all(evaluated["f_cls"] != 0) and np.all(evaluated["f_att"] != 0)
 
@@ -306,7 +306,7 @@ def test_batch_norm_over_the_devices_equals_the_whole_batch():
 
     def train(model, x):
         out, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
-        return out["f_rank"], out["cls_logits"], updated
+        return out.f_rank, out.cls_logits, updated
 
     expected = jax.jit(partial(train, whole))(x.reshape(8, 64, 32, 3))
     split = jax.vmap(partial(train, whole.clone(devices_axis="devices")), axis_name="devices")
@@ -328,7 +328,7 @@ def test_remat_gives_the_same_values_and_gradients():
 
     def loss(model, params):
         out, _ = model.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
-        return sum(jnp.sum(out[name] ** 2) for name in ("f_rank", "cls_logits", "att_logits"))
+        return sum(jnp.sum(getattr(out, name) ** 2) for name in ("f_rank", "cls_logits", "att_logits"))
 
     plain, again = (
         jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"])

@@ -4,6 +4,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from mancs_jax.common.atomic_write import write_json
 from mancs_jax.evaluation import results
 
 
@@ -14,7 +15,7 @@ def result_with(**scores):
 def test_a_written_result_reads_back(tmp_path):
     result = result_with(recipe="paper", versions={"jax": "x"})
     path = tmp_path / "results" / "single_query.json"
-    results.write_result(path, result)
+    write_json(path, result)
     assert json.loads(path.read_text()) == result
     assert path.read_text().endswith("}\n")
     assert [entry.name for entry in path.parent.iterdir()] == ["single_query.json"]
@@ -23,17 +24,17 @@ def test_a_written_result_reads_back(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), {1, 2}])
 def test_a_result_that_is_not_json_leaves_the_old_file(tmp_path, value):
     path = tmp_path / "result.json"
-    results.write_result(path, {"mAP": 0.5})
+    write_json(path, {"mAP": 0.5})
     with pytest.raises(ValueError, match=r"result for .*result.json is not plain JSON: "):
-        results.write_result(path, {"mAP": value})
+        write_json(path, {"mAP": value})
     assert json.loads(path.read_text()) == {"mAP": 0.5}
 
 
 def test_a_write_that_is_cut_short_leaves_the_old_file_alone(tmp_path):
     path = tmp_path / "result.json"
-    results.write_result(path, {"mAP": 0.5})
+    write_json(path, {"mAP": 0.5})
     with mock.patch("os.fsync", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
-        results.write_result(path, {"mAP": 0.6})
+        write_json(path, {"mAP": 0.6})
     assert json.loads(path.read_text()) == {"mAP": 0.5}
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 

@@ -2,6 +2,7 @@
 on what it has learnt."""
 
 import json
+from functools import partial
 
 import cv2
 import jax
@@ -16,9 +17,11 @@ from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Embedded, Options
-from mancs_jax.inference.forward import make_embed
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network import Network
 from mancs_jax.training import checkpoint
 from mancs_jax.training.state import create_optimizer, create_train_state
+from mancs_jax.workdir import Workdir
 
 NUM_CLASSES = 12
 
@@ -44,23 +47,22 @@ def write_workdir(path, root, **data):
     config.data.root = str(root)
     config.data.update(data)
     state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
-    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "f", "best": None}
-    with checkpoint.open_checkpoints(path / checkpoint.LATEST, keep=1) as manager:
-        checkpoint.save(manager, state, about)
-    return config, {"params": state.params, "batch_stats": state.batch_stats}
+    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
+    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
+        checkpoint.save(manager, state, description)
+    return Network(config, NUM_CLASSES, {"params": state.params, "batch_stats": state.batch_stats})
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("run")
-    return path, *write_workdir(path, root)
+    return path, write_workdir(path, root)
 
 
 def embedded(workdir, root, part, dataset="market1501", testset=0, flip=False):
-    _, config, variables = workdir
-    split = arrays.load_split(dataset, root, part, config.data.image_size, testset)
-    embed = make_embed(config, NUM_CLASSES, jax.local_devices(), progress=False, flip=flip)
-    return Embedded(embed(variables, split.image), split.pid, split.camid)
+    _, network = workdir
+    split = arrays.load_split(dataset, root, part, network.config.data.image_size, testset)
+    return Embedded(embed(network, split.image, flip=flip), split.pid, split.camid)
 
 
 def written(path):
@@ -100,12 +102,12 @@ def test_options_are_in_the_name_of_the_result(workdir, root):
 
 
 def test_flipping_is_the_mean_of_an_image_and_its_mirror_image(workdir, root):
-    _, config, variables = workdir
-    image = np.random.default_rng(0).integers(0, 256, (4, *config.data.image_size, 3), dtype=np.uint8)
-    once, both = (make_embed(config, NUM_CLASSES, jax.devices()[:1], False, flip) for flip in (False, True))
-    mean = (once(variables, image) + once(variables, image[:, :, ::-1])) / 2
-    np.testing.assert_allclose(both(variables, image), mean, rtol=1e-5, atol=1e-7)
-    assert np.abs(mean - once(variables, image)).max() > 1e-6
+    _, network = workdir
+    image = np.random.default_rng(0).integers(0, 256, (4, *network.config.data.image_size, 3), dtype=np.uint8)
+    once, both = (partial(embed, network, devices=jax.devices()[:1], flip=flip) for flip in (False, True))
+    mean = (once(image) + once(image[:, :, ::-1])) / 2
+    np.testing.assert_allclose(both(image), mean, rtol=1e-5, atol=1e-7)
+    assert np.abs(mean - once(image)).max() > 1e-6
 
 
 def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
@@ -123,11 +125,10 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
 
 
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
-    config, variables = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
+    network = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
     (result,) = scoring.evaluate(tmp_path, scoring.Task(repeats=7), progress=False).values()
     query, gallery = (
-        embedded((tmp_path, config, variables), root, part, "cuhk03_labeled", testset=1)
-        for part in ("query", "gallery")
+        embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
     )
     distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding)
     assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()

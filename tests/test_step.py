@@ -1,6 +1,7 @@
 """The compiled training step: the same run on any number of devices."""
 
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,20 @@ import pytest
 from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
+from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import accumulated, make_train_step
+from mancs_jax.workdir import Workdir
 
 NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
+
+
+class SimpleOutputs(NamedTuple):
+    """The part of the model's outputs that a linear network has."""
+
+    f_rank: jax.Array
 
 
 def tiny_config() -> ConfigDict:
@@ -118,19 +127,19 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
     label = jnp.arange(6.0)
 
     def apply(params, x, keys):
-        return {"f_rank": x @ params}, {"mean": x.mean(0)}
+        return SimpleOutputs(x @ params), {"mean": x.mean(0)}
 
     def ranking_loss(f_rank):
         pairs = jnp.sum((f_rank[:, None] - f_rank[None]) ** 2, -1)
         return pairs.mean(), {"rank_loss": pairs.mean()}
 
     def identity_losses(out, label):
-        loss = jnp.mean(label[:, None] * out["f_rank"] ** 2)
+        loss = jnp.mean(label[:, None] * out.f_rank**2)
         return loss, {"cls_loss": loss}
 
     def whole(params):
         out, _ = apply(params, x, None)
-        return ranking_loss(out["f_rank"])[0] + identity_losses(out, label)[0]
+        return ranking_loss(out.f_rank)[0] + identity_losses(out, label)[0]
 
     shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
     grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
@@ -231,7 +240,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     config.pretrained, config.max_steps = "", 4
     labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
     image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
-    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "x", "best": None}
+    description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
     compiled, at_step, add = [], {}, MetricsLog.add
 
     def count(event, duration, **_):
@@ -245,7 +254,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(MetricsLog, "add", add_and_count)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        assert train(config, tmp_path, image, labels, about, jax.devices()[:2])
+        assert train(config, Workdir(tmp_path), image, labels, description, jax.devices()[:2])
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0

@@ -9,6 +9,7 @@ import tiny
 
 from mancs_jax.training import checkpoint
 from mancs_jax.training.state import create_optimizer, create_train_state
+from mancs_jax.workdir import Workdir
 
 NUM_CLASSES = 12
 WIDTH = 32  # of its embeddings
@@ -22,9 +23,9 @@ def write_workdir(path, seed: int = 0):
     state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
     head = jax.tree.map(lambda leaf: HEAD_SCALE * leaf, state.params["rank_fc"])
     state = state.replace(params=state.params | {"rank_fc": head})
-    about = {"config": config.to_dict(), "num_classes": NUM_CLASSES, "data_fingerprint": "f", "best": None}
-    with checkpoint.open_checkpoints(path / checkpoint.LATEST, keep=1) as manager:
-        checkpoint.save(manager, state, about)
+    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
+    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
+        checkpoint.save(manager, state, description)
     return config.lock(), {"params": state.params, "batch_stats": state.batch_stats}
 
 

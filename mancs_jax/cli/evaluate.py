@@ -55,6 +55,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.common.atomic_write import write_json
     from mancs_jax.evaluation import results
     from mancs_jax.scoring import Task, evaluate, score_features
 
@@ -69,7 +70,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     print(results.table(rows))
     print(results.matches(rows))
     if values.json:
-        results.write_result(values.json, scored)
+        write_json(values.json, scored)
     written = [f"{values.workdir}/results"] if values.workdir else []
     written += [values.json] if values.json else []
     print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

@@ -1,16 +1,19 @@
 """Files that are either the old one or the whole new one, whenever somebody looks or a process is killed."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; what is there takes the name `path` when the block ends.
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; the file takes the name `path` when the block ends.
 
-    Folders on the way are made. Where the block raises, nothing new is left behind.
+    Folders on the way are made. The file reaches the disk before it takes its name. Where the block raises, nothing
+    new is left behind.
 
     Raises:
       OSError: a folder or the file cannot be written.
@@ -20,6 +23,46 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        _flush(temporary)
         temporary.replace(path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file atomically; errors as `atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes text as UTF-8 atomically; errors as `atomic_write`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes JSON atomically.
+
+    Args:
+      path: the file; its folders are made.
+      value: plain dicts, lists, text and finite numbers.
+
+    Raises:
+      ValueError: a value is not JSON, NaN and infinity included; the file stays as it was.
+      OSError: as `atomic_write`.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"result for {path} is not plain JSON: {error}") from error
+    write_text(path, text + "\n")
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

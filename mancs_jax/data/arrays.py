@@ -1,6 +1,5 @@
 """A prepared data set as arrays in memory: read, decoded and resized once, sorted by file name."""
 
-import hashlib
 import numbers
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.build import ALL_IMAGES, is_prepared, prepared_path
@@ -237,12 +237,8 @@ def relabel(pid: np.ndarray) -> np.ndarray:
 
 def fingerprint(split: Split) -> str:
     """Returns 32 hex digits that depend on every name, pid, camid and pixel of a split and their order."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr(split.image.shape).encode())
-    digest.update("\0".join(split.name.tolist()).encode())
-    for field, dtype in ((split.pid, "<i4"), (split.camid, "<i4"), (split.image, "u1")):
-        digest.update(np.ascontiguousarray(field, dtype))
-    return digest.hexdigest()
+    labels = np.ascontiguousarray(split.pid, "<i4"), np.ascontiguousarray(split.camid, "<i4")
+    return digest_of(repr(split.image.shape), "\0".join(split.name.tolist()), *labels, split.image)
 
 
 def check_known(dataset: str, root: str | Path) -> None:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 # Of ImageNet's training set, as torchvision's weights expect; pixels in [0, 1], RGB.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+# Normalised values that erasing fills with; None draws random pixels. The constant is the release's.
+ERASE_FILLS = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}
 # Draws of a rectangle before it is given up, as in the release for the crop; the chance that all miss is about 1e-3.
 ATTEMPTS = 10
 
 
 class Augmentation(NamedTuple):
-    """What is done to a training image; the `augment` fields of `configs/default.py`. `erase` None erases nothing and
-    draws nothing for it."""
+    """The `augment` fields of a configuration. `erase=None` disables erasing; no random numbers are drawn for it."""
 
     crop_area: tuple[float, float]
     crop_aspect: tuple[float, float]

@@ -1,6 +1,5 @@
 """Embeddings that some other program made: read from a file, checked, scored."""
 
-import hashlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.evaluation import checks, protocols
 from mancs_jax.evaluation.protocols import Embedded, Options
 
@@ -93,11 +93,8 @@ def score(features: dict[str, Embedded], options: Options, *, progress: bool = F
 
 def fingerprint(embedded: Embedded) -> str:
     """Returns 32 hex digits that depend on every embedding and label."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr(embedded.embedding.shape).encode())
-    for field, dtype in zip(embedded, ("<f4", "<i4", "<i4"), strict=True):
-        digest.update(np.ascontiguousarray(field, dtype))
-    return digest.hexdigest()
+    fields = zip(embedded, ("<f4", "<i4", "<i4"), strict=True)
+    return digest_of(repr(embedded.embedding.shape), *(np.ascontiguousarray(field, dtype) for field, dtype in fields))
 
 
 def _unzipped(path):

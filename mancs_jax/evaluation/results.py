@@ -1,32 +1,8 @@
 """Results on disk and on the screen."""
 
-import json
-import os
 from collections.abc import Mapping
 
-from mancs_jax.common.atomic_write import atomic_write
-
 TABLE_RANKS = (1, 5, 10, 20)
-
-
-def write_result(path: str | os.PathLike, result: Mapping) -> None:
-    """Write a result as JSON, atomically: a reader finds the old file or the whole new one.
-
-    Args:
-        path: the file to write; folders on the way are made.
-        result: plain dicts, lists, text and finite numbers.
-
-    Raises:
-        ValueError: if a value is not JSON, NaN and infinity included; the file is then left as it was.
-    """
-    try:
-        text = json.dumps(result, indent=2, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"result for {path} is not plain JSON: {error}") from error
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def cells(results: Mapping[str, Mapping]) -> list[list[str]]:

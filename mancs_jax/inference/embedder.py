@@ -1,6 +1,5 @@
 """A trained network as a function: images of any kind and size in, embeddings out."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +16,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.data import arrays
 from mancs_jax.evaluation.protocols import normalized
-from mancs_jax.inference.forward import batch_size, create_forward, make_embed_batches
-from mancs_jax.training import checkpoint
+from mancs_jax.inference.forward import batch_size, create_forward, run_batches
+from mancs_jax.inference.network import load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
 WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
@@ -104,31 +104,32 @@ def load(
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
     devices = jax.local_devices() if devices is None else devices
-    config, about, variables = checkpoint.load_trained(workdir)
-    height, width = config.data.image_size
+    network = load_trained(workdir).network
+    height, width = network.config.data.image_size
     shape = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
-    forward = create_forward(config, about["num_classes"], flip)
-    with_batch = config.copy_and_resolve_references().unlock()
-    with_batch.eval_batch = batch
+    forward = create_forward(network.config, network.num_classes)
+    batch = batch_size(batch, devices)
+
+    def embed_batches(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        return (rows for rows, _ in run_batches(network, batches, batch=batch, devices=devices, flip=flip))
+
     return Embedder(
-        config=config,
+        config=network.config,
         image_size=(height, width),
-        width=jax.eval_shape(forward, variables, shape).shape[1],
-        batch=batch_size(with_batch, devices),
+        width=jax.eval_shape(forward, network.variables, shape)[0].shape[1],
+        batch=batch,
         flip=flip,
         normalize=normalize,
-        network=fingerprint(variables),
-        embed_batches=partial(make_embed_batches(with_batch, about["num_classes"], devices, flip), variables),
+        network=fingerprint_of(network.variables),
+        embed_batches=embed_batches,
     )
 
 
-def fingerprint(variables: dict[str, Any]) -> str:
+def fingerprint_of(variables: dict[str, Any]) -> str:
     """Returns 32 hex digits that depend on every name and number of the parameters and statistics."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree.leaves_with_path(variables):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf))
-    return digest.hexdigest()
+    leaves = jax.tree.leaves_with_path(variables)
+    named = ((f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}", np.asarray(leaf)) for path, leaf in leaves)
+    return fingerprint(*chain.from_iterable(named))
 
 
 def _several(images: Any) -> Iterable:

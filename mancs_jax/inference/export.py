@@ -7,8 +7,8 @@ import jax.export
 import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
-from mancs_jax.inference.forward import create_forward, make_embed
-from mancs_jax.training import checkpoint
+from mancs_jax.inference.forward import create_forward, embed
+from mancs_jax.inference.network import load_trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
@@ -48,17 +48,19 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
       FileNotFoundError: no checkpoint there.
       ValueError: the file's numbers are not the model's.
     """
-    config, about, variables = checkpoint.load_trained(workdir)
-    height, width = config.data.image_size
-    forward = create_forward(config, about["num_classes"], flip)
+    network = load_trained(workdir).network
+    height, width = network.config.data.image_size
+    forward = create_forward(network.config, network.num_classes, flip)
     batch = jax.export.symbolic_shape("batch")[0]
     shape = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    exported = jax.export.export(jax.jit(lambda image: forward(variables, image)), platforms=PLATFORMS)(shape)
-    embed = make_embed(config, about["num_classes"], jax.local_devices()[:1], progress=False, flip=flip)
+    exported = jax.export.export(jax.jit(lambda image: forward(network.variables, image)[0]), platforms=PLATFORMS)(
+        shape
+    )
+    devices = jax.local_devices()[:1]
 
     with atomic_write(output) as temporary:
         temporary.write_bytes(exported.serialize())
-        check(temporary, lambda image: embed(variables, image), (height, width))
+        check(temporary, lambda image: embed(network, image, devices=devices, flip=flip), (height, width))
     return USE.format(path=output, height=height, width=width, dim=exported.out_avals[0].shape[1])
 
 

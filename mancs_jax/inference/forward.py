@@ -1,138 +1,170 @@
-"""Images to embeddings: `f_rank` of the trained network (paper section 3.7), in batches of one compiled size."""
+"""Images to embeddings and masks: the trained network (paper section 3.7), in batches of one compiled size."""
 
+import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import normalize
+from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import create_model
 from mancs_jax.training.multihost import gathered, share
 
-Embed = Callable[[dict[str, Any], np.ndarray], np.ndarray]
-Masks = Callable[[dict[str, Any], np.ndarray], dict[int, np.ndarray]]
-EmbedBatches = Callable[[dict[str, Any], Iterable[np.ndarray]], Iterator[np.ndarray]]
+IN_FLIGHT = 2  # batches: enough to keep the device busy, and few enough to keep memory small
+
+# ({"params", "batch_stats"}, uint8 [B, H, W, 3]) -> (float32 [B, D], stage -> float32 [B, h, w])
+Forward = Callable[[dict[str, Any], jax.Array], tuple[jax.Array, dict[int, jax.Array]]]
 
 
-def make_embed(
-    config: ConfigDict, num_classes: int, devices: list[jax.Device], progress: bool = True, flip: bool = False
-) -> Embed:
-    """Compiles the inference network, once for all sizes of input.
+def embed(
+    network: Network,
+    image: np.ndarray,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    flip: bool = False,
+    progress: bool = False,
+) -> np.ndarray:
+    """Embeds images; of several processes each embeds a share, and all get the whole.
 
     Args:
-      config: of the run; `eval_batch` images go through all devices together.
-      num_classes: of the trained network.
-      devices: local devices.
-      progress: whether a bar is shown.
+      network: `config.eval_batch` images go through all devices together.
+      image: uint8 [N, H, W, 3], RGB, of the network's size.
+      devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
+      progress: show a bar.
 
     Returns:
-      A function of ({"params", "batch_stats"}, images uint8 [N, H, W, 3]) that gives float32 [N, D]. Of several
-      processes each embeds a share, and all get the whole.
+      float32 [N, D].
+
+    Raises:
+      ValueError: there are no images.
     """
-    batch = batch_size(config, devices)
-    embed_batches = make_embed_batches(config, num_classes, devices, flip)
-
-    def embed(variables: dict[str, Any], image: np.ndarray) -> np.ndarray:
-        if not len(image):
-            raise ValueError("no images to embed: the split is empty")
-        mine = image[share(len(image))]
-        # A process without a share embeds one image all the same, for the width of an embedding.
-        mine = mine if len(mine) else image[:1]
-        starts = tqdm(range(0, len(mine), batch), desc="embedding", unit="batch", mininterval=1.0, disable=not progress)
-        embeddings = np.concatenate(list(embed_batches(variables, (mine[start : start + batch] for start in starts))))
-        return gathered(embeddings, len(image))
-
-    return embed
+    if not len(image):
+        raise ValueError("no images to embed: the split is empty")
+    mine = image[share(len(image))]
+    # A process without a share embeds one image all the same, for the width of an embedding.
+    mine = mine if len(mine) else image[:1]
+    batches = _batches(network, mine, devices, progress)
+    found = [embedding for embedding, _ in run_batches(network, batches, devices=devices, flip=flip)]
+    return gathered(np.concatenate(found), len(image))
 
 
-def make_embed_batches(
-    config: ConfigDict, num_classes: int, devices: list[jax.Device], flip: bool = False
-) -> EmbedBatches:
-    """Compiles the inference network for images that come a batch at a time.
+def attention_masks(
+    network: Network, image: np.ndarray, *, devices: Sequence[jax.Device] | None = None, flip: bool = False
+) -> dict[int, np.ndarray]:
+    """Computes the mask of each FAB (equation 1), a mean over the channels.
 
-    Args: as `make_embed`.
+    Args: as `embed`; `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
 
     Returns:
-      A function of ({"params", "batch_stats"}, batches of at most `batch_size` images, uint8 [B, H, W, 3]) that yields
-      float32 [B, D] for each. While a batch is on the devices, the next one is asked for.
+      stage -> float32 [N, h, w]; no stage without FABs.
     """
-    per_device = batch_size(config, devices) // len(devices)
-    forward = jax.pmap(create_forward(config, num_classes, flip), in_axes=(None, 0), devices=devices)
-
-    def embed_batches(variables: dict[str, Any], batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        running: deque = deque()
-        for image in batches:
-            running.append((len(image), forward(variables, _filled(image, len(devices), per_device))))
-            if len(running) > 2:  # two batches in flight keep the device busy and the queue short
-                yield _rows(*running.popleft())
-        while running:
-            yield _rows(*running.popleft())
-
-    return embed_batches
+    found: dict[int, list[np.ndarray]] = {}
+    batches = _batches(network, image, devices, progress=False)
+    for _, masks in run_batches(network, batches, devices=devices, flip=flip, masks=True):
+        for stage, mask in masks.items():
+            found.setdefault(stage, []).append(mask)
+    return {stage: np.concatenate(parts) for stage, parts in found.items()}
 
 
-def create_forward(config: ConfigDict, num_classes: int, flip: bool = False) -> Callable:
-    """The inference network: ({"params", "batch_stats"}, uint8 [B, H, W, 3]) -> float32 [B, D], not compiled."""
+def run_batches(
+    network: Network,
+    batches: Iterable[np.ndarray],
+    *,
+    batch: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    flip: bool = False,
+    masks: bool = False,
+) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
+    """Yields the embeddings and masks of images that come a batch at a time.
+
+    The network is compiled once for one configuration, batch, `flip` and choice of devices. While a batch is on the
+    devices, the next one is asked for.
+
+    Args:
+      network: see `embed`.
+      batches: uint8 [B, H, W, 3] each, of at most `batch` images.
+      batch: images that go through all devices together; `config.eval_batch` by default.
+      devices: see `embed`.
+      flip: see `embed`.
+      masks: fetch the masks from the devices.
+
+    Yields:
+      (float32 [B, D], stage -> float32 [B, h, w]; empty unless `masks`).
+    """
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)
+    forward = _compiled(json.dumps(network.config.to_dict(), sort_keys=True), network.num_classes, flip, devices)
+
+    # Placed once: each batch would copy them to all devices, and arrays of another placement compile anew.
+    everywhere = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
+    variables = jax.device_put(network.variables, everywhere)
+
+    def rows(number: int, embedding: jax.Array, of_stage: dict[int, jax.Array]) -> tuple[np.ndarray, dict]:
+        fetched = {stage: _rows(number, mask) for stage, mask in of_stage.items()} if masks else {}
+        return _rows(number, embedding), fetched
+
+    running: deque = deque()
+    for image in batches:
+        running.append((len(image), *forward(variables, _filled(image, len(devices), per_device))))
+        if len(running) > IN_FLIGHT:
+            yield rows(*running.popleft())
+    while running:
+        yield rows(*running.popleft())
+
+
+def create_forward(config: ConfigDict, num_classes: int, flip: bool = False) -> Forward:
+    """Creates the inference network, not compiled: pixels to embeddings and channel-mean masks."""
     model = create_model(config, num_classes)
 
-    def forward(variables: dict[str, Any], image: jax.Array) -> jax.Array:
+    def forward(variables: dict[str, Any], image: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         x = normalize(image)
-        embedding = model.apply(variables, x, train=False)["f_rank"]
+        out = model.apply(variables, x, train=False)
+        embedding = out.f_rank
         if flip:
-            embedding = (embedding + model.apply(variables, x[:, :, ::-1], train=False)["f_rank"]) / 2
-        return embedding
+            embedding = (embedding + model.apply(variables, x[:, :, ::-1], train=False).f_rank) / 2
+        return embedding, {stage: jnp.mean(mask, axis=-1, dtype=jnp.float32) for stage, mask in out.masks.items()}
 
     return forward
 
 
-def batch_size(config: ConfigDict, devices: list[jax.Device]) -> int:
-    """Images that go through all devices together: `eval_batch`, made a multiple of the number of devices."""
-    return -(-config.eval_batch // len(devices)) * len(devices)
+def batch_size(batch: int, devices: Sequence[jax.Device]) -> int:
+    """Returns `batch`, made a multiple of the number of devices."""
+    return -(-batch // len(devices)) * len(devices)
 
 
-def make_masks(config: ConfigDict, num_classes: int, devices: list[jax.Device]) -> Masks:
-    """Compiles what shows where the network looks.
-
-    Args: as `make_embed`.
-
-    Returns:
-      A function of ({"params", "batch_stats"}, images uint8 [N, H, W, 3]) that gives the mask of each stage with a FAB
-      (equation 1), a mean over the channels: stage -> float32 [N, h, w].
-    """
-    model = create_model(config, num_classes)
-    batch = batch_size(config, devices)
-
-    def forward(variables, image):
-        masks = model.apply(variables, normalize(image), train=False)["masks"]
-        return {stage: jnp.mean(mask, axis=-1, dtype=jnp.float32) for stage, mask in masks.items()}
-
-    forward = jax.pmap(forward, in_axes=(None, 0), devices=devices)
-
-    def masks(variables: dict[str, Any], image: np.ndarray) -> dict[int, np.ndarray]:
-        found: dict[int, list[np.ndarray]] = {}
-        for start in range(0, len(image), batch):
-            part = image[start : start + batch]
-            of_part = forward(variables, _filled(part, len(devices), batch // len(devices)))
-            for stage, mask in of_part.items():
-                found.setdefault(stage, []).append(_rows(len(part), mask))
-        return {stage: np.concatenate(parts) for stage, parts in found.items()}
-
-    return masks
+@lru_cache(maxsize=8)
+def _compiled(config: str, num_classes: int, flip: bool, devices: tuple[jax.Device, ...]) -> Callable:
+    """Makes the function once for validation, scoring and masks; the configuration is text, which has a hash."""
+    forward = create_forward(from_json(json.loads(config)), num_classes, flip)
+    return jax.pmap(forward, in_axes=(None, 0), devices=devices)
 
 
-def _filled(image, num_devices, per_device):
+def _batches(
+    network: Network, image: np.ndarray, devices: Sequence[jax.Device] | None, progress: bool
+) -> Iterator[np.ndarray]:
+    batch = batch_size(network.config.eval_batch, jax.local_devices() if devices is None else devices)
+    starts = range(0, len(image), batch)
+    for start in tqdm(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
+        yield image[start : start + batch]
+
+
+def _filled(image: np.ndarray, num_devices: int, per_device: int) -> np.ndarray:
     """[B, H, W, 3] -> [devices, images a device, H, W, 3], filled up with black images, which are cut off again."""
     filled = np.zeros((num_devices * per_device, *image.shape[1:]), np.uint8)
     filled[: len(image)] = image
     return filled.reshape(num_devices, per_device, *image.shape[1:])
 
 
-def _rows(number, on_devices):
+def _rows(number: int, on_devices: jax.Array) -> np.ndarray:
     """[devices, images a device, ...] -> [number, ...]."""
     return np.asarray(on_devices).reshape(-1, *on_devices.shape[2:])[:number]

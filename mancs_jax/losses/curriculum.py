@@ -73,6 +73,20 @@ def draw_ranks(keys: jax.Array, probabilities: jax.Array, num: int) -> jax.Array
     return jnp.searchsorted(cumulative, uniform, side="right", method="compare_all").astype(jnp.int32)
 
 
+class Curriculum(NamedTuple):
+    """Options of `curriculum`; see `curriculum_gaussian` for t0, t1, a, b and mu_step."""
+
+    t0: float  # epochs
+    t1: float  # epochs
+    a: float  # ranks
+    b: float
+    num_nearest: int = 0  # only so many nearest negatives have a rank (the release: 80); 0 takes all (paper)
+    mu_step: float | None = None  # ranks an epoch
+    density_floor: float = 0.0  # see `rank_probabilities`
+    # "all" (paper: P*K*(K-1) triplets), or "later": only positives after the anchor in the batch (release: half)
+    positives: str = "all"
+
+
 def curriculum(
     keys: jax.Array,
     distances: jax.Array,
@@ -81,16 +95,9 @@ def curriculum(
     epoch: jax.Array,
     num_positives: int,
     *,
-    t0: float,
-    t1: float,
-    a: float,
-    b: float,
-    num_nearest: int = 0,
-    mu_step: float | None = None,
-    density_floor: float = 0.0,
-    positives: str = "all",
+    options: Curriculum,
 ) -> Triplets:
-    """Curriculum sampling: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
+    """Samples by the curriculum: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
 
     Args:
       keys: [A] one key an anchor.
@@ -99,19 +106,17 @@ def curriculum(
       is_self: bool [A, B], candidate is the anchor.
       epoch: t, scalar.
       num_positives: K-1.
-      t0: see `curriculum_gaussian`, in epochs; t1, a, b and mu_step likewise.
-      num_nearest: only so many nearest negatives have a rank (the release: 80); 0 takes all of them (paper).
-      density_floor: see `rank_probabilities`.
-      positives: "all" (paper: P*K*(K-1) triplets), or "later", only the positives that come after the anchor in the
-        batch (the release: half as many).
+      options: of the curriculum.
     """
-    negatives = hardest_first(distances, same, num_positives, num_nearest)
+    negatives = hardest_first(distances, same, num_positives, options.num_nearest)
     num_ranks = negatives.shape[1]
-    mu, sigma = curriculum_gaussian(epoch, num_ranks, t0=t0, t1=t1, a=a, b=b, mu_step=mu_step)
-    ranks = draw_ranks(keys, rank_probabilities(mu, sigma, num_ranks, density_floor), num_positives)
+    mu, sigma = curriculum_gaussian(
+        epoch, num_ranks, t0=options.t0, t1=options.t1, a=options.a, b=options.b, mu_step=options.mu_step
+    )
+    ranks = draw_ranks(keys, rank_probabilities(mu, sigma, num_ranks, options.density_floor), num_positives)
     positive = each_positive(same, is_self, num_positives)
     weight = jnp.ones(positive.shape, jnp.float32)
-    if positives == "later":
+    if options.positives == "later":
         # Exactly half of all ordered pairs count, so a weight of 2 keeps the mean over [A, T] the mean over triplets.
         weight = jnp.where(positive > jnp.argmax(is_self, axis=1)[:, None], 2.0, 0.0)
     return Triplets(positive, jnp.take_along_axis(negatives, ranks, axis=1), weight)

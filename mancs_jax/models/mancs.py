@@ -1,7 +1,7 @@
 """Mancs: a ResNet with three attention blocks and three tasks (paper section 3.1, figure 1)."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,18 @@ from ml_collections import ConfigDict
 from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
+
+
+class Outputs(NamedTuple):
+    """All that the training network gives for B images; `f_rank` alone is the embedding (paper section 3.7)."""
+
+    f_rank: jax.Array  # float32 [B, rank_dim]
+    f_cls: jax.Array  # float32 [B, cls_dim]
+    cls_logits: jax.Array  # float32 [B, C]
+    f_att: jax.Array | None  # float32 [B, sum of the attended widths]; None without FABs
+    att_logits: jax.Array | None  # float32 [B, C]; None without FABs
+    masks: dict[int, jax.Array]  # stage -> [B, H', W', C'], the attention mask of its FAB
+    maps: dict[int, jax.Array]  # stage -> [B, H', W', C'], the map that leaves the stage, after its FAB
 
 
 class Mancs(nn.Module):
@@ -43,7 +55,7 @@ class Mancs(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> dict[str, Any]:
+    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
         """Runs all branches.
 
         Args:
@@ -52,9 +64,7 @@ class Mancs(nn.Module):
           keys: [B] one key an example, for dropout; needed when training with `dropout` > 0.
 
         Returns:
-          dict with `f_rank` [B, rank_dim], `f_cls` [B, cls_dim], `f_att` [B, sum of the attended widths], `cls_logits`
-          and `att_logits` [B, C] (all float32), `masks` and `maps`: stage -> [B, H', W', C'], the attention mask of
-          each FAB and the map that leaves each stage (after its FAB).
+          See `Outputs`.
         """
         norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.devices_axis)
         masks, maps = {}, {}
@@ -98,7 +108,7 @@ class Mancs(nn.Module):
         classifier = partial(nn.Dense, self.num_classes)
         cls_logits = classifier(kernel_init=head_normal, name="cls_classifier")(f_cls)
 
-        out = {"f_rank": f_rank, "f_cls": f_cls, "cls_logits": cls_logits}
+        f_att = att_logits = None
         if masks:
             attended = masks if self.attention_pool == "mask" else {s: masks[s] * maps[s] for s in masks}
             f_att = jnp.concatenate([spatial_mean(attended[stage]) for stage in sorted(attended)], axis=-1)
@@ -106,8 +116,7 @@ class Mancs(nn.Module):
                 embed = nn.Dense(f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, name="att_fc")
                 f_att = drop(activate(bn(name="att_bn")(embed(f_att))), rate, keys, branch=1)
             att_logits = classifier(kernel_init=torch_uniform, name="att_classifier")(f_att)
-            out |= {"f_att": f_att, "att_logits": att_logits}
-        return out | {"masks": masks, "maps": maps}
+        return Outputs(f_rank, f_cls, cls_logits, f_att, att_logits, masks, maps)
 
 
 def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None = None) -> Mancs:
@@ -119,6 +128,13 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
         remat=config.remat,
         dtype=jnp.dtype(config.dtype),
     )
+
+
+def init_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
+    """Draws {"params", "batch_stats"} from `config.seed`; without pretrained weights."""
+    model = create_model(config, num_classes)
+    x = jnp.zeros((1, *config.data.image_size, 3), jnp.float32)
+    return jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(config.seed))
 
 
 def spatial_mean(x: jax.Array) -> jax.Array:

@@ -8,10 +8,10 @@ import numpy as np
 # Share of a device's memory that the training images may take.
 SHARE = 0.05
 
-Feed = Callable[[np.ndarray], jax.Array | np.ndarray]
+Batches = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
-def make_feed(image: np.ndarray, devices: list[jax.Device]) -> Feed:
+def make_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
     """Where batches come from.
 
     Args:
@@ -20,9 +20,9 @@ def make_feed(image: np.ndarray, devices: list[jax.Device]) -> Feed:
 
     Returns:
       A function of rows, int [local devices, B/devices], that gives their images, uint8 [local devices, B/devices, H,
-      W, 3]. On the host it takes its copy while the devices are busy with the step before.
+      W, 3]. Host gathering overlaps the previous step.
     """
-    return resident_feed(image, devices) if is_resident(image, devices) else lambda rows: image[rows]
+    return resident_batches(image, devices) if is_resident(image, devices) else lambda rows: image[rows]
 
 
 def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
@@ -33,8 +33,8 @@ def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
     return jax.process_count() == 1 and devices[0].platform != "cpu" and image.nbytes <= SHARE * least
 
 
-def resident_feed(image: np.ndarray, devices: list[jax.Device]) -> Feed:
-    """`make_feed` with the images copied to each device once; a step then moves their numbers alone."""
+def resident_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
+    """`make_batches` with the images copied to each device once; a step then moves their numbers alone."""
     mesh = jax.sharding.Mesh(np.array(devices), "devices")
     held = jax.device_put(image, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     take = jax.pmap(lambda image, rows: image[rows], in_axes=(None, 0), devices=devices)

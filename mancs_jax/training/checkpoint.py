@@ -1,24 +1,25 @@
 """Checkpoints with orbax: atomic, asynchronous, readable on any number of devices."""
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from absl import logging
 
-from mancs_jax.config.checks import from_json
 from mancs_jax.training import multihost
-from mancs_jax.training.state import TrainState, create_optimizer, create_train_state
+from mancs_jax.training.state import TrainState
 
-# Directories of a workdir: the newest checkpoints, and the one with the best score on the validation identities.
-LATEST, BEST = "checkpoints", "best"
 
-# orbax writes some 45 lines a save at the level of information, and warns of every directory that is opened to read.
-absl_logging.set_verbosity(absl_logging.ERROR)
-logging.getLogger("orbax").setLevel(logging.ERROR)
+class Description(NamedTuple):
+    """The JSON of a checkpoint, beside its arrays."""
+
+    config: dict[str, Any]  # of the run, as `config.to_dict()`
+    num_classes: int
+    data_fingerprint: str  # of the training images and their labels; "" where nobody knows it
+    best: float | None = None  # the best score on the validation identities so far
 
 
 def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
@@ -27,13 +28,13 @@ def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any]) -> None:
+def save(manager: ocp.CheckpointManager, state: TrainState, description: Description) -> None:
     """Starts to write a checkpoint; it has its final name only once it is complete.
 
     Args:
       manager: from `open_checkpoints`.
       state: what to save, under `state.step`.
-      about: JSON that goes with it: config, num_classes, fingerprint, and the best validation score so far.
+      description: JSON that goes with it.
 
     Raises:
       OSError: the checkpoint was not taken.
@@ -42,7 +43,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, about: dict[str, Any
     manager.wait_until_finished()
     if step in manager.all_steps():
         return
-    args = ocp.args.Composite(state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(about))
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(description._asdict())
+    )
     if not manager.save(step, args=args):
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 
@@ -55,54 +58,53 @@ def drop_after(directory: Path, step: int) -> None:
                 manager.delete(later)
 
 
-def peek(directory: Path) -> dict[str, Any] | None:
-    """The JSON of the latest checkpoint in a directory, None where there is none; nothing on the disk changes."""
+def peek(directory: Path) -> tuple[int, Description] | None:
+    """Reads (step, JSON) of the latest checkpoint in a directory; None without one. Nothing on the disk changes."""
     if not directory.is_dir():
         return None
     with _open_to_read(directory) as manager:
         step = manager.latest_step()
         if step is None:
             return None
-        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        return step, Description(**about)
 
 
 def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """The latest checkpoint, placed on devices as `like` is."""
+    """Reads the latest checkpoint, placed on devices as `like` is."""
     args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
     return manager.restore(manager.latest_step(), args=args)["state"]
 
 
-def load_trained(workdir: str | Path) -> tuple[ConfigDict, dict[str, Any], dict[str, Any]]:
-    """Reads what training left behind, to use the network.
+def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    """Reads parameters and statistics alone, without the optimizer's state, onto the first local device.
 
     Args:
-      workdir: of `scripts/train.py`. The best checkpoint is taken where validation chose one, else the latest.
-
-    Returns:
-      (config, about, variables): the run's config, the checkpoint's JSON with `step` added, and `{"params",
-      "batch_stats"}` on the first device.
-
-    Raises:
-      FileNotFoundError: no checkpoint there.
+      directory: of checkpoints.
+      step: of the checkpoint.
+      like: {"params", "batch_stats"}, trees of shapes.
     """
-    for directory in (Path(workdir) / BEST, Path(workdir) / LATEST):
-        about = peek(directory)
-        if about is not None:
-            config = from_json(about["config"])
-            with _open_to_read(directory) as manager:
-                state = restore(manager, _abstract_state(config, about["num_classes"]))
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            return config, about | {"step": int(state.step)}, variables
-    raise FileNotFoundError(f"{workdir}: no checkpoint there; it has to be the --workdir of a run of scripts/train.py")
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+    args = ocp.args.PyTreeRestore(
+        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(directory.absolute() / str(step) / "state", args=args)
 
 
 def _open_to_read(directory: Path) -> ocp.CheckpointManager:
     # Neither makes the directory nor clears away a save that a running training has under way.
-    return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+    with _without_warnings():
+        return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
 
 
-def _abstract_state(config: ConfigDict, num_classes: int) -> TrainState:
-    optimizer = create_optimizer(config, lambda step: 0.0)
-    shapes = jax.eval_shape(lambda: create_train_state(config, num_classes, optimizer))
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps orbax, which logs through absl, from a warning for each directory that is opened to read."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -3,27 +3,18 @@
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
 import tensorboardX
 from tqdm import tqdm
 
-PACKAGES = ("mancs_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that the file is either the old one or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.common.environment import environment
+from mancs_jax.training.checkpoint import Description
+from mancs_jax.workdir import Workdir
 
 
 def keep_rows(path: Path, last_step: int) -> None:
@@ -31,9 +22,7 @@ def keep_rows(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= last_step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    write_text(path, "".join(kept))
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -47,53 +36,25 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def environment(devices: list[jax.Device]) -> dict[str, Any]:
-    """What a run was made with: time, versions, devices, git revision."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
-        "devices": [device.device_kind for device in devices],
-        "git": git_revision(),
-    }
-
-
-def git_revision() -> str:
-    """The commit of this package's checkout, with "+changes" where files differ from it; "" without one."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments):
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        # A package installed inside some other project's checkout is not that project.
-        if Path(git("rev-parse", "--show-toplevel")) != root:
-            return ""
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def record_start(workdir: Path, about: dict[str, Any], devices: list[jax.Device], step: int) -> None:
+def record_start(workdir: Workdir, description: Description, devices: list[jax.Device], step: int) -> None:
     """Writes config.json, and adds this start to the list in run.json.
 
     Args:
       workdir: of the run.
-      about: as in its checkpoints.
+      description: of its checkpoints.
       devices: that it trains on.
       step: that it starts from.
     """
-    write_json(workdir / "config.json", about["config"])
-    path = workdir / "run.json"
-    starts = json.loads(path.read_text())["starts"] if path.exists() else []
+    write_json(workdir.config, description.config)
+    starts = json.loads(workdir.starts.read_text())["starts"] if workdir.starts.exists() else []
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    made_with = {"step": step, "command": command, "config": about["config"]}
-    starts.append(environment(devices) | made_with | {"data_fingerprint": about["data_fingerprint"]})
-    write_json(path, {"starts": starts})
+    made_with = {"step": step, "command": command, "config": description.config}
+    starts.append(environment(devices) | made_with | {"data_fingerprint": description.data_fingerprint})
+    write_json(workdir.starts, {"starts": starts})
 
 
-class Diverged(Exception):
-    """A loss or the gradient is not finite; the message is one line that names it and the step."""
+class Diverged(ArithmeticError):
+    """A loss or the gradient is not finite; the message is one line with its name and the step."""
 
 
 class MetricsLog:
@@ -102,16 +63,16 @@ class MetricsLog:
     Rows hold nothing that depends on the clock: a run that was killed and resumed writes the file of one that was not.
     """
 
-    def __init__(self, workdir: Path, step: int, num_steps: int, batch: int, log_every: int, writes: bool = True):
+    def __init__(self, workdir: Workdir, step: int, num_steps: int, batch: int, log_every: int, writes: bool = True):
         """Opens the log of a run of `num_steps` steps of `batch` images that stands at `step`.
 
         Where it does not write, as in all processes but one, it still checks that numbers are finite.
         """
-        path = workdir / "metrics.jsonl" if writes else Path(os.devnull)
+        path = workdir.metrics if writes else Path(os.devnull)
         if writes:
             keep_rows(path, step)
         self._file = path.open("a")
-        board = str(workdir / "tensorboard")
+        board = str(workdir.tensorboard)
         self._board = tensorboardX.SummaryWriter(board, purge_step=step + 1, write_to_disk=writes)
         self._bar = tqdm(
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes

@@ -4,7 +4,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,21 +14,23 @@ from ml_collections import ConfigDict
 
 from mancs_jax.data import pk
 from mancs_jax.training import checkpoint, multihost
-from mancs_jax.training.batches import make_feed
+from mancs_jax.training.batches import make_batches
+from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step
 from mancs_jax.weights.imagenet import load_into
+from mancs_jax.workdir import Workdir
 
 Validate = Callable[[TrainState], dict[str, float]]
 
 
 def train(
     config: ConfigDict,
-    workdir: Path,
+    workdir: Workdir,
     image: np.ndarray,
     labels: np.ndarray,
-    about: dict[str, Any],
+    description: Description,
     devices: list[jax.Device],
     validate: Validate | None = None,
 ) -> bool:
@@ -40,7 +41,7 @@ def train(
       workdir: receives checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
       image: uint8 [N, H, W, 3], the training images.
       labels: int32 [N], 0..C-1.
-      about: JSON that goes into every checkpoint; `best` is added to it.
+      description: of every checkpoint; `best` follows the validation scores.
       devices: that share a batch, of all processes.
       validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
 
@@ -50,25 +51,25 @@ def train(
     Raises:
       Diverged: a loss, the gradient or a parameter is not finite; the latest checkpoint stays.
     """
-    steps_per_epoch = pk.steps_per_epoch(about["num_classes"], config.data.p)
+    steps_per_epoch = pk.steps_per_epoch(description.num_classes, config.data.p)
     span, num_steps = num_steps_of(config, steps_per_epoch)
     schedule = learning_rate_schedule(config, steps_per_epoch, span)
     optimizer = create_optimizer(config, schedule)
-    make_step = partial(make_train_step, config, about["num_classes"], optimizer, schedule, steps_per_epoch, devices)
+    make_step = partial(make_train_step, config, description.num_classes, optimizer, schedule, steps_per_epoch, devices)
     num_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
     half_size_step, full_size_step = make_step(half_size=True), make_step()
-    by_identity, feed = pk.images_by_identity(labels), make_feed(image, devices)
+    by_identity, batch_of = pk.images_by_identity(labels), make_batches(image, devices)
     shape = (len(devices), config.data.p * config.data.k // len(devices))
     own = multihost.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
-    with closing(checkpoint.open_checkpoints(workdir / checkpoint.LATEST, config.keep_checkpoints)) as manager:
-        state = restore_or_create(manager, config, about["num_classes"], optimizer, devices)
+    with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
+        state = restore_or_create(manager, config, description.num_classes, optimizer, devices)
         step = int(state.step)
-        checkpoint.drop_after(workdir / checkpoint.BEST, step)
+        checkpoint.drop_after(workdir.best, step)
         if multihost.is_writer():
-            record_start(workdir, about, devices, step)
+            record_start(workdir, description, devices, step)
         batch = config.data.p * config.data.k
         log = MetricsLog(workdir, step, num_steps, batch, config.log_every, multihost.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
@@ -78,7 +79,7 @@ def train(
             while step < num_steps and not (stopped := multihost.any_process(bool(stop), step)):
                 rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
-                state, metrics = train_step(state, feed(rows), labels[rows])
+                state, metrics = train_step(state, batch_of(rows), labels[rows])
                 step += 1
                 log.add(step, metrics)
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
@@ -88,12 +89,12 @@ def train(
                 if validate_now:
                     scores = validate(state)
                     log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-                    about = keep_best(workdir, state, about, scores["mAP"])
+                    description = keep_best(workdir, state, description, scores["mAP"])
                 if save_now:
-                    checkpoint.save(manager, state, about)
+                    checkpoint.save(manager, state, description)
             log.flush()
             if stopped:
-                checkpoint.save(manager, state, about)
+                checkpoint.save(manager, state, description)
                 reason = stop[0] if stop else "a signal to another process"
                 log.say(
                     f"{reason}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
@@ -132,15 +133,15 @@ def restore_or_create(
     return state if manager.latest_step() is None else checkpoint.restore(manager, state)
 
 
-def keep_best(workdir: Path, state: TrainState, about: dict[str, Any], score: float) -> dict[str, Any]:
-    """Saves `state` in best/ if its score is the highest yet; returns `about` with that score."""
-    if about["best"] is not None and score <= about["best"]:
-        return about
-    about = about | {"best": score}
-    with closing(checkpoint.open_checkpoints(workdir / checkpoint.BEST, keep=1)) as manager:
-        checkpoint.save(manager, state, about)
+def keep_best(workdir: Workdir, state: TrainState, description: Description, score: float) -> Description:
+    """Saves `state` in best/ if its score is the highest yet; returns the description with the highest score."""
+    if description.best is not None and score <= description.best:
+        return description
+    description = description._replace(best=score)
+    with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
+        checkpoint.save(manager, state, description)
         manager.wait_until_finished()
-    return about
+    return description
 
 
 @contextmanager

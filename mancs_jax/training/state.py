@@ -8,7 +8,7 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
-from mancs_jax.models.mancs import create_model
+from mancs_jax.models.mancs import init_variables
 
 
 @struct.dataclass
@@ -64,9 +64,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
 def create_train_state(config: ConfigDict, num_classes: int, optimizer: optax.GradientTransformation) -> TrainState:
     """A new state, its parameters drawn from `config.seed`."""
-    model = create_model(config, num_classes)
-    x = jnp.zeros((1, *config.data.image_size, 3), jnp.float32)
-    variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(config.seed))
+    variables = init_variables(config, num_classes)
     params = variables["params"]
     opt_state = jax.jit(optimizer.init)(params)
     return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], opt_state)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from mancs_jax.data.augment import Augmentation, augment, halve
-from mancs_jax.losses.curriculum import SAMPLERS
+from mancs_jax.data.augment import ERASE_FILLS, Augmentation, augment, halve
+from mancs_jax.losses.curriculum import SAMPLERS, Curriculum
 from mancs_jax.losses.identity import attention_loss, focal_loss
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 from mancs_jax.models.mancs import create_model
@@ -78,25 +78,24 @@ def make_train_step(
             return config.loss.rank_weight * loss, {"rank_loss": loss, "triplets_in_order": in_order}
 
         def identity_losses(out, label):
-            losses = {
-                "cls_loss": focal_loss(
-                    out["cls_logits"],
-                    label,
-                    gamma=config.loss.gamma,
-                    probability=config.loss.probability,
-                    detach_weight=config.loss.detach_focal,
-                    label_smoothing=config.loss.label_smoothing,
-                ),
-            }
-            if "att_logits" in out:
-                losses["att_loss"] = attention_loss(out["att_logits"], label, kind=config.loss.attention)
-            loss = sum(config.loss[name.replace("_loss", "_weight")] * value for name, value in losses.items())
-            accuracy = jnp.mean(jnp.argmax(out["cls_logits"], -1) == label, dtype=jnp.float32)
-            return loss, losses | {"accuracy": accuracy}
+            cls_loss = focal_loss(
+                out.cls_logits,
+                label,
+                gamma=config.loss.gamma,
+                probability=config.loss.probability,
+                detach_weight=config.loss.detach_focal,
+                label_smoothing=config.loss.label_smoothing,
+            )
+            accuracy = jnp.mean(jnp.argmax(out.cls_logits, -1) == label, dtype=jnp.float32)
+            loss, metrics = config.loss.cls_weight * cls_loss, {"cls_loss": cls_loss, "accuracy": accuracy}
+            if out.att_logits is not None:
+                att_loss = attention_loss(out.att_logits, label, kind=config.loss.attention)
+                loss, metrics = loss + config.loss.att_weight * att_loss, metrics | {"att_loss": att_loss}
+            return loss, metrics
 
         def loss_fn(params):
             out, batch_stats = apply(params, x, keys_for(DROPOUT))
-            rank_loss, of_ranking = ranking_loss(out["f_rank"])
+            rank_loss, of_ranking = ranking_loss(out.f_rank)
             identity_loss, of_identities = identity_losses(out, label)
             loss = rank_loss + identity_loss
             return loss, (batch_stats, {"loss": loss} | of_ranking | of_identities)
@@ -137,7 +136,7 @@ def accumulated(apply, ranking_loss, identity_losses, params, shares):
     """
     x, keys, label = shares
     number = len(label)
-    f_rank = jax.lax.map(lambda share: apply(params, *share)[0]["f_rank"], (x, keys))
+    f_rank = jax.lax.map(lambda share: apply(params, *share)[0].f_rank, (x, keys))
     of_embeddings = jax.value_and_grad(lambda f: ranking_loss(f.reshape(-1, f.shape[-1])), has_aux=True)
     (rank_loss, of_ranking), slope = of_embeddings(f_rank)
 
@@ -146,7 +145,7 @@ def accumulated(apply, ranking_loss, identity_losses, params, shares):
             out, batch_stats = apply(params, x, keys)
             loss, metrics = identity_losses(out, label)
             # `slope` is of the whole batch's loss, and what is summed here is divided by M at the end.
-            return loss + number * jnp.vdot(slope, out["f_rank"]), (batch_stats, {"loss": loss} | metrics)
+            return loss + number * jnp.vdot(slope, out.f_rank), (batch_stats, {"loss": loss} | metrics)
 
         return jax.grad(loss_fn, has_aux=True)(params)
 
@@ -168,21 +167,11 @@ def make_sampler(loss: ConfigDict):
     """The sampler that `config.loss` names, its own options filled in."""
     if loss.sampling != "curriculum":
         return SAMPLERS[loss.sampling]
-    return partial(
-        SAMPLERS["curriculum"],
-        t0=loss.t0,
-        t1=loss.t1,
-        a=loss.a,
-        b=loss.b,
-        num_nearest=loss.num_nearest,
-        mu_step=loss.mu_step or None,
-        density_floor=loss.density_floor,
-        positives=loss.positives,
-    )
+    options = {name: loss[name] for name in Curriculum._fields} | {"mu_step": loss.mu_step or None}
+    return partial(SAMPLERS["curriculum"], options=Curriculum(**options))
 
 
 def make_augmentation(options: ConfigDict) -> Augmentation:
-    """`config.augment` as the pure function wants it."""
-    fill = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}[options.erase_fill]
+    """Reads `config.augment` for `augment`."""
     own = {name: options[name] for name in Augmentation._fields}
-    return Augmentation(**{**own, "erase": options.erase or None, "erase_fill": fill})
+    return Augmentation(**{**own, "erase": options.erase or None, "erase_fill": ERASE_FILLS[options.erase_fill]})

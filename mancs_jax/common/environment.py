@@ -1,0 +1,49 @@
+"""Versions, devices and revision, as results name them."""
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import mancs_jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
+
+
+def environment(devices: list[jax.Device]) -> dict[str, Any]:
+    """Returns time, versions, devices and git revision; a package without metadata has the version ""."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), "mancs_jax": mancs_jax.__version__}
+        | {name: _version(name) for name in PACKAGES},
+        "devices": [device.device_kind for device in devices],
+        "git": git_revision(),
+    }
+
+
+def git_revision() -> str:
+    """Returns the commit of this package's checkout, with "+changes" where files differ; "" without a checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*arguments):
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # A package installed inside some other project's checkout is not that project.
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return ""
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,56 @@
+"""A trained network out of a workdir: what is read, and how often it is compiled."""
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import tiny
+from tiny_workdir import NUM_CLASSES, write_workdir
+
+from mancs_jax import run
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
+from mancs_jax.inference import forward
+from mancs_jax.inference.network import load_trained
+
+
+def test_the_network_is_the_one_that_was_saved(tmp_path):
+    config, variables = write_workdir(tmp_path)
+    network, step, description = load_trained(tmp_path)
+    assert (step, description.best, description.num_classes) == (0, None, NUM_CLASSES)
+    assert network.config.to_dict() == config.to_dict() and network.num_classes == NUM_CLASSES
+    assert jax.tree.structure(network.variables) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, network.variables, variables)
+
+
+def test_the_state_of_the_optimizer_is_not_read(tmp_path, monkeypatch):
+    write_workdir(tmp_path)
+    read, deserialize = [], ocp.type_handlers.ArrayHandler.deserialize
+
+    async def record(handler, infos, args=None):
+        read.extend(info.name for info in infos)
+        return await deserialize(handler, infos, args)
+
+    monkeypatch.setattr(ocp.type_handlers.ArrayHandler, "deserialize", record)
+    load_trained(tmp_path)
+    assert {name.split(".")[0] for name in read} == {"params", "batch_stats"}
+
+
+def test_no_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint there; it has to be the --workdir of a run"):
+        load_trained(tmp_path)
+
+
+def test_a_run_compiles_the_inference_network_once(tmp_path, monkeypatch):
+    """Validation after each epoch, scoring, the lists and the masks of the report."""
+    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
+        build.build(contents, tmp_path / "data")
+    config = tiny.get_config().unlock()
+    config.data.root, config.data.validation_ids = str(tmp_path / "data"), 4
+    config.eval_every, config.epochs = 1.0, 2.0
+    forward._compiled.cache_clear()
+    traces, normalize = [], forward.normalize
+    monkeypatch.setattr(forward, "normalize", lambda image: traces.append(image.shape) or normalize(image))
+    results = run.train_and_evaluate(config.lock(), tmp_path / "run")
+    assert results["Mancs"]["split"] == "held-out training identities" and (tmp_path / "run/report.html").exists()
+    assert len(traces) == 1
