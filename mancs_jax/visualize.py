@@ -6,17 +6,20 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
 from mancs_jax.evaluation import metrics
+from mancs_jax.evaluation.protocols import Ranked
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
-from mancs_jax.reporting import chart, nearest_lists
+from mancs_jax.reporting import chart
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
+from mancs_jax.reporting.histograms import histograms
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
 from mancs_jax.scoring import NETWORK, RERANKED, Scored, Task
 from mancs_jax.training.log import read_rows
 from mancs_jax.workdir import Workdir
 
+DEPTH = 10  # images in each list of the page
 NUM_DRAWN = 8  # queries in each picture of ranked lists
 LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in the page
 
@@ -43,19 +46,19 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
     labels = (query.pid, query.camid, gallery.pid, gallery.camid)
-    lists = {name: _lists(ranked, labels) for name, ranked in scored.ranked.items()}
+    lists = {name: _lists(ranked) for name, ranked in scored.ranked.items()}
     masks = attention_masks(scored.network, query.image, flip=task.flip)
 
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
-    charts = _charts(paths, scored, nearest_lists.histograms(scored.ranked[NETWORK].distances_of, *labels))
+    charts = _charts(paths, scored, histograms(scored.ranked[NETWORK].distances_of, *labels))
     for name, svg in charts.items():
         write_text(results / f"{name}.svg", svg)
     for name, of in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
         for kind, rows in _drawn(of.average_precision).items():
-            picture = ranked_lists(query, gallery, of.answers, rows)
+            picture = ranked_lists(query, gallery, of.nearest, rows)
             write_picture(results / f"ranked_lists_{kind}{suffix}.png", picture)
     rows = _drawn(lists[NETWORK].average_precision)["random"]
     write_picture(results / "masks.png", mask_picture(query.image[rows], {s: m[rows] for s, m in masks.items()}))
@@ -74,9 +77,9 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     return paths.report
 
 
-def _lists(ranked, labels) -> Lists:
+def _lists(ranked: Ranked) -> Lists:
     official, _ = metrics.average_precisions(ranked.hits)
-    return Lists(nearest_lists.nearest_answers(ranked.distances_of, *labels), official)
+    return Lists(ranked.lists(DEPTH), official)
 
 
 def _drawn(average_precision):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mancs_jax.evaluation import protocols, reranking
+from mancs_jax.evaluation import distances, protocols, reranking
 from mancs_jax.evaluation.protocols import Embedded, Options
 
 # On a line; one gallery image of each kind: wrong, hit, junk, own camera, distractor.
@@ -99,7 +99,7 @@ def test_multi_query_by_hand():
     # Query 1 has none, and keeps its own image.
     query = Embedded(np.float32([[5, 0], [0, 2]]), np.int32([1, 2]), np.int32([1, 1]))
     more = Embedded(np.float32([[3, 0], [0, 4], [9, 9], [7, -7]]), np.int32([1, 1, 1, 3]), np.int32([1, 1, 2, 1]))
-    pooled, counts = protocols._pooled(query, protocols.normalized("query", query.embedding), more, "mean")
+    pooled, counts = protocols._pooled(query, distances.normalized("query", query.embedding), more, "mean")
     assert_allclose(pooled, [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(counts, [2, 0])
 

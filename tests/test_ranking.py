@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import checks, metrics, rank_kernels, ranking
+from mancs_jax.evaluation import blocks, checks, metrics, rank_kernels, ranking
 
 # One query of each kind and a gallery on a line, so that every rank can be read off.
 QUERY = np.float32([[0], [10], [1]])
@@ -129,7 +129,7 @@ LABELS = st.tuples(
 def test_euclidean_is_the_official_evaluation_ties_included(labels, query, gallery):
     # Small whole numbers: float32 is exact, so equal distances are ties in the reference and here.
     expected = official_evaluation(squared_distances(query, gallery), *labels)
-    with mock.patch.multiple(ranking, BLOCK_BYTES=0, MIN_ROWS=8):  # up to three blocks, the last filled up
+    with mock.patch.multiple(blocks, BLOCK_BYTES=0, MIN_ROWS=8):  # up to three blocks, the last filled up
         scores = metrics.scores(ranking.hit_ranks(query, gallery, *labels))
     assert_same_scores(scores, expected)
 
@@ -182,20 +182,20 @@ def test_the_inputs_are_left_alone():
 
 @pytest.mark.parametrize("num_queries, num_gallery", [(3368, 15913), (3368, 19732), (11659, 82161), (1, 7), (900, 3)])
 def test_blocks_hold_a_few_rows_of_distances(num_queries, num_gallery):
-    rows = ranking._rows_a_block(num_queries, num_gallery)
+    rows = blocks._rows_a_block(num_queries, num_gallery)
     assert rows % 8 == 0 and rows >= 8
-    assert rows <= ranking.MIN_ROWS or 4 * rows * num_gallery <= ranking.BLOCK_BYTES
+    assert rows <= blocks.MIN_ROWS or 4 * rows * num_gallery <= blocks.BLOCK_BYTES
     filled = -(-num_queries // rows) * rows
     assert filled - num_queries < 8 * -(-num_queries // rows)  # less than 8 repeats a block
 
 
 def test_a_huge_gallery_still_gets_many_rows():
-    assert ranking._rows_a_block(128 * 26, 500_000) == 128
+    assert blocks._rows_a_block(128 * 26, 500_000) == 128
 
 
 def test_a_compiled_block_needs_no_more_memory_than_its_distances():
     num_gallery, width, columns = 15913, 64, 68
-    rows = ranking._rows_a_block(3368, num_gallery)
+    rows = blocks._rows_a_block(3368, num_gallery)
 
     def shaped(*shape, dtype=np.int32):
         return jax.ShapeDtypeStruct(shape, dtype)
@@ -204,7 +204,7 @@ def test_a_compiled_block_needs_no_more_memory_than_its_distances():
     in_block = (shaped(rows, width, dtype=f32), shaped(rows), shaped(rows), shaped(rows, columns), None)
     per_image = (shaped(n, dtype=f32), shaped(n, dtype=f32), shaped(n), shaped(n))
     in_gallery = (shaped(n, width, dtype=f32), *per_image)
-    compiled = ranking._compiled(rank_kernels.in_front, ranking._mesh(jax.devices()[:1], 1))
+    compiled = blocks._compiled(rank_kernels.in_front, blocks.mesh(jax.devices()[:1], 1))
     memory = compiled.lower(in_gallery, in_block, shaped()).compile().memory_analysis()
     distances = 4 * rows * num_gallery
     assert memory.temp_size_in_bytes < 1.1 * distances + 2**20  # of which the [Q, G] matrix would be 14 times
@@ -230,10 +230,10 @@ def test_whole_numbers_far_from_the_origin_tie_as_near_it():
 def test_only_junk_in_the_middle_costs_a_copy():
     embedding = np.arange(10, dtype=np.float32).reshape(5, 2)
     for rows in ([0, 1, 2, 3, 4], [2, 3, 4], [0, 1], [3]):
-        kept = ranking._rows(embedding, np.array(rows))
+        kept = blocks.run_of_rows(embedding, np.array(rows))
         np.testing.assert_array_equal(kept, embedding[rows])
         assert np.shares_memory(kept, embedding)
-    np.testing.assert_array_equal(ranking._rows(embedding, np.array([0, 3, 4])), embedding[[0, 3, 4]])
+    np.testing.assert_array_equal(blocks.run_of_rows(embedding, np.array([0, 3, 4])), embedding[[0, 3, 4]])
 
 
 def with_value(array, index, value):
@@ -318,8 +318,8 @@ def test_tiles_of_a_gallery_in_a_file_rank_as_the_whole(tmp_path, monkeypatch, d
     query += 1 - (np.abs(query).max(axis=1, keepdims=True) > 0)
     whole = ranking.hit_ranks(query, gallery, *labels, distance=distance)
     np.save(tmp_path / "gallery.npy", gallery)
-    monkeypatch.setattr(ranking, "TILE_BYTES", 4 * 4 * 64)  # 64 images
-    assert len(ranking._tiles(333, 4)) == 6
+    monkeypatch.setattr(blocks, "TILE_BYTES", 4 * 4 * 64)  # 64 images
+    assert len(blocks.tiles(333, 4)) == 6
     tiled = ranking.hit_ranks(query, np.load(tmp_path / "gallery.npy", mmap_mode="r"), *labels, distance=distance)
     np.testing.assert_array_equal(tiled.ranks, whole.ranks)
     np.testing.assert_array_equal(tiled.counts, whole.counts)
@@ -327,8 +327,8 @@ def test_tiles_of_a_gallery_in_a_file_rank_as_the_whole(tmp_path, monkeypatch, d
 
 def test_devices_share_the_queries_and_change_nothing(monkeypatch):
     inputs_of_all = drawn(100, 70, 4)
-    monkeypatch.setattr(ranking, "MIN_ROWS", 8)
-    assert ranking._mesh(None, 100).size == 8
+    monkeypatch.setattr(blocks, "MIN_ROWS", 8)
+    assert blocks.mesh(None, 100).size == 8
     one, all_of_them = (ranking.hit_ranks(*inputs_of_all, devices=jax.devices()[:n]) for n in (1, 8))
     np.testing.assert_array_equal(all_of_them.ranks, one.ranks)
 

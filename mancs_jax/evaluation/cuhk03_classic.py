@@ -3,7 +3,8 @@
 import numpy as np
 
 from mancs_jax.evaluation import checks
-from mancs_jax.evaluation.protocols import DEFAULT, Options, normalized
+from mancs_jax.evaluation.distances import normalized, squared_euclidean
+from mancs_jax.evaluation.protocols import DEFAULT, Options
 
 RANKS = (1, 5, 10)  # that are averaged over the splits
 
@@ -77,8 +78,7 @@ def distance_matrix(query: np.ndarray, gallery: np.ndarray, options: Options = D
     if options.normalize or options.distance == "cosine":
         query, gallery = normalized("query", query), normalized("gallery", gallery)
     query, gallery = query.astype(np.float64), gallery.astype(np.float64)
-    squared = np.vecdot(query, query)[:, None] + np.vecdot(gallery, gallery)[None] - 2 * query @ gallery.T
-    squared = np.maximum(squared, 0)
+    squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))
     return squared / 2 if options.distance == "cosine" else np.sqrt(squared)
 
 

@@ -4,13 +4,15 @@ A result is a plain, flat dict, written as JSON: the scores, the counts, and the
 made with. Callers add what only they know (recipe, data fingerprint, versions) before they write it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from mancs_jax.evaluation import checks, metrics, ranking, reranking
+from mancs_jax.evaluation.distances import all_distances, normalized
 from mancs_jax.evaluation.metrics import HitRanks
-from mancs_jax.evaluation.ranking import DistancesOf
+from mancs_jax.evaluation.ranking import DistancesOf, NearestLists
 
 POOLINGS = ("mean", "max")
 
@@ -43,9 +45,10 @@ DEFAULT = Options()
 
 
 class Ranked(NamedTuple):
-    """Where the hits of every query are, and by which distances."""
+    """The ranks of the hits of every query, and the distances behind them."""
 
     hits: HitRanks
+    lists: Callable[[int], NearestLists]  # depth -> the nearest images of each query, with each hit at its rank
     distances_of: DistancesOf  # indices of B queries -> distances [B, G]; junk takes no part in re-ranking: largest
 
 
@@ -137,10 +140,12 @@ def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, prog
         gallery = gallery._replace(embedding=normalized("gallery", gallery.embedding))
     labels = (query.pid, query.camid, gallery.pid, gallery.camid)
     if not options.rerank:
-        hits = ranking.hit_ranks(
-            query.embedding, gallery.embedding, *labels, distance=options.distance, progress=progress
+        arguments = (query.embedding, gallery.embedding, *labels)
+        return Ranked(
+            hits=ranking.hit_ranks(*arguments, distance=options.distance, progress=progress),
+            lists=lambda depth: ranking.nearest_lists(*arguments, distance=options.distance, depth=depth),
+            distances_of=lambda rows: all_distances(query.embedding[rows], gallery.embedding, options.distance),
         )
-        return Ranked(hits, _distances_of(query.embedding, gallery.embedding, options.distance))
     query, gallery = (
         Embedded(*checks.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
     )
@@ -161,24 +166,11 @@ def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, prog
         distances[:, kept] = of_kept(rows)
         return distances
 
-    return Ranked(ranking.hit_ranks_by(distances_of, *labels), distances_of)
-
-
-def _distances_of(query, gallery, distance) -> DistancesOf:
-    def distances_of(rows: np.ndarray) -> np.ndarray:
-        mine, others = np.asarray(query[rows]), gallery
-        if distance == "cosine":
-            mine, others = normalized("query", mine), normalized("gallery", gallery)
-        squared = np.vecdot(mine, mine)[:, None] + np.vecdot(others, others) - 2 * mine @ others.T
-        squared = np.maximum(squared, 0)
-        return squared / 2 if distance == "cosine" else np.sqrt(squared)
-
-    return distances_of
-
-
-def normalized(part: str, embedding: np.ndarray) -> np.ndarray:
-    """Embeddings [N, D] of one part, named for the error, divided by their norms."""
-    return embedding / np.sqrt(checks.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
+    return Ranked(
+        hits=ranking.hit_ranks_by(distances_of, *labels),
+        lists=lambda depth: ranking.nearest_lists_by(distances_of, *labels, depth=depth),
+        distances_of=distances_of,
+    )
 
 
 def _pooled(query, own, more, pooling):

@@ -1,12 +1,18 @@
-"""How many images are in front of each hit: the compiled part of `ranking`.
+"""Counts of the images in front of each hit, and nearest images: the compiled part of `ranking`.
 
 For one block of queries and one tile of the gallery. What goes in is grouped as (tile or gallery, block of queries,
 number of columns of hits to count).
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mancs_jax.evaluation.distances import counts_for
+from mancs_jax.evaluation.nearest import smallest
 
 HITS_AT_ONCE = 4
 
@@ -30,25 +36,54 @@ def in_front(in_tile: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
 
 def in_front_by(in_gallery: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
     """As `in_front`, by given distances [B, G]."""
-    gallery_pid, gallery_camid = in_gallery
-    distances, query_pid, query_camid, hit_index = in_block
-    distances = _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid)
-    distances = jnp.where(gallery_pid[None] == -1, jnp.inf, distances)  # junk
+    *of_query, hit_index = in_block
+    distances = _counting(*of_query, *in_gallery)
     return _count_in_front(distances, _taken(distances, hit_index), hit_index, columns)
 
 
+@cache
+def nearest(depth: int) -> Callable:
+    """Makes the function that finds the `depth` nearest images of a tile, by the distances of `in_front`.
+
+    It gives (distances float32 [B, depth], infinite where fewer images count; positions in the tile, int32).
+    """
+
+    def nearest(in_tile: tuple, in_block: tuple, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del columns
+        *of_query, _, _ = in_block
+        return _smallest(_distances(in_tile, *of_query), depth)
+
+    return nearest
+
+
+@cache
+def nearest_by(depth: int) -> Callable:
+    """As `nearest`, by given distances [B, G]."""
+
+    def nearest_by(in_gallery: tuple, in_block: tuple, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del columns
+        *of_query, _ = in_block
+        return _smallest(_counting(*of_query, *in_gallery), depth)
+
+    return nearest_by
+
+
+def _smallest(distances, depth):
+    position = smallest(distances, depth)
+    return jnp.take_along_axis(distances, position, axis=1), position
+
+
 def _distances(in_tile, query, query_pid, query_camid):
-    """Distances [B, T] as far as the order of a query's answers goes; infinite where an image does not count for it."""
+    """Distances up to a constant per query, [B, T]; their order is exact, and images that do not count are infinite."""
     gallery, offset, scale, gallery_pid, gallery_camid = in_tile
     dot = jnp.einsum("bd,gd->bg", query, gallery, precision=jax.lax.Precision.HIGHEST)
-    distances = offset[None] - scale[None] * dot
-    return _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid)
+    return _counting(offset[None] - scale[None] * dot, query_pid, query_camid, gallery_pid, gallery_camid)
 
 
-def _without_own_view(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+def _counting(distances, query_pid, query_camid, gallery_pid, gallery_camid):
     # An infinite distance puts an image behind every hit, which is as good as removing it.
-    same_view = (query_pid[:, None] == gallery_pid[None]) & (query_camid[:, None] == gallery_camid[None])
-    return jnp.where(same_view, jnp.inf, distances)
+    counts = counts_for(query_pid, query_camid, gallery_pid, gallery_camid)
+    return jnp.where(counts, distances, jnp.inf)
 
 
 def _taken(distances, hit_index):

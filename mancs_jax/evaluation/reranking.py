@@ -17,6 +17,7 @@ import scipy.sparse
 from tqdm import tqdm
 
 from mancs_jax.evaluation import checks
+from mancs_jax.evaluation.distances import squared_euclidean
 from mancs_jax.evaluation.nearest import GROUP, smallest
 
 K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
@@ -139,7 +140,7 @@ def _nearest_in_block(points, squared, start, number, rows, k):
 @jax.jit
 def _squared_distances(rows, squared_rows, columns, squared_columns):
     dot = jnp.einsum("bd,nd->bn", rows, columns, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(squared_rows[:, None] + squared_columns[None] - 2 * dot, 0)
+    return squared_euclidean(dot, squared_rows, squared_columns)
 
 
 def _points(query, gallery, distance):

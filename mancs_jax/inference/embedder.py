@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.data import arrays
-from mancs_jax.evaluation.protocols import normalized
+from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.forward import batch_size, create_forward, run_batches
 from mancs_jax.inference.network import load_trained
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.evaluation import checks
-from mancs_jax.evaluation.protocols import normalized
+from mancs_jax.evaluation.distances import normalized
 
 try:
     import faiss

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mancs_jax.evaluation import checks
+from mancs_jax.evaluation.distances import order_terms, pair_distances
 from mancs_jax.evaluation.nearest import smallest
 
 if TYPE_CHECKING:
@@ -101,20 +102,14 @@ def _exact(query, gallery, k, distance) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="distance")
 def _terms(tile, distance):
-    """(offset, scale, squared norm) of each entry of a tile [T, D], see `_nearer`."""
+    """(offset, scale, squared norm) of each entry of a tile [T, D], see `order_terms`."""
     squared_norm = jnp.sum(tile * tile, axis=1)
-    if distance == "euclidean":
-        return squared_norm / 2, jnp.ones_like(squared_norm), squared_norm
-    return jnp.zeros_like(squared_norm), 1 / jnp.sqrt(squared_norm), squared_norm
+    return *order_terms(squared_norm, distance), squared_norm
 
 
 @jax.jit
 def _nearer(best, index, tile, offset, scale, query, start, first):
-    """The k nearest [B, k] of those found so far and of a tile; entries before `first` have been in one already.
-
-    For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by cosine distance
-    the one by -q.g / |g|.
-    """
+    """The k nearest [B, k] of those found so far and of a tile; entries before `first` have been in one already."""
     k = best.shape[1]
     dot = jnp.einsum("bd,nd->bn", query, tile, precision=jax.lax.Precision.HIGHEST)
     entry = start + jnp.arange(len(tile), dtype=jnp.int32)
@@ -138,18 +133,9 @@ def _in_order(query, gallery, nearby, distance) -> Found:
     rows = max(BLOCK_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
     for start in range(0, len(query), rows):
         block = slice(start, start + rows)
-        distances = _distances(query[block, None], gallery[nearby[block]], distance)
+        distances = pair_distances(query[block, None], gallery[nearby[block]], distance)
         distances[nearby[block] < 0] = np.inf
         order = np.lexsort((nearby[block], distances))
         for field, values in zip(found, (nearby[block], distances), strict=True):
             field[block] = np.take_along_axis(values, order, axis=1)
     return found
-
-
-def _distances(query, gallery, distance):
-    """Distances [B, C] of pairs, [B, 1, D] and [B, C, D]."""
-    if distance == "cosine":
-        query, gallery = (part / np.sqrt(np.vecdot(part, part))[..., None] for part in (query, gallery))
-    difference = gallery - query
-    squared = np.vecdot(difference, difference)
-    return squared / 2 if distance == "cosine" else np.sqrt(squared)

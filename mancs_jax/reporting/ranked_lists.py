@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.nearest_lists import Answers
+from mancs_jax.evaluation.ranking import NearestLists
 
 RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
 BORDER, GAP = 3, 4  # pixels
@@ -16,7 +16,7 @@ LEAST_WIDTH = 64  # pixels of an image, for its caption to fit
 HEAT = cv2.COLORMAP_TURBO
 
 
-def ranked_lists(query: Split, gallery: Split, answers: Answers, rows: Sequence[int]) -> np.ndarray:
+def ranked_lists(query: Split, gallery: Split, nearest: NearestLists, rows: Sequence[int]) -> np.ndarray:
     """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
 
     Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
@@ -25,7 +25,7 @@ def ranked_lists(query: Split, gallery: Split, answers: Answers, rows: Sequence[
     Args:
       query: the queries.
       gallery: the gallery.
-      answers: of all queries.
+      nearest: images of all queries.
       rows: indices of the queries to draw.
 
     Returns:
@@ -35,7 +35,7 @@ def ranked_lists(query: Split, gallery: Split, answers: Answers, rows: Sequence[
     for row in rows:
         pid, camid = query.pid[row], query.camid[row]
         cells = [framed(query.image[row], QUERY, [f"{pid} c{camid}", "query"])]
-        for i, distance in zip(answers.index[row], answers.distance[row], strict=True):
+        for i, distance in zip(nearest.index[row], nearest.distance[row], strict=True):
             if i < 0:
                 continue
             who = "D" if gallery.pid[i] == 0 else str(gallery.pid[i])

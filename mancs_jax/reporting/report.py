@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.reporting.nearest_lists import Answers
+from mancs_jax.evaluation.ranking import NearestLists
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HEIGHT, WIDTH, QUALITY = 96, 48, 60  # of a thumbnail: pixels, and WebP's measure
@@ -20,7 +20,7 @@ NUM_DIGITS = 3  # of a distance
 class Lists(NamedTuple):
     """The ranked lists by one way of computing distances."""
 
-    answers: Answers
+    nearest: NearestLists
     average_precision: np.ndarray  # [Q], the official one, whose mean is mAP
 
 
@@ -52,7 +52,7 @@ def report_html(
     Returns:
       HTML, with every text escaped and every image inside.
     """
-    used = np.unique(np.concatenate([of.answers.index.ravel() for of in lists.values()]))
+    used = np.unique(np.concatenate([of.nearest.index.ravel() for of in lists.values()]))
     used = used[used >= 0]
     row_of = np.full(len(gallery.pid) + 1, -1)
     row_of[used] = np.arange(len(used))
@@ -85,13 +85,13 @@ def _described(split, i, image):
 
 
 def _as_json(of, row_of):
-    counts = (of.answers.index >= 0).sum(axis=1)
+    counts = (of.nearest.index >= 0).sum(axis=1)
     return {
         "ap": np.round(of.average_precision, 4).tolist(),
-        "answers": [row_of[index[:n]].tolist() for index, n in zip(of.answers.index, counts)],
+        "answers": [row_of[index[:n]].tolist() for index, n in zip(of.nearest.index, counts)],
         "distances": [
             np.round(distance[:n].astype(float), NUM_DIGITS).tolist()
-            for distance, n in zip(of.answers.distance, counts)
+            for distance, n in zip(of.nearest.distance, counts)
         ],
     }
 

@@ -1,0 +1,110 @@
+"""Distances between embeddings, and the gallery images that count for a query: the one home of both rules.
+
+Arguments may be NumPy arrays or arrays of JAX, within compiled functions too. The triplet loss has distances of its
+own, `losses.triplet.euclidean_distances`, because it needs their gradient.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mancs_jax.evaluation import checks
+
+Array = Any  # of NumPy or JAX
+
+# Centre only if |mean|^2 > FAR x variance. Below that, float32 misplaces fewer than 1 hit in 10^4, and a copy of the
+# gallery is saved.
+FAR = 16
+
+
+def counts_for(query_pid: Array, query_camid: Array, gallery_pid: Array, gallery_camid: Array) -> Array:
+    """Finds the gallery images that count for each query, by the rules of Market-1501 (Zheng et al., ICCV 2015).
+
+    Junk (pid -1) never counts, and images of the query's own person under its own camera do not count for it.
+    Distractors (pid 0) count.
+
+    Args:
+      query_pid, query_camid: integer [B].
+      gallery_pid, gallery_camid: integer [G].
+
+    Returns:
+      bool [B, G].
+    """
+    own_view = (query_pid[:, None] == gallery_pid[None]) & (query_camid[:, None] == gallery_camid[None])
+    return ~own_view & (gallery_pid != -1)[None]
+
+
+def squared_euclidean(dot: Array, squared_rows: Array, squared_columns: Array) -> Array:
+    """Returns |r|^2 + |c|^2 - 2 r.c, at least 0: [B, N] from products [B, N] and squared norms [B] and [N]."""
+    return _library(dot).maximum(squared_rows[:, None] + squared_columns[None] - 2 * dot, 0)
+
+
+def order_terms(squared_norm: Array, distance: str) -> tuple[Array, Array]:
+    """Returns (offset, scale), [N] each: `offset - scale * dot` orders the images for a query as their distances do.
+
+    For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by cosine distance
+    the one by -q.g / |g|. Without |q|^2 no value near 0 needs clipping, so clipping makes no ties.
+
+    Args:
+      squared_norm: |g|^2 of each image, float [N].
+      distance: "euclidean" or "cosine".
+    """
+    library = _library(squared_norm)
+    if distance == "cosine":
+        return library.zeros_like(squared_norm), 1 / library.sqrt(squared_norm)
+    return squared_norm / 2, library.ones_like(squared_norm)
+
+
+def from_order(values: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray:
+    """Turns values of `order_terms`, [B, k], into distances, by the squared norms of their queries, [B]."""
+    if distance == "cosine":
+        return np.maximum(1 + values / np.sqrt(squared_query)[:, None], 0)
+    return np.sqrt(np.maximum(2 * values + squared_query[:, None], 0))
+
+
+def centre_of(query: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray | None:
+    """Returns the vector to subtract from all embeddings before distances are computed; None where there is no need.
+
+    Far from the origin float32 has few digits left for Euclidean distances; see FAR.
+
+    Args:
+      query: float32 [Q, D].
+      squared_query: squared norms [Q].
+      distance: "euclidean" or "cosine".
+    """
+    offset = checks.common_offset(query)
+    squared_offset = np.vecdot(offset, offset)
+    is_far = distance == "euclidean" and squared_offset > FAR * (squared_query.mean() - squared_offset)
+    return offset if is_far else None
+
+
+def normalized(part: str, embedding: np.ndarray) -> np.ndarray:
+    """Divides embeddings [N, D] of one part, named for the error, by their norms."""
+    return embedding / np.sqrt(checks.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
+
+
+def all_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.ndarray:
+    """Computes the distances of all pairs, of the embeddings' type: [B, D], [G, D] -> [B, G]; for small sets."""
+    if distance == "cosine":
+        query, gallery = normalized("query", query), normalized("gallery", gallery)
+    else:
+        offset = checks.common_offset(gallery)
+        query, gallery = query - offset, gallery - offset
+    squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))
+    return squared / 2 if distance == "cosine" else np.sqrt(squared)
+
+
+def pair_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.ndarray:
+    """Computes distances from differences, exact where they are small: [B, 1, D], [B, C, D] -> [B, C]."""
+    if distance == "cosine":
+        query, gallery = (part / np.sqrt(np.vecdot(part, part))[..., None] for part in (query, gallery))
+    difference = gallery - query
+    squared = np.vecdot(difference, difference)
+    return squared / 2 if distance == "cosine" else np.sqrt(squared)
+
+
+def _library(array: Array) -> ModuleType:
+    return jnp if isinstance(array, jax.Array) else np
