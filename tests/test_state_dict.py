@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from mancs_jax.weights.state_dict import read_tensors
 
 torch = pytest.importorskip("torch")
@@ -216,3 +217,18 @@ def test_damaged_safetensors(tmp_path, header):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     check_refused(path, "damaged safetensors|neither")
+
+
+def test_a_transposed_array_is_written_as_it_reads(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    write_safetensors({"a": array}, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(read_safetensors(tmp_path / "a.safetensors")["a"], array)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int64])
+def test_safetensors_keep_their_dtypes(tmp_path, dtype):
+    tensor = torch.tensor([[1.5, -2.0, 0.25]]).to(dtype)
+    save_safetensors({"a": tensor}, tmp_path / "a.safetensors")
+    found = read_safetensors(tmp_path / "a.safetensors")["a"]
+    assert found.dtype.name == str(dtype).removeprefix("torch.")
+    np.testing.assert_array_equal(found.astype(np.float64), tensor.to(torch.float64).numpy())
