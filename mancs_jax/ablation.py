@@ -113,10 +113,11 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
 
 def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str, Any]:
     """Writes the JSON, the table and the plot of the runs that are done; returns what is in the JSON."""
-    summary = {"base": base, "rows": summarize(done), "runs": done}
+    rows = summarize(done)
+    summary = {"base": base, "rows": rows, "runs": done}
     write_json(path, summary)
-    write_text(path.with_suffix(".md"), table(summary["rows"], base))
-    dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in summary["rows"]}
+    write_text(path.with_suffix(".md"), table(rows, base))
+    dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in rows}
     write_text(path.with_suffix(".svg"), dots_svg(f"mAP on {base}, a dot a seed", dots))
     return summary
 
@@ -143,12 +144,12 @@ def table(rows: dict[str, dict[str, Any]], base: str) -> str:
     """The summary as Markdown: Table 5 with the gain of each row over the one before, then the single changes with
     their difference from `whole`."""
     lines = ["| row | adds | seeds | mAP | rank-1 | gain in mAP / rank-1 | the paper's |", "|" + "---|" * 7]
-    before = None
+    before = ""
     for row in (row for row in ablation.TABLE_5 if row in rows):
         adds, gains = ADDS[row]
         paper = next((f"{mAP} / {rank1}" for of, (mAP, rank1) in gains.items() if of in base), "")
         # Only a neighbour of the table shows what its one addition does.
-        follows = before is not None and ablation.TABLE_5.index(before) + 1 == ablation.TABLE_5.index(row)
+        follows = before != "" and ablation.TABLE_5.index(before) + 1 == ablation.TABLE_5.index(row)
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
     for row in (row for row in ablation.QUESTIONS if row in rows):

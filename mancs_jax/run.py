@@ -4,6 +4,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mancs_jax.scoring import NETWORK, Task, score
 from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.loop import train
+from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
 from mancs_jax.weights import imagenet
 from mancs_jax.workdir import Workdir
@@ -51,11 +53,11 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, workdir = jax.devices(), Workdir(Path(workdir))
+    devices, paths = jax.devices(), Workdir(Path(workdir))
     configuration.validate(config, len(devices))
     arrays.check_known(config.data.name, config.data.root)
-    with only_process(workdir):
-        saved = checkpoint.peek(workdir.latest)
+    with only_process(paths):
+        saved = checkpoint.peek(paths.latest)
         if saved is None:
             imagenet.check_there(config.pretrained, config.model.arch)
         split, validation = load_training_data(config)
@@ -67,27 +69,28 @@ def train_and_evaluate(
             best=saved[1].best if saved else None,
         )
         if saved:
-            check_resume(workdir.root, saved[1], description, allow_config_change)
-        validate = None
-        if validation:
-
-            def validate(state):
-                variables = {"params": state.params, "batch_stats": state.batch_stats}
-                network = Network(config, description.num_classes, variables)
-                scores = protocols.single_query(
-                    *(Embedded(embed(network, part.image), part.pid, part.camid) for part in validation)
-                )
-                return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
+            check_resume(paths.root, saved[1], description, allow_config_change)
+        validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
         with naming_what_takes_less(config):
-            if not train(config, workdir, split.image, labels, description, devices, validate):
+            if not train(config, paths, split.image, labels, description, devices, validate):
                 return None
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
-        scored = score(workdir.root, task, validation=None if config.choose_on == "test" else validation)
+        scored = score(paths.root, task, validation=None if config.choose_on == "test" else validation)
         if report and multihost.is_writer():
-            write_report(workdir.root, scored, task)
+            write_report(paths.root, scored, task)
         return scored.results
+
+
+def _validate(
+    config: ConfigDict, num_classes: int, parts: tuple[arrays.Split, arrays.Split], state: TrainState
+) -> dict[str, float]:
+    """Scores a state of the training on (query, gallery)."""
+    network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
+    query, gallery = (Embedded(embed(network, part.image), part.pid, part.camid) for part in parts)
+    scores = protocols.single_query(query, gallery)
+    return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 
 
 def train_and_evaluate_splits(
@@ -175,8 +178,11 @@ def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.S
     if data.unused_ids:
         split = arrays.leave_out(split, data.unused_ids, config.seed)
     if config.choose_on == "test":
-        official = ("query", "gallery")
-        return split, tuple(arrays.load_split(data.name, data.root, p, data.image_size, data.testset) for p in official)
+        query, gallery = (
+            arrays.load_split(data.name, data.root, part, data.image_size, data.testset)
+            for part in ("query", "gallery")
+        )
+        return split, (query, gallery)
     if not data.validation_ids:
         return split, None
     split, query, gallery = arrays.hold_out(split, data.validation_ids, config.seed)

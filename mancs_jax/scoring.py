@@ -1,6 +1,6 @@
 """What a trained network scores: a workdir in, results on disk and a table out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +95,7 @@ def score(
     embedded = {
         part: Embedded(embed_all(network, split.image), split.pid, split.camid) for part, split in parts.items()
     }
-    fingerprint = {part: arrays.fingerprint(split) for part, split in parts.items()}
+    fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
             embedded["gallery"], task.distractors, root, data.image_size, partial(embed_all, network)
@@ -214,7 +214,7 @@ def _classic(embedded: dict[str, Embedded], task: Task) -> dict:
 def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Embedded]]]:
     """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
     untrained = network._replace(variables=init_variables(network.config, network.num_classes))
-    ways = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
+    ways: dict[str, Callable] = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
     for name, way in ways.items():
         yield name, {part: Embedded(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
 

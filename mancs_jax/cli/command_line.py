@@ -162,7 +162,7 @@ def keep_compiled_programs() -> None:
     """
     import jax  # not at the top: a mistyped flag should not wait for it
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))
 

@@ -30,5 +30,5 @@ def distance_options(values: flags.FlagValues) -> "Options":
         rerank=values.rerank,
         k1=values.k1,
         k2=values.k2,
-        weight=values["lambda"].value,
+        weight=float(values["lambda"].value or 0.0),
     )

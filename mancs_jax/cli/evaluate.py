@@ -5,6 +5,7 @@ python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -65,7 +66,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         scored = score_features(values.features, options)
         rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
-        task = Task(**{name: values[name].value for name in OF_WORKDIR}, options=options)
+        fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
+        task = Task(**fields, options=options)
         scored = rows = evaluate(values.workdir, task)
     print(results.table(rows))
     print(results.matches(rows))

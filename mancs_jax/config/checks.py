@@ -88,7 +88,7 @@ SIDE = 32
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
     """`{"data.p": 16, ...}`: every field by its dotted name, tuples where JSON has lists."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
             flat |= flatten(value, f"{prefix}{name}.")

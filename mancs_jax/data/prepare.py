@@ -39,8 +39,10 @@ def prepare(
       ValueError, OSError: the source is missing or wrong, or `root` cannot be written.
     """
     refuse_arguments(dataset, source, protocol_file, name, csv)
-    if not root and not only_check:
-        raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
+    if not root:
+        if not only_check:
+            raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
+        root = ""
     prepared = name or dataset
     if not only_check and build.is_prepared(root, prepared) and not overwrite:
         path = build.prepared_path(root, prepared)
@@ -78,7 +80,10 @@ def refuse_arguments(
 def open_contents(
     dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
 ) -> AbstractContextManager[Contents]:
-    """Opens the source of a data set."""
+    """Opens the source of a data set, after `refuse_arguments`."""
+    if dataset == "walkers":
+        return walkers.open_rendered()
+    assert source is not None
     match dataset:
         case "market1501":
             return market1501.open_source(source)
@@ -89,9 +94,8 @@ def open_contents(
         case "cuhk03_labeled" | "cuhk03_detected":
             return cuhk03.open_source(source, dataset.removeprefix("cuhk03_"), protocol_file)
         case "folder":
+            assert name is not None
             return folder.open_own(name, source, csv)
-        case "walkers":
-            return walkers.open_rendered()
     raise ValueError(f"no data set {dataset!r}")
 
 

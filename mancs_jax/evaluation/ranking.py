@@ -26,7 +26,8 @@ DistancesOf = Callable[[np.ndarray], np.ndarray]  # indices of B queries -> dist
 class NearestLists(NamedTuple):
     """The nearest gallery images of each query that count for it, nearest first."""
 
-    index: np.ndarray  # int [Q, depth], into the gallery; -1 where fewer images count
+    # int [Q, depth], into the gallery; -1 where fewer images count
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     distance: np.ndarray  # float32 [Q, depth]; infinite where fewer images count
 
 
@@ -235,7 +236,7 @@ def _plan(
         query = query - centre
         squared_query = np.vecdot(query, query)
     runs = tiles(len(counted), gallery.shape[1])
-    devices_of = mesh(devices, np.count_nonzero(counts))
+    devices_of = mesh(devices, int(np.count_nonzero(counts)))
 
     def in_tile(tile: slice) -> tuple:
         embedding = run_of_rows(gallery, counted[tile])

@@ -27,7 +27,8 @@ BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
 class Neighbours(NamedTuple):
     """The nearest neighbours of each of N images, itself included, nearest first."""
 
-    index: np.ndarray  # int32 [N, k]
+    # int32 [N, k]
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     farthest: np.ndarray  # [N], squared distance of the image that is farthest from it
 
 

@@ -127,9 +127,10 @@ def load(
 
 def fingerprint_of(variables: dict[str, Any]) -> str:
     """Returns 32 hex digits that depend on every name and number of the parameters and statistics."""
-    leaves = jax.tree.leaves_with_path(variables)
-    named = ((f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}", np.asarray(leaf)) for path, leaf in leaves)
-    return fingerprint(*chain.from_iterable(named))
+    parts: list[str | np.ndarray] = []
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        parts += [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}", np.asarray(leaf)]
+    return fingerprint(*parts)
 
 
 def _several(images: Any) -> Iterable:

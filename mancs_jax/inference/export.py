@@ -66,7 +66,7 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
 
 def check(path: Path, embed, image_size: tuple[int, int]) -> None:
     """Raises ValueError where an exported file gives other numbers than `embed`, for noise in batches of two sizes."""
-    call = jax.jit(jax.export.deserialize(path.read_bytes()).call)
+    call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
     rng = np.random.default_rng(0)
     for batch in CHECKED_BATCHES:
         image = rng.integers(0, 256, (batch, *image_size, 3), dtype=np.uint8)

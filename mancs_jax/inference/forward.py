@@ -128,10 +128,11 @@ def create_forward(config: ConfigDict, num_classes: int, flip: bool = False) -> 
 
     def forward(variables: dict[str, Any], image: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         x = normalize(image)
-        out = model.apply(variables, x, train=False)
+        out: Any = model.apply(variables, x, train=False)
         embedding = out.f_rank
         if flip:
-            embedding = (embedding + model.apply(variables, x[:, :, ::-1], train=False).f_rank) / 2
+            mirrored: Any = model.apply(variables, x[:, :, ::-1], train=False)
+            embedding = (embedding + mirrored.f_rank) / 2
         return embedding, {stage: jnp.mean(mask, axis=-1, dtype=jnp.float32) for stage, mask in out.masks.items()}
 
     return forward

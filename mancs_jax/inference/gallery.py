@@ -105,7 +105,7 @@ def table(found: Found, gallery: Gallery) -> str:
     """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
     for rank, (i, distance) in enumerate(zip(found.index[0], found.distance[0], strict=True), start=1):
-        labels = [] if gallery.pid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
+        labels = [] if gallery.pid is None or gallery.camid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
         rows.append([str(rank), f"{distance:.4f}", *labels, str(gallery.name[i])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     return "\n".join("  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows)
@@ -134,7 +134,7 @@ def picture(
     for i, distance in zip(found.index[0], found.distance[0], strict=True):
         name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
         caption = name.stem[:12]
-        if labels and gallery.pid is not None:
+        if labels and gallery.pid is not None and gallery.camid is not None:
             colour = ranked_lists.RIGHT if gallery.pid[i] == labels[0] else ranked_lists.WRONG
             caption = f"{gallery.pid[i]} c{gallery.camid[i]}"
         image = _image(Path(folder) / name, image_size)

@@ -46,8 +46,9 @@ def build_index(
     gallery = checks.checked_embedding("gallery", gallery)
     number, width = gallery.shape
     is_wide = min(number, width) > COMPONENTS
-    index = graph = faiss.IndexHNSWFlat(COMPONENTS if is_wide else width, LINKS)
+    graph = faiss.IndexHNSWFlat(COMPONENTS if is_wide else width, LINKS)
     graph.hnsw.efSearch = VISITED
+    index: faiss.Index = graph
     if is_wide:
         drawn = np.random.default_rng(SEED).choice(number, min(SAMPLE, number), replace=False)
         index = faiss.IndexPreTransform(_main_components(gallery[np.sort(drawn)], distance), index)

@@ -26,7 +26,8 @@ CANDIDATES = 4  # times k, that an index is asked for; their exact distances dec
 class Found(NamedTuple):
     """The k nearest of each of Q queries, nearest first."""
 
-    index: np.ndarray  # int32 [Q, k], into the gallery
+    # int32 [Q, k], into the gallery
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     distance: np.ndarray  # float32 [Q, k]
 
 

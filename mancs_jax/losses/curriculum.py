@@ -143,9 +143,6 @@ def batch_hard(keys, distances, same, is_self, epoch, num_positives: int) -> Tri
     return Triplets(positive.astype(jnp.int32), negative.astype(jnp.int32), weight)
 
 
-SAMPLERS = {"curriculum": curriculum, "batch_hard": batch_hard, "uniform": uniform}
-
-
 def hardest_first(distances: jax.Array, same: jax.Array, num_positives: int, num_nearest: int = 0) -> jax.Array:
     """Columns of the B - K negatives of each anchor, nearest first, ties by column: int32 [A, B - K], or of the
     `num_nearest` first, if that is not 0."""

@@ -155,7 +155,8 @@ def _cpu_input_gradient(kernel, cotangent, input_shape, stride, padding):
 
 def _cpu_kernel_gradient(x, cotangent, kernel_shape, stride, padding):
     """The kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
-    batch, rows, columns = x.shape[0], *kernel_shape[:2]
+    batch = x.shape[0]
+    rows, columns = kernel_shape[:2]
     if (rows, columns) == (1, 1):
         height, width = (stride * (size - 1) + 1 for size in cotangent.shape[1:3])
         x = _pad(x, (padding, padding), (padding, padding))[:, :height:stride, :width:stride]

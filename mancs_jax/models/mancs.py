@@ -99,7 +99,8 @@ class Mancs(nn.Module):
             f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, name="rank_fc")(pooled)
 
         bn = partial(norm, use_running_average=not train, dtype=jnp.float32)
-        activate = PReLU(name="head_prelu") if "bn_prelu" in (self.cls_head, self.att_head) else None
+        has_prelu = "bn_prelu" in (self.cls_head, self.att_head)
+        activate: Any = PReLU(name="head_prelu") if has_prelu else None  # one for both heads
         rate = self.dropout if train else 0.0
 
         f_cls = nn.Dense(self.cls_dim, use_bias=self.cls_head == "fc", kernel_init=head_normal, name="cls_fc")(pooled)

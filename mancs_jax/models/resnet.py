@@ -91,7 +91,7 @@ class Block(nn.Module):
         conv = partial(Convolution, dtype=self.dtype)
         norm = partial(self.norm, use_running_average=not train)
         prelu = PReLU(name="prelu") if self.activation != "relu" else None
-        inner = prelu if self.activation == "prelu_shared" else nn.relu
+        inner: Callable = prelu if prelu is not None and self.activation == "prelu_shared" else nn.relu
         width_out = self.width * (4 if self.bottleneck else 1)
         if self.bottleneck:
             y = inner(norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))

@@ -51,9 +51,9 @@ def lines(
     start = LEFT + 8 * len(title) + 16
     step = min(150, (right - start) // max(len(curves), 1))
     for i, (name, points) in enumerate(curves.items()):
-        x = LEFT + points[:, 0] / last * (right - LEFT)
-        y = floor - points[:, 1] / top * (floor - TOP)
-        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        across = LEFT + points[:, 0] / last * (right - LEFT)
+        down = floor - points[:, 1] / top * (floor - TOP)
+        line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
         colour = COLOURS[i % len(COLOURS)]
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts.append(f'<text x="{start + step * i}" y="18" fill="{colour}">{escape(name)}</text>')

@@ -34,8 +34,8 @@ def curves_svg(rows: list[dict[str, float]]) -> str:
     last = max(row["step"] for row in rows)
     panels = []
     for title, names in PANELS:
-        curves = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
-        curves = {name: smooth(np.array(points)) for name, points in curves.items() if points}
+        points = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
+        curves = {name: smooth(np.array(of)) for name, of in points.items() if of}
         if curves:
             panels.append(chart.lines(title, curves, last, "steps"))
     return chart.document(panels)

@@ -63,7 +63,7 @@ def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
         for stage, of_stage in masks.items():
             mask = of_stage[i]
             scaled = (mask - mask.min()) / max(mask.max() - mask.min(), 1e-12)
-            large = cv2.resize(np.uint8(255 * scaled), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+            large = cv2.resize((255 * scaled).astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
             heat = cv2.applyColorMap(large, HEAT)[:, :, ::-1]
             over = cv2.addWeighted(picture, 0.4, np.ascontiguousarray(heat), 0.6, 0)
             cells.append(framed(over, QUERY, [f"conv-{stage}"]))

@@ -77,7 +77,7 @@ def thumbnail(image: np.ndarray) -> str:
     """uint8 [H, W, 3] RGB as a small WebP file, in base64."""
     small = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".webp", small[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
-    return base64.b64encode(encoded).decode()
+    return base64.b64encode(encoded.tobytes()).decode()
 
 
 def _described(split, i, image):

@@ -1,5 +1,6 @@
 """The training loop: batches in, updates, checkpoints and metrics out; it goes on from the latest checkpoint."""
 
+import dataclasses
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -86,7 +87,7 @@ def train(
                 save_now = validate_now or step % save_every == 0 or step == num_steps
                 if save_now:
                     log.flush()  # nothing is saved before it is known to be finite
-                if validate_now:
+                if validate is not None and validate_now:
                     scores = validate(state)
                     log.write(step, {f"validation/{name}": value for name, value in scores.items()})
                     description = keep_best(workdir, state, description, scores["mAP"])
@@ -125,7 +126,7 @@ def restore_or_create(
     state = create_train_state(config, num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
-        state = state.replace(params=params, batch_stats=batch_stats)
+        state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
     # Replicated before the first step: the step would be compiled a second time for the state that it gives back
     # itself.
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)

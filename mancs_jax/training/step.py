@@ -5,11 +5,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from mancs_jax.data.augment import ERASE_FILLS, Augmentation, augment, halve
-from mancs_jax.losses.curriculum import SAMPLERS, Curriculum
+from mancs_jax.losses.curriculum import Curriculum, Triplets, batch_hard, curriculum, uniform
 from mancs_jax.losses.identity import attention_loss, focal_loss
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 from mancs_jax.models.mancs import create_model
@@ -20,7 +21,9 @@ DEVICES = "devices"
 # What an example's key is folded with for each use; a new use takes a new number, so that old runs stay what they were.
 AUGMENT, DROPOUT, TRIPLETS = range(3)
 
-TrainStep = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[
+    [TrainState, jax.Array | np.ndarray, jax.Array | np.ndarray], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
 def make_train_step(
@@ -163,12 +166,12 @@ def _split(tree, number):
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
-def make_sampler(loss: ConfigDict):
-    """The sampler that `config.loss` names, its own options filled in."""
+def make_sampler(loss: ConfigDict) -> Callable[..., Triplets]:
+    """Makes the sampler that `config.loss` names, with its own options."""
     if loss.sampling != "curriculum":
-        return SAMPLERS[loss.sampling]
+        return {"batch_hard": batch_hard, "uniform": uniform}[loss.sampling]
     options = {name: loss[name] for name in Curriculum._fields} | {"mu_step": loss.mu_step or None}
-    return partial(SAMPLERS["curriculum"], options=Curriculum(**options))
+    return partial(curriculum, options=Curriculum(**options))
 
 
 def make_augmentation(options: ConfigDict) -> Augmentation:

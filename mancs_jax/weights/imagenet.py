@@ -96,7 +96,7 @@ def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> t
             ) from None
         return variables["params"], variables["batch_stats"]
     weights = to_variables(_backbone(tensors, path, arch), backbone_leaves(arch))
-    replaced = []
+    replaced: list[dict] = []
     for tree, collection in ((params, "params"), (batch_stats, "batch_stats")):
         old, new = flatten_dict(tree["backbone"]), flatten_dict(weights[collection])
         kept = {leaf: value for leaf, value in old.items() if leaf[-1] == "slope"}
@@ -107,7 +107,7 @@ def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> t
                 "set config.model.arch and config.model.width = 64, or start from scratch with --config.pretrained=''"
             )
         replaced.append({**tree, "backbone": unflatten_dict({**new, **kept})})
-    return tuple(replaced)
+    return replaced[0], replaced[1]
 
 
 def read_backbone(path: str | Path, arch: str) -> Tensors:

@@ -38,6 +38,7 @@ class Leaf(NamedTuple):
 
 def leaf_at(path: tuple[str, ...], shape: tuple[int, ...], is_conv: bool = False) -> Leaf:
     """The `Leaf` at a path; `is_conv`: a dense layer is a 1x1 convolution in PyTorch."""
+    torch_shape: tuple[int, ...]
     if len(shape) == 4:
         torch_shape = (shape[3], shape[2], *shape[:2])
     elif len(shape) == 2:

@@ -187,7 +187,7 @@ def _open_mat(path: Path) -> Iterator[h5py.File]:
     with ExitStack() as stack:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        file = path
+        file: Path | BinaryIO | None = path
         if path.is_dir():
             file = next((file for file in (path / MAT, path / TOP_FOLDER / MAT) if file.is_file()), None)
             if file is None:

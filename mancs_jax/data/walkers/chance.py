@@ -11,5 +11,5 @@ PERSON, VISIT, PICTURE, BOX, SCENE, JUNK, DISTRACTOR = range(7)
 def pick(rng: np.random.Generator, choices: Sequence, weights: Sequence[float] | None = None):
     """One of the choices, by weight."""
     if weights is None:
-        return choices[rng.integers(len(choices))]
-    return choices[np.searchsorted(np.cumsum(weights) / np.sum(weights), rng.random(), side="right")]
+        return choices[int(rng.integers(len(choices)))]
+    return choices[int(np.searchsorted(np.cumsum(weights) / np.sum(weights), rng.random(), side="right"))]

@@ -13,9 +13,11 @@ GARMENTS = (
 
 def shade(colour: Colour, factor: float) -> Colour:
     """The colour made darker (factor < 1) or brighter (> 1)."""
-    return tuple(min(255, int(channel * factor)) for channel in colour)
+    red, green, blue = (min(255, int(channel * factor)) for channel in colour)
+    return red, green, blue
 
 
 def dye(rng: np.random.Generator, colour: Colour, spread: float = 12) -> Colour:
     """A colour near the given one; `spread` is the sd in grey levels."""
-    return tuple(int(c) for c in np.clip(np.array(colour) + rng.normal(0, spread, 3), 12, 246))
+    red, green, blue = (int(c) for c in np.clip(np.array(colour) + rng.normal(0, spread, 3), 12, 246))
+    return red, green, blue
