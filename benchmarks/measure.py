@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from mancs_jax.evaluation.features import load_features
-from mancs_jax.evaluation.protocols import Embedded
+from mancs_jax.evaluation.protocols import Labelled
 
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
@@ -36,7 +36,7 @@ def add_input_flags(parser) -> None:
     parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of the official label files (needs SciPy)")
 
 
-def market_size(features: Path | None, labels: Path | None, width: int) -> tuple[Embedded, Embedded]:
+def market_size(features: Path | None, labels: Path | None, width: int) -> tuple[Labelled, Labelled]:
     """Query and gallery without junk: from a file of features, or drawn around a centre for each person."""
     if features:
         read = load_features(features)
@@ -44,9 +44,9 @@ def market_size(features: Path | None, labels: Path | None, width: int) -> tuple
     else:
         rng = np.random.default_rng(1)
         query_pid, query_camid, gallery_pid, gallery_camid = official_labels(labels) if labels else drawn_labels(rng)
-        query = Embedded(drawn_embeddings(query_pid, width, rng), query_pid, query_camid)
-        gallery = Embedded(drawn_embeddings(gallery_pid, width, rng), gallery_pid, gallery_camid)
-    return query, Embedded(*(field[gallery.pid != -1] for field in gallery))
+        query = Labelled(drawn_embeddings(query_pid, width, rng), query_pid, query_camid)
+        gallery = Labelled(drawn_embeddings(gallery_pid, width, rng), gallery_pid, gallery_camid)
+    return query, Labelled(*(field[gallery.pid != -1] for field in gallery))
 
 
 def official_labels(folder: Path) -> list[np.ndarray]:

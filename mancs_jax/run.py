@@ -18,7 +18,7 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Embedded
+from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score
@@ -88,7 +88,7 @@ def _validate(
 ) -> dict[str, float]:
     """Scores a state of the training on (query, gallery)."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
-    query, gallery = (Embedded(embed(network, part.image), part.pid, part.camid) for part in parts)
+    query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
     scores = protocols.single_query(query, gallery)
     return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 

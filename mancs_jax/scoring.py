@@ -13,7 +13,7 @@ from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
-from mancs_jax.evaluation.protocols import Embedded, Options, Ranked
+from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network, load_trained
 from mancs_jax.models.mancs import init_variables
@@ -47,7 +47,7 @@ class Scored(NamedTuple):
 
     network: Network
     parts: Parts
-    embedded: dict[str, Embedded]  # of each of the parts, by the network; distractors are at the end of the gallery
+    embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
     ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included
 
@@ -93,7 +93,7 @@ def score(
     parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
     embed_all = partial(embed, flip=task.flip, progress=progress)
     embedded = {
-        part: Embedded(embed_all(network, split.image), split.pid, split.camid) for part, split in parts.items()
+        part: Labelled(embed_all(network, split.image), split.pid, split.camid) for part, split in parts.items()
     }
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
@@ -173,7 +173,7 @@ def _load_parts(task, dataset, root, image_size, testset, validation) -> Parts:
     return {part: arrays.load_split(dataset, root, part, image_size, testset) for part in wanted}
 
 
-def _with_distractors(gallery: Embedded, dataset: str, root: str, image_size, embed_all) -> tuple[Embedded, list[str]]:
+def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
@@ -182,16 +182,16 @@ def _with_distractors(gallery: Embedded, dataset: str, root: str, image_size, em
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)
     pid = np.concatenate([gallery.pid, np.zeros(len(camid) - len(gallery.pid), np.int32)])
-    return Embedded(np.concatenate(embeddings), pid, camid), fingerprints
+    return Labelled(np.concatenate(embeddings), pid, camid), fingerprints
 
 
-def _ranked(embedded: dict[str, Embedded], task: Task, progress: bool) -> dict[str, Ranked]:
+def _ranked(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Ranked]:
     ways = {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
     query, gallery = embedded["query"], embedded["gallery"]
     return {name: protocols.rank(query, gallery, options, progress=progress) for name, options in ways.items()}
 
 
-def _official(embedded: dict[str, Embedded], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
+def _official(embedded: dict[str, Labelled], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
     for name, of_single in ranked.items():
@@ -204,19 +204,19 @@ def _official(embedded: dict[str, Embedded], ranked: dict[str, Ranked], task: Ta
     return results
 
 
-def _classic(embedded: dict[str, Embedded], task: Task) -> dict:
+def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
     query, gallery = embedded["query"], embedded["gallery"]
     distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding, task.options)
     scored = cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=task.repeats)
     return scored | task.options.described()
 
 
-def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Embedded]]]:
+def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
     """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
     untrained = network._replace(variables=init_variables(network.config, network.num_classes))
     ways: dict[str, Callable] = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
     for name, way in ways.items():
-        yield name, {part: Embedded(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
+        yield name, {part: Labelled(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
 
 
 def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:

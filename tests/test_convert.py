@@ -15,7 +15,7 @@ from mancs_jax.data import arrays, build
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import protocols
-from mancs_jax.evaluation.protocols import Embedded
+from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.inference.network import load_trained
 from mancs_jax.weights import authors
 
@@ -118,7 +118,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
         split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)
         x = np.array(normalize(split.image)).transpose(0, 3, 1, 2)
         with torch.no_grad():
-            return Embedded(small(torch.from_numpy(x))[0].numpy(), split.pid, split.camid)
+            return Labelled(small(torch.from_numpy(x))[0].numpy(), split.pid, split.camid)
 
     expected = protocols.single_query(embedded("query"), embedded("gallery"))
     assert scored["mAP"] == pytest.approx(expected["mAP"]) and scored["cmc"] == pytest.approx(expected["cmc"])

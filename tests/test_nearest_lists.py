@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mancs_jax.evaluation import blocks, protocols, ranking
-from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.evaluation.ranking import nearest_lists_by
 from mancs_jax.reporting.histograms import histograms
 
@@ -57,7 +57,7 @@ def test_histograms_are_shares_of_each_kind(drawn):
         assert of_same[int(value / width)] == pytest.approx(np.mean(np.array(same) == value))
 
 
-def embedded(mean: float, ties: bool) -> tuple[Embedded, Embedded]:
+def embedded(mean: float, ties: bool) -> tuple[Labelled, Labelled]:
     """Embeddings 512 wide, each person around a place of its own, `mean` standard deviations from the origin."""
     rng = np.random.default_rng(0)
     places = rng.normal(size=(9, 512))
@@ -66,7 +66,7 @@ def embedded(mean: float, ties: bool) -> tuple[Embedded, Embedded]:
         pid = rng.integers(*pids, number)
         embedding = mean + places[pid % 9] + 3 * rng.normal(size=(number, 512))
         embedding = np.round(embedding) if ties else embedding
-        return Embedded(embedding.astype(np.float32), pid, rng.integers(1, 4, number))
+        return Labelled(embedding.astype(np.float32), pid, rng.integers(1, 4, number))
 
     return part(140, (1, 8)), part(700, (-1, 8))
 
@@ -106,8 +106,8 @@ def test_the_distances_of_a_list_are_those_of_float64(distance):
 
 
 def test_a_query_without_a_match_has_a_list():
-    query = Embedded(np.float32([[0, 1], [4, 4]]), np.array([1, 9]), np.array([1, 1]))
-    gallery = Embedded(np.float32([[0, 2], [4, 4], [9, 9]]), np.array([1, 2, -1]), np.array([2, 2, 2]))
+    query = Labelled(np.float32([[0, 1], [4, 4]]), np.array([1, 9]), np.array([1, 1]))
+    gallery = Labelled(np.float32([[0, 2], [4, 4], [9, 9]]), np.array([1, 2, -1]), np.array([2, 2, 2]))
     lists = protocols.rank(query, gallery).lists(10)
     assert lists.index.tolist() == [[0, 1], [1, 0]]
     np.testing.assert_allclose(lists.distance, [[1, 5], [0, np.sqrt(20)]], rtol=1e-6)

@@ -3,11 +3,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mancs_jax.evaluation import distances, protocols, reranking
-from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.protocols import Labelled, Options
 
 # On a line; one gallery image of each kind: wrong, hit, junk, own camera, distractor.
-QUERY = Embedded(np.float32([[1], [9]]), np.int32([1, 2]), np.int32([1, 1]))
-GALLERY = Embedded(np.float32([[2], [3], [1], [1], [-9]]), np.int32([5, 1, -1, 1, 0]), np.int32([1, 2, 2, 1, 3]))
+QUERY = Labelled(np.float32([[1], [9]]), np.int32([1, 2]), np.int32([1, 1]))
+GALLERY = Labelled(np.float32([[2], [3], [1], [1], [-9]]), np.int32([5, 1, -1, 1, 0]), np.int32([1, 2, 2, 1, 3]))
 
 
 def drawn(number, seed, people=6):
@@ -15,7 +15,7 @@ def drawn(number, seed, people=6):
     pid = rng.integers(1, people + 1, number)
     centre = np.random.default_rng(0).standard_normal((people + 1, 8))
     embedding = (centre[pid] + 0.7 * rng.standard_normal((number, 8))).astype(np.float32)
-    return Embedded(embedding, pid, rng.integers(1, 4, number))
+    return Labelled(embedding, pid, rng.integers(1, 4, number))
 
 
 def test_single_query_by_hand():
@@ -58,8 +58,8 @@ def test_normalised_euclidean_ranks_as_cosine():
 
 def test_re_ranking_never_sees_junk():
     query, gallery = drawn(10, 3), drawn(50, 4)
-    junk = Embedded(query.embedding[:5] + 0.01, np.full(5, -1), np.full(5, 2))
-    with_junk = Embedded(*(np.concatenate([mine, theirs]) for mine, theirs in zip(junk, gallery)))
+    junk = Labelled(query.embedding[:5] + 0.01, np.full(5, -1), np.full(5, 2))
+    with_junk = Labelled(*(np.concatenate([mine, theirs]) for mine, theirs in zip(junk, gallery)))
     options = Options(rerank=True, k1=6, k2=3, weight=0.2)
     clean, dirty = (protocols.single_query(query, part, options) for part in (gallery, with_junk))
     assert dirty | {"num_junk": 0} == clean
@@ -97,16 +97,16 @@ def test_the_distances_that_a_ranking_hands_on():
 def test_multi_query_by_hand():
     # Query 0 has two more images of person 1 under camera 1; those under camera 2 and of person 3 are not pooled.
     # Query 1 has none, and keeps its own image.
-    query = Embedded(np.float32([[5, 0], [0, 2]]), np.int32([1, 2]), np.int32([1, 1]))
-    more = Embedded(np.float32([[3, 0], [0, 4], [9, 9], [7, -7]]), np.int32([1, 1, 1, 3]), np.int32([1, 1, 2, 1]))
+    query = Labelled(np.float32([[5, 0], [0, 2]]), np.int32([1, 2]), np.int32([1, 1]))
+    more = Labelled(np.float32([[3, 0], [0, 4], [9, 9], [7, -7]]), np.int32([1, 1, 1, 3]), np.int32([1, 1, 2, 1]))
     pooled, counts = protocols._pooled(query, distances.normalized("query", query.embedding), more, "mean")
     assert_allclose(pooled, [[0.5**0.5, 0.5**0.5], [0, 1]], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(counts, [2, 0])
 
 
 def test_max_takes_the_largest_of_each_element():
-    query = Embedded(np.float32([[5, 0]]), np.int32([1]), np.int32([1]))
-    more = Embedded(np.float32([[3, 4], [8, 6]]), np.int32([1, 1]), np.int32([1, 1]))  # units (.6, .8) and (.8, .6)
+    query = Labelled(np.float32([[5, 0]]), np.int32([1]), np.int32([1]))
+    more = Labelled(np.float32([[3, 4], [8, 6]]), np.int32([1, 1]), np.int32([1, 1]))  # units (.6, .8) and (.8, .6)
     pooled, _ = protocols._pooled(query, query.embedding, more, "max")
     assert_allclose(pooled, [[0.5**0.5, 0.5**0.5]], rtol=0, atol=1e-6)
 
@@ -124,7 +124,7 @@ def test_multi_query_is_single_query_with_unit_vectors_of_pooled_embeddings():
         numbers.append(mine.sum())
         if mine.any():
             pooled[row] = unit(more.embedding[mine]).mean(axis=0)
-    of_units = Embedded(unit(pooled), *query[1:]), gallery._replace(embedding=unit(gallery.embedding))
+    of_units = Labelled(unit(pooled), *query[1:]), gallery._replace(embedding=unit(gallery.embedding))
     expected = protocols.single_query(*of_units)
     assert result["cmc"] == expected["cmc"] and result["mAP"] == pytest.approx(expected["mAP"], abs=1e-12)
     assert result["protocol"] == "multi_query" and result["pooling"] == "mean"

@@ -16,7 +16,7 @@ from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.training import checkpoint
@@ -62,7 +62,7 @@ def workdir(tmp_path_factory, root):
 def embedded(workdir, root, part, dataset="market1501", testset=0, flip=False):
     _, network = workdir
     split = arrays.load_split(dataset, root, part, network.config.data.image_size, testset)
-    return Embedded(embed(network, split.image, flip=flip), split.pid, split.camid)
+    return Labelled(embed(network, split.image, flip=flip), split.pid, split.camid)
 
 
 def written(path):

@@ -1,0 +1,4 @@
+"""Data sets as arrays: sources -> records -> uint8 images and labels; batches; augmentation on the device.
+
+It may import `config` and `common`.
+"""

@@ -9,7 +9,7 @@ import numpy as np
 
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.evaluation import checks, protocols
-from mancs_jax.evaluation.protocols import Embedded, Options
+from mancs_jax.evaluation.protocols import Labelled, Options
 
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # each with _pid and _camid; the last is optional
@@ -26,7 +26,7 @@ UNREADABLE = (
 )
 
 
-def load_features(path: str | Path) -> dict[str, Embedded]:
+def load_features(path: str | Path) -> dict[str, Labelled]:
     """Reads embeddings and labels.
 
     Args:
@@ -55,7 +55,7 @@ def load_features(path: str | Path) -> dict[str, Embedded]:
         embedding = arrays[part]
         try:
             embedding = _float32(part, embedding)
-            found[part] = Embedded(*checks.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
+            found[part] = Labelled(*checks.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return found
@@ -78,7 +78,7 @@ def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
     return rounded
 
 
-def score(features: dict[str, Embedded], options: Options, *, progress: bool = False) -> dict:
+def score(features: dict[str, Labelled], options: Options, *, progress: bool = False) -> dict:
     """Scores what `load_features` read, single query; multi-query, where it is there, under "multi_query_mean" and
     "multi_query_max"."""
     query, gallery = features["query"], features["gallery"]
@@ -91,7 +91,7 @@ def score(features: dict[str, Embedded], options: Options, *, progress: bool = F
     return result | {"fingerprint": {part: fingerprint(embedded) for part, embedded in features.items()}}
 
 
-def fingerprint(embedded: Embedded) -> str:
+def fingerprint(embedded: Labelled) -> str:
     """Returns 32 hex digits that depend on every embedding and label."""
     fields = zip(embedded, ("<f4", "<i4", "<i4"), strict=True)
     return digest_of(repr(embedded.embedding.shape), *(np.ascontiguousarray(field, dtype) for field, dtype in fields))
@@ -158,5 +158,5 @@ def score_embeddings(
       ValueError: one line that names the wrong array or option.
     """
     options = Options(distance=distance, normalize=normalize, rerank=rerank)
-    parts = Embedded(query, query_pid, query_camid), Embedded(gallery, gallery_pid, gallery_camid)
+    parts = Labelled(query, query_pid, query_camid), Labelled(gallery, gallery_pid, gallery_camid)
     return protocols.single_query(*parts, options, progress=progress)

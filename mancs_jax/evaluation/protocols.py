@@ -17,8 +17,8 @@ from mancs_jax.evaluation.ranking import DistancesOf, NearestLists
 POOLINGS = ("mean", "max")
 
 
-class Embedded(NamedTuple):
-    """Images as a network sees them, and who is on them."""
+class Labelled(NamedTuple):
+    """Embeddings of images, and the people and cameras of each."""
 
     embedding: np.ndarray  # float32 [N, D]
     pid: np.ndarray  # integer [N]: > 0 a person, 0 a distractor, -1 junk
@@ -53,8 +53,8 @@ class Ranked(NamedTuple):
 
 
 def single_query(
-    query: Embedded,
-    gallery: Embedded,
+    query: Labelled,
+    gallery: Labelled,
     options: Options = DEFAULT,
     *,
     ranked: Ranked | None = None,
@@ -89,9 +89,9 @@ def single_query(
 
 
 def multi_query(
-    query: Embedded,
-    gallery: Embedded,
-    more: Embedded,
+    query: Labelled,
+    gallery: Labelled,
+    more: Labelled,
     pooling: str,
     options: Options = DEFAULT,
     *,
@@ -120,8 +120,8 @@ def multi_query(
     """
     if pooling not in POOLINGS:
         raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
-    query = Embedded(*checks.checked("query", *query))
-    more = Embedded(*checks.checked("multi-query", *more))
+    query = Labelled(*checks.checked("query", *query))
+    more = Labelled(*checks.checked("multi-query", *more))
     if more.embedding.shape[1] != query.embedding.shape[1]:
         widths = f"{more.embedding.shape[1]} wide, query embeddings {query.embedding.shape[1]}"
         raise ValueError(f"multi-query embeddings are {widths}: take both from the same model")
@@ -133,7 +133,7 @@ def multi_query(
     return result | {"protocol": "multi_query"} | of_pooling
 
 
-def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, progress: bool = False) -> Ranked:
+def rank(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, progress: bool = False) -> Ranked:
     """Finds the hits of every query image on its own; arguments and errors as those of `single_query`."""
     if options.normalize:
         query = query._replace(embedding=normalized("query", query.embedding))
@@ -147,7 +147,7 @@ def rank(query: Embedded, gallery: Embedded, options: Options = DEFAULT, *, prog
             distances_of=lambda rows: all_distances(query.embedding[rows], gallery.embedding, options.distance),
         )
     query, gallery = (
-        Embedded(*checks.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
+        Labelled(*checks.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
     )
     checks.check_known(query.pid)
     kept = np.flatnonzero(gallery.pid != -1)

@@ -1,1 +1,4 @@
-"""Training: state, compiled step, loop, checkpoints, logs."""
+"""Training: state, compiled step, loop, batches, checkpoints, logs, many processes.
+
+It may import `data`, `models`, `losses`, `weights`, `config`, `workdir` and `common`.
+"""

@@ -1,0 +1,164 @@
+"""Every command: its flags, and one sentence for each mistake, in this process."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from tiny_sources import run_script
+
+from mancs_jax.cli.main import COMMANDS, main
+from mancs_jax.config import recipes
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+REPOSITORY = Path(__file__).parents[1]
+NAMES = [name.replace("-", "_") for name in COMMANDS]
+WITH_CONFIG = ("train", "cuhk03_classic", "import_weights")
+
+
+def refused(*arguments: str) -> str:
+    with pytest.raises(SystemExit) as error:
+        main(["mancs", *arguments])
+    line = str(error.value.code)
+    assert "\n" not in line and "Traceback" not in line
+    return line
+
+
+def test_help_lists_the_commands_without_jax():
+    code = (
+        "import sys; from mancs_jax.cli.main import main\n"
+        "try: main(['mancs', '--help'])\nfinally: assert 'jax' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name, text in COMMANDS.items():
+        assert f"{name} " in run.stdout and text in run.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_command_has_a_script_of_a_few_lines_and_help(name, capsys):
+    script = (REPOSITORY / "scripts" / f"{name}.py").read_text()
+    assert f"run({name})" in script and len(script.split('"""')[2].split("\n")) < 10
+    with pytest.raises(SystemExit) as end:
+        main(["mancs", name.replace("_", "-"), "--help"])
+    shown = capsys.readouterr().out
+    assert not end.value.code and (import_module(f"mancs_jax.cli.{name}").__doc__ or "x").split("\n")[0] in shown
+    assert "--workdir: " in shown or name == "prepare_data"
+
+
+def test_an_unknown_command_gets_the_nearest():
+    assert refused("trian") == "mancs: no command 'trian'. Did you mean \"train\"? `mancs --help` lists all"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_arguments(name):
+    required = {
+        "train": ["--config=market", "--workdir=W"],
+        "cuhk03_classic": ["--config=cuhk03:classic", "--workdir=W"],
+        "prepare_data": ["--dataset=walkers"],
+        "embed": ["F", "--workdir=W", "--output=o.npz"],
+        "search": ["q.jpg", "--workdir=W", "--gallery=g.npz"],
+        "import_weights": ["--source=S"],
+        "ablation": ["--base=walkers", "--workdir=W"],
+    }.get(name, ["--workdir=W", "--output=O"] if "export" in name else ["--workdir=W"])
+    line = run_script(name, *required, "x", "y")
+    assert line == f"{name}: unknown arguments x y; every option is a flag, as --workdir=DIRECTORY"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistyped_flag(name):
+    assert refused(name, "--wrkdir=W").startswith(f"{name}: Unknown command line flag 'wrkdir'")
+
+
+@pytest.mark.parametrize("name", ["train", "embed", "search", "export", "visualize", "ablation"])
+def test_a_missing_flag(name):
+    assert "--workdir is missing." in refused(name)
+
+
+@pytest.mark.parametrize("name", WITH_CONFIG)
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("learning_rat=0.1", 'config.learning_rat: no such field. Did you mean "optim.learning_rate"?'),
+        ("optim.learnin_rate=0.1", 'config.optim.learnin_rate: no such field. Did you mean "optim.learning_rate"?'),
+        ("optim=1", "flag --config.optim=1: Failed to parse '1' as a ConfigDict: `1` is not a dict."),
+        ("seed=one", "flag --config.seed=one: invalid literal for int() with base 10: 'one'"),
+        ("optim.learning_rate", "Missing value for flag --config.optim.learning_rate"),
+    ],
+)
+def test_a_mistyped_field(name, field, line):
+    assert refused(name, "--config=market", "--workdir=W", f"--config.{field}") == f"{name}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            "markt",
+            "no recipe 'markt'; there are market, duke, cuhk03, walkers, ablation, or give the path of a recipe file",
+        ),
+        ("market:smal", "market has no variant 'smal'; it has: authors, small, scratch"),
+        ("configs/nowhere.py", "--config=configs/nowhere.py: no file configs/nowhere.py in "),
+    ],
+)
+def test_a_mistyped_recipe(config, line):
+    assert refused("train", f"--config={config}", "--workdir=W").startswith(f"train: {line}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:\n", "line 1 SyntaxError: invalid syntax"),
+        ("import nowhere_at_all\n", "ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("x = 1\n", "has no attribute 'get_config'"),
+    ],
+)
+def test_a_broken_recipe_file(tmp_path, monkeypatch, text, words):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the recipe of another test
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    line = refused("train", f"--config={file}", "--workdir=W")
+    assert words in line and line.startswith(f"train: --config={file}:")
+
+
+def trained_with(monkeypatch, *arguments: str):
+    """The configuration that `mancs train` would train with."""
+    found = []
+    monkeypatch.setattr("mancs_jax.run.train_and_evaluate", lambda config, *_, **__: found.append(config))
+    monkeypatch.setattr("mancs_jax.cli.train.keep_freed_memory", lambda: None)
+    monkeypatch.setattr("mancs_jax.cli.train.keep_compiled_programs", lambda: None)
+    main(["mancs", "train", "--workdir=W", *arguments])
+    return found[0]
+
+
+@pytest.mark.parametrize("value", ["market:small", "configs/market.py:small"])
+def test_recipes_by_name_and_by_file(value, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    config = trained_with(monkeypatch, f"--config={value}", "--config.optim.learning_rate=0.5")
+    expected = recipes.market("small").unlock()
+    expected.optim.learning_rate = 0.5
+    assert config.to_dict() == expected.to_dict()
+
+
+def test_a_recipe_file_may_import_its_neighbours_and_nothing_else_changes(tmp_path, monkeypatch):
+    """flax's layout, with a `configs` of the user's own, beside the one of this checkout."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "base.py").write_text(
+        "from mancs_jax.config.recipes import walkers\ndef get_config():\n  return walkers()\n"
+    )
+    (tmp_path / "configs" / "mine.py").write_text(
+        "from configs import base\ndef get_config():\n"
+        "  config = base.get_config().unlock()\n  config.recipe = 'mine'\n  return config.lock()\n"
+    )
+    (tmp_path / "numpy.py").write_text("raise SystemExit('a file of the user hides numpy')")
+    monkeypatch.delitem(sys.modules, "configs", raising=False)
+    before = list(sys.path)
+    config = trained_with(monkeypatch, f"--config={tmp_path / 'configs' / 'mine.py'}")
+    monkeypatch.delitem(sys.modules, "configs", raising=False)
+    assert config.recipe == "mine" and config.data.name == "walkers" and sys.path == before
+
+
+def test_a_file_wins_over_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("market").write_text("from mancs_jax.config.recipes import duke\n\n\ndef get_config():\n    return duke()\n")
+    assert trained_with(monkeypatch, "--config=market").data.name == "dukemtmc_reid"
