@@ -1,4 +1,4 @@
-"""What the benchmarks share: inputs of Market-1501's size, a fresh process for each way, time and memory, results."""
+"""Shared parts of the benchmarks: inputs of Market-1501's size, a process for each way, time, memory, results."""
 
 import gc
 import json
@@ -84,7 +84,7 @@ def drawn_embeddings(pid: np.ndarray, width: int, rng: np.random.Generator) -> n
 
 
 def in_fresh_process(function: Callable, *arguments) -> Any:
-    """What the function, of a module's top level, returns in a process of its own."""
+    """Runs a function of a module's top level in a process of its own; returns its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -204,7 +204,7 @@ def cores_of_others() -> float | None:
 
 
 def about() -> dict[str, Any]:
-    """What figures were made with: command, processor, cores, versions."""
+    """Returns the origin of the figures: command, processor, cores, versions."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     versions = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""What both sides of a benchmark train: the recipe of the authors' release, drawn images. Without JAX or PyTorch."""
+"""The training of both sides of a benchmark: the authors' recipe, drawn images. Without JAX or PyTorch."""
 
 import argparse
 import runpy

@@ -101,7 +101,7 @@ def scores(final: np.ndarray, labels: tuple) -> dict:
 
 
 def compared(row: dict, port: dict, pairs: dict, result: Path, of_port: Path) -> dict:
-    """How our row compares with the port's, the distances of all pairs at the same width, and its result."""
+    """Compares our row with the port's, the distances of all pairs at the same width, and its result."""
     differences = np.abs(np.load(result) - np.load(of_port, mmap_mode="r"))
     return {
         "with": port["way"],

@@ -1,4 +1,4 @@
-"""What a step and a search cost on machines that are not at hand: counted, and divided by what those machines can do.
+"""Costs of a step and a search on machines that are not at hand: counts, divided by the machines' data sheets.
 
 python benchmarks/scaling.py [--config=configs/market.py] [--json=FILE]
 

@@ -65,7 +65,7 @@ def by_numpy(query: np.ndarray, gallery: np.ndarray, half_squared: np.ndarray) -
 
 
 def timed(find, query: np.ndarray, repeats: int) -> dict:
-    """What `find` gives for all queries, and its times: of one query (median, and 95 of 100), of all together."""
+    """Returns the answers of `find` for all queries, and times: of one query (median, and 95 of 100), of all."""
     find(query[:1])  # compiles, and brings the gallery into memory
     seconds = []
     for row in range(repeats):

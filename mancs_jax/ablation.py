@@ -30,8 +30,8 @@ KEPT = (
     "git",
     "devices",
 )
-# What a row of Table 5 adds, and the paper's gains in mAP and rank-1, in per cent (section 4.5), on Market-1501 and on
-# CUHK03 (detected, 767/700). Its table is not in the text we have; these are.
+# The addition of each row of Table 5, and the paper's gains in mAP and rank-1, in per cent (section 4.5), on
+# Market-1501 and on CUHK03 (detected, 767/700). The text that we have lacks the table; it names these gains.
 ADDS = {
     "cls": ("f_cls, cross-entropy", {}),
     "erasing": ("+ random erasing", {}),

@@ -1,4 +1,4 @@
-"""What the scripts call to bring weights in and out: of a backbone, or of a whole network as the release has it."""
+"""Weights in and out: of a backbone, or of a whole network under the release's names."""
 
 from pathlib import Path
 

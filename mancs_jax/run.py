@@ -1,4 +1,4 @@
-"""What the scripts and notebooks call to train a network in a workdir and score it."""
+"""Trains a network in a workdir and scores it: the one call of scripts and notebooks."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""What a trained network scores: a workdir in, results on disk and a table out."""
+"""Scores a trained network: a workdir in, results on disk and a table out."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,7 +27,7 @@ Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for mult
 
 
 class Task(NamedTuple):
-    """What a network is asked to do."""
+    """The protocols and data to score a network on."""
 
     dataset: str = ""  # to score on; "": the one that the network was trained for
     root: str = ""  # directory of the data sets; "": that of the training

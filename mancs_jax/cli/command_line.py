@@ -1,4 +1,4 @@
-"""The way from a command line to one call: flags, recipes by name or file, one line for a mistake."""
+"""From a command line to one call: flags, recipes by name or file, one line for a mistake."""
 
 import difflib
 import os

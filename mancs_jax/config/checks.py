@@ -80,7 +80,7 @@ PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
 RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
 # Fields that leave the numbers of a training as they are: a run may go on with others.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
-# Fields that older runs did not have, where what they did is not today's default.
+# Values assumed for runs saved before the field existed.
 ONCE = {"model.fab_init": 0.001}
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
@@ -109,7 +109,7 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an older configuration, and of those that came later the values that they would have had."""
+    """Fills missing fields of an older config with the defaults of its time."""
     then = defaults.get_config()
     then.update_from_flattened_dict(ONCE)
     if isinstance(fields.get("remat"), bool):  # once all stages or none

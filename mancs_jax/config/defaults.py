@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     loss.density_floor = 0.0  # (release: 3e-5)
     loss.positives = "all"  # K-1 an anchor, section 3.3; "later": only those after the anchor (release)
     loss.gamma = 2.0  # equation 8; 0 is cross-entropy
-    # Equation 7 prints "sigmoid", whose loss has no term for the other classes: "every logit large" is its minimum.
+    # Equation 7 prints "sigmoid". As printed, it ignores the other classes: making every logit large minimises it.
     loss.probability = "softmax"  # (release)
     loss.detach_focal = False  # whether (1-p)^gamma is a constant in the gradient (release)
     loss.attention = "sigmoid"  # equation 10; "softmax" (release)

@@ -1,4 +1,4 @@
-"""The way of a data set into TFDS records: written completely or not at all, readable without its source."""
+"""Builds TFDS records of a data set: written completely or not at all, readable without its source."""
 
 import contextlib
 import errno

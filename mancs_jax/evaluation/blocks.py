@@ -14,8 +14,8 @@ BLOCK_BYTES = 16 * 2**20  # of distances: small enough to be counted from the ca
 MIN_ROWS = 128  # queries a block, to amortise each pass over a large gallery
 # Of gallery embeddings that are on a device at a time; Market-1501's at width 2,048 take 130 MB.
 TILE_BYTES = 192 * 2**20
-# XLA on CPU hands a product with a single row to a matrix-vector routine, which gives two equal gallery rows
-# distances that differ in the last bit. A multiple of 8 rows keeps ties exact.
+# For a product with a single row, XLA on CPU calls a matrix-vector routine. It gives two equal gallery rows distances
+# that differ in the last bit. A multiple of 8 rows keeps ties exact.
 ROW_STEP = 8
 
 

@@ -11,16 +11,16 @@ def checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, n
     """Embeddings and labels of one part as NumPy arrays.
 
     Args:
-        part: "query", "gallery", ..., for the error.
-        embedding: float32 [N, D].
-        pid: integer [N], -1 = junk, 0 = distractor.
-        camid: integer [N].
+      part: "query", "gallery", ..., for the error.
+      embedding: float32 [N, D].
+      pid: integer [N], -1 = junk, 0 = distractor.
+      camid: integer [N].
 
     Returns:
-        (embedding float32 [N, D], pid int32 [N], camid int32 [N]); no copy where the type is right.
+      (embedding float32 [N, D], pid int32 [N], camid int32 [N]); no copy where the type is right.
 
     Raises:
-        ValueError: one line: shape, dtype, length or pid are wrong, or every image is junk.
+      ValueError: one line: shape, dtype, length or pid are wrong, or every image is junk.
     """
     embedding = checked_embedding(part, embedding)
     return embedding, *checked_labels(part, pid, camid, len(embedding))

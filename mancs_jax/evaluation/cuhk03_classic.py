@@ -25,19 +25,19 @@ def score(
     `numpy.random.default_rng([seed, r])`, persons in the order of their pids.
 
     Args:
-        distances: float [Q, G], of the images of one view from those of the other.
-        query_pid: integer [Q], above 0.
-        gallery_pid: integer [G], above 0.
-        repeats: galleries that are drawn, at least 1.
-        seed: of the draws.
-        cmc_length: number of CMC ranks, at least 1.
+      distances: float [Q, G], of the images of one view from those of the other.
+      query_pid: integer [Q], above 0.
+      gallery_pid: integer [G], above 0.
+      repeats: galleries that are drawn, at least 1.
+      seed: of the draws.
+      cmc_length: number of CMC ranks, at least 1.
 
     Returns:
-        `protocol` "cuhk03_classic", `cmc` (list, rank 1 first; mean over queries and repeats), `repeats`,
-        `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
+      `protocol` "cuhk03_classic", `cmc` (list, rank 1 first; mean over queries and repeats), `repeats`,
+      `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
 
     Raises:
-        ValueError: one line: shapes do not fit, NaN, or a number is below 1.
+      ValueError: one line: shapes do not fit, NaN, or a number is below 1.
     """
     query_pid, _ = checks.checked_labels("query", query_pid, query_pid, len(query_pid))
     gallery_pid, _ = checks.checked_labels("gallery", gallery_pid, gallery_pid, len(gallery_pid))
@@ -86,10 +86,10 @@ def over_splits(results: list[dict]) -> dict:
     """Mean and standard deviation (n - 1) of rank-1, rank-5 and rank-10 over the splits.
 
     Args:
-        results: of `score`, one a split, at least 1; with one, the deviation is 0.
+      results: of `score`, one a split, at least 1; with one, the deviation is 0.
 
     Returns:
-        `protocol`, `num_splits`, `mean` and `sd` of "rank-1", "rank-5" and "rank-10" as fractions, and the mean `cmc`.
+      `protocol`, `num_splits`, `mean` and `sd` of "rank-1", "rank-5" and "rank-10" as fractions, and the mean `cmc`.
     """
     cmc = np.array([result["cmc"] for result in results])
     spread = cmc.std(axis=0, ddof=1) if len(results) > 1 else np.zeros(cmc.shape[1])

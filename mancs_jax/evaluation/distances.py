@@ -45,8 +45,8 @@ def squared_euclidean(dot: Array, squared_rows: Array, squared_columns: Array) -
 def order_terms(squared_norm: Array, distance: str) -> tuple[Array, Array]:
     """Returns (offset, scale), [N] each: `offset - scale * dot` orders the images for a query as their distances do.
 
-    For one query, the order by |q|^2 + |g|^2 - 2 q.g is the order by |g|^2 / 2 - q.g, and the order by cosine distance
-    the one by -q.g / |g|. Without |q|^2 no value near 0 needs clipping, so clipping makes no ties.
+    For one query, |q|^2 + |g|^2 - 2 q.g and |g|^2 / 2 - q.g give one order. Cosine distance and -q.g / |g| do so, too.
+    Without |q|^2 no value near 0 needs clipping, so clipping makes no ties.
 
     Args:
       squared_norm: |g|^2 of each image, float [N].

@@ -12,9 +12,9 @@ class HitRanks(NamedTuple):
     """Ranks of the hits of every query.
 
     Attributes:
-        ranks: int32 [Q, H], each row ascending, first rank 1, 0 beyond the query's number of hits. H is the
-            largest number of hits, at least 1.
-        counts: int32 [Q], number of hits; 0 where the gallery has no match for the query.
+      ranks: int32 [Q, H], each row ascending, first rank 1, 0 beyond the query's number of hits. H is the
+        largest number of hits, at least 1.
+      counts: int32 [Q], number of hits; 0 where the gallery has no match for the query.
     """
 
     ranks: np.ndarray
@@ -24,15 +24,15 @@ class HitRanks(NamedTuple):
 def average_precisions(hits: HitRanks) -> tuple[np.ndarray, np.ndarray]:
     """Average precision of every query, in both customary forms.
 
-    With n hits at ranks r_1 < ... < r_n, the plain form is the mean of k / r_k. The trapezoid form of the
-    official Market-1501 script is the mean of (p + k / r_k) / 2, where p is the precision at rank r_k - 1,
-    that is (k - 1) / (r_k - 1), and 1 in front of the first rank.
+    With n hits at ranks r_1 < ... < r_n, the plain form is the mean of k / r_k. The official Market-1501
+    script uses the trapezoid form, the mean of (p + k / r_k) / 2. There p is the precision at rank r_k - 1,
+    which is (k - 1) / (r_k - 1). In front of the first rank, p is 1.
 
     Args:
-        hits: ranks of the hits, see `HitRanks`.
+      hits: ranks of the hits, see `HitRanks`.
 
     Returns:
-        (trapezoid, plain), float64 [Q] each, in [0, 1]; 0 for a query without a match.
+      (trapezoid, plain), float64 [Q] each, in [0, 1]; 0 for a query without a match.
     """
     order = np.arange(1, hits.ranks.shape[1] + 1)[None]
     is_hit = order <= hits.counts[:, None]
@@ -48,17 +48,17 @@ def scores(hits: HitRanks, *, cmc_length: int = 50) -> dict:
     """Scores over all queries; a query without a match counts with 0.
 
     Args:
-        hits: ranks of the hits, see `HitRanks`.
-        cmc_length: number of CMC ranks, at least 1.
+      hits: ranks of the hits, see `HitRanks`.
+      cmc_length: number of CMC ranks, at least 1.
 
     Returns:
-        Plain numbers, the scores as fractions in [0, 1]: `mAP` (official trapezoid), `mAP_plain`, `mINP`
-        (mean of n / r_n; Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook",
-        2021), `cmc` (list, rank 1 first: share of the queries with a hit at that rank or before),
-        `num_queries`, `num_matched_queries`.
+      Plain numbers, the scores as fractions in [0, 1]: `mAP` (official trapezoid), `mAP_plain`, `mINP`
+      (mean of n / r_n; Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook",
+      2021), `cmc` (list, rank 1 first: share of the queries with a hit at that rank or before),
+      `num_queries`, `num_matched_queries`.
 
     Raises:
-        ValueError: if cmc_length is below 1 or there is no query.
+      ValueError: if cmc_length is below 1 or there is no query.
     """
     num_queries = len(hits.counts)
     if cmc_length < 1:

@@ -12,11 +12,11 @@ def smallest(values: jax.Array, k: int) -> jax.Array:
     They lie in the k runs of GROUP values whose least is smallest, so only these few values are sorted.
 
     Args:
-        values: [B, N], float.
-        k: at most N.
+      values: [B, N], float.
+      k: at most N.
 
     Returns:
-        int32 [B, k].
+      int32 [B, k].
     """
     rows, width = values.shape
     if width <= k * GROUP:

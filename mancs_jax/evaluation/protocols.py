@@ -26,7 +26,7 @@ class Labelled(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How distances are made of embeddings."""
+    """The way from embeddings to distances."""
 
     distance: str = "euclidean"  # or "cosine"
     normalize: bool = False  # divide each embedding by its norm
@@ -63,18 +63,18 @@ def single_query(
     """Evaluate every query image on its own, by the rules of `ranking.hit_ranks`.
 
     Args:
-        query: Q images, pid above 0.
-        gallery: G images. Junk is taken out before anything is computed, re-ranking included.
-        options: how distances are made.
-        ranked: of `rank` with the same arguments, where it is there already.
-        progress: whether a bar is shown.
+      query: Q images, pid above 0.
+      gallery: G images. Junk is taken out before anything is computed, re-ranking included.
+      options: how distances are made.
+      ranked: of `rank` with the same arguments, where it is there already.
+      progress: whether a bar is shown.
 
     Returns:
-        `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
-        (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
+      `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
+      (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
 
     Raises:
-        ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
+      ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
     """
     ranked = ranked or rank(query, gallery, options, progress=progress)
     gallery_pid = np.asarray(gallery.pid)
@@ -103,20 +103,20 @@ def multi_query(
     pooled (Zheng et al., ICCV 2015).
 
     Args:
-        query: Q images, pid above 0; they say who is asked for, under which camera.
-        gallery: G images.
-        more: the images to pool, `gt_bbox` of Market-1501. Where there is none of a query's person and camera, the
-            query's own image is taken.
-        pooling: "mean" or "max", of each element of the embeddings.
-        options: how distances are made.
-        progress: whether a bar is shown.
+      query: Q images, pid above 0; they say who is asked for, under which camera.
+      gallery: G images.
+      more: the images to pool, `gt_bbox` of Market-1501. Where there is none of a query's person and camera, the
+        query's own image is taken.
+      pooling: "mean" or "max", of each element of the embeddings.
+      options: how distances are made.
+      progress: whether a bar is shown.
 
     Returns:
-        As `single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query) and
-        `num_unpooled` (queries with their own image alone).
+      As `single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query) and
+      `num_unpooled` (queries with their own image alone).
 
     Raises:
-        ValueError: as `single_query`.
+      ValueError: as `single_query`.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")

@@ -53,22 +53,22 @@ def hit_ranks(
     The gallery is read in tiles, twice where it is more than one: it may be a memory-mapped file of any length.
 
     Args:
-        query: embeddings, float32 [Q, D].
-        gallery: embeddings, float32 [G, D].
-        query_pid: integer [Q], each above 0.
-        query_camid: integer [Q].
-        gallery_pid: integer [G], -1 = junk, 0 = distractor.
-        gallery_camid: integer [G].
-        distance: "euclidean" or "cosine".
-        devices: that share the queries; all local ones by default.
-        progress: whether a bar is shown.
+      query: embeddings, float32 [Q, D].
+      gallery: embeddings, float32 [G, D].
+      query_pid: integer [Q], each above 0.
+      query_camid: integer [Q].
+      gallery_pid: integer [G], -1 = junk, 0 = distractor.
+      gallery_camid: integer [G].
+      distance: "euclidean" or "cosine".
+      devices: that share the queries; all local ones by default.
+      progress: whether a bar is shown.
 
     Returns:
-        The ranks, see `HitRanks`.
+      The ranks, see `HitRanks`.
 
     Raises:
-        ValueError: one line that names what is wrong: shapes, dtypes, lengths, pids, an unknown distance,
-            embeddings that are not finite, or too large or (cosine) too small for float32 distances.
+      ValueError: one line that names what is wrong: shapes, dtypes, lengths, pids, an unknown distance,
+        embeddings that are not finite, or too large or (cosine) too small for float32 distances.
     """
     plan = _plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
     one_tile = len(plan.tiles) == 1
@@ -113,13 +113,13 @@ def nearest_lists(
     """Lists the nearest gallery images of each query, each hit at the rank of `hit_ranks`.
 
     Args: as those of `hit_ranks`; and
-        depth: images a query, at most.
+      depth: images a query, at most.
 
     Returns:
-        `depth` images a query, or all that the gallery has without junk.
+      `depth` images a query, or all that the gallery has without junk.
 
     Raises:
-        ValueError: as `hit_ranks`.
+      ValueError: as `hit_ranks`.
     """
     plan = _plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
     depth = min(depth, len(plan.counted))
@@ -147,18 +147,18 @@ def hit_ranks_by(
     """Rank every hit by given distances, by the rules of `hit_ranks`.
 
     Args:
-        distances_of: function of the indices of B queries, int [B], that gives their distances, float [B, G]; of a
-            matrix [Q, G] that is `matrix.__getitem__`. Distances are compared as float32.
-        query_pid: integer [Q], each above 0.
-        query_camid: integer [Q].
-        gallery_pid: integer [G], -1 = junk, 0 = distractor.
-        gallery_camid: integer [G].
+      distances_of: function of the indices of B queries, int [B], that gives their distances, float [B, G]; of a
+        matrix [Q, G] that is `matrix.__getitem__`. Distances are compared as float32.
+      query_pid: integer [Q], each above 0.
+      query_camid: integer [Q].
+      gallery_pid: integer [G], -1 = junk, 0 = distractor.
+      gallery_camid: integer [G].
 
     Returns:
-        The ranks, see `HitRanks`.
+      The ranks, see `HitRanks`.
 
     Raises:
-        ValueError: labels as in `hit_ranks`; distances of another shape or not finite.
+      ValueError: labels as in `hit_ranks`; distances of another shape or not finite.
     """
     labels, hit_index, counts = _checked_labels(query_pid, query_camid, gallery_pid, gallery_camid)
     in_front = np.zeros(hit_index.shape, np.int32)
@@ -180,10 +180,10 @@ def nearest_lists_by(
     """Lists the nearest gallery images of each query by given distances, each hit at the rank of `hit_ranks_by`.
 
     Args: as those of `hit_ranks_by`; and
-        depth: images a query, at most.
+      depth: images a query, at most.
 
     Raises:
-        ValueError: as `hit_ranks_by`.
+      ValueError: as `hit_ranks_by`.
     """
     labels, hit_index, counts = _checked_labels(query_pid, query_camid, gallery_pid, gallery_camid)
     depth = min(depth, len(labels[2]))

@@ -2,7 +2,7 @@
 CVPR 2017), with sparse matrices: of the distances between all pairs only one block exists at a time.
 
 The nearest neighbours, where the arithmetic is, are found on the accelerator; sets of a few dozen neighbours an image
-are sparse matrices in memory, and what the authors do with loops over images are products of these.
+are sparse matrices in memory. Products of these replace the authors' loops over images.
 """
 
 from collections import deque
@@ -51,19 +51,19 @@ def rerank(
     nearest images. The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
 
     Args:
-        query: embeddings, float32 or float64 [Q, D]; the computation has their precision.
-        gallery: embeddings [G, D] of the same type, junk left out.
-        k1: neighbours, at least 1 and less than Q + G.
-        k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
-        weight: of the original distance, lambda in the paper, from 0 to 1.
-        distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
-        progress: whether a bar is shown.
+      query: embeddings, float32 or float64 [Q, D]; the computation has their precision.
+      gallery: embeddings [G, D] of the same type, junk left out.
+      k1: neighbours, at least 1 and less than Q + G.
+      k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
+      weight: of the original distance, lambda in the paper, from 0 to 1.
+      distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
+      progress: whether a bar is shown.
 
     Returns:
-        A function of query indices, int [B], that gives distances [B, G] of the embeddings' type.
+      A function of query indices, int [B], that gives distances [B, G] of the embeddings' type.
 
     Raises:
-        ValueError: one line: embeddings, k1, k2 or weight are not as above.
+      ValueError: one line: embeddings, k1, k2 or weight are not as above.
     """
     points, num_queries = _points(query, gallery, distance), len(query)
     check_options(k1, k2, weight, len(points))
@@ -108,9 +108,9 @@ def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
     """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
 
     Args:
-        points: [N, D], float32, or float64 within `jax.enable_x64`.
-        k: at most N.
-        progress: whether a bar is shown.
+      points: [N, D], float32, or float64 within `jax.enable_x64`.
+      k: at most N.
+      progress: whether a bar is shown.
     """
     number = len(points)
     padded = np.pad(points, ((0, -number % GROUP), (0, 0)))

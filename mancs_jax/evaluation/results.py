@@ -19,10 +19,10 @@ def table(results: Mapping[str, Mapping]) -> str:
     """Lay results out for the screen, a row each, in per cent; the text is a Markdown table too.
 
     Args:
-        results: name of the row -> result, as the protocols return it.
+      results: name of the row -> result, as the protocols return it.
 
     Returns:
-        The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
+      The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
     rows = [[name.replace("|", "\\|"), *scores] for name, *scores in cells(results)]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))

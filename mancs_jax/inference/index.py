@@ -1,8 +1,8 @@
 """Approximate search of a large gallery with FAISS: a graph of neighbours (HNSW, Malkov and Yashunin, 2018) over the
 gallery's main components.
 
-A walk through the graph compares a query with some thousand entries instead of all, and distances of 256 components
-are near enough to find candidates, which `mancs_jax.search` then compares exactly.
+A walk through the graph compares a query with some thousand entries instead of all. Distances of 256 components are
+near enough to find candidates. `mancs_jax.search` then compares the candidates exactly.
 """
 
 import os

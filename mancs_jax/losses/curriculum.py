@@ -1,8 +1,8 @@
-"""Which triplets to learn from: curriculum sampling (paper section 3.3), batch-hard and uniform sampling.
+"""Samplers of triplets: curriculum (paper section 3.3), batch-hard and uniform.
 
-All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets` and know a batch
-only through its distance matrix, so that they run on the device, for the anchors of one device against the candidates
-of all.
+All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets`. They know a batch
+only through its distance matrix. So they run on the device, for the anchors of one device against the candidates of
+all.
 """
 
 from typing import NamedTuple

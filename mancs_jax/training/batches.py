@@ -26,8 +26,11 @@ def make_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
 
 
 def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
-    """Whether the images fit beside the training; never on a CPU, whose memory is the host's, nor with many processes,
-    each of which would hold all of them to give out its share."""
+    """Tells if the images fit into the device's memory beside the training.
+
+    They stay on the host where the device is a CPU, which shares its memory, and with many processes, since each would
+    hold all images to give out its share.
+    """
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
     least = min(stat.get("bytes_limit", 0) for stat in stats)
     return jax.process_count() == 1 and devices[0].platform != "cpu" and image.nbytes <= SHARE * least

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard, run.json, and one progress bar."""
+"""The records of a run: metrics.jsonl, TensorBoard, run.json, and one progress bar."""
 
 import json
 import math

@@ -127,8 +127,7 @@ def restore_or_create(
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-    # Replicated before the first step: the step would be compiled a second time for the state that it gives back
-    # itself.
+    # Replicate now, or the step recompiles when it receives its own output.
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     return state if manager.latest_step() is None else checkpoint.restore(manager, state)

@@ -39,7 +39,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
 
 
 def is_writer() -> bool:
-    """Whether this process writes what is written once: metrics, results, pictures."""
+    """Tells if this process writes metrics, results and pictures; one process does."""
     return jax.process_index() == 0
 
 
@@ -49,16 +49,18 @@ def own_rows(devices: list[jax.Device]) -> np.ndarray:
 
 
 def any_process(flag: bool, step: int) -> bool:
-    """Whether the flag is set in any process. Several ask each other every ASK_EVERY steps only, and say False between:
-    the answer makes the host wait for the device."""
+    """Tells if the flag is set in any process.
+
+    Several processes ask each other every ASK_EVERY steps alone, and answer False between: the answer makes the host
+    wait for the device.
+    """
     if jax.process_count() == 1:
         return flag
     return step % ASK_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def of_all(state: Any) -> Any:
-    """A state that is the same on all devices, as arrays of all processes, which a checkpoint takes; pmap gives back
-    those of each process by itself."""
+    """Converts pmap's process-local replicas into the global arrays that Orbax needs."""
     if jax.process_count() == 1:
         return state
     mesh = Mesh(np.array(jax.devices()), "devices")

@@ -1,4 +1,4 @@
-"""What changes while training: parameters, BatchNorm statistics, optimizer state, step; and how each is made."""
+"""The state of a training: parameters, BatchNorm statistics, optimizer state and step."""
 
 from typing import Any
 

@@ -37,9 +37,8 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles one update over all devices.
 
-    Everything random comes from (seed, step, index of the example in the whole batch), and triplets are drawn from the
-    whole batch, so that the result does not depend on the number of devices (up to the order of sums; with
-    `batch_norm_sync`).
+    Everything random comes from (seed, step, index of the example in the whole batch). Triplets come from the whole
+    batch. So the result does not depend on the number of devices, up to the order of sums, with `batch_norm_sync`.
 
     With `half_size` the network sees the augmented images at half their height and width.
 

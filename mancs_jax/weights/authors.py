@@ -9,8 +9,8 @@ The network of the release (reid/models/resnet.py there) names its parts
 
 and holds two parts that it never uses, which are written as constants and not read: base.fc, the classifier of
 ImageNet, and prelu_x3. What other recipes have beside these is named in the same way: `rank_fc`, the FC of f_rank;
-`feat.bias`; att4 for a FAB after conv-5. The tensors cannot say what holds no parameter: `last_stride`, whether
-`last_activation` is "prelu" or "prelu_shared", and `attention_pool`; these are those of the configuration.
+`feat.bias`; att4 for a FAB after conv-5. Options without parameters leave no trace in a file: `last_stride`,
+"prelu" or "prelu_shared" as `last_activation`, and `attention_pool`. They come from the configuration.
 """
 
 from pathlib import Path
@@ -117,7 +117,7 @@ def to_released(variables: dict[str, Any]) -> Tensors:
 
 
 def is_released(tensors: Tensors) -> bool:
-    """Whether these are the tensors of a whole network, not of a ResNet."""
+    """Tells if these are the tensors of a whole network, not of a ResNet."""
     return any(name.startswith("base.") for name in tensors)
 
 

@@ -1,4 +1,4 @@
-"""What a data set consists of before it is built, and whether that is what was published."""
+"""The items of a data set before it is built, and their comparison with the published set."""
 
 import zipfile
 from collections import Counter
@@ -14,7 +14,7 @@ from mancs_jax.data.sources.source import find_unreadable, md5, name_some
 
 
 class Counts(NamedTuple):
-    """What a split holds."""
+    """Counts of a split."""
 
     images: int
     ids: int  # people: neither distractors nor junk
@@ -24,7 +24,7 @@ class Counts(NamedTuple):
 
 
 class About(NamedTuple):
-    """What was published about a data set."""
+    """Published facts about a data set."""
 
     title: str
     description: str

@@ -13,7 +13,7 @@ IMAGE_SIZE = (128, 64)  # height, width of every picture
 
 
 class Camera(NamedTuple):
-    """What a camera does to every picture it takes."""
+    """The effects of a camera on every picture it takes."""
 
     cast: tuple[float, float, float]  # gain of R, G, B
     gain: float  # light

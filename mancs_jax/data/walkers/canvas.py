@@ -34,7 +34,7 @@ class Sheet(NamedTuple):
         return pixels
 
     def depth(self, x, z):
-        """How far a body point stands out towards the camera, in body units."""
+        """Returns the distance by which a body point stands out towards the camera, in body units."""
         return z * self.cos - x * self.sin
 
 

@@ -1,4 +1,4 @@
-"""Which pictures the data set holds, under Market-1501's folders and file names, and their rendering."""
+"""The pictures of the data set, under Market-1501's folders and file names, and their rendering."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

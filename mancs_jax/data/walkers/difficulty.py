@@ -1,4 +1,4 @@
-"""How hard walkers is to learn: 0 switches a difficulty off.
+"""The difficulties of walkers: 0 switches a difficulty off.
 
 Only PATTERN_RATE works the other way: it makes people easier to tell apart.
 """

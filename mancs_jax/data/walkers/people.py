@@ -1,4 +1,4 @@
-"""Who walks: the build, clothes, hair and bag of an identity, and how one is drawn by lot."""
+"""The people: build, clothes, hair and bag of an identity, drawn by lot."""
 
 import functools
 from collections.abc import Sequence
