@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSource
 
-from mancs_jax.data import arrays, build
+from mancs_jax.data import arrays, build, images
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.sources.items import About, Contents, Item
 
@@ -106,14 +106,14 @@ def test_only_cuhk03_has_test_sets(root):
 def test_decode_image_is_rgb():
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 200
-    np.testing.assert_array_equal(arrays.decode_image(png(red), (4, 4), "red"), red)
-    np.testing.assert_array_equal(arrays.decode_image(png(red), (6, 2), "red")[0, 0], [200, 0, 0])
+    np.testing.assert_array_equal(images.decode_image(png(red), (4, 4), "red"), red)
+    np.testing.assert_array_equal(images.decode_image(png(red), (6, 2), "red")[0, 0], [200, 0, 0])
 
 
 def test_shrinking_averages_over_areas():
     pixels = noise(0, 8, 4)
     expected = pixels.astype(np.float64).reshape(2, 4, 1, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(arrays.decode_image(png(pixels), (2, 1), "x"), expected, atol=0.51)
+    np.testing.assert_allclose(images.decode_image(png(pixels), (2, 1), "x"), expected, atol=0.51)
 
 
 def test_growing_is_bilinear():
@@ -121,7 +121,7 @@ def test_growing_is_bilinear():
     # Twice the size: output centres lie at -1/4, 1/4, 3/4 and 5/4 of the input grid, and the borders are held.
     weight = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
     expected = weight @ pixels[..., 0].astype(np.float64) @ weight.T
-    np.testing.assert_allclose(arrays.decode_image(png(pixels), (4, 4), "x")[..., 0], expected, atol=0.51)
+    np.testing.assert_allclose(images.decode_image(png(pixels), (4, 4), "x")[..., 0], expected, atol=0.51)
 
 
 @pytest.mark.parametrize("size", [(256,), (256, 128, 3), (0, 4), (8, -4), (8.5, 4), 8, "84"])
@@ -150,7 +150,7 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"d\.jpg: cannot be decoded"):
         arrays.load_split("unsorted", tmp_path, "train", (8, 4))
     with pytest.raises(ValueError, match=r"e\.jpg: cannot be decoded"):
-        arrays.decode_image(b"", (8, 4), "e.jpg")
+        images.decode_image(b"", (8, 4), "e.jpg")
 
 
 def make_split(pid, camid) -> Split:

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.data import arrays, build
+from mancs_jax.data import arrays, build, images
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
 from mancs_jax.inference.embedder import fingerprint_of
@@ -74,7 +74,7 @@ def test_one_compilation_for_all_numbers_of_images(workdir, monkeypatch):
 
 def test_every_kind_of_image(embedder, tmp_path):
     image = pictures(3, 50, 40)
-    small = np.stack([arrays.resize(picture, (64, 32)) for picture in image])
+    small = np.stack([images.resize(picture, (64, 32)) for picture in image])
     expected = embedder(small)
     file = tmp_path / "a.png"
     assert cv2.imwrite(str(file), image[0, :, :, ::-1])

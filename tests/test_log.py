@@ -1,11 +1,13 @@
 """The files a run leaves: rows that survive kills, and JSON that is whole or old."""
 
 import json
+from importlib import metadata
 
 import jax
 import numpy as np
 import pytest
 
+import mancs_jax
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.training.log import Diverged, MetricsLog, keep_rows
@@ -54,3 +56,12 @@ def test_environment_names_versions_and_devices():
     made_with = environment(jax.devices()[:2])
     assert made_with["versions"]["jax"] == jax.__version__
     assert len(made_with["devices"]) == 2
+
+
+def test_a_package_without_metadata_has_no_version_and_ends_nothing(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    versions = environment(jax.devices()[:1])["versions"]
+    assert versions["mancs_jax"] == mancs_jax.__version__ and versions["jax"] == ""

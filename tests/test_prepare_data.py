@@ -17,7 +17,7 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import arrays, build
+from mancs_jax.data import arrays, build, images
 from mancs_jax.data.sources import market1501, walkers
 from mancs_jax.data.sources.items import count_items
 
@@ -186,7 +186,7 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
     train = arrays.load_split("walkers", tmp_path, "train", (16, 8))
     assert (train.pid.tolist(), train.camid.tolist()) == ([1, 2], [2, 1])
     assert train.name.tolist() == ["0001_c2s1_000001_00.jpg", "0002_c1s1_000002_00.jpg"]
-    expected = [arrays.decode_image(jpeg(seed), (16, 8), "") for seed in (30, 20)]
+    expected = [images.decode_image(jpeg(seed), (16, 8), "") for seed in (30, 20)]
     assert (train.image == expected).all()
     with walkers.open_rendered(seed=5) as found:
         assert found.read(found.splits["query"][0].file) == jpeg(15)

@@ -1,13 +1,11 @@
 """A prepared data set as arrays in memory: read, decoded and resized once, sorted by file name."""
 
-import numbers
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -15,6 +13,7 @@ from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.build import ALL_IMAGES, is_prepared, prepared_path
+from mancs_jax.data.images import checked_size, decode_image
 
 _BLOCK = 4096  # images whose files are in memory at a time
 _CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
@@ -59,7 +58,7 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
       FileNotFoundError: the data set is not prepared under `root`.
       ValueError: no such split or test set, a wrong `image_size`, or an image that cannot be decoded.
     """
-    height, width = _checked_size(image_size)
+    height, width = checked_size(image_size)
     records = open_split(dataset, root, split, testset)
     image = np.empty((len(records.row), height, width, 3), np.uint8)
     for rows in _blocks(len(image), _BLOCK):
@@ -86,7 +85,7 @@ def iterate_split(
     Raises:
       FileNotFoundError, ValueError: as `load_split`; all but an image that cannot be decoded before the first piece.
     """
-    height, width = _checked_size(image_size)
+    height, width = checked_size(image_size)
     if block < 1:
         raise ValueError(f"block is {block}; it has to be at least 1")
     records = open_split(dataset, root, split, testset)
@@ -146,35 +145,6 @@ def split_names(dataset: str, root: str | Path) -> list[str]:
       FileNotFoundError: the data set is not prepared under `root`.
     """
     return list(_open_prepared(dataset, root).info.splits)
-
-
-def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.ndarray:
-    """Decodes and resizes one image file.
-
-    Args:
-      encoded: the bytes of the file.
-      image_size: (height, width) in pixels.
-      name: the file's name, for the error.
-
-    Returns:
-      uint8 [height, width, 3], RGB.
-
-    Raises:
-      ValueError: the bytes are not an image.
-    """
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
-    if image is None:
-        raise ValueError(f"{name}: cannot be decoded as an image")
-    return resize(image, image_size)
-
-
-def resize(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says; the array itself where it has that size."""
-    height, width = image_size
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height <= image.shape[0] and width <= image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split]:
@@ -288,13 +258,6 @@ def _decode_into(image, records, rows):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(decode, range(len(found))):  # consumed, so that an error is raised here
             pass
-
-
-def _checked_size(image_size):
-    is_pair = isinstance(image_size, tuple | list) and len(image_size) == 2
-    if not is_pair or any(not isinstance(side, numbers.Integral) or side < 1 for side in image_size):
-        raise ValueError(f"image_size is {image_size!r}; it has to be (height, width) in pixels, as (256, 128)")
-    return image_size
 
 
 def _has_two_full_cameras(camid):

@@ -45,12 +45,9 @@ def hit_ranks(
 ) -> HitRanks:
     """Rank every hit among the gallery images that count for its query.
 
-    The rules are those of the official Market-1501 evaluation (Zheng et al., "Scalable Person
-    Re-identification: A Benchmark", ICCV 2015): gallery images with pid -1 are removed for every query, and
-    images of the query's own pid and camera for that query; distractors (pid 0) stay as wrong matches. Of two
-    gallery images at exactly the same computed distance, the one with the lower index comes first.
-
-    The gallery is read in tiles, twice where it is more than one: it may be a memory-mapped file of any length.
+    `distances.counts_for` has the rule of the images that count. Of two gallery images at exactly the same computed
+    distance, the lower index comes first. The gallery is read in tiles, twice where there are several. It may be a
+    memory-mapped file of any length.
 
     Args:
       query: embeddings, float32 [Q, D].
@@ -67,8 +64,8 @@ def hit_ranks(
       The ranks, see `HitRanks`.
 
     Raises:
-      ValueError: one line that names what is wrong: shapes, dtypes, lengths, pids, an unknown distance,
-        embeddings that are not finite, or too large or (cosine) too small for float32 distances.
+      ValueError: one line that names the fault: shapes, dtypes, lengths, pids, an unknown distance, embeddings that
+        are not finite, or too large or (cosine) too small for float32 distances.
     """
     plan = _plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
     one_tile = len(plan.tiles) == 1
@@ -86,13 +83,14 @@ def hit_ranks(
             # The distances of all hits have to be known before the first image is counted. They come out of the same
             # products that are counted later, so that an image and its copy are at exactly the same distance.
             for tile in plan.tiles:
-                work = rank_kernels.hit_distances
-                for rows, found in each(work, plan.in_tile(tile), blocks, partial(in_block, tile), plan.mesh):
+                in_tile, of_block = plan.in_tile(tile), partial(in_block, tile)
+                for rows, found in each(rank_kernels.hit_distances, in_tile, blocks, of_block, plan.mesh):
                     hit_distances[rows] = np.minimum(hit_distances[rows], found)
                     progress_bar.update()
         for tile in plan.tiles:
-            work = rank_kernels.in_front
-            for rows, number in each(work, plan.in_tile(tile), blocks, partial(in_block, tile), plan.mesh):
+            for rows, number in each(
+                rank_kernels.in_front, plan.in_tile(tile), blocks, partial(in_block, tile), plan.mesh
+            ):
                 in_front[rows] += number
                 progress_bar.update()
     return sorted_ranks(in_front, plan.counts)
@@ -127,8 +125,8 @@ def nearest_lists(
     index = np.full((len(query), depth), -1, np.int64)
     work = rank_kernels.nearest(min(depth, plan.tiles[0].stop))
     for tile in plan.tiles:
-        in_block = partial(plan.in_block, tile, known=None)
-        for rows, (found, position) in each(work, plan.in_tile(tile), plan.all_blocks(), in_block, plan.mesh):
+        of_block = partial(plan.in_block, tile, known=None)
+        for rows, (found, position) in each(work, plan.in_tile(tile), plan.all_blocks(), of_block, plan.mesh):
             there = np.where(np.isfinite(found), plan.counted[np.minimum(tile.start + position, tile.stop - 1)], -1)
             # Earlier tiles hold lower indices, so that a stable sort keeps the order of equal distances.
             both = np.concatenate([values[rows], found], axis=1), np.concatenate([index[rows], there], axis=1)

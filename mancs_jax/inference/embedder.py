@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mancs_jax.common.fingerprint import fingerprint
-from mancs_jax.data import arrays
+from mancs_jax.data import images
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.forward import batch_size, create_forward, run_batches
 from mancs_jax.inference.network import load_trained
@@ -42,7 +42,7 @@ class Embedder:
     def __call__(self, images: Any, *, progress: bool = True) -> np.ndarray:
         """Embeds images.
 
-        Files are decoded and resized as in training and evaluation (`arrays.decode_image`), a batch at a time, by as
+        Files are decoded and resized as in training and evaluation (`images.decode_image`), a batch at a time, by as
         many threads as there are cores. The orientation in a photograph's EXIF data is obeyed, grey images get
         three equal channels, and transparency is dropped; PIL images are treated alike. Arrays are taken as they are.
 
@@ -164,9 +164,9 @@ def _path_or_array(number: int, image: Any) -> Path | np.ndarray:
 
 def _decoded(image: Path | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        return arrays.resize(image, image_size)
+        return images.resize(image, image_size)
     try:
-        return arrays.decode_image(image.read_bytes(), image_size, str(image))
+        return images.decode_image(image.read_bytes(), image_size, str(image))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{image}: no such file") from error
     except IsADirectoryError as error:

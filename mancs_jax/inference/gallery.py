@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
-from mancs_jax.data import arrays
+from mancs_jax.data import images
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.search import Found
 from mancs_jax.reporting import ranked_lists
@@ -145,4 +145,4 @@ def picture(
 def _image(path, image_size):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --images has to be the folder that was embedded")
-    return arrays.decode_image(path.read_bytes(), image_size, str(path))
+    return images.decode_image(path.read_bytes(), image_size, str(path))

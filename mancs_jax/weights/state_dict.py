@@ -27,8 +27,9 @@ LEAF_NAMES = {
 class Leaf(NamedTuple):
     """Where a tensor of a state dict lies in the variables of a network, and its shape here and there.
 
-    path: collection, modules, name. A kernel is [kh, kw, in, out] here and [out, in, kh, kw] in PyTorch. The kernel
-    of a dense layer is [in, out] here, and [out, in] or [out, in, 1, 1] in PyTorch. A slope is a scalar here and [1] there.
+    path: collection, modules, name. A kernel is [kh, kw, in, out] here and [out, in, kh, kw] in PyTorch. The
+    kernel of a dense layer is [in, out] here, and [out, in] or [out, in, 1, 1] in PyTorch. A slope is a scalar here and
+    [1] there.
     """
 
     path: tuple[str, ...]

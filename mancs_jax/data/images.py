@@ -1,0 +1,45 @@
+"""Encoded images and arrays of any size to uint8 arrays of one size."""
+
+import numbers
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+
+def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.ndarray:
+    """Decodes and resizes one image file.
+
+    Args:
+      encoded: the bytes of the file.
+      image_size: (height, width) in pixels.
+      name: the file's name, for the error.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      ValueError: the bytes are not an image.
+    """
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    if image is None:
+        raise ValueError(f"{name}: cannot be decoded as an image")
+    return resize(image, image_size)
+
+
+def resize(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says; the array itself where it has that size."""
+    height, width = image_size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def checked_size(image_size: Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width); ValueError, one line, where it is no pair of whole numbers above 0."""
+    is_pair = isinstance(image_size, tuple | list) and len(image_size) == 2
+    if not is_pair or any(not isinstance(side, numbers.Integral) or side < 1 for side in image_size):
+        raise ValueError(f"image_size is {image_size!r}; it has to be (height, width) in pixels, as (256, 128)")
+    height, width = image_size
+    return height, width
