@@ -39,7 +39,7 @@ def train_and_evaluate(
     """Trains, from the latest checkpoint in `workdir` if there is one, and scores the trained network.
 
     Args:
-      config: every field of `configs/default.py`.
+      config: every field of `mancs_jax/config/defaults.py`.
       workdir: receives config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and
         report.html.
       allow_config_change: go on from a checkpoint that was made with another configuration or other data.
