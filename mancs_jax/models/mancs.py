@@ -28,9 +28,9 @@ class Outputs(NamedTuple):
 class Mancs(nn.Module):
     """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
 
-    Attributes: the `model` fields of `mancs_jax/config/defaults.py`, where each is explained with its source; `devices_axis`,
-    the pmap axis over which BatchNorm takes its statistics, None for each device its own; `remat` and `dtype`, of the
-    backbone and the attention, as in `ResNet`.
+    Attributes: the `model` fields of `mancs_jax/config/defaults.py`, which explains each with its source.
+    `devices_axis` is the pmap axis over which BatchNorm takes its statistics; None for each device its own. `remat` and
+    `dtype`, of the backbone and the attention, are as in `ResNet`.
     """
 
     num_classes: int
