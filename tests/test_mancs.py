@@ -103,8 +103,9 @@ def test_embeddings_of_a_bfloat16_network_are_not_rounded_to_it():
 @pytest.mark.parametrize("recipe", [PAPER, AUTHORS], ids=["paper", "authors"])
 def test_outputs_of_both_recipes(recipe):
     _, out = shapes_of(Mancs(num_classes=751, dtype=jnp.bfloat16, **recipe), size=(256, 128))
-    masks, maps = out.pop("masks"), out.pop("maps")
-    assert {name: (value.shape, value.dtype) for name, value in out.items()} == {
+    masks, maps = out.masks, out.maps
+    vectors = {name: value for name, value in out._asdict().items() if name not in ("masks", "maps")}
+    assert {name: (value.shape, value.dtype) for name, value in vectors.items()} == {
         "f_rank": ((2, 2048), jnp.float32),
         "f_cls": ((2, 2048), jnp.float32),
         "f_att": ((2, 1792), jnp.float32),
@@ -119,7 +120,7 @@ def test_outputs_of_both_recipes(recipe):
 
 def test_options_that_leave_branches_out():
     _, out = shapes_of(Mancs(num_classes=CLASSES, fab_stages=(), rank_head="pool", **SMALL))
-    assert out.keys() == {"f_rank", "f_cls", "cls_logits", "masks", "maps"} and out.masks == {}
+    assert out.f_att is None and out.att_logits is None and out.masks == {}
     assert out.f_rank.shape == (2, 64)
     _, out = shapes_of(Mancs(num_classes=CLASSES, fab_stages=(3,), last_stride=1, **SMALL))
     assert out.f_att.shape == (2, 16) and out.maps[5].shape == (2, 4, 2, 64)
@@ -295,7 +296,7 @@ def test_dropout_is_on_in_training_only():
         ones = jnp.ones(getattr(out, name).shape)
         np.testing.assert_array_equal(getattr(out, name) != 0, drop(ones, 0.5, keys, branch) != 0)
     evaluated = jax.jit(partial(model.apply, train=False))(variables, x)
-    assert np.all(evaluated["f_cls"] != 0) and np.all(evaluated["f_att"] != 0)
+    assert np.all(evaluated.f_cls != 0) and np.all(evaluated.f_att != 0)
 
 
 def test_batch_norm_over_the_devices_equals_the_whole_batch():
