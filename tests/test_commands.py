@@ -46,6 +46,12 @@ def test_each_command_has_a_script_of_a_few_lines_and_help(name, capsys):
     assert "--workdir: " in shown or name == "prepare_data"
 
 
+def test_a_reader_that_goes_away_ends_nothing():
+    command = f"{sys.executable} -m mancs_jax.cli train --help | head -1"
+    run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Trains Mancs") and run.stderr == ""
+
+
 def test_an_unknown_command_gets_the_nearest():
     assert refused("trian") == "mancs: no command 'trian'. Did you mean \"train\"? `mancs --help` lists all"
 

@@ -90,3 +90,14 @@ def test_importing_training_changes_no_logging():
 def test_no_file_is_longer_than_300_lines():
     long = [path for path in (REPOSITORY / "mancs_jax").rglob("*.py") if path.read_text().count("\n") > 300]
     assert long == []
+
+
+def test_public_functions_are_annotated():
+    for path in (REPOSITORY / "mancs_jax").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        for node in [*tree.body, *(inner for of in classes for inner in of.body)]:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                bare = [of.arg for of in arguments if of.annotation is None and of.arg != "self"]
+                assert not bare and node.returns is not None, (path.name, node.name, bare)

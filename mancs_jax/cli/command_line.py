@@ -33,7 +33,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     argv = [argv[0], *_recipes_as_files(argv[1:])]
     command.define(values, argv)
     if any(argument in HELP for argument in argv[1:]):
-        print(_help(command, values))
+        show(_help(command, values))
         sys.exit(0)
     try:
         with _neighbours_of_recipes(argv):
@@ -46,6 +46,14 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
         command.main(values, rest)
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"{name}: {one_line(error)}")
+
+
+def show(text: str) -> None:
+    """Prints a text; a reader that goes away early, as `| head`, ends nothing."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
 
 
 def _help(command: ModuleType, values: flags.FlagValues) -> str:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from mancs_jax.cli.command_line import HELP, run, suggest_command
+from mancs_jax.cli.command_line import HELP, run, show, suggest_command
 
 COMMANDS = {
     "train": "train a network and score it",
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _, *arguments = sys.argv if argv is None else argv
     if not arguments or arguments[0] in HELP:
         width = max(map(len, COMMANDS))
-        print("mancs COMMAND [FLAGS]; `mancs COMMAND --help` lists the flags of a command\n")
-        print("\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()))
+        lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+        show("\n".join(["mancs COMMAND [FLAGS]; `mancs COMMAND --help` lists the flags of a command", "", *lines]))
         sys.exit(0)
     name = arguments[0].replace("_", "-")
     if name not in COMMANDS:

@@ -1,13 +1,16 @@
 """Checks of embeddings and labels before anything is computed: one line that says what is wrong, and where."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 DISTANCES = ("euclidean", "cosine")
 # With squared norms between these bounds, no product or sum of them leaves the float32 range.
 SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 
 
-def checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def checked(
+    part: str, embedding: ArrayLike, pid: ArrayLike, camid: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Embeddings and labels of one part as NumPy arrays.
 
     Args:
@@ -26,7 +29,7 @@ def checked(part: str, embedding, pid, camid) -> tuple[np.ndarray, np.ndarray, n
     return embedding, *checked_labels(part, pid, camid, len(embedding))
 
 
-def checked_embedding(part: str, embedding) -> np.ndarray:
+def checked_embedding(part: str, embedding: ArrayLike) -> np.ndarray:
     """Embeddings float32 [N, D] as a NumPy array; ValueError as `checked`."""
     embedding = np.asarray(embedding)
     shape = list(embedding.shape)
@@ -38,7 +41,7 @@ def checked_embedding(part: str, embedding) -> np.ndarray:
     return embedding
 
 
-def checked_labels(part: str, pid, camid, number: int) -> tuple[np.ndarray, np.ndarray]:
+def checked_labels(part: str, pid: ArrayLike, camid: ArrayLike, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of `number` images as int32 arrays; ValueError as `checked`."""
     labels = []
     for name, label in (("pids", np.asarray(pid)), ("camids", np.asarray(camid))):

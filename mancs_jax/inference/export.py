@@ -1,5 +1,6 @@
 """The inference network as one file that runs without this package, on CPU, GPU and TPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -64,7 +65,7 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
     return USE.format(path=output, height=height, width=width, dim=exported.out_avals[0].shape[1])
 
 
-def check(path: Path, embed, image_size: tuple[int, int]) -> None:
+def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], image_size: tuple[int, int]) -> None:
     """Raises ValueError where an exported file gives other numbers than `embed`, for noise in batches of two sizes."""
     call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
     rng = np.random.default_rng(0)

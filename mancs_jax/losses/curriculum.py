@@ -122,8 +122,15 @@ def curriculum(
     return Triplets(positive, jnp.take_along_axis(negatives, ranks, axis=1), weight)
 
 
-def uniform(keys, distances, same, is_self, epoch, num_positives: int) -> Triplets:
-    """Each positive once, each with a negative drawn uniformly (T = K-1); arguments as in `curriculum`."""
+def uniform(
+    keys: jax.Array,
+    distances: jax.Array,
+    same: jax.Array,
+    is_self: jax.Array,
+    epoch: jax.Array,
+    num_positives: int,
+) -> Triplets:
+    """Samples each positive once, with a negative drawn uniformly (T = K-1); arguments as in `curriculum`."""
     negatives = hardest_first(distances, same, num_positives)
     num_ranks = negatives.shape[1]
     ranks = draw_ranks(keys, jnp.full(num_ranks, 1 / num_ranks), num_positives)
@@ -132,8 +139,17 @@ def uniform(keys, distances, same, is_self, epoch, num_positives: int) -> Triple
     return Triplets(positive, negative, jnp.ones(positive.shape, jnp.float32))
 
 
-def batch_hard(keys, distances, same, is_self, epoch, num_positives: int) -> Triplets:
-    """The farthest positive and the nearest negative of each anchor (Hermans et al. 2017; "OHEM" in the paper; T = 1).
+def batch_hard(
+    keys: jax.Array,
+    distances: jax.Array,
+    same: jax.Array,
+    is_self: jax.Array,
+    epoch: jax.Array,
+    num_positives: int,
+) -> Triplets:
+    """Takes the farthest positive and the nearest negative of each anchor (Hermans et al. 2017; T = 1).
+
+    The paper calls it "OHEM".
 
     Arguments as in `curriculum`; ties go to the lower column.
     """

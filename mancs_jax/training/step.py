@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +120,9 @@ def make_train_step(
     return jax.pmap(train_step, axis_name=DEVICES, in_axes=(None, 0, 0), out_axes=(None, None), devices=devices)
 
 
-def accumulated(apply, ranking_loss, identity_losses, params, shares):
+def accumulated(
+    apply: Callable, ranking_loss: Callable, identity_losses: Callable, params: Any, shares: tuple
+) -> tuple[Any, Any, dict[str, jax.Array]]:
     """The gradient of a device's whole batch, computed a share at a time, so that one share's activations are alive.
 
     First the embeddings of all shares, which give the gradient of the ranking loss with respect to each of them: its

@@ -65,7 +65,7 @@ class _Forbidden(ValueError):
 class _TensorUnpickler(pickle.Unpickler):
     """Makes dictionaries, lists, tuples, numbers, strings and `_Tensor`s only."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         # New functions at each call: a hostile pickle could set attributes of a lasting one.
         if module == "torch" and name in STORAGE_DTYPES:
             return name
@@ -79,7 +79,7 @@ class _TensorUnpickler(pickle.Unpickler):
             return _Skipped
         raise _Forbidden(f"{module}.{name}"[:80])
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> tuple[str, str]:
         kind, dtype, key, *_ = pid
         if kind != "storage":
             raise ValueError(f"storage of kind {kind}")

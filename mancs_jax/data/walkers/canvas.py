@@ -4,10 +4,12 @@ Lengths are in units of a grown person's height (1.0): x points to the person's 
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mancs_jax.data.walkers.colours import Colour, shade
 
@@ -33,7 +35,7 @@ class Sheet(NamedTuple):
         pixels[:, 1] = self.origin[1] - (y - TILT * self.depth(x, z)) * self.unit
         return pixels
 
-    def depth(self, x, z):
+    def depth(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Returns the distance by which a body point stands out towards the camera, in body units."""
         return z * self.cos - x * self.sin
 
@@ -85,7 +87,9 @@ def _capsule(start: np.ndarray, end: np.ndarray, radii: tuple[float, float]) -> 
     return np.concatenate([start - radii[0] * arc, end + radii[1] * arc])
 
 
-def limb(sheet: Sheet, joints, radii, colour: Colour, texture: np.ndarray | None = None) -> None:
+def limb(
+    sheet: Sheet, joints: ArrayLike, radii: Sequence[float], colour: Colour, texture: np.ndarray | None = None
+) -> None:
     """A round-ended limb through joints [J, 3] with a radius at each, in body units; no line where its bones meet."""
     points = sheet.project(np.asarray(joints, np.float64))
     reach = [radius * sheet.unit for radius in radii]
@@ -96,13 +100,13 @@ def limb(sheet: Sheet, joints, radii, colour: Colour, texture: np.ndarray | None
         _fill(sheet, bone, colour, texture, outline=False)
 
 
-def oval(sheet: Sheet, centre, radii, colour: Colour, outline=True) -> None:
+def oval(sheet: Sheet, centre: ArrayLike, radii: ArrayLike, colour: Colour, outline: bool = True) -> None:
     """An upright ellipse about a body point, radii in body units."""
     middle = sheet.project(np.asarray([centre], np.float64))
-    _fill(sheet, middle + _RING * radii * sheet.unit, colour, outline=outline)
+    _fill(sheet, middle + _RING * np.asarray(radii) * sheet.unit, colour, outline=outline)
 
 
-def wrap(sheet: Sheet, levels, colour: Colour, texture: np.ndarray | None = None) -> None:
+def wrap(sheet: Sheet, levels: ArrayLike, colour: Colour, texture: np.ndarray | None = None) -> None:
     """A body of elliptical cross-sections; levels, top to bottom: (height y, half width, half depth, offset z)."""
     y, width, depth, forward = np.asarray(levels, np.float64).T
     reach = np.hypot(width * sheet.cos, depth * sheet.sin) * sheet.unit
@@ -113,7 +117,7 @@ def wrap(sheet: Sheet, levels, colour: Colour, texture: np.ndarray | None = None
     _fill(sheet, np.concatenate([left, right[::-1]]), colour, texture)
 
 
-def panel(sheet: Sheet, centre, half_width: float, half_height: float, colour: Colour) -> None:
+def panel(sheet: Sheet, centre: Sequence[float], half_width: float, half_height: float, colour: Colour) -> None:
     """A flat rectangle that lies across the body (in the x-y plane), so it narrows as the body turns."""
     x, y, z = centre
     corners = [(x + i * half_width, y + j * half_height, z) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]

@@ -1,6 +1,7 @@
 """Random choices: which numbers each kind of choice draws from, and a choice by weight."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ import numpy as np
 PERSON, VISIT, PICTURE, BOX, SCENE, JUNK, DISTRACTOR = range(7)
 
 
-def pick(rng: np.random.Generator, choices: Sequence, weights: Sequence[float] | None = None):
+def pick(rng: np.random.Generator, choices: Sequence, weights: Sequence[float] | None = None) -> Any:
     """One of the choices, by weight."""
     if weights is None:
         return choices[int(rng.integers(len(choices)))]
