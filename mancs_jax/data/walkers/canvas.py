@@ -5,7 +5,7 @@ Lengths are in units of a grown person's height (1.0): x points to the person's 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -35,8 +35,8 @@ class Sheet(NamedTuple):
         pixels[:, 1] = self.origin[1] - (y - TILT * self.depth(x, z)) * self.unit
         return pixels
 
-    def depth(self, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-        """Returns the distance by which a body point stands out towards the camera, in body units."""
+    def depth(self, x: Any, z: Any) -> Any:
+        """Returns how far body points, numbers or arrays, stand out towards the camera, in body units."""
         return z * self.cos - x * self.sin
 
 
