@@ -228,7 +228,7 @@ def test_validation_identities_choose_the_best_checkpoint(train, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--config.optim.learning_rat=1e-3",), 'Did you mean "learning_rate"'),
+        (("--config.optim.learning_rat=1e-3",), 'Did you mean "optim.learning_rate"?'),
         (("--config=configs/markt.py",), "configs/markt.py"),
         (("--config=configs/market.py:smal",), "it has: authors, small, scratch"),
         (("--config.data.image_size=384",), "image_size"),
