@@ -1,4 +1,4 @@
-"""What the documents show, taken out of their text: commands, blocks of Python, links. For tests."""
+"""Commands, blocks of Python and links, taken out of the text of the documents. For tests."""
 
 import ast
 import json
@@ -31,7 +31,7 @@ def name_of(path: Path) -> str:
 
 
 def text_of(path: Path) -> str:
-    """The text that a reader of a page, of a notebook or of a module's head sees."""
+    """Returns the text of a page, of a notebook or of a module's head, as its reader sees it."""
     if path.suffix == ".ipynb":
         cells = json.loads(path.read_text())["cells"]
         return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
@@ -48,7 +48,7 @@ def spans(path: Path) -> list[str]:
 
 
 def commands() -> list[Command]:
-    """All that is shown to be typed: lines of fenced blocks, inline code, and usage in the heads of modules."""
+    """Returns all commands that a reader can type: in fenced blocks, in inline code and in the heads of modules."""
     found = []
     for path in PAGES + NOTEBOOKS + MODULES:
         blocks = [block for kind, block in FENCE.findall(text_of(path)) if kind in ("", "sh", "bash")]
@@ -62,7 +62,7 @@ def commands() -> list[Command]:
 
 
 def _words(line: str) -> tuple[str, ...]:
-    """The words of a command, with all that is optional; none where the line is no command."""
+    """Returns the words of a command, with all options; none if the line is no command."""
     line = re.sub(r"^\s*([A-Z_0-9]+=\S+ )*", "", line)
     if re.match(r"scripts/\w+\.py -", line):
         line = f"python {line}"
@@ -80,6 +80,6 @@ def links(path: Path) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """What `#...` may name in a page, as GitHub makes it of the headings."""
+    """Returns the names of a page's headings for `#...`, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,5 +1,5 @@
-"""What the documents show works: commands have the flags they are shown with and are run by a test, Python runs, links
-lead somewhere, messages are those of the source."""
+"""The documents are right: commands have their flags and a test that runs them, Python runs, links lead somewhere, and
+messages are those of the source."""
 
 import argparse
 import importlib
@@ -26,7 +26,7 @@ SHOWN = [
     for command in COMMANDS
     if command.words[0] in ("python", "mancs")
 ]
-# What a script calls after it has checked its flags.
+# The functions that a script calls after it has checked its flags.
 CALLS = {
     "ablation": ["mancs_jax.ablation.run_all"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
@@ -293,7 +293,7 @@ def source_text() -> str:
 
 
 def test_messages_are_those_of_the_source():
-    """docs/troubleshooting.md: what is between "..." comes in this order in one message."""
+    """docs/troubleshooting.md: the parts between "..." come in this order in one message."""
     source = re.sub(r"\{[^{}\n]*\}", "{}", source_text())
     page = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
     ours = page.partition("## Messages of the libraries")[0]
