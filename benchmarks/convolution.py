@@ -1,4 +1,4 @@
-"""Milliseconds of every convolution of the ResNets: `lax` as it is against `mancs_jax.models.convolution`.
+"""Compares every convolution of the ResNets in milliseconds: `lax` against `mancs_jax.models.convolution`.
 
 Run: python benchmarks/convolution.py [--depth=18|50] [--batch=N] [--repeats=N]
 """

@@ -3,14 +3,14 @@
     python benchmarks/curriculum_loss.py
     python benchmarks/curriculum_loss.py --no_step
 
-Embeddings are drawn; the batch is 16 x 16, their width 2,048, sampling that of the `authors` recipe (80 nearest
-negatives, 1,920 triplets). The loop does what the release's does, in today's PyTorch: for each anchor it sorts the
-negatives, and for each of its positives it draws one and takes two distances out of the matrix, through which the
-gradient goes. A vectorised PyTorch, as in `torch_peer.py`, has a row of its own. All run alone in a process of their
-own, and take turns.
+Embeddings are drawn at random. The batch is 16 x 16, and their width 2,048. Sampling is that of the `authors` recipe
+(80 nearest negatives, 1,920 triplets). The loop does the release's work in today's PyTorch. For each anchor it sorts
+the negatives. For each positive of an anchor it draws one negative and takes two distances out of the matrix. The
+gradient goes through that matrix. A vectorised PyTorch, as in `torch_peer.py`, has a row of its own. Each side runs
+alone in a process of its own, and they take turns.
 
-The loss's share of a step: its time, over the time of a training step on as many images, ResNet-50 at 256x128. That is
-measured in the same run with --step_batch images and taken as many times as they go into the batch.
+The share of a step is the loss's time over the time of a training step on as many images, with ResNet-50 at 256x128.
+The same run times a step of --step_batch images and multiplies it up to the batch.
 """
 
 import argparse

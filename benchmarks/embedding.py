@@ -3,11 +3,11 @@
     python benchmarks/embedding.py --arch=resnet50 --batch=32 --plain_malloc
     python benchmarks/embedding.py --arch=resnet18 --batch=128 --plain_malloc
 
-Each side has a process of its own and all cores or the whole GPU; they take turns, and the median turn counts. Ours is
-what scoring runs: uint8 images in the host's memory to embeddings in the host's memory. PyTorch's, in inference mode
-and channels-last, gets float tensors, already normalised and on its device, which is in its favour, and leaves out
-what only training needs. Both keep freed memory, as scripts/train.py does before it scores. Weights are drawn in
-PyTorch and read by `mancs_jax.models.released`.
+Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
+the work of scoring: uint8 images in the host's memory to embeddings in the host's memory. PyTorch runs in inference
+mode and channels-last. It gets normalised float tensors on its device, which is in its favour, and leaves out the parts
+for training alone. Both keep freed memory, as scripts/train.py does before it scores. PyTorch draws the weights, and
+`mancs_jax.weights.authors` reads them.
 """
 
 import argparse

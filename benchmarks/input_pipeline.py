@@ -1,14 +1,15 @@
-"""Images a second of the input alone, beside a DataLoader, and how long training waits for it.
+"""Images a second of the input alone, beside a DataLoader, and the time that training waits for it.
 
     python benchmarks/input_pipeline.py --arch=resnet18 --batch=128
     python benchmarks/input_pipeline.py --arch=resnet50 --batch=32
 
-Alone: PK batches out of uint8 arrays in memory (`mancs_jax.data.pk` and one gather), and the same batches by PyTorch's
-DataLoader with two workers, each of which makes whole batches by the same gather. Both have a process of their own.
+Alone, our side makes PK batches out of uint8 arrays in memory (`mancs_jax.data.pk` and one gather). PyTorch's
+DataLoader makes the same batches with two workers. Each worker makes whole batches by the same gather. Both sides have
+a process of their own.
 
-Inside training: the step as the training loop runs it, and the same step with one batch that lies on the device, by
-turns in one process. What the first takes longer is spent on input: drawing, gathering, the way to the device. Waiting
-is what the loop's own clock says: a batch was being made while the device had nothing left to do.
+Inside training, two steps take turns in one process: the step of the training loop, and the same step with one batch on
+the device. The difference is the time for input: drawing, gathering, the way to the device. The loop's own clock gives
+the waiting: the time of making a batch while the device had nothing left to do.
 """
 
 import argparse

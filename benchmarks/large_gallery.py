@@ -2,11 +2,12 @@
 
     python benchmarks/large_gallery.py [--in_memory] [--labels=DIR]
 
-Embeddings are drawn, written a block at a time to a .npy file in a temporary folder (1.1 GB at width 512; TMPDIR says
-where), and read memory-mapped, or into memory with --in_memory. What is measured runs in a process of its own.
+Embeddings are drawn at random. They are written a block at a time to a .npy file in a temporary folder (1.1 GB at width
+512; TMPDIR names the folder). Ranking reads them memory-mapped, or into memory with --in_memory. It runs in a process
+of its own.
 
-Memory is what the process has beyond the embeddings, without a file behind it (RssAnon of /proc/self/status, sampled
-every 2 ms): pages of the memory-mapped file are the kernel's to take back, and do not count.
+Memory is that of the process beyond the embeddings, without a file behind it (RssAnon of /proc/self/status, sampled
+every 2 ms). Pages of the memory-mapped file do not count, because the kernel can take them back.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
 python benchmarks/memory.py [--config=configs/market.py] [--json=FILE]
 
-Nothing is run, but where there is a GPU: there the most that was in use while a step ran stands beside it. The analysis
-counts what the program holds at once: state, images, activations; the state twice, before and after. On CPU XLA
-computes bfloat16 in float32: there its rows say little, and take long.
+Only a GPU runs the step; its row then also has the most memory in use during a step. The analysis counts all that the
+program holds at once: state, images, activations. The state counts twice, before and after. On CPU, XLA computes
+bfloat16 in float32. Its rows then say little and take long.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Our side of the benchmarks: the training step and the state it starts from, as training makes them."""
+"""Our side of the benchmarks: the training step and its first state, made as training makes them."""
 
 from collections.abc import Callable
 from itertools import count

@@ -3,14 +3,14 @@
     python benchmarks/ranking.py --labels=DIR --torchreid=CHECKOUT
     python benchmarks/ranking.py --features=FILE.npz --torchreid=CHECKOUT
 
-CHECKOUT is the reader's own copy of torchreid (or of its folder torchreid/metrics alone); its rank_cy.pyx is compiled
-in a temporary folder, which needs Cython and a C compiler. FILE is as for scripts/evaluate.py; DIR holds the official
-label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings; without either, labels are drawn
-with about the same statistics. Junk (pid -1) is left out before, as torchreid does when it reads the data.
+CHECKOUT is the reader's own copy of torchreid (or of its folder torchreid/metrics alone). Its rank_cy.pyx is compiled
+in a temporary folder, which needs Cython and a C compiler. FILE is as for scripts/evaluate.py. DIR holds the official
+label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings. Without either, labels are drawn
+with about the same statistics. Junk (pid -1) is left out before, as in torchreid's reader.
 
 Each way runs in a process of its own, from a given distance matrix and from embeddings. Times are of the calls after
-the first, which compiles. Memory is beyond the inputs. Given the same distances, CMC and plain mAP must be those of
-torchreid, to 1e-6. From embeddings each way rounds its own float32 distances, so that some neighbours change places.
+the first, which compiles. Memory is beyond the inputs. From the same distances, CMC and plain mAP must be torchreid's,
+to 1e-6. From embeddings each way rounds its own float32 distances, so some neighbours change places.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The training of both sides of a benchmark: the authors' recipe, drawn images. Without JAX or PyTorch."""
+"""The training of both sides of a benchmark: the authors' recipe, drawn images. It needs neither JAX nor PyTorch."""
 
 import argparse
 import runpy

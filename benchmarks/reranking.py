@@ -3,15 +3,15 @@
     python benchmarks/reranking.py --features=FILE.npz --port=re_ranking_ranklist.py [--widths 512 2048] [--stable]
 
 --port is the reader's own copy of python-version/re_ranking_ranklist.py of zhunzhong07/person-re-ranking. It takes 80 s
-and 9 GB. FILE is as for scripts/evaluate.py; without it, embeddings are drawn. For each of --widths, embeddings are
-mapped to that width by orthonormal axes, which leaves their distances, and so the port's inputs, as they are.
+and 9 GB. FILE is as for scripts/evaluate.py; without it, embeddings are drawn. For each of --widths, orthonormal axes
+map the embeddings to that width. This keeps their distances, and so the port's inputs.
 
 Each way runs in a process of its own, and gives the whole matrix of final distances. Ours starts from embeddings, the
-port from the distances of all pairs: what NumPy needs for these has a row of its own. Those that the port gets here are
-made in float64, so that they are right to the last float32 digit. Memory is the most beyond the inputs of each.
+port from the distances of all pairs. NumPy's work for these distances has a row of its own. The port's distances here
+are made in float64, so they are right to the last float32 digit. Memory is the most beyond the inputs of each.
 
 The port sorts equal distances in no certain order, and Market-1501 has images that are copies of each other. With
---stable it runs a second time with the lower index first, as in ours; then no distance may be off by more than 1e-4.
+--stable it runs a second time with the lower index first, as in ours. Then no distance may be off by more than 1e-4.
 """
 
 import argparse

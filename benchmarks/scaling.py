@@ -2,9 +2,9 @@
 
 python benchmarks/scaling.py [--config=configs/market.py] [--json=FILE]
 
-Operations and bytes are counted by XLA in the program of the training step and of the embedding, compiled for the
-machine at hand (its bytes, after fusion, stand in for those of the others). Nothing here is a measurement, except the
-row of this machine: its peak is a matrix product's, and one step is really made with --steps.
+XLA counts operations and bytes in the programs of the training step and of the embedding. They are compiled for the
+machine at hand. Its bytes, after fusion, stand in for those of the others. Nothing here is a measurement, except the
+row of this machine. Its peak is a matrix product's, and --steps really makes one step.
 """
 
 import argparse

@@ -2,14 +2,16 @@
 
     python benchmarks/search.py [--gallery=1000000] [--width=2048] [--folder=DIR]
 
-Embeddings are drawn and written a block at a time to a .npy file in a temporary folder, or in DIR, where the next run
-finds it and the index again (8.2 GB for a million of width 2,048; DIR or TMPDIR must have room). Drawn are 20 images a
-person around a centre in 256 directions of decreasing strength, plus noise in all: as with a ResNet-18 that was trained
-for a short while on Market-1501, images of a person are at half the squared distance of images of two (--spread).
+Embeddings are drawn and written a block at a time to a .npy file in a temporary folder, or in DIR. In DIR the next run
+finds the file and the index again. A million of width 2,048 takes 8.2 GB, for which DIR or TMPDIR must have room.
 
-Time is that of one query after the other, and of --queries together. Recall is the part of the exact ten nearest that
-were found. Exact search reads the whole gallery for each query. What NumPy and FAISS flat hold in memory is left out
-where it is not to fit (--in_memory).
+Each person has 20 images around a centre in 256 directions of decreasing strength, plus noise in all. Images of a
+person are at half the squared distance of images of two (--spread). A ResNet-18 after a short training on Market-1501
+has the same ratio.
+
+Times are of one query after the other, and of --queries together. Recall is the found part of the exact ten nearest.
+Exact search reads the whole gallery for each query. --in_memory adds NumPy and FAISS flat, which hold the gallery in
+memory.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/start_up.py --arch=resnet50 --batch=32
 
-Each start is a Python process of its own that imports what scripts/train.py imports, makes the network (from random
-numbers) and the training step, and takes two steps on drawn images; all times count from the command. The first start
-has an empty cache of compiled programs, the second finds what the first left. "step ready" is when the first step
-begins to run: traced, and compiled or read from the cache. Reading a data set is left out on both sides.
+Each start is a Python process of its own with the imports of scripts/train.py. It makes the network (from random
+numbers) and the training step, and takes two steps on drawn images. All times count from the command. The first start
+has an empty cache of compiled programs; the second finds the programs of the first. "step ready" is the beginning of
+the first step: traced, and compiled or read from the cache. Neither side reads a data set.
 """
 
 import argparse

@@ -4,13 +4,13 @@
     python benchmarks/training_step.py --arch=resnet18 --batch 128
     python benchmarks/training_step.py --arch=resnet50 --batch 256 --k=16 --dtype=bfloat16 --compile --peak_tflops=989
 
-The last is for a GPU (989: an H200's dense bfloat16). Each side has a process of its own and all cores or the whole
-GPU; they take turns, and the median turn counts. Ours is the step that training runs: uint8 images from the host's
-memory by its PK batches, augmented on the device. PyTorch's gets one batch of float tensors, already made and on its
-device, which is in its favour. Neither computes activations twice (`remat` is off). On CPU both keep freed memory, as
-scripts/train.py does: PyTorch gains by it, too.
+The last command is for a GPU (989: an H200's dense bfloat16). Each side has a process of its own and all cores or the
+whole GPU. They take turns, and the median turn counts. Ours is the step of a training: it starts from uint8 images in
+the host's memory, in PK batches, and augments on the device. PyTorch gets one finished batch of float tensors on its
+device, which is in its favour. Neither side computes activations twice (`remat` is off). On CPU both keep freed memory,
+as scripts/train.py does; PyTorch gains by it, too.
 
-FLOP are those of convolutions and matrix products, forward and backward, as PyTorch counts them for its own network.
+FLOP are those of convolutions and matrix products, forward and backward, by PyTorch's count for its own network.
 """
 
 import argparse
