@@ -4,7 +4,7 @@ python benchmarks/scaling.py [--config=configs/market.py] [--json=FILE]
 
 XLA counts operations and bytes in the programs of the training step and of the embedding. They are compiled for the
 machine at hand. Its bytes, after fusion, stand in for those of the others. Nothing here is a measurement, except the
-row of this machine. Its peak is a matrix product's, and --steps really makes one step.
+peak of this machine, which is a matrix product's.
 """
 
 import argparse
