@@ -54,6 +54,10 @@ SAME_IN_BOTH = {
     "model.head_init",
     "model.rank_dim",
     "choose_on",
+    "optim.name",
+    "optim.momentum",
+    "loss.label_smoothing",
+    "augment.half_size_epochs",
 }
 
 
