@@ -8,7 +8,7 @@ in a temporary folder, which needs Cython and a C compiler. FILE is as for scrip
 label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings. Without either, labels are drawn
 with about the same statistics. Junk (pid -1) is left out before, as in torchreid's reader.
 
-Each way runs in a process of its own, from a given distance matrix and from embeddings. Times are of the calls after
+Each way runs in a process of its own, from a given distance matrix and from embeddings; the last two tell same from different persons over all pairs. Times are of the calls after
 the first, which compiles. Memory is beyond the inputs. From the same distances, CMC and plain mAP must be torchreid's,
 to 1e-6. From embeddings each way rounds its own float32 distances, so some neighbours change places.
 """
@@ -25,13 +25,14 @@ from pathlib import Path
 import numpy as np
 from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes
 
-from mancs_jax.evaluation import metrics, ranking
+from mancs_jax.evaluation import metrics, ranking, roc
 
 PYX = "rank_cylib/rank_cy.pyx"
 LARGEST_DIFFERENCE = 1e-6
 CMC_LENGTH = 50
 OURS, TORCHREID, SORTED = "counted ranks (mancs_jax)", "torchreid, Cython", "sorted rows (NumPy)"
 PRODUCT = "inner products alone (NumPy)"
+PAIRS, SORTED_PAIRS = "rates (mancs_jax)", "sorted pairs (NumPy)"
 
 
 def compiled(checkout: Path, folder: Path) -> None:
@@ -94,6 +95,22 @@ def products_alone(query, gallery):
     return {}
 
 
+def rates(query, gallery, *labels):
+    """True positive rates at the false positive rates of results."""
+    found = roc.create_roc(query, gallery, *labels)
+    return {"tpr": [roc.at_rate(found, rate)["tpr"] for rate in roc.RATES]}
+
+
+def rates_by_sorting(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid):
+    """The usual way: the distances of all pairs in one array, sorted."""
+    distances = squared_distances(query, gallery)
+    same = query_pid[:, None] == gallery_pid[None]
+    counts = ~(same & (query_camid[:, None] == gallery_camid[None]))
+    positives, negatives = np.sort(distances[same & counts]), np.sort(distances[~same])
+    limits = negatives[[int(rate * len(negatives)) for rate in roc.RATES]]
+    return {"tpr": (positives.searchsorted(limits) / len(positives)).tolist()}
+
+
 FROM_DISTANCES = {OURS: by_counting, TORCHREID: by_torchreid, SORTED: by_sorted_rows}
 FROM_EMBEDDINGS = {
     OURS: lambda query, gallery, *labels: metrics.scores(
@@ -103,7 +120,8 @@ FROM_EMBEDDINGS = {
     SORTED: lambda query, gallery, *labels: by_sorted_rows(squared_distances(query, gallery), *labels),
     PRODUCT: lambda query, gallery, *labels: products_alone(query, gallery),
 }
-SOURCES = {"distances": FROM_DISTANCES, "embeddings": FROM_EMBEDDINGS}
+OF_PAIRS = {PAIRS: rates, SORTED_PAIRS: rates_by_sorting}
+SOURCES = {"distances": FROM_DISTANCES, "embeddings": FROM_EMBEDDINGS, "pairs": OF_PAIRS}
 
 
 def measure_way(source: str, way: str, inputs: tuple, repeats: int, folder: str) -> dict:
@@ -116,7 +134,7 @@ def measure_way(source: str, way: str, inputs: tuple, repeats: int, folder: str)
         given = [squared_distances(*given)]
     labels = (query.pid, query.camid, gallery.pid, gallery.camid)
     scores, times = measured(lambda: SOURCES[source][way](*given, *labels), repeats)
-    scores = {name: scores.get(name) for name in ("mAP", "mAP_plain", "cmc")}
+    scores = {name: scores.get(name) for name in ("mAP", "mAP_plain", "cmc", "tpr")}
     return {"from": source, "way": way, **sizes, **times, **scores}
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
-from mancs_jax.inference.network import load_trained
+from mancs_jax.inference.trained import load_trained
 from mancs_jax.training import checkpoint
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import record_start
@@ -69,18 +69,19 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     return f"{workdir}: {config.model.arch}, {num_classes} identities"
 
 
-def export_network(workdir: str | Path, output: str | Path) -> str:
-    """Writes the network of a workdir, the best where validation chose one, else the latest; returns a line.
+def export_weights(source: str | Path, output: str | Path) -> str:
+    """Writes a network under the names of the authors' release, for PyTorch; returns a line.
 
     Args:
-      workdir: of a training, or from `import_network`.
+      source: see `mancs_jax.load`.
       output: .safetensors with the names of `mancs_jax/weights/authors.py`, float32.
 
     Raises:
       ValueError, OSError: no network there, or the output cannot be written.
     """
     _check_output(output)
-    network, step, _ = load_trained(workdir)
+    trained = load_trained(source)
+    network, step = trained.network, trained.step
     tensors = authors.to_released(network.variables)
     write_safetensors(tensors, output)
     config = network.config

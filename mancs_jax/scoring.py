@@ -15,10 +15,10 @@ from mancs_jax.data import arrays
 from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
 from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import Network, load_trained
+from mancs_jax.inference.network import Network
+from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training import multihost
-from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED = "Mancs", "untrained network"
 RERANKED = f"{NETWORK}, re-ranked"
@@ -52,38 +52,55 @@ class Scored(NamedTuple):
     ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included
 
 
-def evaluate(workdir: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
+def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
     """The results of `score` alone."""
-    return score(workdir, task, progress=progress).results
+    return score(source, task, progress=progress).results
 
 
 def score(
-    workdir: str | Path,
+    source: str | Path,
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
     progress: bool = True,
 ) -> Scored:
-    """Scores the network of a workdir.
+    """Scores a trained network, and writes the results of a workdir into it.
 
     Args:
-      workdir: of a run of `train_and_evaluate`; what is in best/ is scored where validation chose it, else the latest.
+      source: see `mancs_jax.load`.
       task: on what, and by which protocols. A network that was trained on one of CUHK03's classic splits is scored by
         the classic protocol on that split, in boxes of either kind.
       validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
       progress: whether bars are shown.
 
     Returns:
-      The results, and what they were made of. Each result is written to results/ in the workdir: single_query.json,
-      multi_query_mean.json, ..., with the options that are not the usual ones in the name
+      The results, and what they were made of. Each result is written to results/ in the workdir, if it is one:
+      single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the name
       (single_query_reranked.json), validation.json for held-out identities.
 
     Raises:
-      FileNotFoundError: no checkpoint, or the data set is not there.
+      FileNotFoundError: no network, or the data set is not there.
       ValueError: one line: the data set has no images for the protocol, or the options do not fit.
     """
-    paths = Workdir(Path(workdir))
-    network, step, description = load_trained(paths.root)
+    trained = load_trained(source)
+    scored = score_network(trained, task, validation=validation, progress=progress)
+    if trained.workdir is not None and multihost.is_writer():
+        data = trained.network.config.data
+        for result in scored.results.values():
+            stem = _stem(result, result["dataset"] != data.name, validation is not None)
+            write_json(trained.workdir.result(stem), result)
+    return scored
+
+
+def score_network(
+    trained: Trained,
+    task: Task = USUAL,
+    *,
+    validation: tuple[arrays.Split, arrays.Split] | None = None,
+    progress: bool = True,
+) -> Scored:
+    """Scores a network that is loaded, as `score`, and writes nothing."""
+    network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
     dataset, root = task.dataset or data.name, task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
@@ -132,9 +149,6 @@ def score(
     }
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-        stem = _stem(results[name], dataset != data.name, validation is not None)
-        if multihost.is_writer():
-            write_json(paths.result(stem), results[name])
     return Scored(network, parts, embedded, results, ranked)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
-from mancs_jax.evaluation import metrics
+from mancs_jax.evaluation import metrics, roc
 from mancs_jax.evaluation.protocols import Ranked
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
@@ -33,8 +33,8 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
       task: what it was asked; the lists are by its distance, and with re-ranking shown before and after it.
 
     Returns:
-      The path of report.html. In results/ there are curves.svg, cmc.svg, distances.svg, curriculum.svg, masks.png,
-      masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
+      The path of report.html. In results/ there are curves.svg, cmc.svg, roc.svg, distances.svg, curriculum.svg,
+      masks.png, masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
       ranked_lists_best.png, _worst and _random (and the same after re-ranking).
 
     Raises:
@@ -98,11 +98,23 @@ def _charts(paths: Workdir, scored: Scored, shares: dict[str, np.ndarray]) -> di
         for name, result in scored.results.items()
     }
     charts["cmc"] = chart.document([chart.lines("CMC", cmcs, 50, "rank")])
+    of_pairs = {name: result.get("verification") for name, result in scored.results.items()}
+    if curves := {name: verification["curve"] for name, verification in of_pairs.items() if verification}:
+        charts["roc"] = _roc_chart(curves)
     last = max(points[-1, 0] for points in shares.values())
     charts["distances"] = chart.document([chart.lines("distances, shares", shares, last, _distance(scored))])
     if scored.network.config.loss.sampling == "curriculum":
         charts["curriculum"] = figure_3({scored.network.config.recipe: scored.network.config})
     return charts
+
+
+def _roc_chart(curves: dict[str, list]) -> str:
+    """Draws true positive rates over the logarithms of false positive rates."""
+    first = np.log10(roc.CURVE_RATES[0])
+    points = {name: np.array([(np.log10(fpr) - first, tpr) for fpr, tpr in curve]) for name, curve in curves.items()}
+    ticks = {power: f"1e{power + first:.0f}" for power in range(0, round(-first), 2)} | {-first: "1"}
+    panel = chart.lines("true positive rate", points, -first, "false positive rate", ticks=ticks)
+    return chart.document([panel])
 
 
 def _about(scored):

@@ -16,7 +16,7 @@ from mancs_jax.data.augment import normalize
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.protocols import Labelled
-from mancs_jax.inference.network import load_trained
+from mancs_jax.inference.trained import load_trained
 from mancs_jax.weights import authors
 
 torch = pytest.importorskip("torch")
@@ -108,7 +108,7 @@ def imported(tmp_path_factory, small):
 
 def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     source, _, workdir = imported
-    (config, _, variables), step, description = load_trained(workdir)
+    (config, _, variables), step, description, *_ = load_trained(workdir)
     assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
@@ -145,9 +145,9 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
         convert.import_network, source, authors_config(**SMALL | {"arch": "vgg"}), tmp_path / "new"
     )
     assert not (tmp_path / "new").exists()
-    assert "must end in .safetensors" in refused(convert.export_network, workdir, tmp_path / "mancs.pth")
-    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
-        convert.export_network(tmp_path / "new", tmp_path / "mancs.safetensors")
+    assert "must end in .safetensors" in refused(convert.export_weights, workdir, tmp_path / "mancs.pth")
+    with pytest.raises(FileNotFoundError, match="no network there"):
+        convert.export_weights(tmp_path / "new", tmp_path / "mancs.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,9 +15,8 @@ import mancs_jax
 from mancs_jax.data import arrays, build, images
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
-from mancs_jax.inference.embedder import fingerprint_of
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import Network
+from mancs_jax.inference.network import Network, fingerprint_of
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,7 @@ def test_files_that_are_no_images(embedder, tmp_path):
 
 
 def test_what_cannot_be_loaded(workdir, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+    with pytest.raises(FileNotFoundError, match="no network there"):
         mancs_jax.load(tmp_path)
     with pytest.raises(ValueError, match="batch is 0; it has to be at least 1"):
         mancs_jax.load(workdir[0], batch=0)

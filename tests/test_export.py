@@ -103,5 +103,5 @@ def test_other_numbers_are_refused_and_nothing_is_written(exported, tmp_path, mo
 
 
 def test_without_a_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+    with pytest.raises(FileNotFoundError, match="no network there"):
         export(tmp_path, tmp_path / "network.jax")

@@ -7,16 +7,20 @@ import pytest
 import tiny
 from tiny_workdir import NUM_CLASSES, write_workdir
 
+import mancs_jax
 from mancs_jax import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward
-from mancs_jax.inference.network import load_trained
+from mancs_jax.inference.network import Network, embedding_width
+from mancs_jax.inference.trained import load_trained
+from mancs_jax.models.mancs import init_variables
 
 
 def test_the_network_is_the_one_that_was_saved(tmp_path):
     config, variables = write_workdir(tmp_path)
-    network, step, description = load_trained(tmp_path)
+    network, step, description, card, workdir = load_trained(tmp_path)
+    assert card["network"] == mancs_jax.load(tmp_path).network and workdir.root == tmp_path
     assert (step, description.best, description.num_classes) == (0, None, NUM_CLASSES)
     assert network.config.to_dict() == config.to_dict() and network.num_classes == NUM_CLASSES
     assert jax.tree.structure(network.variables) == jax.tree.structure(variables)
@@ -37,7 +41,7 @@ def test_the_state_of_the_optimizer_is_not_read(tmp_path, monkeypatch):
 
 
 def test_no_checkpoint_is_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no checkpoint there; it has to be the --workdir of a run"):
+    with pytest.raises(FileNotFoundError, match="no network there; give the --workdir of a run of mancs train, a file"):
         load_trained(tmp_path)
 
 
@@ -54,3 +58,14 @@ def test_a_run_compiles_the_inference_network_once(tmp_path, monkeypatch):
     results = run.train_and_evaluate(config.lock(), tmp_path / "run")
     assert results["Mancs"]["split"] == "held-out training identities" and (tmp_path / "run/report.html").exists()
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("head", ["fc", "pool"])
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_the_width_of_an_embedding(arch, head):
+    config = tiny.get_config()
+    config.model.arch, config.model.rank_head, config.model.rank_dim = arch, head, 20
+    variables = jax.eval_shape(lambda: init_variables(config, NUM_CLASSES))
+    image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
+    embedding, _ = jax.eval_shape(forward.create_forward(config, NUM_CLASSES), variables, image)
+    assert embedding_width(Network(config, NUM_CLASSES, variables)) == embedding.shape[1]

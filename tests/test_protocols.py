@@ -20,6 +20,7 @@ def drawn(number, seed, people=6):
 
 def test_single_query_by_hand():
     result = protocols.single_query(QUERY, GALLERY)
+    assert result.pop("verification")["num_positive_pairs"] == 1  # tests/test_roc.py has the rest
     # Query 0: the wrong image at distance 1, the hit at 2: rank 2. Query 1 has no match.
     assert result == {
         "protocol": "single_query",

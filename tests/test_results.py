@@ -56,3 +56,26 @@ def test_table_of_nothing_is_its_head():
 def test_a_score_that_a_protocol_lacks_shows_as_a_dash():
     (row,) = results.table({"classic": {"cmc": [0.25] * 50}}).splitlines()[2:]
     assert " ".join(row.split()) == "| classic | - | - | 25.00 | 25.00 | 25.00 | 25.00 | - |"
+
+
+def test_the_table_of_pairs():
+    verification = {
+        "at": [
+            {"max_fpr": 0.01, "tpr": 0.9, "distance": 12.3456},
+            {"max_fpr": 0.001, "tpr": 0.25, "distance": 8.0},
+            {"max_fpr": 0.0001, "tpr": 0.0, "distance": None},
+        ],
+        "equal_error": {"rate": 0.0321, "distance": 14.0},
+    }
+    rows = {"Mancs": {"verification": verification}, "re-ranked": {"verification": None}, "classic": {}}
+    head, rule, row = results.verification_table(rows).splitlines()
+    assert head.split(" | ") == [
+        "| same person or not",
+        "TPR at FPR 1 % (distance)",
+        "TPR at FPR 0.1 % (distance)",
+        "TPR at FPR 0.01 % (distance)",
+        "EER (distance) |",
+    ]
+    assert len(head) == len(rule) == len(row)
+    assert " ".join(row.split()) == "| Mancs | 90.00 (12.35) | 25.00 (8) | 0.00 (-) | 3.21 (14) |"
+    assert results.verification_table({"classic": {}}) == ""

@@ -168,7 +168,7 @@ def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
             scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere", options=options), progress=False)
-    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+    with pytest.raises(FileNotFoundError, match="no network there"):
         scoring.evaluate(tmp_path / "empty", progress=False)
 
 

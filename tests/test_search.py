@@ -45,6 +45,19 @@ def test_by_hand():
     np.testing.assert_allclose(found.distance, [[1 - np.sqrt(0.5), 1, 2]], rtol=1e-6)
 
 
+def test_answers_within_a_distance():
+    gallery = np.float32([[0, 0], [3, 4], [0, 1], [3, 4]])
+    found = search(np.float32([[0, 0], [9, 9], [3, 4]]), gallery, 3, max_distance=1.0)
+    assert found.index.tolist() == [[0, 2, -1], [-1, -1, -1], [1, 3, -1]] and found.index.dtype == np.int32
+    assert found.distance.tolist() == [[0, 1, np.inf], [np.inf] * 3, [0, 0, np.inf]]
+    assert found.distance.dtype == np.float32
+    everything = search(np.float32([[0, 0]]), gallery, 4, max_distance=5.0)
+    assert everything.index.tolist() == [[0, 2, 1, 3]]
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="^max_distance is .*: it must be a number from 0, or None$"):
+            search(gallery, gallery, 1, max_distance=wrong)
+
+
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("tile", [2**30, 64 * 100, 64 * 8], ids=["one tile", "3 tiles", "tiles of 8"])
 def test_any_tiles_give_the_exact_result(monkeypatch, tile, distance):
@@ -96,6 +109,9 @@ def test_an_index_finds_nearly_all_and_is_kept(tmp_path, distance, width):
     assert (np.diff(found.distance, axis=1) >= 0).all()
     matched = found.index == exact.index
     np.testing.assert_allclose(found.distance[matched], exact.distance[matched], rtol=1e-6)
+    limit = float(np.median(found.distance))
+    near = search(query, gallery, 10, distance=distance, max_distance=limit, index=index)
+    np.testing.assert_array_equal(near.index, np.where(found.distance <= limit, found.index, -1))
     for again in (tmp_path / "a" / "g.faiss", mancs_jax.load_index(tmp_path / "a" / "g.faiss")):
         again = search(query, gallery, 10, distance=distance, index=again)
         np.testing.assert_array_equal(again.index, found.index)

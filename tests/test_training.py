@@ -249,5 +249,5 @@ def test_mistakes_on_the_command_line_get_one_line(train, tmp_path, arguments, w
 def test_evaluating_where_nothing_was_trained_gets_one_line(tmp_path):
     code, _, err = finish(start("evaluate", f"--workdir={tmp_path / 'nothing'}"))
     assert code == 1
-    assert "no checkpoint there" in err.strip().splitlines()[-1] and "Traceback" not in err
+    assert "no network there" in err.strip().splitlines()[-1] and "Traceback" not in err
     assert not (tmp_path / "nothing").exists()

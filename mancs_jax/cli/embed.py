@@ -1,6 +1,7 @@
 """Embeds every image of a folder with a trained network.
 
     python scripts/embed.py FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
+    python scripts/embed.py FOLDER --network=market1501 --output=FILE.npz
 
 The file has embedding, float32 [N, D], and name, the paths below the folder, sorted; where all names are like
 Market-1501's (0002_c1s1_000451_03.jpg), pid and camid, int32 [N], too.
@@ -11,24 +12,26 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.network_flags import define_network, network_of
 
 ARGUMENTS = ("one folder of images",)
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
+    define_network(values)
     flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
     flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
     flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
-    flags.mark_flags_as_required(["workdir", "output"], values)
+    flags.mark_flags_as_required(["output"], values)
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Embeds the folder and writes the file."""
     if not values.output.endswith(".npz"):
         raise ValueError(f"--output={values.output}: the name has to end in .npz")
+    source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
@@ -36,7 +39,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 
     keep_compiled_programs()
     image_names(arguments[0])  # before the network is loaded
-    embedder = mancs_jax.load(values.workdir, batch=values.batch, flip=values.flip, normalize=values.normalize)
+    embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     gallery = embed_folder(arguments[0], embedder)
     write_gallery(values.output, gallery)
     labels = "" if gallery.pid is None else ", with pid and camid"

@@ -1,6 +1,7 @@
 """Scores a trained network, or anybody's embeddings.
 
 python scripts/evaluate.py --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
+python scripts/evaluate.py --network=market1501 --root=data [...]
 python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 """
 
@@ -11,6 +12,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
+from mancs_jax.cli.network_flags import define_network
 
 ARGUMENTS = ()
 OF_RERANKING = ("k1", "k2", "lambda")
@@ -19,7 +21,7 @@ OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baseline
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
+    define_network(values)
     flags.DEFINE_string(
         "features",
         None,
@@ -49,8 +51,8 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Scores and prints the table."""
-    if bool(values.workdir) == bool(values.features):
-        raise ValueError("give either --workdir=DIRECTORY of a run or --features=FILE.npz")
+    if sum(map(bool, (values.workdir, values.network, values.features))) != 1:
+        raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")
     if values.features and (given := [f"--{name}" for name in OF_WORKDIR if values[name].present]):
         raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
@@ -68,9 +70,11 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     else:
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
         task = Task(**fields, options=options)
-        scored = rows = evaluate(values.workdir, task)
+        scored = rows = evaluate(values.workdir or values.network, task)
     print(results.table(rows))
     print(results.matches(rows))
+    if of_pairs := results.verification_table(rows):
+        print(f"\n{of_pairs}")
     if values.json:
         write_json(values.json, scored)
     written = [f"{values.workdir}/results"] if values.workdir else []

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from mancs_jax.cli.network_flags import define_network, network_of
+
 ARGUMENTS = ()
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
+    define_network(values)
     flags.DEFINE_string("output", None, "File to write.", flag_values=values)
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.mark_flags_as_required(["workdir", "output"], values)
+    flags.mark_flags_as_required(["output"], values)
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -26,7 +28,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.inference.export import export
 
-    lines = export(values.workdir, values.output, flip=values.flip)
+    lines = export(network_of(values), values.output, flip=values.flip)
     print(
         f"# {values.output} gives the network's numbers. To run it, pip install jax flatbuffers numpy, then:\n{lines}",
         end="",

@@ -13,6 +13,7 @@ COMMANDS = {
     "embed": "embed the images of a folder",
     "search": "find the gallery images nearest to a query",
     "export": "write a network as one file that runs without this package",
+    "export-network": "write a network as two files to share",
     "visualize": "draw a report of a trained network",
     "import-weights": "read weights of other programs",
     "export-weights": "write a network's weights for PyTorch",

@@ -58,11 +58,30 @@ def order_terms(squared_norm: Array, distance: str) -> tuple[Array, Array]:
     return squared_norm / 2, library.ones_like(squared_norm)
 
 
+def query_terms(squared_query: np.ndarray, distance: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (offset, scale), [B] each: `offset + scale * value` compares pairs of different queries.
+
+    `value` is one of `order_terms`. The sum is half the squared Euclidean distance, or the cosine distance.
+
+    Args:
+      squared_query: |q|^2 of each query, float [B].
+      distance: "euclidean" or "cosine".
+    """
+    if distance == "cosine":
+        return np.ones_like(squared_query), 1 / np.sqrt(squared_query)
+    return squared_query / 2, np.ones_like(squared_query)
+
+
+def from_pair(values: np.ndarray, distance: str) -> np.ndarray:
+    """Turns values of `query_terms` into distances; below 0, where rounding put them, they are 0."""
+    values = np.maximum(values, 0)
+    return values if distance == "cosine" else np.sqrt(2 * values)
+
+
 def from_order(values: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray:
     """Turns values of `order_terms`, [B, k], into distances, by the squared norms of their queries, [B]."""
-    if distance == "cosine":
-        return np.maximum(1 + values / np.sqrt(squared_query)[:, None], 0)
-    return np.sqrt(np.maximum(2 * values + squared_query[:, None], 0))
+    offset, scale = query_terms(squared_query, distance)
+    return from_pair(offset[:, None] + scale[:, None] * values, distance)
 
 
 def centre_of(query: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray | None:

@@ -1,6 +1,6 @@
 """Evaluation protocols: embeddings and labels in, one result out that says how it was made.
 
-A result is a plain, flat dict, written as JSON: the scores, the counts, and the protocol and options that they were
+A result is a plain dict, written as JSON: the scores, the counts, and the protocol and options that they were
 made with. Callers add what only they know (recipe, data fingerprint, versions) before they write it.
 """
 
@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mancs_jax.evaluation import checks, metrics, ranking, reranking
+from mancs_jax.evaluation import checks, metrics, ranking, reranking, roc
 from mancs_jax.evaluation.distances import all_distances, normalized
 from mancs_jax.evaluation.metrics import HitRanks
 from mancs_jax.evaluation.ranking import DistancesOf, NearestLists
+from mancs_jax.evaluation.roc import Roc
 
 POOLINGS = ("mean", "max")
 
@@ -50,6 +51,7 @@ class Ranked(NamedTuple):
     hits: HitRanks
     lists: Callable[[int], NearestLists]  # depth -> the nearest images of each query, with each hit at its rank
     distances_of: DistancesOf  # indices of B queries -> distances [B, G]; junk takes no part in re-ranking: largest
+    roc: Callable[[], Roc] | None  # None after re-ranking: such distances depend on the rest of the gallery
 
 
 def single_query(
@@ -71,7 +73,8 @@ def single_query(
 
     Returns:
       `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
-      (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk.
+      (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
+      `verification`, see `roc.described`, None after re-ranking.
 
     Raises:
       ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
@@ -82,6 +85,7 @@ def single_query(
         "protocol": "single_query",
         **options.described(),
         **metrics.scores(ranked.hits),
+        "verification": roc.described(ranked.roc()) if ranked.roc else None,
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),
@@ -145,6 +149,7 @@ def rank(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, prog
             hits=ranking.hit_ranks(*arguments, distance=options.distance, progress=progress),
             lists=lambda depth: ranking.nearest_lists(*arguments, distance=options.distance, depth=depth),
             distances_of=lambda rows: all_distances(query.embedding[rows], gallery.embedding, options.distance),
+            roc=lambda: roc.create_roc(*arguments, distance=options.distance),
         )
     query, gallery = (
         Labelled(*checks.checked(part, *of_part)) for part, of_part in (("query", query), ("gallery", gallery))
@@ -170,6 +175,7 @@ def rank(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, prog
         hits=ranking.hit_ranks_by(distances_of, *labels),
         lists=lambda depth: ranking.nearest_lists_by(distances_of, *labels, depth=depth),
         distances_of=distances_of,
+        roc=None,
     )
 
 

@@ -41,6 +41,17 @@ def in_front_by(in_gallery: tuple, in_block: tuple, columns: jax.Array) -> jax.A
     return _count_in_front(distances, _taken(distances, hit_index), hit_index, columns)
 
 
+def pair_values(in_tile: tuple, in_block: tuple, columns: jax.Array) -> jax.Array:
+    """Values that compare all pairs of B queries and a tile, float32 [B, T]; infinite where a pair does not count.
+
+    The last of `in_block` are (offset, scale) of `distances.query_terms`, [B] each.
+    """
+    del columns
+    *of_query, _, (offset, scale) = in_block
+    # The absolute value takes the sign from -0, whose bits would not be in order.
+    return jnp.abs(jnp.maximum(offset[:, None] + scale[:, None] * _distances(in_tile, *of_query), 0))
+
+
 @cache
 def nearest(depth: int) -> Callable:
     """Makes the function that finds the `depth` nearest images of a tile, by the distances of `in_front`.

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from tqdm import tqdm
 
 from mancs_jax.evaluation import checks, rank_kernels
-from mancs_jax.evaluation.blocks import each, filled, mesh, query_blocks, run_of_rows, tiles
-from mancs_jax.evaluation.distances import centre_of, from_order, order_terms
+from mancs_jax.evaluation.blocks import each, mesh, query_blocks
+from mancs_jax.evaluation.distances import from_order
 from mancs_jax.evaluation.hits import hit_indices, sorted_ranks
 from mancs_jax.evaluation.metrics import HitRanks
+from mancs_jax.evaluation.plan import create_plan, every_block
 
 DistancesOf = Callable[[np.ndarray], np.ndarray]  # indices of B queries -> distances [B, G]
 
@@ -67,7 +67,7 @@ def hit_ranks(
       ValueError: one line that names the fault: shapes, dtypes, lengths, pids, an unknown distance, embeddings that
         are not finite, or too large or (cosine) too small for float32 distances.
     """
-    plan = _plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
+    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
     one_tile = len(plan.tiles) == 1
     hit_distances = np.full(plan.hit_index.shape, np.inf, np.float32)
     in_front = np.zeros(plan.hit_index.shape, np.int32)
@@ -119,7 +119,7 @@ def nearest_lists(
     Raises:
       ValueError: as `hit_ranks`.
     """
-    plan = _plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
+    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
     depth = min(depth, len(plan.counted))
     values = np.full((len(query), depth), np.inf, np.float32)
     index = np.full((len(query), depth), -1, np.int64)
@@ -187,86 +187,10 @@ def nearest_lists_by(
     depth = min(depth, len(labels[2]))
     distance = np.empty((len(counts), depth), np.float32)
     index = np.empty((len(counts), depth), np.int64)
-    work, blocks = rank_kernels.nearest_by(depth), _all_blocks(counts, len(labels[2]), 1)
+    work, blocks = rank_kernels.nearest_by(depth), every_block(counts, len(labels[2]), 1)
     for rows, (found, position) in _each_by(work, distances_of, labels, hit_index, counts, blocks):
         distance[rows], index[rows] = found, np.where(np.isfinite(found), position, -1)
     return NearestLists(index, distance)
-
-
-class _Plan(NamedTuple):
-    """The way through queries and gallery, for ranks and lists."""
-
-    mesh: Mesh
-    tiles: list[slice]
-    blocks: list[np.ndarray]  # of the queries with a match
-    in_tile: Callable[[slice], tuple]
-    in_block: Callable[..., tuple[tuple, np.ndarray]]  # (tile, rows, known)
-    all_blocks: Callable[[], Iterator[np.ndarray]]  # `blocks`, and then those of the other queries
-    hit_index: np.ndarray  # see `hit_indices`
-    counts: np.ndarray
-    counted: np.ndarray  # int [N], the gallery images that are no junk
-    squared_query: np.ndarray  # [Q], after centring
-
-
-def _plan(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_pid: np.ndarray,
-    query_camid: np.ndarray,
-    gallery_pid: np.ndarray,
-    gallery_camid: np.ndarray,
-    distance: str,
-    devices: Sequence[jax.Device] | None,
-) -> _Plan:
-    checks.check_distance(distance)
-    query, query_pid, query_camid = checks.checked("query", query, query_pid, query_camid)
-    gallery, gallery_pid, gallery_camid = checks.checked("gallery", gallery, gallery_pid, gallery_camid)
-    checks.check_same_width(query, gallery)
-    checks.check_known(query_pid)
-    squared_query = checks.squared_norms("query", query, distance)
-    squared_norm = checks.squared_norms("gallery", gallery, distance)
-
-    counted = np.flatnonzero(gallery_pid != -1)
-    gallery_pid, gallery_camid = gallery_pid[counted], gallery_camid[counted]
-    hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
-    centre = centre_of(query, squared_query, distance)
-    if centre is not None:
-        query = query - centre
-        squared_query = np.vecdot(query, query)
-    runs = tiles(len(counted), gallery.shape[1])
-    devices_of = mesh(devices, int(np.count_nonzero(counts)))
-
-    def in_tile(tile: slice) -> tuple:
-        embedding = run_of_rows(gallery, counted[tile])
-        squared = squared_norm[counted[tile]]
-        if centre is not None:
-            embedding = embedding - centre
-            squared = np.vecdot(embedding, embedding)
-        per_image = (*order_terms(squared, distance), gallery_pid[tile], gallery_camid[tile])
-        return filled(embedding, per_image, runs[0].stop)
-
-    def in_block(tile: slice, rows: np.ndarray, known: np.ndarray | None) -> tuple[tuple, np.ndarray]:
-        of_block = (query[rows], query_pid[rows], query_camid[rows], hit_index[rows] - tile.start, known)
-        return of_block, counts[rows]
-
-    return _Plan(
-        mesh=devices_of,
-        tiles=runs,
-        blocks=list(query_blocks(counts, runs[0].stop, devices_of.size)),
-        in_tile=in_tile,
-        in_block=in_block,
-        all_blocks=partial(_all_blocks, counts, runs[0].stop, devices_of.size),
-        hit_index=hit_index,
-        counts=counts,
-        counted=counted,
-        squared_query=squared_query,
-    )
-
-
-def _all_blocks(counts: np.ndarray, num_gallery: int, num_devices: int) -> Iterator[np.ndarray]:
-    """The blocks of the queries with a match, as they are ranked, and then blocks of those without."""
-    yield from query_blocks(counts, num_gallery, num_devices)
-    yield from query_blocks((counts == 0).astype(np.int32), num_gallery, num_devices)
 
 
 def _checked_labels(query_pid, query_camid, gallery_pid, gallery_camid) -> tuple[tuple, np.ndarray, np.ndarray]:

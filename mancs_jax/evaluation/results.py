@@ -24,7 +24,12 @@ def table(results: Mapping[str, Mapping]) -> str:
     Returns:
       The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
-    rows = [[name.replace("|", "\\|"), *scores] for name, *scores in cells(results)]
+    return _aligned(cells(results))
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Lines of a Markdown table, the head first, all columns but the first to the right."""
+    rows = [[name.replace("|", "\\|"), *scores] for name, *scores in rows]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     rows.insert(1, ["-" * first_width, *("-" * (width - 1) + ":" for width in widths)])
     lines = []
@@ -32,6 +37,31 @@ def table(results: Mapping[str, Mapping]) -> str:
         right = [score.rjust(width) for score, width in zip(scores, widths, strict=True)]
         lines.append(f"| {' | '.join([name.ljust(first_width), *right])} |")
     return "\n".join(lines)
+
+
+def verification_table(results: Mapping[str, Mapping]) -> str:
+    """Lays out how well distances tell the same person from others, a row each, in per cent; "" without such results.
+
+    Args:
+      results: name of the row -> result, as the protocols return it.
+
+    Returns:
+      Aligned lines: true positive rates at false positive rates of 1, 0.1 and 0.01 %, with the distances up to which
+      pairs are accepted there, and the equal error rate.
+    """
+    rows = []
+    for name, result in results.items():
+        if verification := result.get("verification"):
+            rates = [f"{100 * at['max_fpr']:g} %" for at in verification["at"]]
+            head = ["same person or not", *(f"TPR at FPR {rate} (distance)" for rate in rates), "EER (distance)"]
+            points = [(at["tpr"], at["distance"]) for at in verification["at"]]
+            points.append((verification["equal_error"]["rate"], verification["equal_error"]["distance"]))
+            rows.append([name, *(_point(*point) for point in points)])
+    return _aligned([head, *rows]) if rows else ""
+
+
+def _point(rate: float, distance: float | None) -> str:
+    return f"{100 * rate:.2f} ({'-' if distance is None else f'{distance:.4g}'})"
 
 
 def matches(results: Mapping[str, Mapping]) -> str:

@@ -16,11 +16,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.data import images
 from mancs_jax.evaluation.distances import normalized
-from mancs_jax.inference.forward import batch_size, create_forward, run_batches
-from mancs_jax.inference.network import load_trained
+from mancs_jax.inference.forward import batch_size, run_batches
+from mancs_jax.inference.trained import load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
 WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
@@ -30,13 +29,14 @@ WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
 class Embedder:
     """A trained network as a function of images; `load` makes it."""
 
-    config: ConfigDict  # of the training
+    config: ConfigDict = field(repr=False)  # of the training
     image_size: tuple[int, int]  # (height, width), to which every image is resized
     width: int  # of an embedding, D
     batch: int  # images that go through all devices together
     flip: bool
     normalize: bool
     network: str  # 32 hex digits that depend on every parameter: embeddings of two networks cannot be compared
+    card: dict[str, Any] = field(repr=False)  # what the network is for, takes, gives and scores, see `network_file`
     embed_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] = field(repr=False)
 
     def __call__(self, images: Any, *, progress: bool = True) -> np.ndarray:
@@ -78,36 +78,36 @@ class Embedder:
 
 
 def load(
-    workdir: str | Path,
+    source: str | Path,
     *,
     batch: int = BATCH,
     flip: bool = False,
     normalize: bool = False,
     devices: list[jax.Device] | None = None,
 ) -> Embedder:
-    """Makes a function of images out of what training left in a workdir.
+    """Makes a function of images out of a trained network.
 
     It is compiled at the first call, for one size of batch: a single image takes as long as a batch, so `batch=1`
     suits one query at a time.
 
     Args:
-      workdir: of `scripts/train.py`. The best checkpoint is taken where validation chose one, else the latest.
+      source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
+        folder of `mancs export-network`; or the name of a network that comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       normalize: divide each embedding by its norm.
       devices: all local ones by default.
 
     Raises:
-      FileNotFoundError: no checkpoint there.
-      ValueError: `batch` is below 1.
+      FileNotFoundError: no network there.
+      ValueError: `batch` is below 1, or a file is damaged.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
     devices = jax.local_devices() if devices is None else devices
-    network = load_trained(workdir).network
+    trained = load_trained(source)
+    network, card = trained.network, trained.card
     height, width = network.config.data.image_size
-    shape = jax.ShapeDtypeStruct((1, height, width, 3), np.uint8)
-    forward = create_forward(network.config, network.num_classes)
     batch = batch_size(batch, devices)
 
     def embed_batches(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -116,21 +116,14 @@ def load(
     return Embedder(
         config=network.config,
         image_size=(height, width),
-        width=jax.eval_shape(forward, network.variables, shape)[0].shape[1],
+        width=card["embedding"]["width"],
         batch=batch,
         flip=flip,
         normalize=normalize,
-        network=fingerprint_of(network.variables),
+        network=card["network"],
+        card=card,
         embed_batches=embed_batches,
     )
-
-
-def fingerprint_of(variables: dict[str, Any]) -> str:
-    """Returns 32 hex digits that depend on every name and number of the parameters and statistics."""
-    parts: list[str | np.ndarray] = []
-    for path, leaf in jax.tree.leaves_with_path(variables):
-        parts += [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}", np.asarray(leaf)]
-    return fingerprint(*parts)
 
 
 def _several(images: Any) -> Iterable:

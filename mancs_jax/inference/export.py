@@ -9,7 +9,7 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.inference.forward import create_forward, embed
-from mancs_jax.inference.network import load_trained
+from mancs_jax.inference.trained import load_trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
@@ -31,14 +31,14 @@ print(embedding.shape)
 """
 
 
-def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> str:
+def export(source: str | Path, output: str | Path, *, flip: bool = False) -> str:
     """Writes the trained network with its parameters and the normalisation of pixels as one `jax.export` file.
 
     It takes uint8 [N, H, W, 3], RGB, any N, of the size the network was trained on, and gives float32 [N, D]. Resizing
     stays outside: training averages over areas with OpenCV, which no operation of JAX does to the last digit.
 
     Args:
-      workdir: of `scripts/train.py`. The best checkpoint is taken where validation chose one, else the latest.
+      source: see `mancs_jax.load`.
       output: the file; its folder is made. It has its name only once its numbers have been compared with the model's.
       flip: average the embeddings of an image and of its mirror image.
 
@@ -46,10 +46,10 @@ def export(workdir: str | Path, output: str | Path, *, flip: bool = False) -> st
       The lines of Python that run it, with jax, flatbuffers and numpy installed.
 
     Raises:
-      FileNotFoundError: no checkpoint there.
+      FileNotFoundError: no network there.
       ValueError: the file's numbers are not the model's.
     """
-    network = load_trained(workdir).network
+    network = load_trained(source).network
     height, width = network.config.data.image_size
     forward = create_forward(network.config, network.num_classes, flip)
     batch = jax.export.symbolic_shape("batch")[0]

@@ -93,7 +93,7 @@ def check_network(gallery: Gallery, embedder: Embedder) -> None:
     if gallery.network != embedder.network:
         raise ValueError(
             "the gallery was embedded by another network, or by another step of its training: embed it again with "
-            "this --workdir"
+            "this one"
         )
     if (gallery.flip, gallery.normalize) != (embedder.flip, embedder.normalize):
         raise ValueError(
@@ -104,10 +104,12 @@ def check_network(gallery: Gallery, embedder: Embedder) -> None:
 def table(found: Found, gallery: Gallery) -> str:
     """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
-    for rank, (i, distance) in enumerate(zip(found.index[0], found.distance[0], strict=True), start=1):
+    for rank, (i, distance) in enumerate(_answers(found), start=1):
         labels = [] if gallery.pid is None or gallery.camid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
         rows.append([str(rank), f"{distance:.4f}", *labels, str(gallery.name[i])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    if len(rows) == 1:
+        return "no image of the gallery is within the greatest distance"
     return "\n".join("  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows)
 
 
@@ -131,7 +133,7 @@ def picture(
     """
     labels = labels_of(str(query))
     cells = [ranked_lists.framed(_image(Path(query), image_size), ranked_lists.QUERY, ["query", ""])]
-    for i, distance in zip(found.index[0], found.distance[0], strict=True):
+    for i, distance in _answers(found):
         name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
         caption = name.stem[:12]
         if labels and gallery.pid is not None and gallery.camid is not None:
@@ -140,6 +142,12 @@ def picture(
         image = _image(Path(folder) / name, image_size)
         cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
+
+
+def _answers(found: Found) -> list[tuple[int, float]]:
+    """(gallery entry, distance) of the answers to the first query, none beyond the greatest distance."""
+    pairs = zip(found.index[0].tolist(), found.distance[0].tolist(), strict=True)
+    return [(i, distance) for i, distance in pairs if i >= 0]
 
 
 def _image(path, image_size):

@@ -1,15 +1,12 @@
-"""A trained network: its configuration, its size and its numbers."""
+"""A network that can be used: its configuration, its size and its numbers."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from mancs_jax.config.checks import from_json
-from mancs_jax.models.mancs import init_variables
-from mancs_jax.training.checkpoint import Description, peek, restore_variables
-from mancs_jax.workdir import Workdir
+from mancs_jax.common.fingerprint import fingerprint
 
 
 class Network(NamedTuple):
@@ -20,29 +17,16 @@ class Network(NamedTuple):
     variables: dict[str, Any]  # "params" and "batch_stats"
 
 
-class Trained(NamedTuple):
-    """A network out of a workdir, and the checkpoint that it comes from."""
+def fingerprint_of(variables: dict[str, Any]) -> str:
+    """Returns 32 hex digits that depend on every name and number of the parameters and statistics."""
+    parts: list[str | np.ndarray] = []
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        parts += [f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}", np.asarray(leaf)]
+    return fingerprint(*parts)
 
-    network: Network
-    step: int
-    description: Description
 
-
-def load_trained(workdir: str | Path) -> Trained:
-    """Reads the network of a workdir: the best where validation chose one, else the latest.
-
-    Only parameters and statistics are read, onto the first local device.
-
-    Raises:
-      FileNotFoundError: no checkpoint there.
-    """
-    paths = Workdir(Path(workdir))
-    for directory in (paths.best, paths.latest):
-        found = peek(directory)
-        if found is not None:
-            step, description = found
-            config = from_json(description.config)
-            shapes = jax.eval_shape(lambda config=config, n=description.num_classes: init_variables(config, n))
-            variables = restore_variables(directory, step, shapes)
-            return Trained(Network(config, description.num_classes, variables), step, description)
-    raise FileNotFoundError(f"{workdir}: no checkpoint there; it has to be the --workdir of a run of scripts/train.py")
+def embedding_width(network: Network) -> int:
+    """Returns D, the width of an embedding, from the shapes of the heads."""
+    params = network.variables["params"]
+    # Without a layer of its own, f_rank is what the identity head takes in.
+    return params["rank_fc"]["bias"].shape[0] if "rank_fc" in params else params["cls_fc"]["kernel"].shape[0]

@@ -26,9 +26,9 @@ CANDIDATES = 4  # times k, that an index is asked for; their exact distances dec
 class Found(NamedTuple):
     """The k nearest of each of Q queries, nearest first."""
 
-    # int32 [Q, k], into the gallery
+    # int32 [Q, k], into the gallery; -1 beyond the greatest distance
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    distance: np.ndarray  # float32 [Q, k]
+    distance: np.ndarray  # float32 [Q, k]; infinite beyond the greatest distance
 
 
 def search(
@@ -37,6 +37,7 @@ def search(
     k: int = 10,
     *,
     distance: str = "euclidean",
+    max_distance: float | None = None,
     index: "str | Path | faiss.Index | None" = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
@@ -51,6 +52,8 @@ def search(
       gallery: float32 [G, D].
       k: entries for each query, from 1 to G.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
+      max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
+        in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
       index: of this gallery and distance, from `build_index`, or its file; None for the exact search.
 
     Raises:
@@ -63,9 +66,11 @@ def search(
     checks.check_same_width(query, gallery)
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k is {k}: it must be from 1 to {len(gallery)}, the size of the gallery")
+    if max_distance is not None and not max_distance >= 0:
+        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
     checks.squared_norms("query", query, distance)
     if index is None:
-        return _in_order(query, gallery, _exact(query, gallery, k, distance), distance)
+        return _within(_in_order(query, gallery, _exact(query, gallery, k, distance), distance), max_distance)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -74,7 +79,15 @@ def search(
     if short.any():
         nearby[short] = -1
         nearby[short, :k] = _exact(query[short], gallery, k, distance)
-    return Found(*(field[:, :k] for field in _in_order(query, gallery, nearby, distance)))
+    nearest = Found(*(field[:, :k] for field in _in_order(query, gallery, nearby, distance)))
+    return _within(nearest, max_distance)
+
+
+def _within(found: Found, max_distance: float | None) -> Found:
+    if max_distance is None:
+        return found
+    is_far = found.distance > max_distance
+    return Found(np.where(is_far, -1, found.index), np.where(is_far, np.float32(np.inf), found.distance))
 
 
 def _exact(query, gallery, k, distance) -> np.ndarray:

@@ -27,6 +27,7 @@ def lines(
     last: float,
     x_label: str = "",
     height: int = HEIGHT,
+    ticks: Mapping[float, str] | None = None,
 ) -> str:
     """A panel of curves, each from 0 to `last` across and from 0 to the largest value, rounded, up.
 
@@ -36,6 +37,7 @@ def lines(
       last: right end of the x axis.
       x_label: under the x axis, after its numbers.
       height: pixels.
+      ticks: x -> text under the x axis; by default the numbers 0, `last` and the middle.
     """
     top = rounded_up(max(points[:, 1].max() for points in curves.values()))
     right, floor = WIDTH - RIGHT, height - BOTTOM
@@ -44,8 +46,9 @@ def lines(
         y = floor - share * (floor - TOP)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{GRID}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * top:.3g}</text>')
-        x = LEFT + share * (right - LEFT)
-        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{share * last:.0f}</text>')
+    for tick, text in (ticks or {share * last: f"{share * last:.0f}" for share in (0.0, 0.5, 1.0)}).items():
+        x = LEFT + tick / last * (right - LEFT)
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{escape(text)}</text>')
     middle = LEFT + 0.75 * (right - LEFT)
     parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
     start = LEFT + 8 * len(title) + 16

@@ -52,11 +52,11 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(tensors: dict[str, np.ndarray], path: str | Path) -> None:
-    """Writes float32 tensors, completely or not at all.
+    """Writes tensors with their dtypes, completely or not at all.
 
     Raises:
       OSError: cannot be written.
     """
     # The library writes the memory of an array as it lies, that of a transposed one in the wrong order.
-    laid_out = {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+    laid_out = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     write_bytes(path, safetensors.numpy.save(laid_out, metadata={"format": "pt"}))

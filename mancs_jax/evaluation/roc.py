@@ -1,0 +1,232 @@
+"""Same person or not: the receiver operating characteristic over all pairs of a query and a gallery image that count.
+
+A pair is accepted where its distance is at most a threshold. The rule of the pairs that count is that of ranking,
+`distances.counts_for`. Pairs of one person are positive, all others negative, distractors included.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mancs_jax.evaluation import rank_kernels
+from mancs_jax.evaluation.blocks import each
+from mancs_jax.evaluation.distances import from_pair, query_terms
+from mancs_jax.evaluation.plan import Plan, create_plan
+
+RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the true positive rate
+CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
+
+
+# Values are counted in bins of their leading bits: non-negative float32 numbers are ordered as their bits are.
+SHIFT = 12  # a bin is 1/2048 of its value wide
+NUM_BINS = int(np.float32(np.inf).view(np.int32)) >> SHIFT  # of finite values
+
+
+class Roc(NamedTuple):
+    """Accepted pairs at each of P thresholds, exactly.
+
+    The thresholds are the distances of positive pairs: between two of these no true positive is won. Beyond the equal
+    error and the largest of RATES they are the ends of bins.
+
+    Attributes:
+      distance: float32 [P], the thresholds, ascending; P may be 0.
+      true_positives: int64 [P], positive pairs at most as far.
+      false_positives: int64 [P], negative pairs at most as far.
+      nearer_negatives: int64 [P], negative pairs that are nearer.
+      num_positives: of all pairs that count.
+      num_negatives: likewise.
+    """
+
+    distance: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    nearer_negatives: np.ndarray
+    num_positives: int
+    num_negatives: int
+
+
+def create_roc(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_pid: np.ndarray,
+    query_camid: np.ndarray,
+    gallery_pid: np.ndarray,
+    gallery_camid: np.ndarray,
+    *,
+    distance: str = "euclidean",
+    devices: Sequence[jax.Device] | None = None,
+) -> Roc:
+    """Counts the accepted pairs at the distance of every positive pair, exactly, in blocks.
+
+    Arguments and errors are those of `ranking.hit_ranks`. The gallery is read twice: the distances of all positive
+    pairs have to be known before a negative pair is counted.
+    """
+    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
+    of_blocks, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
+    for negatives, positives in _blocks(plan, distance):
+        of_blocks.append(positives)
+        in_bins += _in_bins(negatives)
+    positives = np.concatenate(of_blocks)
+    positives_in_bins = _in_bins(positives)
+    negatives_to, positives_to = np.cumsum(in_bins), np.cumsum(positives_in_bins)
+    num_negatives, num_positives = int(negatives_to[-1]), len(positives)
+
+    # Sorting all negative pairs takes six times as long as computing them, and most are too far to matter.
+    past_rates = negatives_to >= max(RATES) * num_negatives
+    past_equal_error = negatives_to * num_positives >= (num_positives - positives_to) * num_negatives
+    last_near = int(np.argmax(past_rates & past_equal_error))
+    limit = (last_near + 1) << SHIFT
+    values, number = np.unique(positives[_bits(positives) < limit], return_counts=True)
+    at_most, nearer = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
+    for negatives, _ in _blocks(plan, distance):
+        near = np.sort(negatives[_bits(negatives) < limit])
+        at_most += near.searchsorted(values, side="right")
+        nearer += near.searchsorted(values, side="left")
+
+    far = last_near + np.flatnonzero((in_bins + positives_in_bins)[last_near:])
+    ends = (((far + 1) << SHIFT) - 1).astype(np.int32).view(np.float32)  # the largest value of each bin
+    return Roc(
+        distance=from_pair(np.concatenate([values, ends]), distance),
+        true_positives=np.concatenate([np.cumsum(number), positives_to[far]]),
+        false_positives=np.concatenate([at_most, negatives_to[far]]),
+        nearer_negatives=np.concatenate([nearer, negatives_to[far]]),
+        num_positives=num_positives,
+        num_negatives=num_negatives,
+    )
+
+
+def rates_within(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_pid: np.ndarray,
+    query_camid: np.ndarray,
+    gallery_pid: np.ndarray,
+    gallery_camid: np.ndarray,
+    *,
+    thresholds: Sequence[float],
+    distance: str = "euclidean",
+) -> list[dict[str, float]]:
+    """Counts the pairs within given distances, exactly: the rates that thresholds of other data give on this.
+
+    Args: as those of `create_roc`; and
+      thresholds: distances.
+
+    Returns:
+      `fpr` and `tpr` of each threshold, and the threshold as `distance`.
+
+    Raises:
+      ValueError: as `create_roc`; and where there is no positive or no negative pair.
+    """
+    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
+    limits = np.asarray(thresholds, np.float32)
+    false_positives, true_positives = np.zeros(len(limits), np.int64), np.zeros(len(limits), np.int64)
+    num_negatives = num_positives = 0
+    for negatives, positives in _blocks(plan, distance):
+        negatives, positives = (from_pair(values, distance) for values in (negatives, positives))
+        false_positives += [np.count_nonzero(negatives <= limit) for limit in limits]
+        true_positives += [np.count_nonzero(positives <= limit) for limit in limits]
+        num_negatives += int(np.count_nonzero(np.isfinite(negatives)))
+        num_positives += len(positives)
+    if not num_negatives or not num_positives:
+        raise ValueError("rates need pairs of one person under two cameras, and pairs of two people: there are none")
+    return [
+        {"distance": float(limit), "fpr": _share(false, num_negatives), "tpr": _share(true, num_positives)}
+        for limit, false, true in zip(thresholds, false_positives, true_positives, strict=True)
+    ]
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    return values.view(np.int32)
+
+
+def _in_bins(values: np.ndarray) -> np.ndarray:
+    """Numbers of finite values in each bin, int64 [NUM_BINS]."""
+    return np.bincount(_bits(values).ravel() >> SHIFT, minlength=NUM_BINS)[:NUM_BINS]
+
+
+def _blocks(plan: Plan, distance: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (values float32 [B, T] of negative pairs, infinite for others; values [N] of positive pairs) of blocks."""
+    offset, scale = query_terms(plan.squared_query, distance)
+    for tile in plan.tiles:
+
+        def in_block(rows: np.ndarray, tile: slice = tile) -> tuple[tuple, np.ndarray]:
+            return plan.in_block(tile, rows, (offset[rows], scale[rows]))
+
+        for rows, values in each(rank_kernels.pair_values, plan.in_tile(tile), plan.all_blocks(), in_block, plan.mesh):
+            values = values[: np.count_nonzero(np.diff(rows)) + 1].copy()  # the last block ends with repeats
+            rows = rows[: len(values)]
+            is_hit = np.arange(plan.hit_index.shape[1]) < plan.counts[rows, None]
+            row, column = np.nonzero(is_hit & (plan.hit_index[rows] >= tile.start) & (plan.hit_index[rows] < tile.stop))
+            hit = plan.hit_index[rows][row, column] - tile.start
+            positive = values[row, hit]
+            values[row, hit] = np.inf
+            yield values, positive
+
+
+def at_rate(roc: Roc, rate: float) -> dict[str, Any]:
+    """The largest true positive rate with a false positive rate of at most `rate`.
+
+    Returns:
+      `max_fpr` (the rate asked for), `fpr` and `tpr` that are reached, and `distance`, the threshold: the farthest
+      positive pair that is accepted. `tpr` is 0 and `distance` None where no positive pair can be accepted.
+    """
+    # Multiplied and not divided, so that a rate of k / num_negatives accepts k.
+    within = np.flatnonzero(roc.false_positives <= rate * roc.num_negatives * (1 + 1e-12))
+    if not len(within):
+        return {"max_fpr": float(rate), "fpr": 0.0, "tpr": 0.0, "distance": None}
+    last = within[-1]
+    return {
+        "max_fpr": float(rate),
+        "fpr": _share(roc.false_positives[last], roc.num_negatives),
+        "tpr": _share(roc.true_positives[last], roc.num_positives),
+        "distance": float(roc.distance[last]),
+    }
+
+
+def equal_error(roc: Roc) -> dict[str, Any]:
+    """The point where as large a share of negative pairs is accepted as of positive pairs refused.
+
+    The curve is made of straight lines between the points of all distances, so pairs at one distance are taken in
+    together, and a share of them where the curve crosses between.
+
+    Returns:
+      `rate`, and `distance`: the farthest positive pair that is accepted there; None where none is.
+    """
+    accepted = roc.true_positives / roc.num_positives
+    before = np.concatenate([[0.0], accepted[:-1]])
+    # Two corners a distance: its negative pairs that are nearer, then all its pairs.
+    false_positive = np.stack([roc.nearer_negatives, roc.false_positives], axis=1).ravel() / roc.num_negatives
+    true_positive = np.stack([before, accepted], axis=1).ravel()
+    x, y = np.append(0.0, false_positive), np.append(0.0, true_positive)
+    corner = int(np.flatnonzero(x + y >= 1)[0])  # there is one: at the last distance all positive pairs are accepted
+    start, end = x[corner - 1] + y[corner - 1], x[corner] + y[corner]
+    share = (1 - start) / (end - start)
+    at = (corner - 1) // 2 - corner % 2  # nearer negatives alone leave the threshold at the distance before
+    return {
+        "rate": float(x[corner - 1] + share * (x[corner] - x[corner - 1])),
+        "distance": float(roc.distance[at]) if at >= 0 else None,
+    }
+
+
+def described(roc: Roc) -> dict[str, Any] | None:
+    """The curve as a result has it, plain numbers; None where there is no positive or no negative pair.
+
+    Returns:
+      `num_positive_pairs`, `num_negative_pairs`, `at` (`at_rate` of each of RATES), `equal_error`, and `curve`, pairs
+      of a false positive rate and the true positive rate at most that.
+    """
+    if not roc.num_positives or not roc.num_negatives:
+        return None
+    return {
+        "num_positive_pairs": roc.num_positives,
+        "num_negative_pairs": roc.num_negatives,
+        "at": [at_rate(roc, rate) for rate in RATES],
+        "equal_error": equal_error(roc),
+        "curve": [[float(rate), at_rate(roc, rate)["tpr"]] for rate in CURVE_RATES],
+    }
+
+
+def _share(number: int | np.integer, total: int) -> float:
+    return float(number / total)

@@ -1,0 +1,176 @@
+"""A network as two files to share: NAME.safetensors has its numbers, NAME.json, the card, all else.
+
+The card is the contract for whoever feeds pictures to the network. Reading executes nothing.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from mancs_jax.common.atomic_write import write_json
+from mancs_jax.config import checks, defaults
+from mancs_jax.data.augment import MEAN, STD
+from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
+from mancs_jax.models.mancs import init_variables
+from mancs_jax.training.checkpoint import Description
+from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
+
+FORMAT = 1  # of a card; a reader refuses others
+CARD, WEIGHTS = ".json", ".safetensors"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+DTYPES = ("float16", "float32")
+USE = (
+    "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
+    "data set hold for its weights, too. Do not decide anything about a person with it."
+)
+FIELDS: dict[str, tuple[type, ...]] = {
+    "input": (dict,),
+    "embedding": (dict,),
+    "network": (str,),
+    "num_classes": (int,),
+    "step": (int,),
+    "best": (float, type(None)),
+    "data_fingerprint": (str,),
+    "config": (dict,),
+}
+
+
+def card_of(network: Network, step: int, description: Description) -> dict[str, Any]:
+    """Describes a network to whoever feeds pictures to it.
+
+    Returns:
+      Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
+      `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
+      None), `trained_on`, `data_fingerprint`, `num_classes` and `config`. The configuration names no path of the
+      machine of the training.
+    """
+    config = network.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.root, config.pretrained = defaults.get_config().data.root, Path(config.pretrained).name
+    height, width = config.data.image_size
+    return {
+        "format": FORMAT,
+        "use": USE,
+        "input": {
+            "height": height,
+            "width": width,
+            "channels": "RGB",
+            "dtype": "uint8",
+            "resize": "area (cv2.INTER_AREA)",
+            "mean": list(MEAN),
+            "std": list(STD),
+        },
+        "embedding": {"width": embedding_width(network), "dtype": "float32", "distance": "euclidean"},
+        "network": fingerprint_of(network.variables),
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "step": step,
+        "best": description.best,
+        "trained_on": config.data.name,
+        "data_fingerprint": description.data_fingerprint,
+        "num_classes": network.num_classes,
+        "config": config.to_dict(),
+    }
+
+
+def rounded(network: Network, dtype: str) -> Network:
+    """Rounds the kernels to numbers that a file of `dtype` holds; the rest, a few numbers, stays float32.
+
+    Raises:
+      ValueError: a number is too large for `dtype`.
+    """
+
+    def of_leaf(path, leaf):
+        numbers = np.asarray(leaf, np.float32)
+        if numbers.ndim < 2:
+            return numbers
+        with np.errstate(over="ignore"):
+            small = numbers.astype(dtype).astype(np.float32)
+        if not np.isfinite(small).all():
+            raise ValueError(f"{jax.tree_util.keystr(path)} is too large for {dtype}: use float32")
+        return small
+
+    return network._replace(variables=jax.tree_util.tree_map_with_path(of_leaf, network.variables))
+
+
+def write_network(folder: str | Path, name: str, network: Network, card: dict[str, Any], dtype: str) -> Path:
+    """Writes the two files, each completely or not at all.
+
+    Args:
+      folder: it is made.
+      name: of the files.
+      network: of `rounded` with the same `dtype`.
+      card: of `card_of` for it, and whatever else is known.
+      dtype: of the kernels, one of DTYPES.
+
+    Returns:
+      The path of the card.
+
+    Raises:
+      OSError: cannot be written.
+    """
+    tensors = traverse_util.flatten_dict(network.variables, sep=".")
+    write_safetensors(
+        {key: np.asarray(leaf, dtype if np.ndim(leaf) > 1 else np.float32) for key, leaf in tensors.items()},
+        Path(folder) / f"{name}{WEIGHTS}",
+    )
+    path = Path(folder) / f"{name}{CARD}"
+    write_json(path, card)
+    return path
+
+
+def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """Reads a network and its card.
+
+    Args:
+      path: of either file; the other lies beside it.
+
+    Raises:
+      FileNotFoundError: the other file is not there.
+      ValueError: one line: a file is damaged, or the two do not belong together.
+    """
+    card_path, weights_path = Path(path).with_suffix(CARD), Path(path).with_suffix(WEIGHTS)
+    for file in (card_path, weights_path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; a network is a pair of files, NAME{WEIGHTS} and NAME{CARD}")
+    card = _read_card(card_path)
+    tensors = read_safetensors(weights_path)
+    try:
+        config = checks.from_json(card["config"])
+        checks.validate(config, num_devices=1)
+        shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
+    except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{card_path}: its configuration makes no network ({reason}); get the file again") from None
+    expected = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
+    found = {key: array.shape for key, array in tensors.items()}
+    if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
+        key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        raise ValueError(
+            f"{weights_path}: {key} is {found.get(key, 'missing')}, but {expected.get(key, 'missing')} in the network "
+            f"of {card_path.name}{more}; get both files again"
+        )
+    leaves = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
+    variables = traverse_util.unflatten_dict(leaves, sep=".")
+    if fingerprint_of(variables) != card["network"]:
+        raise ValueError(f"{weights_path} has other numbers than {card_path.name} says; get both files again")
+    variables = jax.device_put(variables, jax.local_devices()[0])
+    return Network(config, card["num_classes"], variables), card
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ValueError(f"{path}: not the card of a network (format {FORMAT}), which mancs export-network writes")
+    wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
+    if wrong or not 1 <= card["num_classes"] < 2**24:
+        raise ValueError(f"{path}: no usable {', '.join(wrong) or 'num_classes'} in it; get the file again")
+    return card

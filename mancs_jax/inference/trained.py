@@ -1,0 +1,80 @@
+"""A trained network from where it lies: a workdir, a shared file, or the networks that come with the package."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from mancs_jax.config.checks import from_json
+from mancs_jax.inference.network import Network
+from mancs_jax.inference.network_file import CARD, NAME, WEIGHTS, card_of, read_network
+from mancs_jax.models.mancs import init_variables
+from mancs_jax.training.checkpoint import Description, peek, restore_variables
+from mancs_jax.workdir import Workdir
+
+SHIPPED = Path(__file__).parents[1] / "networks"
+
+
+class Trained(NamedTuple):
+    """A trained network, and all that is known about it."""
+
+    network: Network
+    step: int
+    description: Description
+    card: dict[str, Any]  # see `network_file.card_of`; of a shared network with its scores and thresholds
+    workdir: Workdir | None  # that it comes from; None of a shared network
+
+
+def load_trained(source: str | Path) -> Trained:
+    """Reads a trained network; only parameters and statistics are read, onto the first local device.
+
+    Args:
+      source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
+        `mancs export-network`; or the name of a network that comes with the package, as "market1501". A folder of
+        such a name is meant by "./market1501".
+
+    Raises:
+      FileNotFoundError: no network there.
+      ValueError: one line: a file is damaged, or a folder holds several networks.
+    """
+    if isinstance(source, str) and source in shipped_networks():
+        return _shared(SHIPPED / f"{source}{CARD}")
+    path = Path(source)
+    if path.suffix in (CARD, WEIGHTS) and path.is_file():
+        return _shared(path)
+    if (found := _from_workdir(Workdir(path))) is not None:
+        return found
+    cards = sorted(card for card in path.glob(f"*{CARD}") if card.with_suffix(WEIGHTS).is_file())
+    if len(cards) > 1:
+        names = ", ".join(card.with_suffix(WEIGHTS).name for card in cards)
+        raise ValueError(f"{source} holds several networks: give one of the files {names}")
+    if cards:
+        return _shared(cards[0])
+    raise FileNotFoundError(
+        f"{source}: no network there; give the --workdir of a run of mancs train, a file or folder of mancs "
+        f"export-network, or one of the networks of the package: {', '.join(shipped_networks()) or 'none'}"
+    )
+
+
+def shipped_networks() -> list[str]:
+    """Names of the networks that come with the package, sorted."""
+    return sorted(card.stem for card in SHIPPED.glob(f"*{CARD}") if NAME.fullmatch(card.stem))
+
+
+def _from_workdir(paths: Workdir) -> Trained | None:
+    for directory in (paths.best, paths.latest):
+        found = peek(directory)
+        if found is not None:
+            step, description = found
+            config = from_json(description.config)
+            shapes = jax.eval_shape(lambda config=config, n=description.num_classes: init_variables(config, n))
+            network = Network(config, description.num_classes, restore_variables(directory, step, shapes))
+            card = card_of(network, step, description)
+            return Trained(network, step, description, card, paths)
+    return None
+
+
+def _shared(path: Path) -> Trained:
+    network, card = read_network(path)
+    description = Description(card["config"], network.num_classes, card["data_fingerprint"], card["best"])
+    return Trained(network, card["step"], description, card, None)

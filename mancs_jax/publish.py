@@ -1,0 +1,116 @@
+"""Makes the two files of a network that people share, with its scores and its thresholds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mancs_jax
+from mancs_jax.config import checks
+from mancs_jax.data import arrays
+from mancs_jax.evaluation import roc
+from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.inference.network_file import NAME, card_of, read_network, rounded, write_network
+from mancs_jax.inference.trained import Trained, load_trained
+from mancs_jax.run import load_training_data
+from mancs_jax.scoring import NETWORK, Scored, Task, score_network
+from mancs_jax.workdir import Workdir
+
+DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for
+
+
+def export_network(
+    workdir: str | Path,
+    name: str,
+    folder: str | Path = ".",
+    *,
+    dtype: str = "float16",
+    root: str = "",
+    scores: bool = True,
+) -> tuple[Path, dict[str, Any]]:
+    """Writes NAME.safetensors and NAME.json of a trained network.
+
+    The card has the scores of the rounded network on the official query and gallery. Where the run held identities
+    out, it has thresholds on distances too: they were set on these identities, and beside each stand the rates that it
+    gives on the people of the official query and gallery.
+
+    Args:
+      workdir: of a training.
+      name: of the files: letters, digits, "_", "-" and ".".
+      folder: of the files; it is made.
+      dtype: of the kernels in the file, "float16" or "float32".
+      root: directory of the data sets, where it is not the one of the training.
+      scores: whether it is scored, which needs the data set.
+
+    Returns:
+      The path of the card, and the card.
+
+    Raises:
+      FileNotFoundError: no network, or the data set is not there.
+      ValueError: one line: the name, or a number that is too large for `dtype`.
+      OSError: cannot be written.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"--name={name}: give letters, digits, _, - and . alone, as --name=my_network")
+    trained = load_trained(workdir)
+    data = trained.network.config.data
+    if scores:
+        arrays.check_known(data.name, root or data.root)
+    network = rounded(trained.network, dtype)
+    card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
+    description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
+    trained = trained._replace(network=network, description=description)
+    card["made_with"] = {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
+    if scores:
+        card |= _scores(trained, root or data.root)
+    path = write_network(folder, name, network, card, dtype)
+    read_network(path)  # which refuses what a reader would refuse
+    return path, card
+
+
+def _start_of(workdir: Workdir | None) -> dict[str, Any]:
+    """Command and revision of a run's first start, without the paths of its machine."""
+    if workdir is None or not workdir.starts.is_file():
+        return {}
+    first = json.loads(workdir.starts.read_text())["starts"][0]
+    words = [word for word in first["command"] if not word.startswith("--config.data.root=")]
+    words = ["--workdir=W" if word.startswith("--workdir=") else word for word in words]
+    return {"command": " ".join(words), "git": first["git"], "versions": first["versions"], "date": first["date"]}
+
+
+def _scores(trained: Trained, root: str) -> dict[str, Any]:
+    test = score_network(trained, Task(root=root))
+    of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
+    found: dict[str, Any] = {"scores": of_test, "thresholds": None}
+    config = checks.from_json(trained.network.config.to_dict()).unlock()
+    config.data.root = root
+    held_out = load_training_data(config)[1] if config.choose_on == "validation" else None
+    if held_out is not None:
+        of_held_out = score_network(trained, validation=held_out)
+        found["thresholds"] = {
+            "set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}",
+            "measured_on": f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}",
+            **{distance: _thresholds(of_held_out, test, distance) for distance in DISTANCES},
+        }
+    return found
+
+
+def _thresholds(held_out: Scored, test: Scored, distance: str) -> list[dict[str, Any]]:
+    """Distances at the false positive rates of `roc.RATES` on one set, and the rates that they give on another."""
+    curve = roc.create_roc(*_arguments(held_out.embedded), distance=distance)
+    points = [at for rate in roc.RATES if (at := roc.at_rate(curve, rate))["distance"] is not None]
+    limits = [at["distance"] for at in points]
+    reached = roc.rates_within(*_arguments(test.embedded), thresholds=limits, distance=distance)
+    return [
+        {
+            "max_distance": at["distance"],
+            "max_fpr": at["max_fpr"],
+            "set_on": {"fpr": at["fpr"], "tpr": at["tpr"]},
+            "measured_on": {"fpr": of_test["fpr"], "tpr": of_test["tpr"]},
+        }
+        for at, of_test in zip(points, reached, strict=True)
+    ]
+
+
+def _arguments(embedded: dict[str, Labelled]) -> tuple:
+    query, gallery = embedded["query"], embedded["gallery"]
+    return query.embedding, gallery.embedding, query.pid, query.camid, gallery.pid, gallery.camid

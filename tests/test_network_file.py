@@ -1,0 +1,187 @@
+"""The two files of a shared network: their numbers come back, and nothing else is taken for a network."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
+
+import mancs_jax
+from mancs_jax.inference import trained as trained_module
+from mancs_jax.inference.network import Network, fingerprint_of
+from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
+from mancs_jax.inference.trained import load_trained
+from mancs_jax.training.checkpoint import Description
+from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("workdir")
+    return path, write_workdir(path)
+
+
+@pytest.fixture
+def pair(workdir, tmp_path):
+    """A folder with tiny.safetensors and tiny.json, in float32."""
+    config, variables = workdir[1]
+    network = rounded(Network(config, NUM_CLASSES, variables), "float32")
+    card = card_of(network, 7, Description(config.to_dict(), NUM_CLASSES, "f", 0.5))
+    write_network(tmp_path / "shared", "tiny", network, card, "float32")
+    return tmp_path / "shared"
+
+
+def changed(folder, **fields):
+    """Writes fields into the card."""
+    path = folder / "tiny.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
+    expected = mancs_jax.load(workdir[0])(IMAGE)
+    for source in (pair, pair / "tiny.safetensors", pair / "tiny.json", str(pair / "tiny.safetensors")):
+        embed = mancs_jax.load(source)
+        np.testing.assert_array_equal(embed(IMAGE), expected)
+        assert embed.network == mancs_jax.load(workdir[0]).network and embed.width == WIDTH
+    monkeypatch.setattr(trained_module, "SHIPPED", pair)  # a network that comes with the package
+    np.testing.assert_array_equal(mancs_jax.load("tiny")(IMAGE), expected)
+    monkeypatch.chdir(pair.parent)
+    (pair.parent / "tiny").mkdir()
+    np.testing.assert_array_equal(mancs_jax.load("tiny")(IMAGE), expected)
+    with pytest.raises(FileNotFoundError, match=r"^\./tiny: no network there; .* of the package: tiny$"):
+        mancs_jax.load("./tiny")
+
+
+def test_all_that_is_known_of_it_comes_along(workdir, pair):
+    config, variables = workdir[1]
+    shared = load_trained(pair)
+    assert (shared.step, shared.workdir, shared.network.num_classes) == (7, None, NUM_CLASSES)
+    assert shared.description.best == 0.5 and shared.description.data_fingerprint == "f"
+    jax.tree.map(np.testing.assert_array_equal, shared.network.variables, variables)
+    assert shared.network.config.augment == config.augment and shared.network.config.model == config.model
+    card = mancs_jax.load(pair).card
+    assert card["use"].startswith("For research only.")
+    assert card["input"] == {
+        "height": 64,
+        "width": 32,
+        "channels": "RGB",
+        "dtype": "uint8",
+        "resize": "area (cv2.INTER_AREA)",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
+    assert card["embedding"] == {"width": WIDTH, "dtype": "float32", "distance": "euclidean"}
+    assert card["network"] == fingerprint_of(variables)
+    # A workdir has a card, too, though nobody has written one.
+    of_workdir = mancs_jax.load(workdir[0]).card
+    assert json.loads(json.dumps(of_workdir)) == card | {"step": 0, "best": None}
+
+
+def test_no_path_of_the_machine_is_in_a_card(workdir):
+    config, variables = workdir[1]
+    config = config.copy_and_resolve_references().unlock()
+    config.data.root, config.pretrained = "/home/me/data", "/home/me/resnet18.pth"
+    card = card_of(Network(config, NUM_CLASSES, variables), 0, Description(config.to_dict(), NUM_CLASSES, ""))
+    assert "/home/me" not in json.dumps(card) and card["config"]["pretrained"] == "resnet18.pth"
+    assert config.data.root == "/home/me/data"
+
+
+def test_half_precision_of_kernels_alone(workdir, tmp_path):
+    config, variables = workdir[1]
+    network = rounded(Network(config, NUM_CLASSES, variables), "float16")
+    card = card_of(network, 0, Description(config.to_dict(), NUM_CLASSES, ""))
+    write_network(tmp_path, "half", network, card, "float16")
+    tensors = read_safetensors(tmp_path / "half.safetensors")
+    assert {array.dtype for array in tensors.values() if array.ndim > 1} == {np.dtype(np.float16)}
+    assert {array.dtype for array in tensors.values() if array.ndim < 2} == {np.dtype(np.float32)}
+    found, _ = read_network(tmp_path / "half.json")
+    jax.tree.map(np.testing.assert_array_equal, found.variables, network.variables)
+    exact = mancs_jax.load(workdir[0])(IMAGE)
+    difference = np.abs(mancs_jax.load(tmp_path)(IMAGE) - exact).max() / np.abs(exact).max()
+    assert 0 < difference < 5e-3
+
+
+def test_numbers_too_large_for_half_precision(workdir):
+    config, variables = workdir[1]
+    huge = jax.tree.map(lambda leaf: 1e6 * leaf, variables)
+    with pytest.raises(ValueError, match=r"^\['params'\].* is too large for float16: use float32$"):
+        rounded(Network(config, NUM_CLASSES, huge), "float16")
+
+
+def test_a_folder_with_two_networks_asks_which(pair):
+    for suffix in (".json", ".safetensors"):
+        (pair / f"other{suffix}").write_bytes((pair / f"tiny{suffix}").read_bytes())
+    with pytest.raises(ValueError, match="holds several networks: give one of the files other.safetensors, tiny.safe"):
+        mancs_jax.load(pair)
+    assert mancs_jax.load(pair / "other.json").width == WIDTH
+
+
+def test_a_missing_half(pair):
+    (pair / "tiny.json").rename(pair / "elsewhere.json")
+    with pytest.raises(FileNotFoundError, match=r"tiny\.json: no such file; a network is a pair of files"):
+        mancs_jax.load(pair / "tiny.safetensors")
+    with pytest.raises(FileNotFoundError, match="shared: no network there"):
+        mancs_jax.load(pair)
+
+
+def refused(folder):
+    with pytest.raises(ValueError) as error:
+        mancs_jax.load(folder / "tiny.safetensors")
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 500
+    return message.removeprefix(f"{folder}/")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "tiny.json: not JSON, or cut off"),
+        (b"\xff\xfe", "tiny.json: not JSON, or cut off"),
+        (b"[" * 100_000, "tiny.json: not JSON, or cut off"),
+        (b"[1, 2]", "tiny.json: not the card of a network (format 1), which mancs export-network writes"),
+        (b'{"format": 2}', "tiny.json: not the card of a network (format 1)"),
+        (b'{"format": 1}', "tiny.json: no usable input, embedding, network, num_classes, step, best, data_fingerprint"),
+    ],
+)
+def test_no_card(pair, content, message):
+    (pair / "tiny.json").write_bytes(content)
+    assert refused(pair).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_classes": 0}, "tiny.json: no usable num_classes in it; get the file again"),
+        ({"num_classes": 2**40}, "tiny.json: no usable num_classes in it"),
+        ({"num_classes": True}, "tiny.json: no usable num_classes in it"),
+        ({"step": "1"}, "tiny.json: no usable step in it"),
+        ({"num_classes": NUM_CLASSES + 1}, "tiny.safetensors: params.att_classifier.bias is (12,), but (13,) in the"),
+        ({"network": "0" * 32}, "tiny.safetensors has other numbers than tiny.json says; get both files again"),
+        ({"config": {"model": 3}}, "tiny.json: its configuration makes no network ("),
+        ({"config": {"model": {"arch": "resnet19"}}}, "tiny.json: its configuration makes no network (config.model."),
+        (
+            {"config": {"model": {"width": 10**30}}},
+            "tiny.safetensors: batch_stats.backbone.bn1.mean is (8,), but (1000000",
+        ),
+        ({"config": {"model": {"width": -1}}}, "tiny.json: its configuration makes no network (config.model.width is"),
+    ],
+)
+def test_a_card_that_does_not_fit(pair, fields, message):
+    if "config" in fields:
+        config = json.loads((pair / "tiny.json").read_text())["config"]
+        model = fields["config"]["model"]
+        fields = {"config": config | {"model": config["model"] | model if isinstance(model, dict) else model}}
+    changed(pair, **fields)
+    assert message in refused(pair)
+
+
+def test_weights_that_do_not_fit(pair):
+    path = pair / "tiny.safetensors"
+    tensors = read_safetensors(path)
+    write_safetensors(tensors | {"surplus": np.zeros(3, np.float32)}, path)
+    assert refused(pair).startswith("tiny.safetensors: surplus is (3,), but missing in the network of tiny.json; get")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "damaged safetensors file, or cut short" in refused(pair)

@@ -1,0 +1,123 @@
+"""`mancs export-network`: files, scores and thresholds of a workdir; the network is untrained."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from test_scoring import write_workdir
+
+from mancs_jax import publish, scoring
+from mancs_jax.cli import evaluate, export_network
+from mancs_jax.cli.command_line import run
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
+from mancs_jax.evaluation import roc
+from mancs_jax.inference.forward import embed
+from mancs_jax.run import load_training_data
+from mancs_jax.workdir import Workdir
+
+COMMAND = ["scripts/train.py", "--config=c.py", "--workdir=/home/me/w", "--config.data.root=/home/me/data"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data and with a workdir whose run held four identities out."""
+    place = tmp_path_factory.mktemp("place")
+    with market1501.open_source(tiny.write_folder(place / "source")) as contents:
+        build.build(contents, place / "data")
+    network = write_workdir(place / "w", "/home/me/data", validation_ids=4)
+    start = {"command": COMMAND, "git": "abc", "versions": {"jax": "1"}, "date": "2026-01-01"}
+    Workdir(place / "w").starts.write_text(json.dumps({"starts": [start]}))
+    return place, network
+
+
+@pytest.fixture(scope="module")
+def published(place):
+    path, card = publish.export_network(place[0] / "w", "tiny", place[0] / "out", root=str(place[0] / "data"))
+    assert path == place[0] / "out" / "tiny.json" and json.loads(path.read_text()) == json.loads(json.dumps(card))
+    return path, card
+
+
+def test_the_card_says_who_made_it_and_no_path(published):
+    path, card = published
+    assert (card["name"], card["dtype"], card["trained_on"]) == ("tiny", "float16", "market1501")
+    assert card["made_with"]["command"] == "scripts/train.py --config=c.py --workdir=W"
+    assert card["made_with"]["git"] == "abc" and "/home/me" not in path.read_text()
+    assert str(path.parents[1]) not in path.read_text()
+
+
+def test_the_scores_are_those_of_the_file(published, place, capsys):
+    path, card = published
+    run(evaluate, ["evaluate", f"--network={path}", f"--root={place[0] / 'data'}", f"--json={place[0] / 'out.json'}"])
+    assert capsys.readouterr().out.count("same person or not") == 1
+    scored = json.loads((place[0] / "out.json").read_text())["Mancs"]
+    for name in ("mAP", "cmc", "verification", "fingerprint", "step", "seed", "trained_on"):
+        assert card["scores"][name] == scored[name]
+    of_workdir = scoring.evaluate(place[0] / "w", scoring.Task(root=str(place[0] / "data")), progress=False)["Mancs"]
+    assert abs(of_workdir["mAP"] - scored["mAP"]) < 0.02  # float16 may swap neighbours of so few images
+    assert not (path.parent / "results").exists()
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published, place, distance):
+    """Both rates by counting all pairs."""
+    card, network = published[1], place[1]
+    config = network.config.copy_and_resolve_references()
+    config.data.root = str(place[0] / "data")
+    held_out = load_training_data(config)[1]
+    test = [market1501_split(config, part) for part in ("query", "gallery")]
+    assert card["thresholds"]["set_on"] == "4 held-out training identities of market1501"
+    assert card["thresholds"][distance]
+    for threshold in card["thresholds"][distance]:
+        for name, parts in (("set_on", held_out), ("measured_on", test)):
+            same, other = pair_distances(network, parts, distance)
+            # The file's kernels are rounded: of so few pairs, one or two may change sides.
+            assert abs(np.mean(same <= threshold["max_distance"]) - threshold[name]["tpr"]) <= 2.1 / len(same)
+            assert abs(np.mean(other <= threshold["max_distance"]) - threshold[name]["fpr"]) <= 2.1 / len(other)
+        assert threshold["set_on"]["fpr"] <= threshold["max_fpr"] and threshold["max_fpr"] in roc.RATES
+
+
+def market1501_split(config, part):
+    from mancs_jax.data import arrays
+
+    return arrays.load_split("market1501", config.data.root, part, config.data.image_size)
+
+
+def pair_distances(network, parts, distance):
+    query, gallery = (embed(network, part.image).astype(np.float64) for part in parts)
+    if distance == "cosine":
+        query, gallery = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (query, gallery))
+        distances = 1 - query @ gallery.T
+    else:
+        distances = np.linalg.norm(query[:, None] - gallery[None], axis=2)
+    same = parts[0].pid[:, None] == parts[1].pid[None]
+    counts = (parts[1].pid != -1)[None] & ~(same & (parts[0].camid[:, None] == parts[1].camid[None]))
+    return distances[same & counts], distances[~same & counts]
+
+
+def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
+    run(export_network, ["export", str(place[0] / "w"), "--name=bare", f"--output={tmp_path}", "--noscores"])
+    card = json.loads((tmp_path / "bare.json").read_text())
+    assert "scores" not in card and "thresholds" not in card
+    size = (tmp_path / "bare.safetensors").stat().st_size
+    assert capsys.readouterr().out == (
+        f"{tmp_path}/bare.safetensors: {size / 1e6:.1f} MB; {tmp_path}/bare.json: the card\n"
+        f'use it: mancs_jax.load("{tmp_path}/bare.safetensors"), or --network={tmp_path}/bare.safetensors of the '
+        "commands\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--name=a/b", "--noscores"], "--name=a/b: give letters, digits, _, - and . alone"),
+        (["--name=.hidden", "--noscores"], "--name=.hidden: give letters"),
+        (["--name=fine"], "/home/me/data"),
+        ([], "--name is missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        run(export_network, ["export", str(place[0] / "w"), f"--output={tmp_path / 'out'}", *flags])
+    assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()

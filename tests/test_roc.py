@@ -1,0 +1,175 @@
+"""Same person or not: rates over all pairs, beside a count of every pair in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mancs_jax.evaluation import blocks, protocols, roc
+from mancs_jax.evaluation.protocols import Labelled, Options
+
+# One query at 0 and a gallery on a line. Positive pairs at 1, 2, 2 and 5; negative ones at 2, 3, 4, 5 (a distractor)
+# and 6; junk and the query's own view at 0.5 count for nothing.
+QUERY, QUERY_PID, QUERY_CAMID = np.float32([[0]]), np.int32([1]), np.int32([1])
+GALLERY = np.float32([[1], [2], [-2], [5], [2], [3], [-4], [-5], [6], [0.5], [-0.5]])
+GALLERY_PID = np.int32([1, 1, 1, 1, 2, 2, 3, 0, 2, -1, 1])
+GALLERY_CAMID = np.int32([2, 2, 3, 2, 1, 2, 1, 2, 2, 2, 1])
+LITERAL = (QUERY, GALLERY, QUERY_PID, QUERY_CAMID, GALLERY_PID, GALLERY_CAMID)
+
+
+def all_pairs(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance="euclidean"):
+    """(distances of the positive pairs, of the negative pairs), pair by pair, float64."""
+    kinds = [], []
+    for q, pid, camid in zip(query.astype(np.float64), query_pid, query_camid, strict=True):
+        for g, gallery_pid_, gallery_camid_ in zip(gallery.astype(np.float64), gallery_pid, gallery_camid, strict=True):
+            if gallery_pid_ == -1 or (gallery_pid_ == pid and gallery_camid_ == camid):
+                continue
+            cosine = q @ g / np.linalg.norm(q) / np.linalg.norm(g) if distance == "cosine" else 0
+            value = 1 - cosine if distance == "cosine" else np.linalg.norm(q - g)
+            kinds[int(gallery_pid_ != pid)].append(value)
+    return np.array(kinds[0]), np.array(kinds[1])
+
+
+def corners(positives, negatives):
+    """(false, true positive rates) at every distance of any pair, behind (0, 0)."""
+    thresholds = np.unique(np.concatenate([positives, negatives]))
+    false = [np.mean(negatives <= threshold) for threshold in thresholds]
+    return np.array([0.0, *false]), np.array([0.0, *(np.mean(positives <= threshold) for threshold in thresholds)])
+
+
+def equal_error_rate(false, true):
+    for i in range(1, len(false)):
+        if false[i] + true[i] >= 1:
+            start, end = false[i - 1] + true[i - 1], false[i] + true[i]
+            return false[i - 1] + (1 - start) / (end - start) * (false[i] - false[i - 1])
+    raise AssertionError
+
+
+def test_by_hand():
+    found = roc.create_roc(*LITERAL)
+    assert (found.num_positives, found.num_negatives) == (4, 5)
+    near = found.distance <= 2
+    assert found.distance[near].tolist() == [1, 2]
+    assert found.true_positives[near].tolist() == [1, 3]
+    assert found.false_positives[near].tolist() == [0, 1] and found.nearer_negatives[near].tolist() == [0, 0]
+    assert roc.at_rate(found, 0.0) == {"max_fpr": 0.0, "fpr": 0.0, "tpr": 0.25, "distance": 1.0}
+    assert roc.at_rate(found, 0.2) == {"max_fpr": 0.2, "fpr": 0.2, "tpr": 0.75, "distance": 2.0}
+    # From (0, 1/4) to (1/5, 3/4) and on to (2/5, 3/4): the line "false positives = refused positives" is met between
+    # the last two, at 1/4.
+    assert roc.equal_error(found) == {"rate": pytest.approx(0.25, abs=1e-15), "distance": 2.0}
+
+
+@st.composite
+def problems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_queries, num_gallery, width = draw(st.tuples(st.integers(1, 20), st.integers(2, 40), st.integers(1, 4)))
+    query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
+    labels = (
+        rng.integers(1, 4, num_queries),
+        rng.integers(0, 2, num_queries),
+        np.append(rng.integers(0, 4), rng.integers(-1, 4, num_gallery - 1)),  # not all junk, which is refused
+        rng.integers(0, 2, num_gallery),
+    )
+    return query, gallery, *labels
+
+
+@settings(max_examples=50)
+@given(problems(), st.sampled_from([None, 8 * 4 * 4]))
+def test_rates_are_those_of_all_pairs(problem, tile_bytes):
+    """Small whole numbers give many ties, and distances that float32 holds exactly."""
+    positives, negatives = all_pairs(*problem)
+    with pytest.MonkeyPatch.context() as patch:
+        if tile_bytes:
+            patch.setattr(blocks, "TILE_BYTES", tile_bytes)
+        found = roc.create_roc(*problem)
+    assert (found.num_positives, found.num_negatives) == (len(positives), len(negatives))
+    if not len(positives) or not len(negatives):
+        assert roc.described(found) is None
+        return
+    false, true = corners(positives, negatives)
+    for rate in roc.RATES:
+        assert abs(roc.at_rate(found, rate)["tpr"] - true[false <= rate].max()) < 1e-12
+    described = roc.described(found)
+    assert abs(described["equal_error"]["rate"] - equal_error_rate(false, true)) < 1e-12
+    # Every threshold, of the coarse part too, gives a point of the curve.
+    shares = (found.false_positives / found.num_negatives, found.true_positives / found.num_positives)
+    of_all = set(zip(false.round(12), true.round(12), strict=True))
+    assert set(zip(*(share.round(12) for share in shares), strict=True)) <= of_all
+
+
+@settings(max_examples=50)
+@given(problems(), st.lists(st.floats(0, 6), min_size=1, max_size=3))
+def test_rates_within_distances(problem, thresholds):
+    positives, negatives = all_pairs(*problem)
+    if not len(positives) or not len(negatives):
+        with pytest.raises(ValueError, match="rates need pairs of one person under two cameras"):
+            roc.rates_within(*problem, thresholds=thresholds)
+        return
+    limits = np.float32(thresholds)
+    for limit, rates in zip(limits, roc.rates_within(*problem, thresholds=thresholds), strict=True):
+        assert rates["fpr"] == np.mean(negatives.astype(np.float32) <= limit)
+        assert rates["tpr"] == np.mean(positives.astype(np.float32) <= limit)
+
+
+@pytest.mark.parametrize(("distance", "offset"), [("euclidean", 0), ("euclidean", 50), ("cosine", 0)])
+def test_people_who_overlap(distance, offset):
+    """Many pairs, of which the curve needs a part; the whole is counted in float64."""
+    rng = np.random.default_rng(0)
+    pid = [rng.integers(1, 21, 150), rng.integers(0, 21, 700)]
+    centres = rng.normal(size=(21, 8))
+    query, gallery = ((centres[of] + offset + 0.6 * rng.normal(size=(len(of), 8))).astype(np.float32) for of in pid)
+    problem = (query, gallery, pid[0], rng.integers(0, 3, 150), pid[1], rng.integers(0, 3, 700))
+    positives, negatives = all_pairs(*problem, distance)
+    found = roc.create_roc(*problem, distance=distance)
+    false, true = corners(positives, negatives)
+    for rate in (*roc.RATES, 0.05):
+        reached = roc.at_rate(found, rate)
+        assert abs(reached["tpr"] - true[false <= rate].max()) <= 2 / len(positives)  # float32 may swap two neighbours
+        assert abs(np.mean(positives <= reached["distance"] * (1 + 1e-5)) - reached["tpr"]) <= 2 / len(positives)
+        assert reached["fpr"] <= rate and reached["distance"] > 0
+    equal = roc.equal_error(found)
+    assert abs(equal["rate"] - equal_error_rate(false, true)) < 1e-3
+    assert abs(np.mean(negatives <= equal["distance"]) - np.mean(positives > equal["distance"])) < 2e-3
+
+
+def test_copies_are_at_one_distance():
+    """An image and its copy under another name are accepted together, wherever they lie in blocks and tiles."""
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(300, 16)).astype(np.float32)
+    gallery = np.concatenate([image, image])
+    pid = np.concatenate([np.full(300, 1), np.full(300, 2)])
+    query = rng.normal(size=(9, 16)).astype(np.float32)
+    problem = (query, gallery, np.full(9, 1), np.zeros(9, int), pid, np.ones(600, int))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "TILE_BYTES", 4 * 16 * 88)
+        found = roc.create_roc(*problem)
+    assert len(found.distance) > 100
+    np.testing.assert_array_equal(found.true_positives, found.false_positives)
+
+
+def test_equal_images_and_no_distance():
+    """A distance of 0 is a threshold like any other, and -0 is 0."""
+    problem = (np.float32([[0, 1]]), np.float32([[0, 1], [0, 1], [0, -1]]), [1], [0], [1, 2, 2], [1, 1, 1])
+    found = roc.create_roc(*map(np.asarray, problem))
+    assert found.distance[0] == 0 and found.true_positives[0] == 1 and found.false_positives[0] == 1
+    assert roc.at_rate(found, 0.4) == {"max_fpr": 0.4, "fpr": 0.0, "tpr": 0.0, "distance": None}
+    assert roc.at_rate(found, 0.5)["tpr"] == 1.0
+    assert roc.equal_error(found)["rate"] == pytest.approx(1 / 3)  # a part of the pairs at 0
+
+
+def test_results_have_it_but_not_after_re_ranking():
+    query, gallery = Labelled(QUERY, QUERY_PID, QUERY_CAMID), Labelled(GALLERY, GALLERY_PID, GALLERY_CAMID)
+    verification = protocols.single_query(query, gallery)["verification"]
+    assert verification["num_positive_pairs"] == 4 and verification["num_negative_pairs"] == 5
+    assert [at["max_fpr"] for at in verification["at"]] == [1e-2, 1e-3, 1e-4]
+    assert [at["tpr"] for at in verification["at"]] == [0.25] * 3
+    rates, tprs = np.array(verification["curve"]).T
+    assert rates[0] == 1e-6 and rates[-1] == 1 and tprs[0] == 0.25 and tprs[-1] == 1 and (np.diff(tprs) >= 0).all()
+    reranked = protocols.single_query(query, gallery, Options(rerank=True, k1=2, k2=1))
+    assert reranked["verification"] is None
+
+
+def test_normalised_embeddings():
+    query, gallery = Labelled(QUERY + 1, QUERY_PID, QUERY_CAMID), Labelled(GALLERY + 7, GALLERY_PID, GALLERY_CAMID)
+    result = protocols.single_query(query, gallery, Options(normalize=True))
+    assert result["verification"]["at"][0] == {"max_fpr": 0.01, "fpr": 0.0, "tpr": 0.0, "distance": None}
