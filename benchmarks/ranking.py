@@ -8,9 +8,10 @@ in a temporary folder, which needs Cython and a C compiler. FILE is as for scrip
 label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings. Without either, labels are drawn
 with about the same statistics. Junk (pid -1) is left out before, as in torchreid's reader.
 
-Each way runs in a process of its own, from a given distance matrix and from embeddings; the last two tell same from different persons over all pairs. Times are of the calls after
-the first, which compiles. Memory is beyond the inputs. From the same distances, CMC and plain mAP must be torchreid's,
-to 1e-6. From embeddings each way rounds its own float32 distances, so some neighbours change places.
+Each way runs in a process of its own: ranks from a given distance matrix and from embeddings, and the rates at which
+thresholds on all pairs tell the same person from others. Times are of the calls after the first, which compiles. Memory
+is beyond the inputs. From the same distances, CMC and plain mAP must be torchreid's, to 1e-6. From embeddings each way
+rounds its own float32 distances, so some neighbours change places.
 """
 
 import argparse

@@ -60,7 +60,9 @@ def features(tmp_path):
 
 def test_ranking(run, features):
     rows, table = run("ranking", features, "--repeats=1")
-    assert {row["from"] for row in rows} == {"distances", "embeddings"} and "counted ranks" in table
+    assert {row["from"] for row in rows} == {"distances", "embeddings", "pairs"} and "counted ranks" in table
+    ours, sorting = (row for row in rows if row["from"] == "pairs")
+    np.testing.assert_allclose(ours["tpr"], sorting["tpr"], atol=0.02)
     assert all((row.get("difference") or 0) < 1e-6 for row in rows)
 
 

@@ -137,7 +137,9 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     card_path, weights_path = Path(path).with_suffix(CARD), Path(path).with_suffix(WEIGHTS)
     for file in (card_path, weights_path):
         if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file; a network is a pair of files, NAME{WEIGHTS} and NAME{CARD}")
+            raise FileNotFoundError(
+                f"{file}: no such file; a network is a pair of files, NAME.safetensors and NAME.json"
+            )
     card = _read_card(card_path)
     tensors = read_safetensors(weights_path)
     try:
