@@ -51,8 +51,9 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
       ValueError, OSError: the source is missing or does not fit the configuration, or the workdir holds a network.
     """
     configuration.validate(config, num_devices=1)
-    arrays.check_known(config.data.name, config.data.root)
     paths = Workdir(Path(workdir))
+    checkpoint.check_path(paths.latest)
+    arrays.check_known(config.data.name, config.data.root)
     if checkpoint.peek(paths.latest) is not None:
         raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
     variables, num_classes = authors.load_released(source, config)

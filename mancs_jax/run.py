@@ -55,6 +55,7 @@ def train_and_evaluate(
     """
     devices, paths = jax.devices(), Workdir(Path(workdir))
     configuration.validate(config, len(devices))
+    checkpoint.check_path(paths.latest)
     arrays.check_known(config.data.name, config.data.root)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)

@@ -9,7 +9,7 @@ from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.network_file import CARD, NAME, WEIGHTS, card_of, read_network
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training.checkpoint import Description, peek, restore_variables
+from mancs_jax.training.checkpoint import Description, newest_whole, restore_variables
 from mancs_jax.workdir import Workdir
 
 SHIPPED = Path(__file__).parents[1] / "networks"
@@ -63,14 +63,15 @@ def shipped_networks() -> list[str]:
 
 def _from_workdir(paths: Workdir) -> Trained | None:
     for directory in (paths.best, paths.latest):
-        found = peek(directory)
-        if found is not None:
-            step, description = found
-            config = from_json(description.config)
-            shapes = jax.eval_shape(lambda config=config, n=description.num_classes: init_variables(config, n))
-            network = Network(config, description.num_classes, restore_variables(directory, step, shapes))
-            card = card_of(network, step, description)
-            return Trained(network, step, description, card, paths)
+
+        def read(step: int, description: Description, directory: Path = directory) -> Trained:
+            config, num_classes = from_json(description.config), description.num_classes
+            shapes = jax.eval_shape(lambda: init_variables(config, num_classes))
+            network = Network(config, num_classes, restore_variables(directory, step, shapes))
+            return Trained(network, step, description, card_of(network, step, description), paths)
+
+        if (found := newest_whole(directory, read)) is not None:
+            return found[1]
     return None
 
 

@@ -1,16 +1,24 @@
 """Checkpoints with orbax: atomic, asynchronous, readable on any number of devices."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from logging import LogRecord
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 from absl import logging
 
 from mancs_jax.training import multihost
 from mancs_jax.training.state import TrainState
+
+Read = TypeVar("Read")
+
+PATTERNS = "*?[]"  # orbax takes these in a path for patterns, and then does not find what it has just written
+REASON_LENGTH = 160  # characters of a library's message that a line quotes
 
 
 class Description(NamedTuple):
@@ -22,8 +30,22 @@ class Description(NamedTuple):
     best: float | None = None  # the best score on the validation identities so far
 
 
+def check_path(directory: Path) -> None:
+    """Refuses a path in which checkpoints would be lost (ValueError, one line)."""
+    if found := [character for character in PATTERNS if character in str(directory.absolute())]:
+        raise ValueError(
+            f"{directory}: no checkpoint can be kept below a path with {' '.join(found)}, which the library that "
+            "writes them takes for a pattern; choose another --workdir"
+        )
+
+
 def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
-    """Opens (and makes) a directory of checkpoints that keeps the latest `keep`; what a killed save left is removed."""
+    """Opens (and makes) a directory of checkpoints that keeps the latest `keep`; what a killed save left is removed.
+
+    Raises:
+      ValueError: see `check_path`.
+    """
+    check_path(directory)
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     return ocp.CheckpointManager(directory.absolute(), options=options)
 
@@ -37,10 +59,10 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
       description: JSON that goes with it.
 
     Raises:
-      OSError: the checkpoint was not taken.
+      OSError: the checkpoint was not taken, or the one before cannot be read back.
     """
     step = int(state.step)
-    manager.wait_until_finished()
+    finish(manager)
     if step in manager.all_steps():
         return
     args = ocp.args.Composite(
@@ -50,30 +72,133 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 
 
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits for a save that is under way, and opens the latest checkpoint again: its JSON and one array.
+
+    Raises:
+      OSError: it cannot be read back.
+    """
+    manager.wait_until_finished()
+    step = manager.latest_step()
+    if step is None:
+        return
+    try:
+        _description(manager, step)
+        check_whole(Path(manager.directory), step, ("step",))
+    except (ValueError, TypeError, OSError) as error:
+        raise OSError(
+            f"{manager.directory}: the checkpoint of step {step} was written, but cannot be read back "
+            f"({_reason(error)}); check the disk"
+        ) from error
+
+
+def check_whole(directory: Path, step: int, parts: Sequence[str] = ("",)) -> None:
+    """Reads the bytes of a checkpoint's arrays: orbax, which restores them all at once, fails with many tracebacks.
+
+    Args:
+      directory: of checkpoints.
+      step: of the checkpoint.
+      parts: with which the names of the arrays begin.
+
+    Raises:
+      ValueError: they are not there, or are damaged.
+    """
+    base = {"driver": "file", "path": f"{directory.absolute() / str(step) / 'state'}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    names = [name for name in store.list().result() if name.decode().startswith(tuple(parts))]
+    if not names:
+        raise ValueError("no arrays in it")
+    for read in [store.read(name) for name in names]:
+        read.result()
+
+
 def drop_after(directory: Path, step: int) -> None:
     """Deletes the checkpoints of later steps: of a run that was begun again, or went on from an earlier step."""
     if directory.is_dir():
         with open_checkpoints(directory, keep=1) as manager:
-            for later in [saved for saved in manager.all_steps() if saved > step]:
-                manager.delete(later)
+            drop_later(manager, step)
+
+
+def drop_later(manager: ocp.CheckpointManager, step: int) -> None:
+    """As `drop_after`, of checkpoints that are open."""
+    for later in [saved for saved in manager.all_steps() if saved > step]:
+        manager.delete(later)
 
 
 def peek(directory: Path) -> tuple[int, Description] | None:
-    """Reads (step, JSON) of the latest checkpoint in a directory; None without one. Nothing on the disk changes."""
+    """Reads (step, JSON) of the latest checkpoint whose JSON is whole; None without one. Nothing on the disk changes.
+
+    Raises:
+      ValueError: as `newest_whole`.
+    """
+    return newest_whole(directory, lambda step, description: description)
+
+
+def newest_whole(directory: Path, read: Callable[[int, Description], Read]) -> tuple[int, Read] | None:
+    """Reads the latest checkpoint that can be read; a line on stderr names each that is damaged.
+
+    Args:
+      directory: of checkpoints. Nothing in it changes.
+      read: of a step and its JSON, reads what is wanted of it.
+
+    Returns:
+      (step, what was read); None without a checkpoint.
+
+    Raises:
+      ValueError: one line: every checkpoint is damaged.
+    """
     if not directory.is_dir():
         return None
     with _open_to_read(directory) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        return step, Description(**about)
+        return _newest_whole(manager, read)
 
 
-def restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """Reads the latest checkpoint, placed on devices as `like` is."""
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-    return manager.restore(manager.latest_step(), args=args)["state"]
+def restore(manager: ocp.CheckpointManager, like: TrainState) -> tuple[TrainState, Description] | None:
+    """Reads the latest checkpoint that is whole, placed on devices as `like` is; later, damaged ones are deleted.
+
+    Returns:
+      The state and its JSON; None without a checkpoint.
+
+    Raises:
+      ValueError: as `newest_whole`.
+    """
+
+    def read(step: int, description: Description) -> tuple[TrainState, Description]:
+        check_whole(Path(manager.directory), step)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        return manager.restore(step, args=args)["state"], description
+
+    found = _newest_whole(manager, read)
+    if found is None:
+        return None
+    drop_later(manager, found[0])
+    return found[1]
+
+
+def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Description], Read]) -> tuple[int, Read] | None:
+    damaged = []
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            return step, read(step, _description(manager, step))
+        except Exception as error:  # orbax, tensorstore and json have many kinds
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            damaged.append(f"step {step} ({_reason(error)})")
+            line = f"{manager.directory}: the checkpoint of {damaged[-1]} is damaged; looking for one before"
+            print(line, file=sys.stderr)
+    if damaged:
+        raise ValueError(
+            f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to begin again"
+        )
+    return None
+
+
+def _description(manager: ocp.CheckpointManager, step: int) -> Description:
+    return Description(**manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
 
 
 def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +208,11 @@ def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[
       directory: of checkpoints.
       step: of the checkpoint.
       like: {"params", "batch_stats"}, trees of shapes.
+
+    Raises:
+      ValueError: they are not there, or are damaged.
     """
+    check_whole(directory, step, [f"{name}." for name in like])
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
     args = ocp.args.PyTreeRestore(
@@ -95,16 +224,22 @@ def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[
 
 def _open_to_read(directory: Path) -> ocp.CheckpointManager:
     # Neither makes the directory nor clears away a save that a running training has under way.
-    with _without_warnings():
+    with _without_notes_on_reading():
         return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Keeps orbax, which logs through absl, from a warning for each directory that is opened to read."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+def _without_notes_on_reading() -> Iterator[None]:
+    """Keeps orbax from three warnings that a directory is opened to read, as it is meant to be; all others pass."""
+    logger = logging.get_absl_logger()
+
+    def is_other(record: LogRecord) -> bool:
+        return not record.getMessage().startswith(
+            ("CheckpointManagerOptions.read_only=True", "Given directory is read")
+        )
+
+    logger.addFilter(is_other)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        logger.removeFilter(is_other)

@@ -66,7 +66,8 @@ def train(
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
     with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
-        state = restore_or_create(manager, config, description.num_classes, optimizer, devices)
+        state, best = restore_or_create(manager, config, description.num_classes, optimizer, devices)
+        description = description._replace(best=best)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
         if multihost.is_writer():
@@ -100,7 +101,7 @@ def train(
                 log.say(
                     f"{reason}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
                 )
-            manager.wait_until_finished()
+            checkpoint.finish(manager)
     return not stopped
 
 
@@ -121,8 +122,9 @@ def restore_or_create(
     num_classes: int,
     optimizer: Any,
     devices: list[jax.Device],
-) -> TrainState:
-    """The state of the latest checkpoint, else a new one (from `config.pretrained`, if any), on all devices."""
+) -> tuple[TrainState, float | None]:
+    """(the state of the latest checkpoint, else a new one from `config.pretrained`, if any, on all devices; the best
+    score so far)."""
     state = create_train_state(config, num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
@@ -130,7 +132,9 @@ def restore_or_create(
     # Replicate now, or the step recompiles when it receives its own output.
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    return state if manager.latest_step() is None else checkpoint.restore(manager, state)
+    if (found := checkpoint.restore(manager, state)) is None:
+        return state, None
+    return found[0], found[1].best
 
 
 def keep_best(workdir: Workdir, state: TrainState, description: Description, score: float) -> Description:
@@ -140,7 +144,7 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, sco
     description = description._replace(best=score)
     with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
         checkpoint.save(manager, state, description)
-        manager.wait_until_finished()
+        checkpoint.finish(manager)
     return description
 
 

@@ -1,0 +1,167 @@
+"""Checkpoints that are damaged, cannot be read back, or lie where they would be lost."""
+
+import json
+import logging
+from contextlib import closing
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+from tiny_workdir import NUM_CLASSES, write_workdir
+
+import mancs_jax
+from mancs_jax import convert, run
+from mancs_jax.training import checkpoint
+from mancs_jax.training.loop import restore_or_create
+from mancs_jax.training.state import create_optimizer, create_train_state
+
+
+@pytest.fixture(scope="module")
+def state():
+    config = tiny.get_config()
+    optimizer = create_optimizer(config, optax.constant_schedule(0.0))
+    return config, optimizer, create_train_state(config, NUM_CLASSES, optimizer)
+
+
+def description(config, best=None):
+    return checkpoint.Description(config.to_dict(), NUM_CLASSES, "f", best)
+
+
+@pytest.fixture
+def directory(state, tmp_path):
+    """Checkpoints of the steps 3, 6 and 9; each has a best score and parameters of its own."""
+    config, _, first = state
+    with closing(checkpoint.open_checkpoints(tmp_path / "checkpoints", keep=3)) as manager:
+        for step in (3, 6, 9):
+            params = jax.tree.map(lambda leaf, step=step: leaf + step, first.params)
+            of_step = first.replace(step=np.int32(step), params=params)
+            checkpoint.save(manager, of_step, description(config, step / 10))
+        checkpoint.finish(manager)
+    return tmp_path / "checkpoints"
+
+
+def empty_all(step):
+    for file in (path for path in step.rglob("*") if path.is_file()):
+        file.write_bytes(b"")
+
+
+def without_state(step):
+    (step / "state").rename(step.parent.parent / "state")
+
+
+def cut_data(step):
+    for file in (path for path in step.rglob("d/*") if path.is_file()):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def no_json(step):
+    (step / "about" / "metadata").write_text("{")
+
+
+def other_json(step):
+    (step / "about" / "metadata").write_text(json.dumps({"of": "somebody else"}))
+
+
+DAMAGES = (empty_all, without_state, cut_data, no_json, other_json)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_one_before_a_damaged_one_is_taken(directory, state, damage, capsys):
+    config, optimizer, first = state
+    damage(directory / "9")
+    trained = mancs_jax.inference.trained.load_trained(directory.parent)
+    assert (trained.step, trained.description.best) == (6, 0.6)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{directory}: the checkpoint of step 9 (") and line.endswith(
+        "is damaged; looking for one before"
+    )
+    assert len(line) < 350 and (directory / "9").exists()  # whoever reads changes nothing
+    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+        found, best = restore_or_create(manager, config, NUM_CLASSES, optimizer, jax.devices()[:1])
+        assert (int(found.step), best) == (6, 0.6)
+        jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + 6), found.params, first.params)
+        assert manager.all_steps() == [3, 6]  # training makes step 9 again
+        checkpoint.save(manager, found.replace(step=np.int32(9)), description(config))
+        checkpoint.finish(manager)
+    assert checkpoint.peek(directory)[0] == 9
+
+
+def test_all_damaged_is_one_line(directory, state):
+    for step in ("3", "6", "9"):
+        empty_all(directory / step)
+    for read in (mancs_jax.load, lambda workdir: checkpoint.peek(workdir / "checkpoints")):
+        with pytest.raises(ValueError, match=r"^.*checkpoints: no checkpoint is whole: step 9 \(") as error:
+            read(directory.parent)
+        assert "\n" not in str(error.value) and "step 3 (" in str(error.value)
+
+
+def test_a_run_goes_on_from_the_one_before(tmp_path, state):
+    """The whole way: config.json and the rows of metrics.jsonl come out as those of an undisturbed run."""
+    from mancs_jax.data import build
+    from mancs_jax.data.sources import market1501
+
+    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
+        build.build(contents, tmp_path / "data")
+    config = tiny.get_config().unlock()
+    config.data.root, config.keep_checkpoints = str(tmp_path / "data"), 3
+    config.lock()
+    for name in ("undisturbed", "damaged"):
+        run.train_and_evaluate(config, tmp_path / name, report=False)
+    steps = sorted(int(path.name) for path in (tmp_path / "damaged" / "checkpoints").iterdir())
+    cut_data(tmp_path / "damaged" / "checkpoints" / str(steps[-1]))
+    again = run.train_and_evaluate(config, tmp_path / "damaged", report=False)
+    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("undisturbed", "damaged")]
+    assert rows[0] == rows[1] and again["Mancs"]["step"] == steps[-1]
+
+
+def test_memory_that_runs_out_is_no_damage(directory, state):
+    def read(step, about):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        checkpoint.newest_whole(directory, read)
+
+
+def test_a_checkpoint_that_cannot_be_read_back_is_not_saved(directory):
+    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+        checkpoint.finish(manager)
+        cut_data(directory / "9")
+        with pytest.raises(
+            OSError, match=r"step 9 was written, but cannot be read back \(.*\); check the disk$"
+        ) as error:
+            checkpoint.finish(manager)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "lr=[1e-3]", "what?", "all*"])
+def test_paths_that_would_lose_checkpoints(tmp_path, name, state):
+    workdir = tmp_path / name / "w"
+    for refused in (
+        lambda: checkpoint.open_checkpoints(workdir / "checkpoints", keep=1),
+        lambda: convert.import_network(tmp_path / "nothing.pth", state[0], workdir),
+        lambda: run.train_and_evaluate(state[0], workdir),
+    ):
+        with pytest.raises(ValueError, match=r"w/checkpoints: no checkpoint can be kept below a path with [*?[]"):
+            refused()
+    assert not (tmp_path / name).exists()
+
+
+def test_only_the_notes_on_reading_are_kept_back(directory, caplog):
+    from absl import logging as absl_logging
+
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        absl_logging.get_absl_logger().propagate = True
+        with checkpoint._without_notes_on_reading():
+            absl_logging.warning("Given directory is read only=/w")
+            absl_logging.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
+
+
+def test_a_workdir_of_patterns_is_no_network(tmp_path):
+    """Reading from such a path is no loss; there is nothing there."""
+    write_workdir(tmp_path / "w")
+    assert mancs_jax.load(tmp_path / "w").width
+    with pytest.raises(FileNotFoundError, match="no network there"):
+        mancs_jax.load(tmp_path / "w[1]")
