@@ -19,9 +19,10 @@ from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
-from mancs_jax.scoring import NETWORK, Task, score
+from mancs_jax.scoring import NETWORK, Task, score, write_results
 from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.loop import train
@@ -57,6 +58,7 @@ def train_and_evaluate(
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
     arrays.check_known(config.data.name, config.data.root)
+    _check_scorable(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
         if saved is None:
@@ -78,10 +80,30 @@ def train_and_evaluate(
                 return None
         task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
-        scored = score(paths.root, task, validation=None if config.choose_on == "test" else validation)
-        if report and multihost.is_writer():
-            write_report(paths.root, scored, task)
+        validation = None if config.choose_on == "test" else validation
+        scored = score(paths.root, task, validation=validation, write=False)
+        try:
+            write_results(paths, scored)
+            if report and multihost.is_writer():
+                write_report(paths.root, scored, task)
+        except OSError:
+            print(table(scored.results))  # a full disk does not take the scores away
+            raise
         return scored.results
+
+
+def _check_scorable(config: ConfigDict) -> None:
+    """Refuses, before the first step, a data set on which the trained network could not be scored."""
+    data = config.data
+    if data.validation_ids and config.choose_on == "validation":
+        return
+    there = arrays.split_names(data.name, data.root)
+    if missing := [part for part in ("query", "gallery") if part not in there]:
+        raise ValueError(
+            f"{data.name} under {data.root} has no split {' and '.join(missing)}, only {', '.join(there)}: the trained "
+            "network could not be scored; prepare the data set with them, or hold training identities out, as with "
+            "--config.data.validation_ids=20"
+        )
 
 
 def _validate(

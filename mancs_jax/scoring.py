@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
@@ -19,9 +19,11 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training import multihost
+from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED = "Mancs", "untrained network"
 RERANKED = f"{NETWORK}, re-ranked"
+HELD_OUT = "held-out training identities"
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
 
@@ -63,6 +65,7 @@ def score(
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
     progress: bool = True,
+    write: bool = True,
 ) -> Scored:
     """Scores a trained network, and writes the results of a workdir into it.
 
@@ -72,24 +75,40 @@ def score(
         the classic protocol on that split, in boxes of either kind.
       validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
       progress: whether bars are shown.
+      write: whether results are written, see `write_results`.
 
     Returns:
-      The results, and what they were made of. Each result is written to results/ in the workdir, if it is one:
-      single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the name
-      (single_query_reranked.json), validation.json for held-out identities.
+      The results, and what they were made of.
 
     Raises:
       FileNotFoundError: no network, or the data set is not there.
+      OSError: results cannot be written into the workdir.
       ValueError: one line: the data set has no images for the protocol, or the options do not fit.
     """
     trained = load_trained(source)
+    if write and trained.workdir is not None:
+        check_writable(trained.workdir.result("single_query"))
     scored = score_network(trained, task, validation=validation, progress=progress)
-    if trained.workdir is not None and multihost.is_writer():
-        data = trained.network.config.data
-        for result in scored.results.values():
-            stem = _stem(result, result["dataset"] != data.name, validation is not None)
-            write_json(trained.workdir.result(stem), result)
+    if write and trained.workdir is not None:
+        write_results(trained.workdir, scored)
     return scored
+
+
+def write_results(workdir: Workdir, scored: Scored) -> None:
+    """Writes each result to results/ in a workdir.
+
+    The files are single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the
+    name (single_query_reranked.json), and validation.json for held-out identities.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
+    if not multihost.is_writer():
+        return
+    for result in scored.results.values():
+        is_other_dataset = result["dataset"] != scored.network.config.data.name
+        stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
+        write_json(workdir.result(stem), result)
 
 
 def score_network(
@@ -131,7 +150,7 @@ def score_network(
 
     scored_on = {
         "dataset": dataset,
-        "split": "held-out training identities" if validation else f"test set {testset}" if testset else "official",
+        "split": HELD_OUT if validation else f"test set {testset}" if testset else "official",
         "distractors": task.distractors,
         "fingerprint": fingerprint,
         **environment(jax.local_devices()),

@@ -58,11 +58,17 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.common.atomic_write import write_json
+    from pathlib import Path
+
+    from mancs_jax.common.atomic_write import check_writable, write_json
     from mancs_jax.evaluation import results
-    from mancs_jax.scoring import Task, evaluate, score_features
+    from mancs_jax.scoring import Task, score, score_features, write_results
+    from mancs_jax.workdir import Workdir
 
     keep_compiled_programs()
+    if values.json:
+        check_writable(values.json)
+    of_network = None
     options = distance_options(values)
     if values.features:
         scored = score_features(values.features, options)
@@ -70,13 +76,17 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     else:
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
         task = Task(**fields, options=options)
-        scored = rows = evaluate(values.workdir or values.network, task)
+        of_network = score(values.workdir or values.network, task, write=False)
+        scored = rows = of_network.results
     print(results.table(rows))
     print(results.matches(rows))
     if of_pairs := results.verification_table(rows):
         print(f"\n{of_pairs}")
+    # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
         write_json(values.json, scored)
+    if values.workdir and of_network:
+        write_results(Workdir(Path(values.workdir)), of_network)
     written = [f"{values.workdir}/results"] if values.workdir else []
     written += [values.json] if values.json else []
     print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

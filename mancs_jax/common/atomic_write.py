@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a file that could not be written later, and leaves nothing behind.
+
+    Raises:
+      OSError: one line: no file can be made in its folder, or in the nearest folder above that is there.
+    """
+    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error}): choose another place") from None
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -1,0 +1,83 @@
+"""No refusal comes after the work, and no result is lost to a disk that does not take it."""
+
+import errno
+import json
+
+import pytest
+import tiny
+from test_scoring import write_workdir
+
+from mancs_jax import run, scoring
+from mancs_jax.cli import evaluate
+from mancs_jax.cli.command_line import run as run_command
+from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.data import build
+from mancs_jax.data.sources import folder, market1501
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    source = tiny.write_folder(tmp_path_factory.mktemp("source"))
+    with market1501.open_source(source) as contents:
+        build.build(contents, root)
+    rows = [
+        f"{path.relative_to(source)},{int(path.name[:4])},{path.name[6]},train"
+        for path in sorted((source / "bounding_box_train").glob("*.jpg"))
+    ]
+    (source / "labels.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
+    with folder.open_own("trainonly", source, source / "labels.csv") as contents:
+        build.build(contents, root)
+    return root
+
+
+def full_disk(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tmp_path):
+    config = tiny.get_config().unlock()
+    config.data.root, config.data.name = str(root), "trainonly"
+    message = r"^trainonly under .* has no split query and gallery, only train: .* --config\.data\.validation_ids=20$"
+    with pytest.raises(ValueError, match=message):
+        run.train_and_evaluate(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+    config.data.validation_ids, config.max_steps = 4, 1
+    results = run.train_and_evaluate(config, tmp_path / "w", report=False)
+    assert results["Mancs"]["split"] == "held-out training identities"
+
+
+def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
+    write_workdir(tmp_path / "w", root)
+    monkeypatch.setattr(scoring, "write_json", full_disk)
+    with pytest.raises(SystemExit, match=r"^evaluate: \[Errno 28\] No space left on device$"):
+        run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])
+    printed = capsys.readouterr().out
+    assert "| Mancs " in printed and "same person or not" in printed
+    assert json.loads((tmp_path / "out.json").read_text())["Mancs"]["mAP"] > 0
+
+
+def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monkeypatch, capsys):
+    config = tiny.get_config().unlock()
+    config.data.root, config.max_steps = str(root), 1
+    monkeypatch.setattr(scoring, "write_json", full_disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        run.train_and_evaluate(config, tmp_path / "w", report=False)
+    assert "| Mancs " in capsys.readouterr().out
+    monkeypatch.undo()
+    assert run.train_and_evaluate(config, tmp_path / "w", report=False)["Mancs"]["step"] == 1
+
+
+def test_a_place_for_json_is_looked_at_first(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match=r"out\.json cannot be written \(.*\): choose another place$"):
+        run_command(evaluate, ["evaluate", "--workdir=nowhere", f"--json={tmp_path}/file/out.json"])
+    assert capsys.readouterr().out == ""
+
+
+def test_places_that_can_be_written(tmp_path):
+    check_writable(tmp_path / "new" / "folders" / "result.json")
+    check_writable(tmp_path / "result.json")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match=r"^/proc/nowhere/result\.json cannot be written \(.*\): choose another place$"):
+        check_writable("/proc/nowhere/result.json")
