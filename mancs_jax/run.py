@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
@@ -54,7 +55,7 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, paths = jax.devices(), Workdir(Path(workdir))
+    devices, paths = jax.devices(), Workdir(local_path(workdir))
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
     arrays.check_known(config.data.name, config.data.root)
@@ -95,7 +96,7 @@ def train_and_evaluate(
 def _check_scorable(config: ConfigDict) -> None:
     """Refuses, before the first step, a data set on which the trained network could not be scored."""
     data = config.data
-    if data.validation_ids and config.choose_on == "validation":
+    if data.testset or (data.validation_ids and config.choose_on == "validation"):
         return
     there = arrays.split_names(data.name, data.root)
     if missing := [part for part in ("query", "gallery") if part not in there]:
@@ -133,7 +134,7 @@ def train_and_evaluate_splits(
     Raises:
       As `train_and_evaluate`.
     """
-    workdir = Path(workdir)
+    workdir = local_path(workdir)
     path = Workdir(workdir).result("cuhk03_classic")
     summary = json.loads(path.read_text()) if path.exists() else {"splits": []}
     splits = summary["splits"]

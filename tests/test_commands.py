@@ -43,7 +43,7 @@ def test_each_command_has_a_script_of_a_few_lines_and_help(name, capsys):
         main(["mancs", name.replace("_", "-"), "--help"])
     shown = capsys.readouterr().out
     assert not end.value.code and (import_module(f"mancs_jax.cli.{name}").__doc__ or "x").split("\n")[0] in shown
-    assert "--workdir: " in shown or name == "prepare_data"
+    assert "--workdir: " in shown or name in ("prepare_data", "export_network")
 
 
 def test_a_reader_that_goes_away_ends_nothing():
@@ -66,6 +66,7 @@ def test_unknown_arguments(name):
         "search": ["q.jpg", "--workdir=W", "--gallery=g.npz"],
         "import_weights": ["--source=S"],
         "ablation": ["--base=walkers", "--workdir=W"],
+        "export_network": ["W", "--name=N"],
     }.get(name, ["--workdir=W", "--output=O"] if "export" in name else ["--workdir=W"])
     line = run_script(name, *required, "x", "y")
     assert line == f"{name}: unknown arguments x y; every option is a flag, as --workdir=DIRECTORY"
@@ -76,9 +77,24 @@ def test_a_mistyped_flag(name):
     assert refused(name, "--wrkdir=W").startswith(f"{name}: Unknown command line flag 'wrkdir'")
 
 
-@pytest.mark.parametrize("name", ["train", "embed", "search", "export", "visualize", "ablation"])
+@pytest.mark.parametrize("name", ["train", "visualize", "ablation"])
 def test_a_missing_flag(name):
     assert "--workdir is missing." in refused(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("embed", ["F", "--output=o.npz"]),
+        ("search", ["q.jpg", "--gallery=g.npz"]),
+        ("export", ["--output=o"]),
+        ("export_weights", ["--output=o.safetensors"]),
+    ],
+)
+def test_no_network_and_two(name, arguments):
+    line = f"{name}: give either --workdir=DIRECTORY of a run or --network=NAME, as --network=market1501"
+    assert refused(name, *arguments) == line
+    assert refused(name, *arguments, "--workdir=W", "--network=N") == line
 
 
 @pytest.mark.parametrize("name", WITH_CONFIG)

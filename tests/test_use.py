@@ -45,7 +45,7 @@ def test_python(place, monkeypatch, capsys):
     assert len(blocks) == len([kind for kind, _ in BLOCKS if kind == "python"]) - 1  # LINES: tests/test_export.py
     names: dict = {}
     exec(blocks[0], names)
-    assert names["embeddings"].shape == (2, WIDTH)
+    assert names["embeddings"].shape == (2, 320)  # the network of the package
     for block in blocks[1:]:
         exec(block, names)
     assert capsys.readouterr().out.startswith(f"{WIDTH} (64, 32) tiny\n")
@@ -55,7 +55,7 @@ def test_python(place, monkeypatch, capsys):
 
 def test_command_line(place):
     results = [run(line, place) for line in SCRIPTS]
-    assert [result.returncode for result in results] == [0, 0, 0], [result.stderr for result in results]
+    assert [result.returncode for result in results] == [0, 0, 0, 0], [result.stderr for result in results]
     assert results[0].stdout == f"gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
     assert gallery.name.tolist() == sorted(file.name for file in (place / "photos").glob("0*.jpg"))
@@ -64,8 +64,11 @@ def test_command_line(place):
     assert rows[0] == ["rank", "distance", "pid", "camid", "name"] and [row[0] for row in rows[1:6]] == list("12345")
     assert all(row[4].startswith(f"{int(row[2]):04d}_c{row[3]}s1") for row in rows[1:6])
     assert cv2.imread(str(place / "answers.png")) is not None
-    printed = results[2].stdout.split("\n", 1)
+    assert "networks/mine.json: the card" in results[2].stdout
+    printed = results[3].stdout.split("\n", 1)
     assert printed[1] == USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH)
+    line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
+    assert run(line, place).stderr == "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp\n"
     refused = run("python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market", place)
     assert (refused.returncode, refused.stderr) == (1, "search: nowhere.jpg: no such file\n")
 

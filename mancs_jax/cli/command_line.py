@@ -11,8 +11,25 @@ from types import ModuleType
 
 from absl import flags
 
+from mancs_jax.common.local_path import local_path
+
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
 BY_NAME = Path(__file__).parents[1] / "config" / "by_name.py"
+# Flags that hold a path; --network may be a name, which stays as it is.
+PATHS = (
+    "workdir",
+    "root",
+    "output",
+    "source",
+    "json",
+    "features",
+    "gallery",
+    "picture",
+    "images",
+    "csv",
+    "protocol_file",
+    "network",
+)
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -43,9 +60,27 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     if len(rest) != len(command.ARGUMENTS):
         sys.exit(f"{name}: {_wrong_arguments(rest, command.ARGUMENTS)}")
     try:
-        command.main(values, rest)
+        _expand_paths(values)
+        command.main(values, [str(local_path(argument)) for argument in rest])
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"{name}: {one_line(error)}")
+
+
+def _expand_paths(values: flags.FlagValues) -> None:
+    """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
+    for name in PATHS:
+        path = values[name].value if name in values else None
+        if path:
+            try:
+                values[name].value = str(local_path(path))
+            except ValueError as error:
+                raise ValueError(f"--{name}={error}") from None
+    config = values["config"].value if "config" in values else None
+    if config:
+        with config.unlocked():
+            config.data.root, config.pretrained = (
+                str(local_path(path)) if path else path for path in (config.data.root, config.pretrained)
+            )
 
 
 def show(text: str) -> None:

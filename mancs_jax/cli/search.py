@@ -8,6 +8,7 @@ whose files are read below FOLDER, the folder that was embedded.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -15,6 +16,7 @@ from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.network_flags import define_network, network_of
 
 ARGUMENTS = ("one query image",)
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -37,9 +39,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Finds the nearest images and prints them in a table."""
     if bool(values.picture) != bool(values.images):
         raise ValueError("--picture=OUT.png and --images=FOLDER go together")
+    if values.picture and Path(values.picture).suffix.lower() not in PICTURES:
+        raise ValueError(f"--picture={values.picture}: the name has to end in {', '.join(PICTURES)}")
     # Not at the top: a mistyped flag should not wait for jax.
-    from pathlib import Path
-
     import mancs_jax
     from mancs_jax.inference.gallery import check_network, load_gallery, picture, table
     from mancs_jax.reporting.ranked_lists import write_picture

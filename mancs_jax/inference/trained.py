@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.network_file import CARD, NAME, WEIGHTS, card_of, read_network
@@ -39,7 +40,7 @@ def load_trained(source: str | Path) -> Trained:
     """
     if isinstance(source, str) and source in shipped_networks():
         return _shared(SHIPPED / f"{source}{CARD}")
-    path = Path(source)
+    path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
         return _shared(path)
     if (found := _from_workdir(Workdir(path))) is not None:

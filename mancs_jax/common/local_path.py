@@ -1,0 +1,21 @@
+"""The one place that expands and judges paths from users."""
+
+import os
+import re
+from pathlib import Path
+
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Replaces a leading `~` by the home directory.
+
+    Raises:
+      ValueError: one line: the path is remote, as gs://bucket/run. Locks and atomic writes need a local file system.
+    """
+    if REMOTE.match(os.fspath(path)):
+        raise ValueError(f"{path}: remote paths are not supported; mount it, or give a local path and copy it later")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # no such user
+        raise ValueError(f"{path}: {error}") from None

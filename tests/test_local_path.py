@@ -1,0 +1,77 @@
+"""One place judges paths, for every flag and for the calls from Python."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import tiny
+from absl import flags
+from tiny_workdir import write_workdir
+
+import mancs_jax
+from mancs_jax.cli import command_line, embed, evaluate, search, train
+from mancs_jax.cli.main import COMMANDS
+from mancs_jax.common.local_path import local_path
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+# Flags that hold text but no path.
+NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name"}
+
+
+def test_home_and_remote_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/runs") == tmp_path / "runs" and local_path("a/~/b") == Path("a/~/b")
+    assert local_path("C:/runs") == Path("C:/runs") and local_path(Path("/a")) == Path("/a")
+    with pytest.raises(ValueError, match=r"^gs://bucket/run: remote paths are not supported; mount it"):
+        local_path("gs://bucket/run")
+    with pytest.raises(ValueError, match=r"^~nobody-of-this-name/run: "):
+        local_path("~nobody-of-this-name/run")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_is_a_path_or_known_to_be_none(name):
+    values = flags.FlagValues()
+    import_module(f"mancs_jax.cli.{name.replace('-', '_')}").define(values, [name])
+    text = {flag for flag in values if type(values[flag]) is flags.Flag and values[flag].flag_type() == "string"}
+    assert text <= {*command_line.PATHS, *NO_PATHS}
+
+
+def refused(command, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        command_line.run(command, ["mancs", *arguments])
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
+
+
+def test_commands_refuse_remote_paths_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command, arguments in (
+        (train, ["--config=market:small", "--workdir=gs://bucket/run"]),
+        (evaluate, ["--features=s3://bucket/f.npz"]),
+        (search, ["query.jpg", "--gallery=https://site/g.npz", "--network=n"]),
+        (embed, ["gs://bucket/photos", "--network=n", "--output=a.npz"]),
+        (train, ["--config=market:small", "--workdir=w", "--config.data.root=gs://bucket/data"]),
+        (train, ["--config=market:small", "--workdir=w", "--config.pretrained=hf://repo/weights.pth"]),
+    ):
+        assert "remote paths are not supported" in refused(command, *arguments)
+    assert refused(evaluate, "--workdir=gs://b/run").startswith("evaluate: --workdir=gs://b/run: remote paths")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_home_in_flags_and_fields(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    taken = {}
+    monkeypatch.setattr("mancs_jax.run.train_and_evaluate", lambda config, workdir, **_: taken.update(locals()))
+    arguments = ["--config=market:small", "--workdir=~/w", "--config.data.root=~/data", "--config.pretrained=~/r.pth"]
+    command_line.run(train, ["mancs", *arguments])
+    assert (taken["workdir"], taken["config"].data.root) == (f"{tmp_path}/w", f"{tmp_path}/data")
+    assert taken["config"].pretrained == f"{tmp_path}/r.pth"
+
+
+def test_home_from_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_workdir(tmp_path / "w")
+    assert mancs_jax.load("~/w").width
+    for call in (mancs_jax.load, lambda workdir: mancs_jax.train_and_evaluate(tiny.get_config(), workdir)):
+        with pytest.raises(ValueError, match="^gs://bucket/run: remote paths are not supported"):
+            call("gs://bucket/run")

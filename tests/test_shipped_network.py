@@ -1,0 +1,47 @@
+"""The network that comes with the package: its size, its card, its answers."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mancs_jax
+from mancs_jax.inference.trained import SHIPPED, shipped_networks
+
+MOST_BYTES = 12e6
+
+
+@pytest.fixture(scope="module")
+def embed():
+    return mancs_jax.load("market1501")
+
+
+def test_it_is_small_and_says_what_it_is(embed):
+    assert shipped_networks() == ["market1501"]
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < MOST_BYTES
+    card = embed.card
+    assert card == json.loads((SHIPPED / "market1501.json").read_text())
+    assert card["use"].startswith("For research only.") and card["trained_on"] == "market1501"
+    assert card["made_with"]["command"] == "train.py --config=configs/market.py:scratch --workdir=W"
+    assert (card["seed"], card["scores"]["step"], card["scores"]["split"]) == (0, card["step"], "official")
+    assert (embed.width, embed.image_size, card["embedding"]["width"]) == (320, (128, 64), 320)
+
+
+def test_its_thresholds_have_the_rates_on_other_people(embed):
+    thresholds = embed.card["thresholds"]
+    assert thresholds["set_on"].startswith("100 held-out training identities")
+    for distance in ("euclidean", "cosine"):
+        limits = thresholds[distance]
+        assert [limit["max_fpr"] for limit in limits] == [1e-2, 1e-3, 1e-4]
+        assert all(limit["set_on"]["fpr"] <= limit["max_fpr"] for limit in limits)
+        assert all(0 < limit["measured_on"]["fpr"] < 2 * limit["max_fpr"] for limit in limits)
+        assert [limit["max_distance"] for limit in limits] == sorted((x["max_distance"] for x in limits), reverse=True)
+
+
+def test_an_image_and_its_copies(embed):
+    image = np.random.default_rng(0).integers(0, 256, (200, 90, 3), np.uint8)
+    embedding = embed([image, image, np.zeros_like(image)])
+    assert embedding.shape == (3, 320) and np.isfinite(embedding).all()
+    np.testing.assert_array_equal(embedding[0], embedding[1])
+    found = mancs_jax.search(embedding[:1], embedding, k=3, max_distance=1.0)
+    assert found.index.tolist() == [[0, 1, -1]]
