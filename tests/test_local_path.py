@@ -68,6 +68,15 @@ def test_home_in_flags_and_fields(tmp_path, monkeypatch):
     assert taken["config"].pretrained == f"{tmp_path}/r.pth"
 
 
+def test_a_folder_with_the_name_of_a_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    (tmp_path / "market1501").mkdir()
+    arguments = ["photos", "--network=./market1501", "--output=a.npz"]
+    assert refused(embed, *arguments).startswith("embed: ./market1501: no network there; give the --workdir of a run")
+
+
 def test_home_from_python(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_workdir(tmp_path / "w")

@@ -72,7 +72,9 @@ def _expand_paths(values: flags.FlagValues) -> None:
         path = values[name].value if name in values else None
         if path:
             try:
-                values[name].value = str(local_path(path))
+                expanded = local_path(path)
+                # "./market1501" is a folder, "market1501" the name of a network: pathlib would make both one.
+                values[name].value = str(expanded) if path.startswith("~") else path
             except ValueError as error:
                 raise ValueError(f"--{name}={error}") from None
     config = values["config"].value if "config" in values else None
