@@ -143,7 +143,10 @@ def test_images_are_read_as_they_are_needed(embedder):
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3))], r"image 1 is float64 \[4, 4, 3\]: it has to be uint8"),
         (np.zeros((4, 4), np.uint8), r"image 0 is uint8 \[4, 4\]: it has to be uint8 \[height, width, 3\], RGB"),
         (np.zeros((2, 4, 4, 1), np.uint8), r"image 0 is uint8 \[4, 4, 1\]"),
-        (np.zeros((0, 4, 3), np.uint8), r"image 0 is uint8 \[0, 4, 3\]"),
+        (
+            np.zeros((0, 4, 3), np.uint8),
+            r"image 0 is empty, \[0, 4, 3\]: its box lies outside the frame, or has no area",
+        ),
         (b"bytes", "an image cannot be bytes: give a path"),
         (7, "an image cannot be int: give a path"),
         ([None], "image 0 cannot be NoneType: give a path"),

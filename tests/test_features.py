@@ -146,7 +146,7 @@ def test_files_that_are_none(tmp_path):
         (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
         (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),
         (["--flip", "--dataset=x"], "leave --dataset, --flip out"),
-        (["--workdir=w"], "give either --workdir=DIRECTORY of a run or --features=FILE.npz"),
+        (["--workdir=w"], "give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz"),
         (["--json={tmp_path}/f.npz/out.json"], "f.npz"),
     ],
 )
