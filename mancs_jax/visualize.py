@@ -112,7 +112,7 @@ def _roc_chart(curves: dict[str, list]) -> str:
     """Draws true positive rates over the logarithms of false positive rates."""
     first = np.log10(roc.CURVE_RATES[0])
     points = {name: np.array([(np.log10(fpr) - first, tpr) for fpr, tpr in curve]) for name, curve in curves.items()}
-    ticks = {power: f"1e{power + first:.0f}" for power in range(0, round(-first), 2)} | {-first: "1"}
+    ticks = {power: f"1e{power + first:.0f}" for power in range(0, round(-first), 3)} | {-first: "1"}
     panel = chart.lines("true positive rate", points, -first, "false positive rate", ticks=ticks)
     return chart.document([panel])
 
