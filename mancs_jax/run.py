@@ -84,7 +84,7 @@ def train_and_evaluate(
         validation = None if config.choose_on == "test" else validation
         scored = score(paths.root, task, validation=validation, write=False)
         try:
-            write_results(paths, scored)
+            write_results(scored)
             if report and multihost.is_writer():
                 write_report(paths.root, scored, task)
         except OSError:

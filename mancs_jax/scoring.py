@@ -48,6 +48,7 @@ class Scored(NamedTuple):
     """A network, what it saw, and what it scored."""
 
     network: Network
+    workdir: Workdir | None  # that it comes from; None of a shared network, whose results are written nowhere
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
@@ -89,13 +90,13 @@ def score(
     if write and trained.workdir is not None:
         check_writable(trained.workdir.result("single_query"))
     scored = score_network(trained, task, validation=validation, progress=progress)
-    if write and trained.workdir is not None:
-        write_results(trained.workdir, scored)
+    if write:
+        write_results(scored)
     return scored
 
 
-def write_results(workdir: Workdir, scored: Scored) -> None:
-    """Writes each result to results/ in a workdir.
+def write_results(scored: Scored) -> None:
+    """Writes each result to results/ in the workdir of the network, if it has one.
 
     The files are single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the
     name (single_query_reranked.json), and validation.json for held-out identities.
@@ -103,12 +104,12 @@ def write_results(workdir: Workdir, scored: Scored) -> None:
     Raises:
       OSError: a file cannot be written.
     """
-    if not multihost.is_writer():
+    if scored.workdir is None or not multihost.is_writer():
         return
     for result in scored.results.values():
         is_other_dataset = result["dataset"] != scored.network.config.data.name
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
-        write_json(workdir.result(stem), result)
+        write_json(scored.workdir.result(stem), result)
 
 
 def score_network(
@@ -168,7 +169,7 @@ def score_network(
     }
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, parts, embedded, results, ranked)
+    return Scored(network, trained.workdir, parts, embedded, results, ranked)
 
 
 def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:

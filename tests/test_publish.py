@@ -59,6 +59,16 @@ def test_the_scores_are_those_of_the_file(published, place, capsys):
     assert not (path.parent / "results").exists()
 
 
+def test_results_go_where_the_network_comes_from_whichever_flag_names_it(published, place, capsys):
+    weights, root = published[0].with_suffix(".safetensors"), f"--root={place[0] / 'data'}"
+    run(evaluate, ["evaluate", f"--workdir={weights}", root])
+    assert capsys.readouterr().out.endswith("results: on this screen alone; --json=FILE keeps them\n")
+    result = Workdir(place[0] / "w").result("single_query")
+    result.unlink(missing_ok=True)
+    run(evaluate, ["evaluate", f"--network={place[0] / 'w'}", root])
+    assert capsys.readouterr().out.endswith(f"results: {place[0] / 'w'}/results\n") and result.exists()
+
+
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published, place, distance):
     """Both rates by counting all pairs."""

@@ -58,12 +58,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
-    from pathlib import Path
-
     from mancs_jax.common.atomic_write import check_writable, write_json
     from mancs_jax.evaluation import results
     from mancs_jax.scoring import Task, score, score_features, write_results
-    from mancs_jax.workdir import Workdir
 
     keep_compiled_programs()
     if values.json:
@@ -85,8 +82,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
         write_json(values.json, scored)
-    if values.workdir and of_network:
-        write_results(Workdir(Path(values.workdir)), of_network)
-    written = [f"{values.workdir}/results"] if values.workdir else []
+    written = []
+    if of_network and of_network.workdir:
+        write_results(of_network)
+        written = [str(of_network.workdir.results)]
     written += [values.json] if values.json else []
     print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

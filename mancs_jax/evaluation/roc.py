@@ -7,7 +7,6 @@ A pair is accepted where its distance is at most a threshold. The rule of the pa
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mancs_jax.evaluation import rank_kernels
@@ -17,8 +16,6 @@ from mancs_jax.evaluation.plan import Plan, create_plan
 
 RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the true positive rate
 CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
-
-
 # Values are counted in bins of their leading bits: non-negative float32 numbers are ordered as their bits are.
 SHIFT = 12  # a bin is 1/2048 of its value wide
 NUM_BINS = int(np.float32(np.inf).view(np.int32)) >> SHIFT  # of finite values
@@ -56,14 +53,13 @@ def create_roc(
     gallery_camid: np.ndarray,
     *,
     distance: str = "euclidean",
-    devices: Sequence[jax.Device] | None = None,
 ) -> Roc:
     """Counts the accepted pairs at the distance of every positive pair, exactly, in blocks.
 
-    Arguments and errors are those of `ranking.hit_ranks`. The gallery is read twice: the distances of all positive
-    pairs have to be known before a negative pair is counted.
+    Arguments and errors are those of `ranking.hit_ranks`, on all local devices. The gallery is read twice: the
+    distances of all positive pairs have to be known before a negative pair is counted.
     """
-    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, devices)
+    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
     of_blocks, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
     for negatives, positives in _blocks(plan, distance):
         of_blocks.append(positives)
@@ -73,7 +69,7 @@ def create_roc(
     negatives_to, positives_to = np.cumsum(in_bins), np.cumsum(positives_in_bins)
     num_negatives, num_positives = int(negatives_to[-1]), len(positives)
 
-    # Sorting all negative pairs takes six times as long as computing them, and most are too far to matter.
+    # Sorting all negative pairs takes longer than computing them, and most are too far to matter.
     past_rates = negatives_to >= max(RATES) * num_negatives
     past_equal_error = negatives_to * num_positives >= (num_positives - positives_to) * num_negatives
     last_near = int(np.argmax(past_rates & past_equal_error))

@@ -23,7 +23,6 @@ from mancs_jax.weights.safetensors_file import read_safetensors, write_safetenso
 FORMAT = 1  # of a card; a reader refuses others
 CARD, WEIGHTS = ".json", ".safetensors"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-DTYPES = ("float16", "float32")
 USE = (
     "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
     "data set hold for its weights, too. Do not decide anything about a person with it."
@@ -106,7 +105,7 @@ def write_network(folder: str | Path, name: str, network: Network, card: dict[st
       name: of the files.
       network: of `rounded` with the same `dtype`.
       card: of `card_of` for it, and whatever else is known.
-      dtype: of the kernels, one of DTYPES.
+      dtype: of the kernels, "float16" or "float32".
 
     Returns:
       The path of the card.
