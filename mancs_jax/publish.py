@@ -1,14 +1,15 @@
 """Makes the two files of a network that people share, with its scores and its thresholds."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import mancs_jax
+from mancs_jax.common.atomic_write import read_list
 from mancs_jax.config import checks
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import NAME, card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.run import load_training_data
@@ -26,8 +27,13 @@ def export_network(
     dtype: str = "float16",
     root: str = "",
     scores: bool = True,
+    average_with: str | Path = "",
+    average_share: float = 0.5,
 ) -> tuple[Path, dict[str, Any]]:
     """Writes NAME.safetensors and NAME.json of a trained network.
+
+    With `average_with`, each number is a mean of two networks: of a training, and of the one that it went on from, or
+    of another that it began with (Izmailov et al., UAI 2018; Wortsman et al., ICML 2022).
 
     The card has the scores of the rounded network on the official query and gallery. Where the run held identities
     out, it has thresholds on distances too: they were set on these identities, and beside each stand the rates that it
@@ -40,13 +46,15 @@ def export_network(
       dtype: of the kernels in the file, "float16" or "float32".
       root: directory of the data sets, where it is not the one of the training.
       scores: whether it is scored, which needs the data set.
+      average_with: another network of the same shape, see `mancs_jax.load`; "" for none.
+      average_share: of that network in the mean, between 0 and 1. Choose it on held-out identities.
 
     Returns:
       The path of the card, and the card.
 
     Raises:
       FileNotFoundError: no network, or the data set is not there.
-      ValueError: one line: the name, or a number that is too large for `dtype`.
+      ValueError: one line: the name, a number that is too large for `dtype`, or a network of another shape.
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
@@ -55,11 +63,16 @@ def export_network(
     data = trained.network.config.data
     if scores:
         arrays.check_known(data.name, root or data.root)
-    network = rounded(trained.network, dtype)
+    network, made_with = trained.network, {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
+    if average_with:
+        other = load_trained(average_with)
+        made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}
+        network = averaged(network, other.network, average_share)
+    network = rounded(network, dtype)
     card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
     description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
     trained = trained._replace(network=network, description=description)
-    card["made_with"] = {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
+    card["made_with"] = made_with
     if scores:
         card |= _scores(trained, root or data.root)
     path = write_network(folder, name, network, card, dtype)
@@ -69,11 +82,13 @@ def export_network(
 
 def _start_of(workdir: Workdir | None) -> dict[str, Any]:
     """Command and revision of a run's first start, without the paths of its machine."""
-    if workdir is None or not workdir.starts.is_file():
+    if workdir is None or not (starts := read_list(workdir.starts, "starts")):
         return {}
-    first = json.loads(workdir.starts.read_text())["starts"][0]
+    first = starts[0]
     words = [word for word in first["command"] if not word.startswith("--config.data.root=")]
     words = ["--workdir=W" if word.startswith("--workdir=") else word for word in words]
+    start = "--config.pretrained="
+    words = [f"{start}{Path(word.removeprefix(start)).name}" if word.startswith(start) else word for word in words]
     return {"command": " ".join(words), "git": first["git"], "versions": first["versions"], "date": first["date"]}
 
 

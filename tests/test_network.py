@@ -12,7 +12,7 @@ from mancs_jax import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward
-from mancs_jax.inference.network import Network, embedding_width
+from mancs_jax.inference.network import Network, averaged, embedding_width
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.models.mancs import init_variables
 
@@ -69,3 +69,18 @@ def test_the_width_of_an_embedding(arch, head):
     image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
     embedding, _ = jax.eval_shape(forward.create_forward(config, NUM_CLASSES), variables, image)
     assert embedding_width(Network(config, NUM_CLASSES, variables)) == embedding.shape[1]
+
+
+def test_networks_are_averaged(tmp_path):
+    config, variables = write_workdir(tmp_path / "a")
+    _, others = write_workdir(tmp_path / "b", seed=1)
+    one, other = Network(config, NUM_CLASSES, variables), Network(config, NUM_CLASSES, others)
+    mean = averaged(one, other, 0.25)
+    kernel = lambda network: np.asarray(network.variables["params"]["rank_fc"]["kernel"], np.float64)  # noqa: E731
+    np.testing.assert_allclose(kernel(mean), 0.75 * kernel(one) + 0.25 * kernel(other), rtol=1e-6)
+    assert kernel(averaged(one, other, 0.0)).tolist() == kernel(one).tolist()
+    with pytest.raises(ValueError, match=r"the share of the other network is 1\.5: it has to be from 0 to 1"):
+        averaged(one, other, 1.5)
+    fewer = other._replace(variables=others | {"params": others["params"] | {"rank_fc": {}}})
+    with pytest.raises(ValueError, match=r"cannot be averaged: \['params'\]\['rank_fc'\]\['bias'\] and 1 more are not"):
+        averaged(one, fewer, 0.5)

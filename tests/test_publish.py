@@ -18,6 +18,7 @@ from mancs_jax.run import load_training_data
 from mancs_jax.workdir import Workdir
 
 COMMAND = ["scripts/train.py", "--config=c.py", "--workdir=/home/me/w", "--config.data.root=/home/me/data"]
+COMMAND.append("--config.pretrained=/home/me/first.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,10 @@ def published(place):
 def test_the_card_says_who_made_it_and_no_path(published):
     path, card = published
     assert (card["name"], card["dtype"], card["trained_on"]) == ("tiny", "float16", "market1501")
-    assert card["made_with"]["command"] == "scripts/train.py --config=c.py --workdir=W"
+    assert (
+        card["made_with"]["command"]
+        == "scripts/train.py --config=c.py --workdir=W --config.pretrained=first.safetensors"
+    )
     assert card["made_with"]["git"] == "abc" and "/home/me" not in path.read_text()
     assert str(path.parents[1]) not in path.read_text()
 
@@ -131,3 +135,12 @@ def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message
     with pytest.raises(SystemExit) as stop:
         run(export_network, ["export", str(place[0] / "w"), f"--output={tmp_path / 'out'}", *flags])
     assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()
+
+
+def test_an_average_says_what_of(published, place, tmp_path):
+    path, card = published
+    _, of_mean = publish.export_network(
+        place[0] / "w", "mean", tmp_path, dtype="float32", scores=False, average_with=path, average_share=0.25
+    )
+    assert of_mean["made_with"]["averaged_with"] == {"network": card["network"], "step": card["step"], "share": 0.25}
+    assert "averaged_with" not in card["made_with"] and of_mean["network"] != card["network"]

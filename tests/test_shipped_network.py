@@ -22,7 +22,9 @@ def test_it_is_small_and_says_what_it_is(embed):
     card = embed.card
     assert card == json.loads((SHIPPED / "market1501.json").read_text())
     assert card["use"].startswith("For research only.") and card["trained_on"] == "market1501"
-    assert card["made_with"]["command"] == "train.py --config=configs/market.py:scratch --workdir=W"
+    made_with = card["made_with"]
+    start = "train.py --config=configs/market.py:scratch --workdir=W --config.pretrained=stretch1.safetensors"
+    assert made_with["command"].startswith(start) and made_with["averaged_with"]["share"] == 0.25
     assert (card["seed"], card["scores"]["step"], card["scores"]["split"]) == (0, card["step"], "official")
     assert (embed.width, embed.image_size, card["embedding"]["width"]) == (320, (128, 64), 320)
 

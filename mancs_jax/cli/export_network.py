@@ -1,6 +1,7 @@
 """Writes a trained network as two files to share: its numbers, and a card that says all about it.
 
     python scripts/export_network.py W --name=NAME [--output=FOLDER] [--dtype=float16] [--root=data]
+        [--average_with=OTHER --average_share=0.5]
 
 FOLDER then holds NAME.safetensors and NAME.json. `mancs_jax.load("FOLDER/NAME.safetensors")` and `--network=` of the
 other commands read them. The card has the scores on the data set of the training, and thresholds on distances where
@@ -24,6 +25,12 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.DEFINE_string(
         "root", "", "Directory of the data sets, where it is not the one of the training.", flag_values=values
     )
+    flags.DEFINE_string(
+        "average_with", "", "Another network of the same shape, whose numbers are averaged with.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "average_share", 0.5, "Of that network in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=values
+    )
     flags.DEFINE_bool("scores", True, "Score it first, which needs the data set.", flag_values=values)
     flags.mark_flags_as_required(["name"], values)
 
@@ -38,7 +45,14 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 
     keep_compiled_programs()
     path, card = export_network(
-        arguments[0], values.name, values.output, dtype=values.dtype, root=values.root, scores=values.scores
+        arguments[0],
+        values.name,
+        values.output,
+        dtype=values.dtype,
+        root=values.root,
+        scores=values.scores,
+        average_with=values.average_with,
+        average_share=values.average_share,
     )
     if "scores" in card:
         print(results.table({values.name: card["scores"]}))

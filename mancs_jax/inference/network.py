@@ -30,3 +30,31 @@ def embedding_width(network: Network) -> int:
     params = network.variables["params"]
     # Without a layer of its own, f_rank is what the identity head takes in.
     return params["rank_fc"]["bias"].shape[0] if "rank_fc" in params else params["cls_fc"]["kernel"].shape[0]
+
+
+def averaged(network: Network, other: Network, share: float) -> Network:
+    """Averages the parameters and statistics of two networks of one shape.
+
+    Args:
+      network: of which the mean takes 1 - `share`.
+      other: of which it takes `share`.
+      share: from 0 to 1.
+
+    Raises:
+      ValueError: one line: the share is no such number, or the networks differ in a name or a shape.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of the other network is {share}: it has to be from 0 to 1")
+    shapes = [
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(each.variables)}
+        for each in (network, other)
+    ]
+    names = shapes[0].keys() | shapes[1].keys()
+    if wrong := sorted(name for name in names if shapes[0].get(name) != shapes[1].get(name)):
+        raise ValueError(f"the networks cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
+    mean = jax.tree.map(
+        lambda a, b: np.asarray((1 - share) * np.float64(a) + share * np.float64(b), np.float32),
+        network.variables,
+        other.variables,
+    )
+    return network._replace(variables=mean)
