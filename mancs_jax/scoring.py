@@ -172,13 +172,15 @@ def score_network(
     return Scored(network, trained.workdir, parts, embedded, results, ranked)
 
 
-def score_features(path: str | Path, options: Options = protocols.DEFAULT, *, progress: bool = True) -> dict[str, Any]:
+def score_features(
+    path: str | Path, options: Options = protocols.DEFAULT, *, queries: str = "", progress: bool = True
+) -> dict[str, Any]:
     """Scores embeddings of any origin, see `features.load_features` for the file and `features.score` for the result.
 
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored = features.score(features.load_features(path), options, progress=progress)
+    scored = features.score(features.load_features(path, queries), options, progress=progress)
     return scored | {"features": Path(path).name} | environment(jax.local_devices())
 
 

@@ -9,6 +9,7 @@ from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSou
 
 from mancs_jax.data import arrays, build, images
 from mancs_jax.data.arrays import Split
+from mancs_jax.data.prepared import VERSION
 from mancs_jax.data.sources.items import About, Contents, Item
 
 
@@ -282,6 +283,13 @@ def test_fingerprint_sees_every_change():
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
-    with pytest.raises(ValueError, match=r'config.data.name is \'market1502\'; .* Did you mean "market1501"\?'):
+    with pytest.raises(
+        ValueError, match=r'config.data.name is \'market1502\', and no such .* Did you mean "market1501"\?'
+    ):
         arrays.check_known("market1502", tmp_path)
+    prepared = tmp_path / "mine" / VERSION
+    prepared.mkdir(parents=True)
+    (prepared / "dataset_info.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"root=.*, which has mine; name its directory with --config\.data\.root"):
+        arrays.check_known("other", tmp_path)
     arrays.check_known("walkers", tmp_path)  # known, prepared or not

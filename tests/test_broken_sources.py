@@ -121,6 +121,14 @@ def labels(*lines: str, **options):
     return table("\n".join(["path,pid,camid,split", *lines]), **options)
 
 
+def damaged_table(path):
+    source = write(path / "source.zip", {"labels.csv": b"path,pid,camid,split\n", "a.jpg": jpeg(0)}, True)
+    content = bytearray(source.read_bytes())
+    content[content.index(b"path,pid")] ^= 255
+    source.write_bytes(content)
+    return ["--dataset=folder", "--name=mine", f"--source={source}", "--csv=labels.csv"]
+
+
 def own(*names: str):
     return lambda path: [
         "--dataset=folder",
@@ -218,12 +226,12 @@ ROWS = {
     "an open quote": (labels('"a.jpg,1,1,train'), r"labels\.csv line 2: unexpected end of data"),
     "a field too few": (labels("a.jpg,1,train"), r"labels\.csv line 2: 3 fields, not 4"),
     "a path upwards": (labels("../outside.jpg,1,1,train"), r"line 2: path '\.\./outside\.jpg' is not one below"),
-    "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below the fold"),
+    "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below .*source"),
     "a link that leads out": (
         labels("link.jpg,1,1,train", link=True),
-        r"line 2: path 'link\.jpg' is no file there, or",
+        r"line 2: path 'link\.jpg' is no file in .*source, or",
     ),
-    "a missing image": (labels("a.jpg,1,1,train", "c.jpg,1,1,train"), r"line 3: path 'c\.jpg' is no file there"),
+    "a missing image": (labels("a.jpg,1,1,train", "c.jpg,1,1,train"), r"line 3: path 'c\.jpg' is no file in"),
     "a path twice": (
         labels("a.jpg,1,1,train", "", "a.jpg,2,1,query"),
         r"line 4: path 'a\.jpg' is there already, in li",
@@ -236,9 +244,15 @@ ROWS = {
     "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
     "a query of nobody": (
         labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),
-        r"line 2: pid 0 in query: who is to be learnt or found has a pid from 1$",
+        r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave the line out$",
     ),
-    "a path in two forms": (labels("./a.jpg,1,1,train"), r"line 2: path '\./a\.jpg' is not one below the folder"),
+    "junk to learn": (labels("a.jpg,-1,1,train"), r"line 2: pid -1 in train is no person, but junk: number people"),
+    "a path in two forms": (
+        labels("./a.jpg,1,1,train", "source/a.jpg,1,1,train"),
+        r"line 3: path 'source/a\.jpg' is there already, in line 2",
+    ),
+    "a path of nothing": (labels("./,1,1,train"), r"line 2: path '\./' is not one below"),
+    "a damaged CSV in a zip": (damaged_table, r"labels\.csv: cannot be read \(Bad CRC-32"),
     "an unknown split": (
         labels("a.jpg,1,1,test"),
         r"line 2: split 'test' is not one of train, query, gallery, gt_bbox",

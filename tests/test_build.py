@@ -11,6 +11,7 @@ from array_record.python import array_record_module
 from tiny_sources import jpeg
 
 from mancs_jax.data import build
+from mancs_jax.data.prepared import VERSION, prepared_path
 from mancs_jax.data.sources.items import About, Contents, Item
 
 IMAGES = {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}
@@ -42,8 +43,8 @@ def read_back(path: Path) -> dict[str, list[dict]]:
 @pytest.mark.parametrize("name", ["tiny", "MyData-2", "7_x"])
 def test_build_stores_the_files_in_their_order(tmp_path, capsys, name):
     path = build.build(make(name=name, metadata={"testsets": [[1], [2, 3]]}), tmp_path / "deep" / "root")
-    assert path == tmp_path / "deep" / "root" / name / build.VERSION
-    assert path == build.prepared_path(tmp_path / "deep" / "root", name)
+    assert path == tmp_path / "deep" / "root" / name / VERSION
+    assert path == prepared_path(tmp_path / "deep" / "root", name)
     assert read_back(path) == {
         split: [
             {"image": IMAGES[item.file], "pid": item.pid, "camid": item.camid, "name": item.name.encode()}
@@ -133,7 +134,7 @@ def test_the_old_build_comes_back_when_the_new_one_cannot_be_moved_in(tmp_path, 
     rename = Path.rename
 
     def fail(self, target):
-        if target == path and self.name == build.VERSION:
+        if target == path and self.name == VERSION:
             raise OSError("no space left")
         return rename(self, target)
 

@@ -16,6 +16,7 @@ from mancs_jax.data import arrays, build, images
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
 from mancs_jax.inference.forward import embed
+from mancs_jax.inference.gallery import embed_folder, find_images
 from mancs_jax.inference.network import Network, fingerprint_of
 
 
@@ -185,3 +186,34 @@ def test_importing_the_package_loads_nothing():
     assert {"load", "search", "build_index", "load_index"} <= set(dir(mancs_jax))
     with pytest.raises(AttributeError, match="has no attribute 'serch'"):
         mancs_jax.serch  # noqa: B018
+
+
+def test_images_of_every_suffix_are_found_and_what_is_passed_over_is_told(embedder, tmp_path):
+    image = pictures(1)[0]
+    for i, kind in enumerate((".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff", ".ppm")):
+        (tmp_path / f"{i}{kind}").write_bytes(cv2.imencode(kind, image)[1].tobytes())
+    jpeg = (tmp_path / "0.jpg").read_bytes()
+    for name in ("7.jpe", "8.JFIF", "sub/9.jpg/10.jpg"):  # a folder may end in .jpg as well
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg)
+    for name in ("notes.txt", "video.mp4", ".hidden.jpg", "@eaDir/0.jpg/THUMB.jpg", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    names, others = find_images(tmp_path)
+    assert [name.partition(".")[0] for name in names] == [*"012345678", "sub/9"]
+    assert others == ["notes.txt", "video.mp4"]
+    assert len(embed_folder(tmp_path, embedder, progress=False).embedding) == 10
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no images in it; it has a\.heic; names of images end in \.jpg, \.jpeg"):
+        find_images(tmp_path / "empty")
+
+
+def test_a_file_that_is_cut_off_is_refused(embedder, tmp_path):
+    """OpenCV 4 fills up what is missing with grey."""
+    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(encoded[:-20])
+    with pytest.raises(ValueError, match=r"a\.jpg: cut off; copy or download it again"):
+        embedder(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(encoded + bytes(4096))
+    assert embedder(tmp_path / "a.jpg").shape == (1, WIDTH)

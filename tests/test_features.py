@@ -89,7 +89,9 @@ BROKEN = {
     "gallery camids are bool: they must be integers": {"gallery_camid": GOOD["gallery_camid"] > 1},
     "gallery pids do not fit int32": {"gallery_pid": GOOD["gallery_pid"] + 2**40},
     "gallery image 5 has pid -2": {"gallery_pid": np.where(np.arange(60) == 5, -2, GOOD["gallery_pid"])},
-    "query 0 has pid 0: leave out queries of no known person": {"query_pid": np.zeros(12, int)},
+    "query 0 has pid 0, which is no person: leave it out, or, if people are numbered from 0, add 1": {
+        "query_pid": np.zeros(12, int)
+    },
     "every gallery image has pid -1 (junk)": {"gallery_pid": np.full(60, -1)},
     "query embeddings are 4 wide, gallery embeddings 6": {"query": GOOD["query"][:, :4], **WITHOUT_MORE},
     "multi-query embeddings are 4 wide, query embeddings 6": {"multi_query": GOOD["multi_query"][:, :4]},
@@ -133,6 +135,8 @@ def test_files_that_are_none(tmp_path):
         assert "\n" not in line and (not line or line.startswith("evaluate: ")), place
     (tmp_path / "folder").mkdir()
     assert "it has no arrays" in run(f"--features={tmp_path / 'folder'}")
+    for name, array in arrays(**WITHOUT_MORE).items():
+        np.save(tmp_path / "folder" / f"{name}.npy", array)
     (tmp_path / "folder" / "query.npy").write_bytes(b"\x93NUMPY")
     assert "query.npy is not a .npy file of numbers" in run(f"--features={tmp_path / 'folder'}")
     assert "does not exist" in run(f"--features={tmp_path / 'nothing.npz'}")
@@ -154,3 +158,53 @@ def test_options_that_do_not_fit(tmp_path, options, message):
     np.savez(tmp_path / "f.npz", **arrays(**WITHOUT_MORE))
     line = run(f"--features={tmp_path / 'f.npz'}", *(option.format(tmp_path=tmp_path) for option in options))
     assert message in line and "\n" not in line
+
+
+def test_only_the_arrays_that_are_asked_for_are_read(tmp_path):
+    found = arrays(**WITHOUT_MORE)
+    beside = {"query_paths": np.array([{"path": "a.jpg"}], object), "model": np.array(["osnet", None], object)}
+    np.savez(tmp_path / "f.npz", **found, **beside)
+    assert run(f"--features={tmp_path / 'f.npz'}") == ""
+    (tmp_path / "folder").mkdir()
+    for name, array in (found | beside).items():
+        np.save(tmp_path / "folder" / f"{name}.npy", array, allow_pickle=True)
+    assert run(f"--features={tmp_path / 'folder'}") == ""
+    np.savez(tmp_path / "other.npz", feats=found["query"], ids=found["query_pid"])
+    line = run(f"--features={tmp_path / 'other.npz'}")
+    assert line.endswith("has no query, query_pid, query_camid, gallery, gallery_pid, gallery_camid; it has feats, ids")
+
+
+def embedded(**changed):
+    """The arrays that `mancs embed` writes of a folder with query/ and bounding_box_test/."""
+    found = arrays()
+    parts = {"query": found["query_pid"], "bounding_box_test": found["gallery_pid"]}
+    name = [f"{folder}/{i:04d}.jpg" for folder, pids in parts.items() for i in range(len(pids))]
+    both = {
+        field: np.concatenate([found[f"query{end}"], found[f"gallery{end}"]])
+        for field, end in (("embedding", ""), ("pid", "_pid"), ("camid", "_camid"))
+    }
+    return both | {"name": np.array(name), "network": "0" * 32, "flip": False, "normalize": False} | changed
+
+
+def test_a_file_of_embed_is_scored(tmp_path):
+    both, found = embedded(), arrays(**WITHOUT_MORE)
+    np.savez(tmp_path / "f.npz", **both)
+    out, file = tmp_path / "out.json", f"--features={tmp_path / 'f.npz'}"
+    assert run(file, "--queries=query", f"--json={out}") == ""
+    expected = metrics.scores(ranking.hit_ranks(found["query"], found["gallery"], *map(found.get, LABELS)))
+    assert json.loads(out.read_text())["mAP"] == expected["mAP"]
+    # Without --queries each image of a person is a query; the image itself is of its own camera, which never counts.
+    assert run(file, f"--json={out}") == ""
+    result, is_person = json.loads(out.read_text()), both["pid"] > 0
+    labels = both["pid"][is_person], both["camid"][is_person], both["pid"], both["camid"]
+    ranks = ranking.hit_ranks(both["embedding"][is_person], both["embedding"], *labels)
+    assert result["mAP"] == metrics.scores(ranks)["mAP"] and result["num_queries"] == is_person.sum()
+    line = run(file, "--queries=nowhere")
+    assert line.endswith(
+        "has no images for the queries with --queries=nowhere; its folders are bounding_box_test, query"
+    )
+    np.savez(tmp_path / "f.npz", **{name: array for name, array in both.items() if name not in ("pid", "camid")})
+    assert "it is a file of mancs embed without identities: name the images as 0002_c1_..." in run(file)
+    np.savez(tmp_path / "f.npz", **found)
+    assert run(file, "--queries=query").endswith("has arrays of queries already: leave --queries out")
+    assert run("--workdir=w", "--queries=query").endswith("--queries goes with --features=FILE of mancs embed")

@@ -43,6 +43,30 @@ def test_a_csv(tmp_path, as_zip, top, inside, encoding):
         assert all(found.read(name) == data for name, data in FILES.items())
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("form", ["images/{}", "./{}", "images//{}", "{absolute}/{}", "images\\{}"])
+def test_paths_of_a_csv_may_begin_elsewhere(tmp_path, as_zip, form):
+    path = write(tmp_path / ("images.zip" if as_zip else "images"), {"a.jpg": jpeg(1), "b/c.jpg": jpeg(2)}, as_zip)
+    lines = [form.format(file, absolute=path) + f",{i + 1},0,train" for i, file in enumerate(("a.jpg", "b/c.jpg"))]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,pid,camid,split", *lines]))
+    with folder.open_own("mine", path, tmp_path / "labels.csv") as found:
+        assert [(item.file, item.pid) for item in found.splits["train"]] == [("a.jpg", 1), ("b/c.jpg", 2)]
+
+
+@pytest.mark.parametrize("form", ["{}", "mine/{}"])
+def test_a_zip_with_another_name_than_its_top_folder(tmp_path, form):
+    path = write(tmp_path / "mydata (1).zip", FILES, True, "mine/")
+    table = "\n".join(["path,pid,camid,split", f"{form.format('c.bmp')},1,0,train"])
+    (tmp_path / "labels.csv").write_text(table)
+    with folder.open_own("mine", path, tmp_path / "labels.csv") as found:
+        assert found.splits == {"train": [Item(form.format("c.bmp"), 1, 0, "c.bmp")]}
+    path = write(
+        tmp_path / "other (2).zip", image_files({"query": ["1_c1.jpg"], "bounding_box_test": ["1_c2.jpg"]}), True, "x/"
+    )
+    with folder.open_own("mine", path) as found:
+        assert list(found.splits) == ["query", "gallery"]
+
+
 def test_what_opencv_decodes_is_stored_as_it_is(tmp_path):
     write(tmp_path / "mine", FILES | {"labels.csv": TABLE.encode()}, False)
     with folder.open_own("Mine-2", tmp_path / "mine", "labels.csv") as found:

@@ -15,7 +15,7 @@ from mancs_jax.common.local_path import local_path
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 # Flags that hold text but no path.
-NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name"}
+NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name", "queries"}
 
 
 def test_home_and_remote_places(monkeypatch, tmp_path):

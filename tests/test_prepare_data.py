@@ -17,7 +17,8 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import arrays, build, images
+from mancs_jax.data import arrays, images
+from mancs_jax.data.prepared import prepared_path
 from mancs_jax.data.sources import market1501, walkers
 from mancs_jax.data.sources.items import count_items
 
@@ -72,7 +73,7 @@ def test_in_a_process_of_its_own(source, tmp_path):
     assert "train: 3 images (published: 12,936)" in refused.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
     result = start(*arguments, "--allow_differences")
-    path = build.prepared_path(root, "market1501")
+    path = prepared_path(root, "market1501")
     assert (result.returncode, result.stdout) == (0, f"{TABLE}{md5_line(source)}{path}\n")
     assert "train: 3 images (published: 12,936)" in result.stderr and result.stderr.count("\n") == 1
     split = arrays.load_split("market1501", root, "train", (16, 8))
@@ -82,7 +83,7 @@ def test_in_a_process_of_its_own(source, tmp_path):
 def test_what_is_prepared_is_left_alone(run, source, tmp_path):
     root = tmp_path / "root"
     arguments = ["--dataset=market1501", f"--root={root}", "--allow_differences"]
-    path = build.prepared_path(root, "market1501")
+    path = prepared_path(root, "market1501")
     assert run(*arguments, f"--source={source}") == ("", f"{TABLE}{md5_line(source)}{path}\n")
     again = run(*arguments, "--source=gone.zip")
     assert again == ("", f"{TABLE}{path} exists, nothing was done; --overwrite builds it again\n")
@@ -96,7 +97,7 @@ def test_the_published_zip(run, source, tmp_path, monkeypatch):
         counts = {split: count_items(items) for split, items in found.splits.items()}
     about = market1501.ABOUT._replace(counts=counts, md5=hashlib.md5(source.read_bytes()).hexdigest())
     monkeypatch.setattr(market1501, "ABOUT", about)
-    path = build.prepared_path(tmp_path / "root", "market1501")
+    path = prepared_path(tmp_path / "root", "market1501")
     arguments = ["--dataset=market1501", f"--source={source}"]
     assert run(*arguments, "--check") == ("", f"{TABLE}md5 as published\n")
     assert run(*arguments, f"--root={tmp_path / 'root'}") == ("", f"{TABLE}md5 as published\n{path}\n")
@@ -119,7 +120,7 @@ def test_dukemtmc_reid(run, tmp_path):
             "train           2       1            0       0        2",
             "query           1       1            0       0        1",
             "gallery         2       2            0       0        2",
-            str(build.prepared_path(tmp_path, "dukemtmc_reid")),
+            str(prepared_path(tmp_path, "dukemtmc_reid")),
         ],
     )
 
@@ -143,7 +144,7 @@ def test_cuhk03(run, tmp_path):
         "gallery            4       3            0       0        2",
         "all_images        12       5            0       0        2",
     ]
-    path = str(build.prepared_path(root, "cuhk03_labeled"))
+    path = str(prepared_path(root, "cuhk03_labeled"))
     line, out = run(*arguments)
     assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
     assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat lies beside it")
@@ -166,7 +167,7 @@ def test_ones_own_data(run, tmp_path):
             "gallery         1       1            0       0        1",
             "1 ids are in train and in query or gallery",
             "1 of 1 queries have no match under another camera",
-            str(build.prepared_path(tmp_path, "My-data")),
+            str(prepared_path(tmp_path, "My-data")),
         ],
     )
     assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg"]
@@ -181,7 +182,7 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(walkers.walkers, "render", render)
     line, out = run("--dataset=walkers", f"--root={tmp_path}")
-    assert (line, out.splitlines()[-1]) == ("", str(build.prepared_path(tmp_path, "walkers")))
+    assert (line, out.splitlines()[-1]) == ("", str(prepared_path(tmp_path, "walkers")))
     assert arrays.split_names("walkers", tmp_path) == ["train", "query", "gallery"]
     train = arrays.load_split("walkers", tmp_path, "train", (16, 8))
     assert (train.pid.tolist(), train.camid.tolist()) == ([1, 2], [2, 1])
@@ -190,3 +191,16 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
     assert (train.image == expected).all()
     with walkers.open_rendered(seed=5) as found:
         assert found.read(found.splits["query"][0].file) == jpeg(15)
+
+
+def test_a_data_set_of_ones_own_comes_with_the_command_that_trains_on_it(run, tmp_path):
+    source = write(tmp_path / "source", {f"{i}.jpg": jpeg(i) for i in range(30)}, False)
+    rows = [f"{i}.jpg,{i // 2 + 1},{i % 2},train" for i in range(30)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
+    arguments = ["--dataset=folder", "--name=mine", f"--source={source}", f"--csv={tmp_path / 'labels.csv'}"]
+    line, out = run(*arguments, f"--root={tmp_path / 'root'}")
+    command = out.splitlines()[-1]
+    assert line == "" and command == (
+        "train on it: mancs train --config=market:small --workdir=workdirs/mine --config.data.name=mine "
+        f"--config.data.root={tmp_path / 'root'} --config.data.p=12 --config.data.validation_ids=3"
+    )

@@ -256,7 +256,8 @@ BAD_INPUTS = {
         "gallery_pid": with_value(GALLERY_PID, 8, -2)
     },
     "every gallery image has pid -1 (junk): there is nothing to rank": {"gallery_pid": np.full(9, -1)},
-    "query 1 has pid 0: leave out queries of no known person": {"query_pid": np.array([1, 0, 2])},
+    "query 1 has pid 0, which is no person: leave it out, or, if people are numbered from 0, add 1 to every pid "
+    "above -1 of query and gallery": {"query_pid": np.array([1, 0, 2])},
     "query embeddings are 1 wide, gallery embeddings 2: take both from the same model": {
         "gallery": np.repeat(GALLERY, 2, axis=1)
     },

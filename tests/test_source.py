@@ -41,6 +41,23 @@ def test_a_file_behind_a_link_that_leads_elsewhere_is_not_in_the_folder(tmp_path
     assert has == ["query/within.jpg"]
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("top", ["Top/", "somebody's copy (1)/"])
+def test_a_folder_that_encloses_everything_is_passed_through(tmp_path, as_zip, top):
+    beside = {"@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": b"x", "__MACOSX/query/._a.jpg": b"x", "desktop.ini": b"x"}
+    path = write(tmp_path / "source", {f"{top}{file}": data for file, data in FILES.items()} | beside, as_zip)
+    with open_source(path, "Top", ["query", "gallery"]) as found:
+        assert (found.list("query"), found.list("gallery")) == (["a.jpg", "b.jpg"], ["a.jpg"])
+        assert found.top == top.rstrip("/") and all(found.read(file) == data for file, data in FILES.items())
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_a_folder_of_files_encloses_nothing(tmp_path, as_zip):
+    path = write(tmp_path / "source", {"query/a.jpg": jpeg(0), "query/@eaDir/a.jpg/THUMB.jpg": b"x"}, as_zip)
+    with open_source(path, "Top", ["query", "gallery"]) as found:
+        assert found.list("query") == ["a.jpg"] and found.top == ""
+
+
 def link(name):
     info = zipfile.ZipInfo(name)
     info.external_attr = 0o120777 << 16
@@ -100,6 +117,11 @@ WHOLE = jpeg(1, 128, 64)
 PNG = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
 
 
+# A segment that holds a small JPEG with an end of its own, as cameras write one.
+SMALL = jpeg(2, 8, 8)
+WITH_THUMBNAIL = WHOLE[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(SMALL)) + SMALL + WHOLE[2:]
+
+
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG file whose head claims a size."""
     head = b"IHDR" + struct.pack(">II", width, height) + PNG[24:29]
@@ -117,6 +139,11 @@ def png_of_size(width: int, height: int) -> bytes:
         (b"\xff\xd8\xff\xd9", "damaged, or not an image"),
         (png_of_size(1 << 20, 1 << 20), "damaged, or not an image"),  # OpenCV raises
         (png_of_size(4, 4), None),
+        (WHOLE + bytes(4096), None),  # phones and macOS write files with bytes after their end
+        (WHOLE + b"\xff\xda" + bytes(100), None),
+        (PNG + bytes(4096), None),
+        (WITH_THUMBNAIL, None),
+        (WITH_THUMBNAIL[:-40], "cut off"),
         (WHOLE, None),
         (PNG, None),
     ],

@@ -8,7 +8,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from tiny_sources import run_script
 
+from mancs_jax.weights import imagenet
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
 from mancs_jax.weights.state_dict import read_tensors
 
@@ -232,3 +234,66 @@ def test_safetensors_keep_their_dtypes(tmp_path, dtype):
     found = read_safetensors(tmp_path / "a.safetensors")["a"]
     assert found.dtype.name == str(dtype).removeprefix("torch.")
     np.testing.assert_array_equal(found.astype(np.float64), tensor.to(torch.float64).numpy())
+
+
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("layer1.0", "layer1._orig_mod.0"),
+        lambda name: f"backbone.{name}",
+        lambda name: f"model.encoder.{name}",
+    ],
+)
+def test_what_wrappers_put_before_names_is_left_out(tmp_path, state_dict, name_of, capsys):
+    torch.save({name_of(name): tensor for name, tensor in state_dict.items()}, tmp_path / "weights.pth")
+    assert read_tensors(tmp_path / "weights.pth").keys() == state_dict.keys()
+    said = capsys.readouterr().err
+    assert ("every name begins with backbone., which is left out" in said) == name_of("").startswith("backbone")
+
+
+def test_a_checkpoint_with_what_schedulers_and_samplers_save(tmp_path, state_dict):
+    import collections
+
+    beside = {
+        "milestones": collections.Counter([20, 40, 40]),
+        "seen": {1, 2},
+        "size": torch.Size([256, 128]),
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+        "best": np.float64(0.5),
+        "tag": complex(1, 2),
+        "raw": bytearray(b"x"),
+        "parameter": torch.nn.Parameter(torch.zeros(2)),
+    }
+    for wrapper in ("state_dict", "model_state_dict", "anything"):
+        content = {wrapper: dict(state_dict)} | (beside if wrapper != "anything" else {"epoch": 3})
+        torch.save(content, tmp_path / "weights.pth")
+        assert read_tensors(tmp_path / "weights.pth").keys() == state_dict.keys()
+    torch.save({"n_averaged": torch.tensor(3)} | {f"module.{n}": t for n, t in state_dict.items()}, tmp_path / "w")
+    assert read_tensors(tmp_path / "w").keys() == state_dict.keys()
+
+
+def test_lists_of_names_are_short(tmp_path, state_dict):
+    torch.save({f"other_{name}": tensor for name, tensor in state_dict.items()}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not fit") as error:
+        imagenet.read_backbone(tmp_path / "weights.pth", "resnet18")
+    line = str(error.value)
+    assert len(line) < 1000 and " 100 missing: bn1.bias, " in line and " and 92 more" in line
+    assert line.endswith(f"mancs import-weights --source={tmp_path / 'weights.pth'} --names prints all that it has")
+
+
+def test_the_names_of_a_file_are_printed(tmp_path, state_dict, capsys):
+    torch.save(state_dict, tmp_path / "weights.pth")
+    assert run_script("import_weights", f"--source={tmp_path / 'weights.pth'}", "--names") == ""
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "conv1.weight float32[8, 3, 7, 7]" and len(lines) == len(state_dict)
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_a_tensor_of_eight_bits_is_read(tmp_path, name):
+    values = torch.tensor([0.5, -2.0, 16.0])
+    save_safetensors({"a": values.to(getattr(torch, name)), "b": values}, tmp_path / "w.safetensors")
+    found = read_safetensors(tmp_path / "w.safetensors")
+    assert found["a"].astype(np.float32).tolist() == found["b"].tolist() == [0.5, -2.0, 16.0]

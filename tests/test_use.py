@@ -12,7 +12,16 @@ import pytest
 from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.inference.export import USE
-from mancs_jax.inference.gallery import check_network, embed_folder, labels_of, load_gallery, picture, table
+from mancs_jax.inference.gallery import (
+    Gallery,
+    check_network,
+    embed_folder,
+    labels_of,
+    load_gallery,
+    picture,
+    table,
+    without_itself,
+)
 from mancs_jax.inference.search import Found, search
 from mancs_jax.reporting.ranked_lists import QUERY, RIGHT, WRONG
 
@@ -56,7 +65,8 @@ def test_python(place, monkeypatch, capsys):
 def test_command_line(place):
     results = [run(line, place) for line in SCRIPTS]
     assert [result.returncode for result in results] == [0, 0, 0, 0], [result.stderr for result in results]
-    assert results[0].stdout == f"gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
+    others = "1 passed over, no image by name: notes.txt\n"
+    assert results[0].stdout == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
     assert gallery.name.tolist() == sorted(file.name for file in (place / "photos").glob("0*.jpg"))
     assert gallery.pid[:5].tolist() == [1, 1, 1, 1, 2] and gallery.camid[:3].tolist() == [1, 1, 2]
@@ -145,3 +155,17 @@ def test_files_that_are_no_gallery(tmp_path):
         embed_folder(tmp_path / "nowhere", None)
     with pytest.raises(ValueError, match="no images in it"):
         embed_folder(tmp_path, None)
+
+
+def test_the_query_itself_is_no_answer(tmp_path):
+    names = np.array(["a/1.jpg", "a/2.jpg", "b/1.jpg", "3.jpg"])
+    embedding = np.eye(4, dtype=np.float32)
+    gallery = Gallery(embedding, names, network="", flip=False, normalize=False)
+    near = embedding[[0]] + np.float32(1e-5)  # in a batch of another size the last digits differ
+    found = search(near, embedding, 3)
+    kept, itself = without_itself(found, gallery, tmp_path / "photos" / "a" / "1.jpg", near, 2)
+    assert itself == "a/1.jpg" and kept.index.tolist() == [[1, 2]] and kept.distance.shape == (1, 2)
+    # A file of that name elsewhere is another image, and a copy of the query under another name is an answer.
+    for query, where in ((tmp_path / "1.jpg", near), (tmp_path / "photos" / "a" / "1.jpg", embedding[[1]] * 2)):
+        kept, itself = without_itself(search(where, embedding, 3), gallery, query, where, 2)
+        assert itself == "" and kept.index.shape == (1, 2)

@@ -29,6 +29,7 @@ PATHS = (
     "csv",
     "protocol_file",
     "network",
+    "average_with",
 )
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 

@@ -35,10 +35,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
-    from mancs_jax.inference.gallery import embed_folder, image_names, write_gallery
+    from mancs_jax.data.sources.source import name_some
+    from mancs_jax.inference.gallery import embed_folder, find_images, write_gallery
 
     keep_compiled_programs()
-    image_names(arguments[0])  # before the network is loaded
+    _, others = find_images(arguments[0])  # before the network is loaded
+    if others:
+        print(f"{len(others):,} passed over, no image by name: {name_some(others)}")
     embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     gallery = embed_folder(arguments[0], embedder)
     write_gallery(values.output, gallery)

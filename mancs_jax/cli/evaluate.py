@@ -31,6 +31,13 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         "distractor.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "queries",
+        "",
+        "Where --features is a file of mancs embed: the folder in it whose images are the queries; the others are the "
+        "gallery. Without it each image of a person is a query.",
+        flag_values=values,
+    )
     flags.DEFINE_string("json", None, "File that the results are written to as well.", flag_values=values)
     define_distance(values, "Divide each embedding by its norm. Multi-query does so in any case.")
     flags.DEFINE_string(
@@ -55,6 +62,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")
     if values.features and (given := [f"--{name}" for name in OF_WORKDIR if values[name].present]):
         raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
+    if values.queries and not values.features:
+        raise ValueError("--queries goes with --features=FILE of mancs embed")
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
@@ -68,7 +77,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     of_network = None
     options = distance_options(values)
     if values.features:
-        scored = score_features(values.features, options)
+        scored = score_features(values.features, options, queries=values.queries)
         rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}

@@ -2,6 +2,7 @@
 
     python scripts/import_weights.py --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
     python scripts/import_weights.py --source=model_best.pth.tar --config=configs/market.py:authors --workdir=W
+    python scripts/import_weights.py --source=weights.pth --names
 
 Training reads such a .safetensors, the .pth itself, and the authors' checkpoint, with --config.pretrained=FILE;
 `scripts/evaluate.py --workdir=W` scores the workdir.
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
+
+from mancs_jax.cli.command_line import show
 
 ARGUMENTS = ()
 ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -26,6 +29,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     )
     flags.DEFINE_enum("arch", "resnet50", ARCHITECTURES, "Architecture of a backbone's weights.", flag_values=values)
     flags.DEFINE_string("output", None, "File to write the backbone's weights to, .safetensors.", flag_values=values)
+    flags.DEFINE_bool("names", False, "Only print the names, types and shapes of the tensors.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Directory to make for a whole network.", flag_values=values)
     config_flags.DEFINE_config_file(
         "config",
@@ -39,6 +43,11 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Writes a backbone's weights, or makes a workdir of a whole network, and prints a line about it."""
+    if values.names:
+        from mancs_jax.weights.state_dict import read_tensors
+
+        show("\n".join(f"{name} {t.dtype}{list(t.shape)}" for name, t in read_tensors(values.source).items()))
+        return
     if bool(values.output) == bool(values.workdir) or bool(values.workdir) != bool(values["config"].present):
         raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a network")
     # Not at the top: a mistyped flag should not wait for jax.

@@ -43,7 +43,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise ValueError(f"--picture={values.picture}: the name has to end in {', '.join(PICTURES)}")
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
-    from mancs_jax.inference.gallery import check_network, load_gallery, picture, table
+    from mancs_jax.inference.gallery import check_network, load_gallery, picture, table, without_itself
     from mancs_jax.reporting.ranked_lists import write_picture
 
     query, source = arguments[0], network_of(values)
@@ -51,14 +51,17 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     gallery = load_gallery(values.gallery)
     embedder = mancs_jax.load(source, batch=1, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
-    k = min(values.k, len(gallery.name))
+    embedding = embedder(query, progress=False)
     found = mancs_jax.search(
-        embedder(query, progress=False),
+        embedding,
         gallery.embedding,
-        k,
+        min(values.k + 1, len(gallery.name)),
         distance=values.distance,
         max_distance=values.max_distance,
     )
+    found, itself = without_itself(found, gallery, query, embedding, values.k)
+    if itself:
+        print(f"the gallery has the query itself, {itself}, which is left out")
     print(table(found, gallery))
     if values.picture:
         write_picture(Path(values.picture), picture(query, found, gallery, values.images, embedder.image_size))

@@ -251,10 +251,12 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
 def validate_identities(config: ConfigDict, num_ids: int) -> None:
     """Refuses a batch of more identities than are left to train on, of `num_ids` in all (ValueError, one line)."""
     data = config.data
-    if data.p > num_ids - data.validation_ids - data.unused_ids:
+    left = num_ids - data.validation_ids - data.unused_ids
+    if data.p > left:
         apart = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
         texts = [f"config.data.{name} = {number}" for name, number in apart.items() if number]
         raise ValueError(
             f"config.data.p is {data.p}, but {data.name} has {num_ids} identities to train on"
             + (f", of which {' and '.join(texts)} are held out" if texts else "")
+            + (f"; take --config.data.p={left} or fewer" if left > 1 else "; two are needed for a negative")
         )

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
-from mancs_jax.data.build import ALL_IMAGES, is_prepared, prepared_path
 from mancs_jax.data.images import checked_size, decode_image
+from mancs_jax.data.prepared import ALL_IMAGES, is_prepared, prepared_path
 
 _BLOCK = 4096  # images whose files are in memory at a time
 _CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
@@ -116,6 +115,8 @@ def open_split(dataset: str, root: str | Path, split: str, testset: int = 0) -> 
       FileNotFoundError: the data set is not prepared under `root`.
       ValueError: the data set has no such split or test set.
     """
+    import tensorflow_datasets as tfds  # not at the top: embedding and searching pictures do without its second
+
     builder = _open_prepared(dataset, root)
     test_pids = _test_pids(builder, dataset, split, testset) if testset else None
     stored_split = ALL_IMAGES if testset else split
@@ -214,9 +215,11 @@ def fingerprint(split: Split) -> str:
 def check_known(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
+        own = [path.name for path in sorted(Path(root).expanduser().glob("*")) if is_prepared(root, path.name)]
         raise ValueError(
-            f"config.data.name is {dataset!r}; it may be {', '.join(DATASETS)}, or a folder that is prepared under "
-            f"{root}.{suggest(dataset, list(DATASETS))}"
+            f"config.data.name is {dataset!r}, and no such data set is prepared under config.data.root={root}, which "
+            f"has {', '.join(own) or 'none'}; name its directory with --config.data.root, or one of "
+            f"{', '.join(DATASETS)}.{suggest(dataset, [*DATASETS, *own])}"
         )
 
 
@@ -230,6 +233,8 @@ def _open_prepared(dataset, root):
         raise FileNotFoundError(
             f"{dataset} is not prepared under {root}; run: python scripts/prepare_data.py {arguments} --root={root}"
         )
+    import tensorflow_datasets as tfds
+
     return tfds.builder_from_directory(prepared_path(root, dataset))
 
 

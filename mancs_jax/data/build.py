@@ -12,10 +12,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from mancs_jax.data.prepared import VERSION, prepared_path
 from mancs_jax.data.sources.items import Contents
 
-VERSION = "1.0.0"
-ALL_IMAGES = "all_images"  # a split with every image, from which others are chosen; TFDS keeps "all" for itself
 _SCRATCH = ".building-"
 _FULL = os.strerror(errno.ENOSPC)
 
@@ -63,16 +62,6 @@ class PersonImages(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, items):
         for name, pid, camid, file in items:
             yield name, {"image": self._contents.read(file), "pid": pid, "camid": camid, "name": name}
-
-
-def prepared_path(root: str | Path, dataset: str) -> Path:
-    """Returns where a data set lies under `root` once it is built: `root/<dataset>/<version>`."""
-    return Path(root).expanduser().absolute() / dataset / VERSION
-
-
-def is_prepared(root: str | Path, dataset: str) -> bool:
-    """Tells whether a data set lies, complete, under `root`."""
-    return (prepared_path(root, dataset) / "dataset_info.json").is_file()
 
 
 def build(contents: Contents, root: str | Path, overwrite: bool = False) -> Path:

@@ -19,12 +19,33 @@ def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.n
       uint8 [height, width, 3], RGB.
 
     Raises:
-      ValueError: the bytes are not an image.
+      ValueError: the bytes are not an image, or not the whole of one.
     """
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    if is_cut_off(encoded):
+        raise ValueError(f"{name}: cut off; copy or download it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    except cv2.error:  # for example of a size that OpenCV does not allow
+        image = None
     if image is None:
         raise ValueError(f"{name}: cannot be decoded as an image")
     return resize(image, image_size)
+
+
+def is_cut_off(encoded: bytes) -> bool:
+    """Tells if a JPEG or PNG file stops before its end. Bytes after the end count for nothing: phones write such files.
+
+    OpenCV 4 fills up a JPEG that was cut off, and does not complain.
+    """
+    if encoded.startswith(b"\x89PNG"):
+        return b"IEND" not in encoded
+    if not encoded.startswith(b"\xff\xd8"):
+        return False
+    # Segments, each with its length, come before the scan; one of them may hold a small JPEG with an end of its own.
+    at = 2
+    while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] not in (b"\xda", b"\xd9"):
+        at += 1 if encoded[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(encoded[at + 2 : at + 4])
+    return encoded.find(b"\xff\xd9", at) < 0
 
 
 def resize(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

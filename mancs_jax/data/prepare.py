@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
+from mancs_jax.data.prepared import is_prepared, prepared_path
 from mancs_jax.data.sources import cuhk03, dukemtmc_reid, folder, market1501, walkers
 from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
 
@@ -44,8 +45,8 @@ def prepare(
             raise ValueError("--root=DIR is missing: the directory of the prepared data sets")
         root = ""
     prepared = name or dataset
-    if not only_check and build.is_prepared(root, prepared) and not overwrite:
-        path = build.prepared_path(root, prepared)
+    if not only_check and is_prepared(root, prepared) and not overwrite:
+        path = prepared_path(root, prepared)
         return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
     if dataset == "walkers":
         print("rendering walkers, half a minute on one core", file=sys.stderr)
@@ -56,7 +57,20 @@ def prepare(
         else:
             path = build.build(contents, root, overwrite)
             counts, end = count_prepared(prepared, root), [str(path)]
+            end += [f"train on it: {line}"] if (line := training_command(prepared, root, counts)) else []
     return "\n".join([table(counts), *notes, *end])
+
+
+def training_command(dataset: str, root: str, counts: dict[str, Counts]) -> str:
+    """Returns a command that trains on a data set of one's own; "" for others, and where too few people are in it."""
+    num_ids = counts["train"].ids if "train" in counts else 0
+    held_out = 0 if "query" in counts else num_ids // 5
+    num_p = min(32, num_ids - held_out)
+    if dataset in names.DATASETS or num_p < 2:
+        return ""
+    fields = {"name": dataset, "root": root, "p": num_p} | ({"validation_ids": held_out} if held_out else {})
+    flags = " ".join(f"--config.data.{field}={value}" for field, value in fields.items())
+    return f"mancs train --config=market:small --workdir=workdirs/{dataset} {flags}"
 
 
 def refuse_arguments(

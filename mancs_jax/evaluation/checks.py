@@ -65,7 +65,10 @@ def checked_labels(part: str, pid: ArrayLike, camid: ArrayLike, number: int) -> 
 def check_known(query_pid: np.ndarray) -> None:
     """Raises ValueError where a query is not of a known person (pid below 1)."""
     if query_pid.min() < 1:
-        raise ValueError(f"query {query_pid.argmin()} has pid {query_pid.min()}: leave out queries of no known person")
+        raise ValueError(
+            f"query {query_pid.argmin()} has pid {query_pid.min()}, which is no person: leave it out, or, if people "
+            "are numbered from 0, add 1 to every pid above -1 of query and gallery"
+        )
 
 
 def common_offset(embedding: np.ndarray) -> np.ndarray:

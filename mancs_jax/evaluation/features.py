@@ -1,7 +1,10 @@
 """Embeddings that some other program made: read from a file, checked, scored."""
 
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ from mancs_jax.evaluation import checks, protocols
 from mancs_jax.evaluation.protocols import Labelled, Options
 
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
-PARTS = ("query", "gallery", "multi_query")  # each with _pid and _camid; the last is optional
+PARTS = ("query", "gallery", "multi_query")  # the last is optional
+LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
+EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where names tell people and cameras
 # What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
 UNREADABLE = (
     ValueError,
@@ -21,19 +26,26 @@ UNREADABLE = (
     AttributeError,
     RuntimeError,
     MemoryError,
+    OverflowError,
+    TypeError,
+    KeyError,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
 
 
-def load_features(path: str | Path) -> dict[str, Labelled]:
+def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
     """Reads embeddings and labels.
 
     Args:
       path: a .npz file with arrays `query` and `gallery` (floats [N, D]) and `query_pid`, `query_camid`, `gallery_pid`,
         `gallery_camid` (integers [N]), and for multi-query `multi_query`, `multi_query_pid`, `multi_query_camid`; or a
         folder with a .npy file for each of these, memory-mapped: float32 that is scored single-query without
-        re-ranking or normalising may be larger than memory.
+        re-ranking or normalising may be larger than memory. Or a file of `mancs embed` whose names tell people and
+        cameras: each image with a person is a query, and all images are the gallery.
+      queries: of a file of `mancs embed`, the folder whose images are the queries; the others are the gallery.
 
     Returns:
       "query", "gallery" and, where it is there, "multi_query"; embeddings float32.
@@ -45,20 +57,59 @@ def load_features(path: str | Path) -> dict[str, Labelled]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
-    arrays = _mapped(path) if path.is_dir() else _unzipped(path)
-    wanted = PARTS if any(name.startswith(PARTS[2]) for name in arrays) else PARTS[:2]
-    names = [f"{part}{label}" for part in wanted for label in ("", "_pid", "_camid")]
-    if missing := [name for name in names if name not in arrays]:
-        raise ValueError(f"{path} has no {', '.join(missing)}; it has {', '.join(sorted(arrays)) or 'no arrays'}")
+    with _opened(path) as (there, read):
+        if set(EMBEDDED) <= set(there) and "query" not in there:
+            arrays = _split({name: read(name) for name in EMBEDDED}, queries, path)
+        elif queries:
+            raise ValueError(f"{path} has arrays of queries already: leave --queries out")
+        else:
+            wanted = PARTS if any(f"{PARTS[2]}{label}" in there for label in LABELS) else PARTS[:2]
+            names = [f"{part}{label}" for part in wanted for label in LABELS]
+            if missing := [name for name in names if name not in there]:
+                raise ValueError(f"{path} has no {', '.join(missing)}; {_what_it_has(there)}")
+            arrays = {name: read(name) for name in names}
     found = {}
-    for part in wanted:
-        embedding = arrays[part]
+    for part in [part for part in PARTS if part in arrays]:
         try:
-            embedding = _float32(part, embedding)
+            embedding = _float32(part, arrays[part])
             found[part] = Labelled(*checks.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     return found
+
+
+def _what_it_has(there: Sequence[str]) -> str:
+    """Says what a file has in place of what is missing."""
+    if {"embedding", "name"} <= set(there):
+        return (
+            "it is a file of mancs embed without identities: name the images as 0002_c1_... (person, camera), or put "
+            "their labels in arrays of these names"
+        )
+    names = [name if name.isprintable() else repr(name) for name in sorted(there)]
+    return f"it has {', '.join(names) or 'no arrays'}"
+
+
+def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of queries and gallery out of those of an embedded folder."""
+    pid, names = embedded["pid"], embedded["name"].tolist()
+    is_gallery = np.ones(len(pid), bool)
+    is_query = np.asarray(pid) > 0
+    if queries:
+        is_below = np.array([name.startswith(f"{queries.rstrip('/')}/") for name in names])
+        is_query, is_gallery = is_query & is_below, ~is_below
+    for what, chosen in (("queries", is_query), ("gallery", is_gallery)):
+        if not chosen.any():
+            folders = sorted({name.rpartition("/")[0] for name in names} - {""})
+            hint = f"; its folders are {', '.join(folders[:8])}" if folders else ""
+            raise ValueError(
+                f"{path} has no images for the {what}{f' with --queries={queries}' if queries else ''}{hint}"
+            )
+    fields = zip(LABELS, ("embedding", "pid", "camid"), strict=True)
+    return {
+        f"{part}{label}": embedded[field][chosen]
+        for label, field in fields
+        for part, chosen in (("query", is_query), ("gallery", is_gallery))
+    }
 
 
 def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
@@ -97,27 +148,41 @@ def fingerprint(embedded: Labelled) -> str:
     return digest_of(repr(embedded.embedding.shape), *(np.ascontiguousarray(field, dtype) for field, dtype in fields))
 
 
-def _unzipped(path):
-    try:
-        with path.open("rb") as stream, zipfile.ZipFile(stream):  # which says what is wrong; a lone array is no zip
-            stream.seek(0)
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """Gives the names of the arrays in a file or folder, and a function that reads one: no other is looked at."""
+    if path.is_dir():
+        yield sorted(file.stem for file in path.glob("*.npy")), lambda name: _mapped(path / f"{name}.npy")
+        return
+    with ExitStack() as stack:
+        with _naming_damage(path):
+            stream = stack.enter_context(path.open("rb"))
+            with zipfile.ZipFile(stream):  # says what is wrong; a lone array is no zip
+                stream.seek(0)
             file = np.load(stream, allow_pickle=False)
-            arrays = {name: file[name] for name in file.files if name.startswith(PARTS)}
-            if no_array := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-                raise ValueError(f"{no_array[0]} is no array")
-            return arrays
+
+        def read(name):
+            with _naming_damage(path):
+                if not isinstance(array := file[name], np.ndarray):
+                    raise ValueError(f"{name} is no array")
+                return array
+
+        yield file.files, read
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a .npz file of plain arrays, or is cut off ({_first_line(error)})") from error
 
 
-def _mapped(path):
-    arrays = {}
-    for file in sorted(path.glob("*.npy")):
-        try:
-            arrays[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except UNREADABLE as error:
-            raise ValueError(f"{file} is not a .npy file of numbers, or is cut off ({_first_line(error)})") from error
-    return arrays
+def _mapped(file: Path) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except UNREADABLE as error:
+        raise ValueError(f"{file} is not a .npy file of numbers, or is cut off ({_first_line(error)})") from error
 
 
 def _first_line(error):

@@ -10,7 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -164,8 +163,6 @@ def _decoded(image: Path | np.ndarray, image_size: tuple[int, int]) -> np.ndarra
         raise FileNotFoundError(f"{image}: no such file") from error
     except IsADirectoryError as error:
         raise ValueError(f"{image} is a folder: give the images in it") from error
-    except cv2.error as error:  # for example of a size that OpenCV does not allow
-        raise ValueError(f"{image}: cannot be decoded as an image") from error
 
 
 def _is_pil(image: Any) -> bool:

@@ -1,20 +1,40 @@
 """A folder of images as a file of embeddings, and ranked lists out of it."""
 
 import re
-import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.data import images
+from mancs_jax.data.sources.source import is_passed_over, name_some
+from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.search import Found
-from mancs_jax.reporting import ranked_lists
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+# Suffixes of images that OpenCV decodes.
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".dib",
+    ".webp",
+    ".gif",
+    ".avif",
+    ".jp2",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+)
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
+SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
 
 
@@ -31,29 +51,41 @@ class Gallery(NamedTuple):
 
 
 def embed_folder(folder: str | Path, embedder: Embedder, *, progress: bool = True) -> Gallery:
-    """Embeds every image of a folder and its subfolders, sorted by name; hidden files are passed over.
+    """Embeds every image of a folder and its subfolders, sorted by name; see `find_images`.
 
     Raises:
       FileNotFoundError: no such folder.
       ValueError: no images in it, or one that cannot be decoded.
     """
-    names = image_names(folder)
+    names, _ = find_images(folder)
     embedding = embedder([Path(folder, name) for name in names], progress=progress)
     labels = [labels_of(name) for name in names]
     pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
     return Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize, pid, camid)
 
 
-def image_names(folder: str | Path) -> list[str]:
-    """Paths of the images below a folder, relative to it, sorted; errors as `embed_folder`."""
+def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
+    """Lists the files below a folder.
+
+    Returns:
+      Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files. Hidden files and those
+      of `source.PASSED_OVER` are in neither.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no images in it.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    files = [file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
-    names = sorted(file.as_posix() for file in files if not any(part.startswith(".") for part in file.parts))
-    if not names:
-        raise ValueError(f"{folder}: no images in it; their names end in {', '.join(SUFFIXES)}")
-    return names
+    below = [PurePosixPath(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()]
+    files = sorted(file for file in below if not is_passed_over(file))
+    images = [str(file) for file in files if file.suffix.lower() in SUFFIXES]
+    others = [str(file) for file in files if file.suffix.lower() not in SUFFIXES]
+    if not images:
+        found = f"; it has {name_some(others)}" if others else ""
+        raise ValueError(f"{folder}: no images in it{found}; names of images end in {', '.join(SUFFIXES)}")
+    return images, others
 
 
 def labels_of(name: str) -> tuple[int, int] | None:
@@ -78,9 +110,9 @@ def load_gallery(path: str | Path) -> Gallery:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             fields = {name: file[name] for name in Gallery._fields if name in file}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
     if missing := [name for name in FIELDS if name not in fields]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
@@ -99,6 +131,34 @@ def check_network(gallery: Gallery, embedder: Embedder) -> None:
         raise ValueError(
             f"the gallery was embedded with flip={gallery.flip}, normalize={gallery.normalize}, the query not"
         )
+
+
+def without_itself(
+    found: Found, gallery: Gallery, query: str | Path, embedding: np.ndarray, k: int
+) -> tuple[Found, str]:
+    """Leaves the query itself out of its answers, where its file is one of the gallery.
+
+    Args:
+      found: the k + 1 nearest of one query, or as many as there are.
+      gallery: searched.
+      query: image file.
+      embedding: of the query, float32 [1, D].
+      k: answers to keep.
+
+    Returns:
+      (at most k answers, the name of the entry that was left out; "" where there was none).
+    """
+    path = Path(query).resolve().as_posix()
+    is_itself = np.array(
+        [
+            i >= 0
+            and path.endswith(f"/{gallery.name[i]}")
+            and np.allclose(gallery.embedding[i], embedding[0], rtol=0, atol=SAME * np.abs(embedding).max())
+            for i in found.index[0]
+        ]
+    )
+    kept = Found(*(field[:, ~is_itself][:, :k] for field in found))
+    return kept, str(gallery.name[found.index[0][is_itself][0]]) if is_itself.any() else ""
 
 
 def table(found: Found, gallery: Gallery) -> str:
@@ -131,6 +191,8 @@ def picture(
     Raises:
       FileNotFoundError: an image is not in the folder any more.
     """
+    from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
+
     labels = labels_of(str(query))
     cells = [ranked_lists.framed(_image(Path(query), image_size), ranked_lists.QUERY, ["query", ""])]
     for i, distance in _answers(found):

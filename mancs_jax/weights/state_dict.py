@@ -1,7 +1,8 @@
 """State dicts of PyTorch: read from a file, checked against a network, and laid out as Flax has them, or back."""
 
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,11 @@ LEAF_NAMES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+
+
+COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel, which is no weight
+OWN = {"base"}  # the release's name of its backbone
+SHOWN = 8  # names that a message lists; the rest is counted
 
 
 class Leaf(NamedTuple):
@@ -61,13 +67,20 @@ def backbone_name(modules: tuple[str, ...], leaf: str) -> str:
 def read_tensors(path: str | Path) -> Tensors:
     """All tensors of a PyTorch zip file or a safetensors file, with the dtypes of the file.
 
-    Names are those of the file, without the `module.` that DataParallel puts in front.
+    Names are those of the file without what wrappers add: `module.` of DataParallel in front, `_orig_mod.` of
+    torch.compile anywhere, and any other word that all names begin with; a line on stderr says which.
 
     Raises:
       ValueError: neither of the two, or damaged.
       OSError: cannot be read.
     """
-    return rename(_read(path), lambda name: re.sub(r"^(module\.)+", "", name), path)
+    tensors = {name: array for name, array in _read(path).items() if name not in COUNTERS}
+    tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
+    while len(tensors) > 1 and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first != OWN:
+        [prefix] = first
+        print(f"{path}: every name begins with {prefix}., which is left out", file=sys.stderr)
+        tensors = {name.removeprefix(f"{prefix}."): array for name, array in tensors.items()}
+    return tensors
 
 
 def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) -> Tensors:
@@ -88,7 +101,8 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
     """The tensors as float32, in the order of `leaves`.
 
     Raises:
-      ValueError: they are not those of `leaves`: the message lists every one that is missing, left over or wrong.
+      ValueError: they are not those of `leaves`: the message counts those that are missing, left over or wrong,
+        and names the first of them.
     """
     common = leaves.keys() & tensors.keys()
     wrong = [
@@ -102,9 +116,15 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
         "wrong": wrong,
     }
     if any(problems.values()):
-        lists = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
-        raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}")
+        lists = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
+        rest = max(map(len, problems.values())) > SHOWN
+        where = f"; mancs import-weights --source={path} --names prints all that it has" if rest else ""
+        raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}{where}")
     return {name: tensors[name].astype(np.float32) for name in leaves}
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def to_variables(tensors: Tensors, leaves: dict[str, Leaf]) -> dict[str, Any]:

@@ -22,14 +22,39 @@ STORAGE_DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-# What a NumPy number is pickled with; a checkpoint often holds its best score as one.
-NUMPY_NUMBER = (
+TENSOR_TYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "bfloat16",
+    "half",
+    "float",
+    "double",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "short",
+    "int",
+    "long",
+    "bool",
+)
+# Names beside those of tensors that `torch.load(weights_only=True)` reads, too. No weight is one: NumPy numbers (a
+# best score, say), types and places of tensors.
+SKIPPED = (
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
+    ("torch", "device"),
+    ("torch.serialization", "_get_layout"),
+    ("builtins", "bytearray"),
+    ("__builtin__", "bytearray"),
 )
-WRAPPERS = ("state_dict", "model")
+CONTAINERS = {"set": set, "frozenset": frozenset, "complex": complex}
+# Entries of a checkpoint that hold its network, the likeliest first.
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network")
 
 
 class _Tensor(NamedTuple):
@@ -42,7 +67,7 @@ class _Tensor(NamedTuple):
 
 
 class _Dictionary(dict):
-    """Stands for OrderedDict; leaves out the attributes (`_metadata`) that PyTorch adds."""
+    """Stands for OrderedDict and Counter; leaves out the attributes (`_metadata`) that PyTorch adds."""
 
     def __setstate__(self, state):
         pass
@@ -69,13 +94,21 @@ class _TensorUnpickler(pickle.Unpickler):
         # New functions at each call: a hostile pickle could set attributes of a lasting one.
         if module == "torch" and name in STORAGE_DTYPES:
             return name
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+        if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
             return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+        if (module, name) in (
+            ("torch._utils", "_rebuild_parameter"),
+            ("torch._utils", "_rebuild_parameter_with_state"),
+        ):
             return lambda tensor, *_: tensor
-        if (module, name) == ("collections", "OrderedDict"):
+        if (module, name) in (("collections", "OrderedDict"), ("collections", "Counter")):
             return _Dictionary
-        if (module, name) in NUMPY_NUMBER:
+        if (module, name) == ("torch", "Size"):
+            return lambda sides=(): tuple(sides)
+        if module in ("builtins", "__builtin__") and name in CONTAINERS:
+            kind = CONTAINERS[name]
+            return lambda *arguments: kind(*arguments)
+        if (module, name) in SKIPPED or (module == "torch" and name in TENSOR_TYPES):
             return _Skipped
         raise _Forbidden(f"{module}.{name}"[:80])
 
@@ -89,7 +122,7 @@ class _TensorUnpickler(pickle.Unpickler):
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict that `torch.save` wrote (PyTorch 1.6 or later), by name, with the dtypes of the file.
 
-    A state dict inside `{"state_dict": ...}` or `{"model": ...}` is found; what else lies beside it is not read.
+    A state dict inside a checkpoint is found by the names in `WRAPPERS`, or as its only dictionary.
 
     Raises:
       ValueError: the file is damaged, cut short, no such file, or asks for anything but tensors.
@@ -118,18 +151,27 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("written on a big-endian machine")
     tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
-    for wrapper in WRAPPERS:
-        if isinstance(tree, dict) and isinstance(tree.get(wrapper), dict):
-            tree = tree[wrapper]
-    tensors = {name: entry for name, entry in tree.items() if isinstance(entry, _Tensor)}
-    if not tensors:
-        raise ValueError(f"no tensors, only {', '.join(map(str, tree)) or 'nothing'}")
+    tensors = _tensors_of(tree)
 
     storages = {}
     for _, key in (tensor.storage for tensor in tensors.values()):
         if key not in storages:
             storages[key] = archive.read(f"{folder}data/{key}")
     return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}
+
+
+def _tensors_of(tree: Any) -> dict[Any, _Tensor]:
+    """The tensors of a state dict, or of the one that a checkpoint holds."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"{type(tree).__name__.strip('_')} instead of a state dict")
+    inner = {name: entry for name, entry in tree.items() if isinstance(entry, dict) and entry}
+    if likely := [name for name in WRAPPERS if name in inner]:
+        return _tensors_of(inner[likely[0]])
+    if tensors := {name: entry for name, entry in tree.items() if isinstance(entry, _Tensor)}:
+        return tensors
+    if len(inner) == 1:
+        return _tensors_of(*inner.values())
+    raise ValueError(f"no tensors, only {', '.join(map(str, tree)) or 'nothing'}")
 
 
 def _view(tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:

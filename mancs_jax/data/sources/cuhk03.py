@@ -13,20 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import cv2
 import h5py
 import numpy as np
-import scipy.io
 
 from mancs_jax.config.names import NUM_TESTSETS
-from mancs_jax.data.build import ALL_IMAGES
+from mancs_jax.data.prepared import ALL_IMAGES
+from mancs_jax.data.sources.cuhk03_protocol import PROTOCOL_PAGE, Protocol, read_protocol
 from mancs_jax.data.sources.items import About, Contents, Counts, Item, saying_how_to_get
 from mancs_jax.data.sources.source import open_zip
 
 HOMEPAGE = "https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
-PROTOCOL_PAGE = "https://github.com/zhunzhong07/person-re-ranking"
 MD5 = "728939e58ad9f0ff53e521857dd8fb43"  # of cuhk03_release.zip
 MAT = "cuhk-03.mat"
 TOP_FOLDER = "cuhk03_release"
@@ -34,7 +33,6 @@ PROTOCOL_FILE = "cuhk03_new_protocol_config_{boxes}.mat"
 SLOTS = 10  # of a person: 5 of the first view, 5 of the second; some are empty
 VIEWS = (1, 2)
 TESTSET_IDS = 100  # people in a test set of the classic protocol
-PROTOCOL_SPLITS = ("train", "query", "gallery")
 COUNTS = {
     "labeled": {
         "train": Counts(7368, 767, 0, 0, VIEWS),
@@ -65,13 +63,6 @@ ABOUT = About(
     ),
     md5=MD5,
 )
-
-
-class Protocol(NamedTuple):
-    """The 767/700 protocol of one kind of boxes."""
-
-    labels: list[tuple[str, int, int]]  # (name, pid, camid) of every image
-    rows: dict[str, np.ndarray]  # split -> int [n], 0-based, into the labels
 
 
 @contextmanager
@@ -127,32 +118,6 @@ def encode_png(image: np.ndarray) -> bytes:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{image.dtype} {list(image.shape)} is not an RGB image")
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-
-
-def read_protocol(path: str | Path) -> Protocol:
-    """Reads a file of the 767/700 protocol (MATLAB v5).
-
-    Raises:
-      FileNotFoundError: there is nothing at `path`.
-      ValueError: it is something else.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; the files of the 767/700 protocol are at {PROTOCOL_PAGE}")
-    try:
-        found = scipy.io.loadmat(path)
-        names = [str(name.item()) for name in found["filelist"].ravel()]
-        pid, camid = (found[field].ravel().tolist() for field in ("labels", "camId"))
-        labels = list(zip(names, pid, camid, strict=True))
-        rows = {split: np.sort(found[f"{split}_idx"].ravel().astype(np.int64)) - 1 for split in PROTOCOL_SPLITS}
-        if any(len(row) and not 0 <= row[0] <= row[-1] < len(labels) for row in rows.values()):
-            raise ValueError("an index is out of range")
-    except Exception as error:  # SciPy raises whatever comes up in a file that is not a MATLAB file
-        raise ValueError(
-            f"{path} is not a file of the 767/700 protocol (MATLAB v5; {type(error).__name__}: {error}); they are at "
-            f"{PROTOCOL_PAGE}"
-        ) from error
-    return Protocol(labels, rows)
 
 
 def split_by(protocol: Protocol, everything: Sequence[Item], path: str | Path) -> dict[str, list[Item]]:

@@ -11,7 +11,7 @@ from mancs_jax.config.names import DATASETS
 from mancs_jax.data.sources import market1501
 from mancs_jax.data.sources.items import About, Contents, Item
 from mancs_jax.data.sources.named_folders import Layout, open_folders
-from mancs_jax.data.sources.source import Source, name_some, open_source
+from mancs_jax.data.sources.source import UNREADABLE, Source, name_some, open_source
 
 COLUMNS = ["path", "pid", "camid", "split"]
 SPLITS = tuple(market1501.LAYOUT.folders)
@@ -24,10 +24,10 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
 
     Args:
       name: of the data set, its directory under the root: letters, digits, "_" and "-".
-      path: folder, or zip, in which a top folder of the zip's name is passed through.
-      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path relative to the folder;
-        pid > 0 a person, 0 a distractor, -1 junk; camid >= 0; split "train", "query", "gallery" or "gt_bbox".
-        None: folders bounding_box_train, query, bounding_box_test and gt_bbox, names that start with pid_cCAMID.
+      path: folder or zip, in which a top folder that encloses everything is passed through.
+      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path, see `_file_of`; pid > 0 a
+        person, 0 a distractor, -1 junk; camid >= 0; split "train", "query", "gallery" or "gt_bbox". None: folders
+        bounding_box_train, query, bounding_box_test and gt_bbox, names that start with pid_cCAMID.
 
     Raises:
       FileNotFoundError: there is nothing at `path` or `table`.
@@ -66,12 +66,15 @@ def read_table(source: Source, table: str | Path) -> str:
 
     Raises:
       FileNotFoundError: it is at neither place.
-      ValueError: it is not UTF-8.
+      ValueError: it is damaged, or not UTF-8.
     """
     file = Path(table).expanduser()
     if not file.is_file() and not source.has(str(table)):
         raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
-    content = file.read_bytes() if file.is_file() else source.read(str(table))
+    try:
+        content = file.read_bytes() if file.is_file() else source.read(str(table))
+    except UNREADABLE as error:
+        raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -102,9 +105,10 @@ def parse_table(text: str, source: Source, table: str) -> dict[str, list[Item]]:
             if problem := _what_is_wrong(row, source, line_of):
                 wrong.append(f"line {line}: {problem}")
             elif row:
-                file, pid, camid, split = row
+                path, pid, camid, split = row
+                file = _file_of(path, source)
                 line_of[file] = line
-                splits[split].append(Item(file, int(pid), int(camid), file))
+                splits[split].append(Item(_below(path, source), int(pid), int(camid), file))
     except csv.Error as error:
         raise ValueError(f"{table} line {reader.line_num}: {error}") from error
     if wrong:
@@ -117,20 +121,36 @@ def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) 
         return None
     if len(row) != len(COLUMNS):
         return f"{len(row)} fields, not {len(COLUMNS)}"
-    file, pid, camid, split = row
-    if file != str(PurePosixPath(file)) or PurePosixPath(file).is_absolute() or ".." in file.split("/") or "\\" in file:
-        return f"path {file!r} is not one below the folder"
-    if file in line_of:
-        return f"path {file!r} is there already, in line {line_of[file]}"
+    path, pid, camid, split = row
+    below = PurePosixPath(_below(path, source))
+    if not below.parts or below.is_absolute() or ".." in below.parts:
+        return f"path {path!r} is not one below {source.path}"
+    if (file := _file_of(path, source)) in line_of:
+        return f"path {path!r} is there already, in line {line_of[file]}"
     if not _is_integer(pid, -1):
         return f"pid {pid!r} is not an integer from -1"
     if not _is_integer(camid, 0):
         return f"camid {camid!r} is not an integer from 0"
     if split in ("train", "query") and int(pid) < 1:
-        return f"pid {pid} in {split}: who is to be learnt or found has a pid from 1"
+        meaning = "a distractor" if int(pid) == 0 else "junk"
+        return f"pid {pid} in {split} is no person, but {meaning}: number people from 1, or leave the line out"
     if split not in SPLITS:
         return f"split {split!r} is not one of {', '.join(SPLITS)}"
-    return None if source.has(file) else f"path {file!r} is no file there, or a link that leads elsewhere"
+    return None if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
+
+
+def _file_of(path: str, source: Source) -> str:
+    """Returns the file in the source that a path means: relative to it, or from its own folder on, or absolute."""
+    file = _below(path, source)
+    first, _, rest = file.partition("/")
+    is_own = first in (source.path.name, source.path.stem, source.top)
+    return rest if is_own and not source.has(file) and source.has(rest) else file
+
+
+def _below(path: str, source: Source) -> str:
+    """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
+    clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
+    return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)
 
 
 def _is_integer(text: str, least: int) -> bool:

@@ -48,7 +48,7 @@ def open_folders(name: str, about: About, layout: Layout, path: str | Path) -> I
     """
     with ExitStack() as stack:
         with saying_how_to_get(about):
-            source = stack.enter_context(open_source(path, layout.top_folder))
+            source = stack.enter_context(open_source(path, layout.top_folder, layout.folders.values()))
             splits = _list(source, layout)
         yield Contents(name, about, splits, source.read)
 

@@ -5,7 +5,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,27 +14,33 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# What a file of a kind starts with -> what is near its end. Asked for, because some decoders fill up a file that was
-# cut off, and do not complain.
-_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+from mancs_jax.data.images import is_cut_off
+
+# Made by file managers, macOS and network disks beside the files of people.
+PASSED_OVER = ("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX")
+# Raised by zipfile and the disk where a file cannot be read.
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 class Source(NamedTuple):
     """A zip, which is not unpacked, or a folder."""
 
     path: Path
+    top: str  # the folder that encloses the others and is passed through; "" where there is none
     list: Callable[[str], list[str]]  # folder -> names of its files, sorted; none where there is no such folder
     has: Callable[[str], bool]  # path inside, with / -> whether a file lies there, and not elsewhere through a link
     read: Callable[[str], bytes]  # path inside -> bytes of the file
 
 
 @contextmanager
-def open_source(path: str | Path, top_folder: str = "") -> Iterator[Source]:
-    """Opens a zip or a folder. `Thumbs.db` and hidden files are passed over.
+def open_source(path: str | Path, top_folder: str = "", folders: Collection[str] = ()) -> Iterator[Source]:
+    """Opens a zip or a folder. Hidden files and those of `PASSED_OVER` are passed over.
 
     Args:
       path: the zip or the folder.
-      top_folder: folder that may enclose the others; paths start below it.
+      top_folder: folder that may enclose the others; paths start below it. Without it, paths start below a folder that
+        encloses everything, whatever its name is.
+      folders: names of folders that hold files, and so enclose no others.
 
     Raises:
       FileNotFoundError: there is nothing at `path`.
@@ -45,10 +51,10 @@ def open_source(path: str | Path, top_folder: str = "") -> Iterator[Source]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
-        yield _folder(path, top_folder)
+        yield _folder(path, top_folder, folders)
         return
     with open_zip(path) as archive:
-        yield _zip(archive, path, top_folder)
+        yield _zip(archive, path, top_folder, folders)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -85,15 +91,23 @@ def name_some(items: Sequence[str]) -> str:
     return ", ".join(items[:5]) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
 
 
-def _folder(path, top_folder):
-    top = path / top_folder
-    top = (top if top.is_dir() else path).resolve()
+def is_passed_over(path: PurePosixPath) -> bool:
+    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder."""
+    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in path.parts)
+
+
+def _folder(path, top_folder, folders):
+    top, enclosing = path.resolve(), ""
+    if top_folder and (top / top_folder).is_dir():
+        top, enclosing = (top / top_folder).resolve(), top_folder
+    elif (only := _only_folder(top)) and only not in folders:
+        top, enclosing = top / only, only
 
     def names(folder):
         if not (top / folder).is_dir():
             return []
         with os.scandir(top / folder) as entries:
-            entries = [entry for entry in entries if not _is_passed_over(entry.name)]
+            entries = [entry for entry in entries if not is_passed_over(PurePosixPath(entry.name))]
         _refuse(path, [f"{folder}/{entry.name}" for entry in entries if not entry.is_file()])
         return sorted(entry.name for entry in entries)
 
@@ -101,17 +115,26 @@ def _folder(path, top_folder):
         target = (top / file).resolve()
         return target.is_relative_to(top) and target.is_file()
 
-    return Source(path, names, has, lambda file: (top / file).read_bytes())
+    return Source(path, enclosing, names, has, lambda file: (top / file).read_bytes())
 
 
-def _zip(archive, path, top_folder):
+def _only_folder(path):
+    with os.scandir(path) as entries:
+        entries = [entry for entry in entries if not is_passed_over(PurePosixPath(entry.name))]
+    return entries[0].name if len(entries) == 1 and entries[0].is_dir(follow_symlinks=False) else ""
+
+
+def _zip(archive, path, top_folder, folders):
+    infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
+    named = [(info, PurePosixPath(info.filename)) for info in infos]
+    named = [(info, name) for info, name in named if name.parts and not is_passed_over(name)]
+    tops = {name.parts[0] if len(name.parts) > 1 else "" for _, name in named}  # "": files beside the folders
+    only = next(iter(tops)) if len(tops) == 1 else ""
+    enclosing = top_folder if top_folder in tops else only if only not in folders else ""
     members, odd = {}, []
-    for info in archive.infolist():
-        parts = PurePosixPath(info.filename).parts
-        if info.is_dir() or not parts or _is_passed_over(parts[-1]):
-            continue
-        file = "/".join(parts[1:] if parts[0] == top_folder else parts)
-        if _is_odd(info, parts) or file in members:
+    for info, name in named:
+        file = "/".join(name.parts[1:] if name.parts[0] == enclosing else name.parts)
+        if _is_odd(info, name.parts) or file in members:
             odd.append(info.filename)
         members[file] = info
     _refuse(path, odd)
@@ -121,7 +144,7 @@ def _zip(archive, path, top_folder):
         _refuse(path, [f"{folder}/{name}" for name in inside if "/" in name])
         return sorted(inside)
 
-    return Source(path, names, members.__contains__, lambda file: archive.read(members[file]))
+    return Source(path, enclosing, names, members.__contains__, lambda file: archive.read(members[file]))
 
 
 def _refuse(path, odd):
@@ -138,18 +161,14 @@ def _is_odd(info, parts):
     return is_link or is_encrypted or info.filename.startswith("/") or ".." in parts or "\\" in info.filename
 
 
-def _is_passed_over(name):
-    return name == "Thumbs.db" or name.startswith(".")
-
-
 def _what_is_wrong(file, read):
     try:
         encoded = read(file)
-    except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except UNREADABLE as error:
         return f"cannot be read: {error}"
     if not encoded:
         return "empty"
-    if any(encoded.startswith(start) and end not in encoded[-1024:] for start, end in _ENDS.items()):
+    if is_cut_off(encoded):
         return "cut off"
     try:
         is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
