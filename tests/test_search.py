@@ -176,3 +176,50 @@ def test_without_faiss_an_index_says_what_to_install(monkeypatch):
     with pytest.raises(ImportError, match="an index needs FAISS: pip install faiss-cpu"):
         importlib.import_module("mancs_jax.inference.index")
     assert search(clusters(13, 2), clusters(14, 5), 1).index.shape == (2, 1)
+
+
+def unit(rng, number: int, width: int) -> np.ndarray:
+    """Random directions, float32 [number, width]."""
+    vectors = rng.standard_normal((number, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("where", [0.0, 0.6])  # near the middle of the cloud, and half way out
+def test_copies_of_an_image_hide_no_other(where):
+    """A parked car in every frame: its copies link to each other alone, and a walk that meets them stays there."""
+    rng = np.random.default_rng(0)
+    gallery = unit(rng, 3000, 300)
+    wanted = rng.choice(3000, 100, replace=False)
+    query = gallery[wanted] + 0.3 * unit(rng, 100, 300)
+    copies = rng.choice(np.setdiff1d(np.arange(3000), wanted), 150, replace=False)
+    gallery[copies] = where * gallery[copies[0]]
+    found = search(query, gallery, 10, index=mancs_jax.build_index(gallery))
+    exact = search(query, gallery, 10)
+    is_found = (found.distance <= exact.distance * (1 + 1e-5)) | (where > 0)  # all ten are copies: which, is told below
+    assert is_found.mean() > 0.95
+    has_wanted = np.array([number in row for number, row in zip(wanted, exact.index, strict=True)])
+    finds = np.array([number in row for number, row in zip(wanted, found.index, strict=True)])
+    assert finds[has_wanted].mean() > 0.95 if has_wanted.any() else (found.index == exact.index).all()
+
+
+def test_of_more_copies_than_candidates_the_first_are_found():
+    gallery = clusters(1, 600)
+    gallery[100:300] = gallery[100]
+    found = search(gallery[[100, 5]], gallery, 4, index=mancs_jax.build_index(gallery))
+    assert found.index[0].tolist() == [100, 101, 102, 103] and found.index[1, 0] == 5
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_an_index_in_the_words_of_faiss(tmp_path, distance):
+    gallery = clusters(3, 800)
+    index = mancs_jax.build_index(gallery, tmp_path / "g.faiss", distance=distance, factory="IVF16,Flat")
+    exact = search(gallery[:50], gallery, 5, distance=distance)
+    found = search(gallery[:50], gallery, 5, distance=distance, index=tmp_path / "g.faiss", num_candidates=200)
+    assert (found.index[:, 0] == np.arange(50)).all() and (found.index == exact.index).mean() > 0.6
+    assert index.ntotal == 800
+    line = "num_candidates is 4: it must be at least k, which is 5"
+    with pytest.raises(ValueError, match=line):
+        search(gallery[:1], gallery, 5, index=index, distance=distance, num_candidates=4)
+    with pytest.raises(ValueError, match=r"^factory='IVF16,Nonsense' makes no index of \[800, \d+\]: .*") as error:
+        mancs_jax.build_index(gallery, factory="IVF16,Nonsense")
+    assert "\n" not in str(error.value)

@@ -5,6 +5,7 @@ A walk through the graph compares a query with some thousand entries instead of 
 near enough to find candidates. `mancs_jax.search` then compares the candidates exactly.
 """
 
+import math
 import os
 from pathlib import Path
 
@@ -24,12 +25,21 @@ COMPONENTS = 256  # of embeddings that are wider
 LINKS = 32  # of an entry to others
 VISITED = 512  # entries that a search keeps in view; of a million, 256 found 0.948 of the ten nearest, 512 0.973
 SAMPLE = 16384  # entries that the main components are taken from
+TRAINING_BYTES = 512 * 2**20  # of embeddings that an index of `factory` learns from
+SHARE_PROBED = 16  # of the lists of an IVF index, one in so many is looked into
+TESTED = 512  # entries that a new graph has to find
+FOUND = 0.98  # of them; below, lists take the place of the graph
 BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
 
 
 def build_index(
-    gallery: np.ndarray, path: str | Path | None = None, *, distance: str = "euclidean", progress: bool = False
+    gallery: np.ndarray,
+    path: str | Path | None = None,
+    *,
+    distance: str = "euclidean",
+    factory: str = "",
+    progress: bool = False,
 ) -> faiss.Index:
     """Builds an index of a gallery, for `mancs_jax.search`, which needs the gallery as well.
 
@@ -37,30 +47,93 @@ def build_index(
       gallery: float32 [G, D]; it may be a memory-mapped file.
       path: file to write the index to, for `load_index`; its folder is made.
       distance: "euclidean" or "cosine", that of the searches.
+      factory: another index in the words of FAISS's index factory, as "IVF4096,PQ64", which takes 64 bytes an entry.
+        "": the graph of this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
+        `faiss.extract_index_ivf(index).nprobe`.
       progress: whether a bar is shown.
 
     Raises:
-      ValueError: one line: the embeddings or the distance are not as above.
+      ValueError: one line: the embeddings, the distance or the factory are not as above.
     """
     checks.check_distance(distance)
     gallery = checks.checked_embedding("gallery", gallery)
-    number, width = gallery.shape
-    is_wide = min(number, width) > COMPONENTS
-    graph = faiss.IndexHNSWFlat(COMPONENTS if is_wide else width, LINKS)
-    graph.hnsw.efSearch = VISITED
-    index: faiss.Index = graph
-    if is_wide:
-        drawn = np.random.default_rng(SEED).choice(number, min(SAMPLE, number), replace=False)
-        index = faiss.IndexPreTransform(_main_components(gallery[np.sort(drawn)], distance), index)
-    if distance == "cosine":
-        index = faiss.IndexPreTransform(faiss.NormalizationTransform(width), index)
-    rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
-    for start in tqdm(range(0, number, rows), desc="indexing", unit="block", disable=not progress):
-        index.add(_checked(gallery[start : start + rows], distance))
+    index = _manufactured(gallery, distance, factory) if factory else _graph(gallery, distance)
+    _fill(index, gallery, distance, progress)
+    if not factory and _share_found(index, gallery) < FOUND:
+        index = _lists(gallery, distance)
+        _fill(index, gallery, distance, progress)
+        ivf = faiss.extract_index_ivf(index)
+        while ivf.nprobe < ivf.nlist and _share_found(index, gallery) < FOUND:
+            ivf.nprobe *= 2
     if path is not None:
         with atomic_write(path) as temporary:
             faiss.write_index(index, str(temporary))
     return index
+
+
+def _graph(gallery: np.ndarray, distance: str) -> faiss.Index:
+    """An empty graph of neighbours over the main components of a gallery."""
+    projection = _main_components(gallery, distance)
+    graph = faiss.IndexHNSWFlat(projection.d_out if projection else gallery.shape[1], LINKS)
+    graph.hnsw.efSearch = VISITED
+    return _for_distance(faiss.IndexPreTransform(projection, graph) if projection else graph, distance)
+
+
+def _lists(gallery: np.ndarray, distance: str) -> faiss.Index:
+    """An empty index of lists of near entries, for a gallery whose copies cut a graph into parts."""
+    projection = _main_components(gallery, distance)
+    width = projection.d_out if projection else gallery.shape[1]
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, max(math.isqrt(len(gallery)), 1))
+    lists.nprobe = max(lists.nlist // SHARE_PROBED, 1)
+    index = _for_distance(faiss.IndexPreTransform(projection, lists) if projection else lists, distance)
+    index.train(_checked(_drawn(gallery, SAMPLE), distance))
+    return index
+
+
+def _fill(index: faiss.Index, gallery: np.ndarray, distance: str, progress: bool) -> None:
+    rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
+    for start in tqdm(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
+        index.add(_checked(gallery[start : start + rows], distance))
+
+
+def _share_found(index: faiss.Index, gallery: np.ndarray) -> float:
+    """The share of entries that a search for themselves finds, out of a sample: 1 where nothing is cut off.
+
+    Many copies of an image link to each other alone. A walk that comes to them stays there.
+    """
+    sample = _drawn(gallery, TESTED)
+    nearby = index.search(np.ascontiguousarray(sample), 1)[1][:, 0]
+    return float(np.mean((gallery[nearby] == sample).all(axis=1) & (nearby >= 0)))
+
+
+def _manufactured(gallery: np.ndarray, distance: str, factory: str) -> faiss.Index:
+    """An empty index in FAISS's own words, trained on a sample of the gallery."""
+    sample = _checked(_drawn(gallery, max(TRAINING_BYTES // gallery[0].nbytes, 1)), distance)
+    try:
+        index = _for_distance(faiss.index_factory(gallery.shape[1], factory), distance)
+        index.train(sample)
+    except RuntimeError as error:
+        raise ValueError(f"factory={factory!r} makes no index of {list(gallery.shape)}: {_reason(error)}") from error
+    if (ivf := faiss.try_extract_index_ivf(index)) is not None:
+        ivf.nprobe = max(ivf.nlist // SHARE_PROBED, 1)
+    return index
+
+
+def _for_distance(index: faiss.Index, distance: str) -> faiss.Index:
+    is_cosine = distance == "cosine"
+    return faiss.IndexPreTransform(faiss.NormalizationTransform(index.d), index) if is_cosine else index
+
+
+def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
+    """So many entries, or all, in their order."""
+    if number >= len(gallery):
+        return np.asarray(gallery)
+    return gallery[np.sort(np.random.default_rng(SEED).choice(len(gallery), number, replace=False))]
+
+
+def _reason(error: RuntimeError) -> str:
+    """The end of a message of FAISS, behind its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
+    return " ".join(str(error).split()).rpartition("failed: ")[2] or "it fails without a reason"
 
 
 def load_index(path: str | Path) -> faiss.Index:
@@ -94,9 +167,11 @@ def candidates(
     return index.search(np.ascontiguousarray(query), number)[1]
 
 
-def _main_components(sample, distance):
-    """The projection on the main components; FAISS's own PCA takes minutes for embeddings 2,048 wide."""
-    sample = _checked(sample, distance)
+def _main_components(gallery: np.ndarray, distance: str) -> faiss.LinearTransform | None:
+    """The projection on the main components; None for a gallery that has no more. FAISS's own takes minutes."""
+    if min(gallery.shape) <= COMPONENTS:
+        return None
+    sample = _checked(_drawn(gallery, SAMPLE), distance)
     if distance == "cosine":
         sample = normalized("gallery", sample)
     centred = sample - sample.mean(axis=0)

@@ -21,6 +21,8 @@ BLOCK_BYTES = 32 * 2**20  # of distances, or of candidates' embeddings, that exi
 # in the last bit: queries go in multiples of 8.
 ROW_STEP = 8
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
+# Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
+TIE = 1e-4
 
 
 class Found(NamedTuple):
@@ -39,13 +41,15 @@ def search(
     distance: str = "euclidean",
     max_distance: float | None = None,
     index: "str | Path | faiss.Index | None" = None,
+    num_candidates: int | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
     Without an index the search is exact: every entry is compared, on the default device, in tiles, so the gallery may
     be a memory-mapped file of any length. Which k are nearest is decided by float32 products; they are put in the order
     of distances taken from differences, of equal ones the lower index first. With an index, the candidates it gives
-    are put in order in the same way; a query to which it gives fewer than k is searched exactly.
+    are put in order in the same way. A query is searched exactly where the index gives fewer than k, or where the k-th
+    and the last candidate are equally far: a gallery with many copies of an image has more of them than candidates.
 
     Args:
       query: float32 [Q, D].
@@ -55,6 +59,8 @@ def search(
       max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
         in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
       index: of this gallery and distance, from `build_index`, or its file; None for the exact search.
+      num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
+        entries needs more.
 
     Raises:
       ValueError: one line: embeddings, k, distance or index are not as above.
@@ -74,12 +80,18 @@ def search(
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
-    nearby = candidates(index, query, gallery, min(CANDIDATES * k, len(gallery)), distance)
-    short = (nearby[:, :k] < 0).any(axis=1)
-    if short.any():
-        nearby[short] = -1
-        nearby[short, :k] = _exact(query[short], gallery, k, distance)
-    nearest = Found(*(field[:, :k] for field in _in_order(query, gallery, nearby, distance)))
+    number = min(CANDIDATES * k if num_candidates is None else num_candidates, len(gallery))
+    if number < k:
+        raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
+    nearest = _in_order(query, gallery, candidates(index, query, gallery, number, distance), distance)
+    kth, last = nearest.distance[:, k - 1], nearest.distance[:, -1]
+    is_tied = np.isfinite(last) & ((1 - TIE) * last <= kth)
+    doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
+    nearest = Found(*(field[:, :k] for field in nearest))
+    if doubtful.any():
+        exact = _in_order(query[doubtful], gallery, _exact(query[doubtful], gallery, k, distance), distance)
+        for field, values in zip(nearest, exact, strict=True):
+            field[doubtful] = values
     return _within(nearest, max_distance)
 
 
