@@ -1,6 +1,5 @@
 """Rows of an ablation, each with several seeds: trained, scored, and put into one table."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.common.atomic_write import read_list, write_json, write_text
 from mancs_jax.config import ablation
 from mancs_jax.config import checks as configuration
 from mancs_jax.reporting.chart import dots_svg
@@ -91,7 +90,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
       ValueError: the workdir holds a run of another configuration. And as `train_and_evaluate`.
     """
     path = Workdir(Path(workdir)).results / SUMMARY
-    done = json.loads(path.read_text())["runs"] if path.exists() else []
+    done = read_list(path, "runs")
     for run in runs:
         before = next((other for other in done if (other["row"], other["seed"]) == (run.row, run.seed)), None)
         if before is not None:

@@ -1,7 +1,8 @@
 """Trains a network in a workdir and scores it: the one call of scripts and notebooks."""
 
+import errno
 import fcntl
-import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import checks as configuration
@@ -25,13 +26,14 @@ from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score, write_results
 from mancs_jax.training import checkpoint, multihost
-from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
 from mancs_jax.weights import imagenet
 from mancs_jax.workdir import Workdir
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
 SAME_IN_ALL_SPLITS = ("dataset", "recipe", "seed", "distance", "normalize", "flip", "repeats", "gallery_seed", "config")
 
 
@@ -76,7 +78,7 @@ def train_and_evaluate(
             check_resume(paths.root, saved[1], description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config):
+        with naming_what_takes_less(config), multihost.leaving_lost_processes_to_the_watch():
             if not train(config, paths, split.image, labels, description, devices, validate):
                 return None
         task = Task(baselines=config.eval_baselines)
@@ -136,9 +138,8 @@ def train_and_evaluate_splits(
     """
     workdir = local_path(workdir)
     path = Workdir(workdir).result("cuhk03_classic")
-    summary = json.loads(path.read_text()) if path.exists() else {"splits": []}
-    splits = summary["splits"]
-    before = summary.get("config", config.to_dict())
+    splits = read_list(path, "splits")
+    before = splits[0]["config"] if splits else config.to_dict()
     changed = configuration.differences(before, _with_testset(config, before["data"]["testset"]).to_dict())
     if changed and not allow_config_change:
         raise ValueError(
@@ -152,11 +153,14 @@ def train_and_evaluate_splits(
         if results is None:
             return None
         splits.append(results[NETWORK])
-        common = {name: results[NETWORK][name] for name in SAME_IN_ALL_SPLITS}
-        summary = cuhk03_classic.over_splits(splits) | common | {"splits": splits}
-        write_json(path, summary)
+        write_json(path, _over_splits(splits))
         jax.clear_caches()  # compiled programs of all splits together exceed Linux's limit of mapped regions
-    return {NETWORK: summary}
+    return {NETWORK: _over_splits(splits)}
+
+
+def _over_splits(splits: list[dict[str, Any]]) -> dict[str, Any]:
+    common = {name: splits[-1][name] for name in SAME_IN_ALL_SPLITS}
+    return cuhk03_classic.over_splits(splits) | common | {"splits": splits}
 
 
 def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
@@ -185,6 +189,14 @@ def only_process(workdir: Workdir) -> Iterator[None]:
             except BlockingIOError:
                 message = f"{workdir.root}: another process trains there; wait for it or choose another --workdir"
                 raise ValueError(message) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                print(
+                    f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing keeps a second "
+                    "run out: never start two in it",
+                    file=sys.stderr,
+                )
             yield
     finally:
         # A run that was refused leaves nothing behind.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.atomic_write import atomic_write, read_list, write_json
 
 
 def test_the_name_comes_last(tmp_path):
@@ -19,3 +19,16 @@ def test_after_an_error_the_old_one_is_left_alone(tmp_path):
         temporary.write_text("ne")
         raise ValueError("half way")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file.txt", "old")]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"starts": 3}', b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_list_is_put_aside(tmp_path, content, capsys):
+    path = tmp_path / "run.json"
+    assert read_list(path, "starts") == []
+    write_json(path, {"starts": [{"step": 0}]})
+    assert read_list(path, "starts") == [{"step": 0}] and not capsys.readouterr().err
+    path.write_bytes(content)
+    assert read_list(path, "starts") == []
+    line = capsys.readouterr().err
+    assert line.startswith(f"{path} is damaged (") and line.endswith("); it is run.json.damaged now\n")
+    assert not path.exists() and (tmp_path / "run.json.damaged").read_bytes() == content

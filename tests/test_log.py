@@ -33,6 +33,13 @@ def test_a_row_is_written_when_the_next_comes_and_at_the_end(tmp_path):
     assert written == [{"step": 2, "loss": 2.0}, {"step": 4, "loss": 4.0}]
 
 
+def test_rows_that_a_disk_damaged_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n\x00\x00\n[]\n3\n{"loss": 1.0}\n{"step": "2"}\n\xff{"step": 2}\n{"step": 3}\n')
+    keep_rows(path, last_step=3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_term_that_is_not_finite_is_named_with_its_step(tmp_path, value):
     log = MetricsLog(Workdir(tmp_path), step=0, num_steps=3, batch=2, log_every=1)

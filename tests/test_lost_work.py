@@ -13,6 +13,7 @@ from mancs_jax.cli.command_line import run as run_command
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.data import build
 from mancs_jax.data.sources import folder, market1501
+from mancs_jax.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,24 @@ def test_places_that_can_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match=r"^/proc/nowhere/result\.json cannot be written \(.*\): choose another place$"):
         check_writable("/proc/nowhere/result.json")
+
+
+def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with run.only_process(Workdir(tmp_path / "w")):
+        (tmp_path / "w" / "config.json").write_text("{}")
+    line = "its file system has no locks (Function not implemented), so that nothing keeps a second run out"
+    assert line in capsys.readouterr().err and (tmp_path / "w" / "config.json").exists()
+
+
+def test_other_errors_of_a_lock_are_errors(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="Input/output error"), run.only_process(Workdir(tmp_path / "w")):
+        pass
+    assert not (tmp_path / "w").exists()

@@ -6,6 +6,8 @@ import re
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,16 @@ REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
 
 
-def start(devices: int, *arguments: str) -> subprocess.Popen:
+def start(devices: int, *arguments: str, program: Sequence[str] = ("scripts/train.py",)) -> subprocess.Popen:
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
     return subprocess.Popen(
-        [sys.executable, "scripts/train.py", "--config=tests/tiny.py", *arguments],
+        [sys.executable, *program, "--config=tests/tiny.py", *arguments],
         cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"},
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+            "http_proxy": "http://127.0.0.1:9",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -73,6 +79,32 @@ def test_two_processes_are_one(root, tmp_path):
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=2e-4)
     results = [json.loads((tmp_path / run / "results" / "single_query.json").read_text()) for run in ("one", "two")]
     assert results[1]["num_queries"] == 8 and results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=0.1)
+
+
+LOSING = """
+from mancs_jax.training import multihost
+multihost.BEAT, multihost.SILENCE = 1.0, 8.0  # seconds
+from mancs_jax.cli import train
+from mancs_jax.cli.command_line import run
+run(train)
+"""
+
+
+def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
+    arguments = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", f"--config.data.root={root}"]
+    arguments += [f"--workdir={tmp_path / 'w'}", "--config.epochs=4000", "--process_id="]
+    running = [start(1, *arguments[:-1], f"{arguments[-1]}{i}", program=["-c", LOSING]) for i in range(2)]
+    metrics = tmp_path / "w" / "metrics.jsonl"
+    while running[0].poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        time.sleep(0.1)
+    running[1].kill()
+    _, error = running[0].communicate(timeout=PATIENCE)
+    running[1].communicate(timeout=PATIENCE)
+    line = (
+        "train: process 1 was lost; start all processes again with the same command: they go on from the latest checkp"
+    )
+    assert running[0].returncode == 1 and error.splitlines()[-1].startswith(line), error
+    assert "Traceback" not in error
 
 
 def test_flags_that_belong_together():

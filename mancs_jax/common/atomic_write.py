@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,28 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     except (TypeError, ValueError) as error:
         raise ValueError(f"result for {path} is not plain JSON: {error}") from error
     write_text(path, text + "\n")
+
+
+def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
+    """Reads the list under a key of a JSON file that a run keeps for itself.
+
+    Returns:
+      The list; [] without the file. A damaged file gives [], too: it is put aside as NAME.damaged, and a line on stderr
+      says so.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_bytes())[key]
+        if not isinstance(found, list):
+            raise TypeError(f"{key} is no list")
+        return found
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        print(f"{path} is damaged ({' '.join(str(error).split())[:80]}); it is {aside.name} now", file=sys.stderr)
+        return []
 
 
 def _flush(path: Path) -> None:

@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from logging import LogRecord
+from functools import partial
+from logging import ERROR, LogRecord, getLogger
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,21 +14,13 @@ import tensorstore
 from absl import logging
 
 from mancs_jax.training import multihost
+from mancs_jax.training.description import Description
 from mancs_jax.training.state import TrainState
 
 Read = TypeVar("Read")
 
 PATTERNS = "*?[]"  # orbax takes these in a path for patterns, and then does not find what it has just written
 REASON_LENGTH = 160  # characters of a library's message that a line quotes
-
-
-class Description(NamedTuple):
-    """The JSON of a checkpoint, beside its arrays."""
-
-    config: dict[str, Any]  # of the run, as `config.to_dict()`
-    num_classes: int
-    data_fingerprint: str  # of the training images and their labels; "" where nobody knows it
-    best: float | None = None  # the best score on the validation identities so far
 
 
 def check_path(directory: Path) -> None:
@@ -46,8 +39,10 @@ def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
       ValueError: see `check_path`.
     """
     check_path(directory)
+    _leave_out_echoes()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    with _naming_damage(directory):
+        return ocp.CheckpointManager(directory.absolute(), options=options)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, description: Description) -> None:
@@ -59,7 +54,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
       description: JSON that goes with it.
 
     Raises:
-      OSError: the checkpoint was not taken, or the one before cannot be read back.
+      OSError: the checkpoint was not taken, or the one before cannot be written or read back.
     """
     step = int(state.step)
     finish(manager)
@@ -68,7 +63,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(description._asdict())
     )
-    if not manager.save(step, args=args):
+    with _naming_what_is_left(manager):
+        taken = manager.save(step, args=args)
+    if not taken:
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 
 
@@ -76,9 +73,10 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Waits for a save that is under way, and opens the latest checkpoint again: its JSON and one array.
 
     Raises:
-      OSError: it cannot be read back.
+      OSError: it cannot be written or read back.
     """
-    manager.wait_until_finished()
+    with _naming_what_is_left(manager):
+        manager.wait_until_finished()
     step = manager.latest_step()
     if step is None:
         return
@@ -89,6 +87,22 @@ def finish(manager: ocp.CheckpointManager) -> None:
         raise OSError(
             f"{manager.directory}: the checkpoint of step {step} was written, but cannot be read back "
             f"({_reason(error)}); check the disk"
+        ) from error
+
+
+@contextmanager
+def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns orbax's errors of a checkpoint that cannot be written into one line (OSError)."""
+    try:
+        yield
+    except Exception as error:  # orbax, tensorstore and the disk have many kinds
+        whole = [int(path.name) for path in Path(manager.directory).glob("*") if path.name.isdigit()]
+        left = f"that of step {max(whole)} is kept" if whole else "there is none before it"
+        full = "No space left on device"
+        reason = full if full in str(error) else _reason(error)
+        raise OSError(
+            f"{manager.directory}: the checkpoint cannot be written ({reason}); {left}; free the disk, and the "
+            "same command goes on"
         ) from error
 
 
@@ -222,10 +236,42 @@ def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[
         return checkpointer.restore(directory.absolute() / str(step) / "state", args=args)
 
 
+def _leave_out_echoes() -> None:
+    """Keeps off stderr what Orbax and tensorstore print of an error that they also raise: pages before our line."""
+    logging.get_absl_logger().addFilter(_is_no_echo)
+    getLogger("asyncio").addFilter(_is_no_echo)
+    if getattr(sys.unraisablehook, "func", None) is not _report:
+        sys.unraisablehook = partial(_report, sys.unraisablehook)
+
+
+def _report(before: Callable[[Any], Any], unraisable: Any) -> None:
+    """Reports an error as before, but for the many of writes that end after a failed save has closed their loop."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        before(unraisable)
+
+
+def _is_no_echo(record: LogRecord) -> bool:
+    """Tells if a record is no error of orbax with its traceback, which it raises as well."""
+    where = f"{record.pathname} {record.getMessage()}"  # asyncio tells of tasks that nobody waits for any more
+    return record.levelno < ERROR or not record.exc_info or not any(name in where for name in ("/orbax/", "OCDBT"))
+
+
 def _open_to_read(directory: Path) -> ocp.CheckpointManager:
     # Neither makes the directory nor clears away a save that a running training has under way.
-    with _without_notes_on_reading():
+    with _without_notes_on_reading(), _naming_damage(directory):
         return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))
+
+
+@contextmanager
+def _naming_damage(directory: Path) -> Iterator[None]:
+    """Turns orbax's errors of a file that belongs to no array into one line (ValueError)."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{directory}: a _CHECKPOINT_METADATA in it is damaged ({_reason(error)}); delete that file, which holds "
+            "nothing that is needed"
+        ) from error
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import jax
 import tensorboardX
 from tqdm import tqdm
 
-from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.common.atomic_write import read_list, write_json, write_text
 from mancs_jax.common.environment import environment
-from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
 
@@ -26,13 +26,15 @@ def keep_rows(path: Path, last_step: int) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, without one that a kill cut short."""
+    """The rows of a metrics file, without those that a kill or a disk damaged."""
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
     return rows
 
 
@@ -46,7 +48,7 @@ def record_start(workdir: Workdir, description: Description, devices: list[jax.D
       step: that it starts from.
     """
     write_json(workdir.config, description.config)
-    starts = json.loads(workdir.starts.read_text())["starts"] if workdir.starts.exists() else []
+    starts = read_list(workdir.starts, "starts")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     made_with = {"step": step, "command": command, "config": description.config}
     starts.append(environment(devices) | made_with | {"data_fingerprint": description.data_fingerprint})

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mancs_jax.data import pk
 from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.batches import make_batches
-from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, make_train_step

@@ -3,14 +3,29 @@
 With one process all of this does nothing.
 """
 
+import atexit
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its client has no public name; Orbax takes it from here, too
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
+
 ASK_EVERY = 10  # steps
+BEATS = "mancs_jax/beat"  # keys of the store that all processes share
+BEAT, SILENCE = 5.0, 60.0  # seconds between beats; without one for so long, a process is lost
+DONE = "done"
 
 
 def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
@@ -32,10 +47,73 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     arguments = (coordinator, num_processes, process_id) if all(given) else ()
     try:
-        jax.distributed.initialize(*arguments)
+        with _without_proxies():
+            jax.distributed.initialize(*arguments)
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
+    _start_watch()
+
+
+@contextmanager
+def _without_proxies() -> Iterator[None]:
+    """Hides http_proxy and its like: gRPC would ask a proxy for the way to a neighbour, and wait for minutes."""
+    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(proxies)
+
+
+def _watch(client: Any, own: int, others: Sequence[int]) -> None:
+    """Beats for this process, and ends it in one line where another one has stopped to beat.
+
+    JAX would end it after 100 seconds, in an abort with a page of addresses. The main thread cannot say anything: it
+    waits for the lost process.
+    """
+    last = dict.fromkeys(others, ("", time.monotonic()))
+    for beat in itertools.count():
+        client.key_value_set(f"{BEATS}/{own}", str(beat), allow_overwrite=True)
+        time.sleep(BEAT)
+        for other in others:
+            found = _beat_of(client, other)
+            if found != last[other][0]:
+                last[other] = (found, time.monotonic())
+            elif found != DONE and time.monotonic() - last[other][1] > SILENCE:
+                print(
+                    f"\ntrain: process {other} was lost; start all processes again with the same command: they go on "
+                    "from the latest checkpoint",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(1)
+
+
+def _beat_of(client: Any, process: int) -> str:
+    try:
+        return client.key_value_try_get(f"{BEATS}/{process}")
+    except jax.errors.JaxRuntimeError:  # it has not beaten yet
+        return ""
+
+
+def _start_watch() -> None:
+    state: Any = distributed.global_state
+    others = [process for process in range(state.num_processes) if process != state.process_id]
+    watch = partial(_watch, state.client, state.process_id, others)
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+    # Registered after JAX's own, so it runs before JAX leaves the others.
+    atexit.register(state.client.key_value_set, f"{BEATS}/{state.process_id}", DONE, allow_overwrite=True)
+
+
+@contextmanager
+def leaving_lost_processes_to_the_watch() -> Iterator[None]:
+    """Holds an error back while another process may be lost: the watch then ends this one, and says which it was."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, OSError) as error:
+        if jax.process_count() > 1 and OUT_OF_MEMORY not in str(error):
+            time.sleep(SILENCE + 3 * BEAT)
+        raise
 
 
 def is_writer() -> bool:
