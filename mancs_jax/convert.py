@@ -11,7 +11,7 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.training import checkpoint
-from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.description import Description
 from mancs_jax.training.log import record_start
 from mancs_jax.training.state import TrainState, create_optimizer
 from mancs_jax.weights import authors, imagenet

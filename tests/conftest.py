@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 # Before the first import of jax, in variables so that the scripts that tests start inherit them.
-FLAGS = "--xla_force_host_platform_device_count=8"
+# A test runs a program once or twice: making it takes longer, and half as long without LLVM's optimisations.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

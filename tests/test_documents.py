@@ -30,7 +30,7 @@ SHOWN = [
 CALLS = {
     "ablation": ["mancs_jax.ablation.run_all"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
-    "embed": ["mancs_jax.inference.gallery.image_names"],
+    "embed": ["mancs_jax.inference.gallery.find_images"],
     "evaluate": ["mancs_jax.scoring.score", "mancs_jax.scoring.score_features"],
     "export": ["mancs_jax.inference.export.export"],
     "export_network": ["mancs_jax.publish.export_network"],
@@ -82,7 +82,7 @@ def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
         if hasattr(command := command_of(name), setting):
             monkeypatch.setattr(command, setting, lambda: None)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("mancs_jax.data.build.is_prepared", lambda *_: False)
+    monkeypatch.setattr("mancs_jax.data.prepare.is_prepared", lambda *_: False)
     with pytest.raises(Called) as called:
         run(command_of(name), [name, *arguments])
     return called.value.args[0]
@@ -254,7 +254,7 @@ def test_python_runs(page, place, monkeypatch):
     names: dict = {}
     for block in documents.python_blocks(page):
         exec(block, names)
-    assert page.name != "README.md" or names["found"].index.shape == (1, 10)
+    assert page.name != "README.md" or names["found"].index.shape == (1, 2)
 
 
 @pytest.mark.parametrize("page", documents.PAGES, ids=documents.name_of)

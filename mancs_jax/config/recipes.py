@@ -157,6 +157,7 @@ def walkers(variant: str = "") -> ConfigDict:
     config = vary(defaults.get_config(), f"{variant},small", "walkers").unlock()
     config.recipe = config.recipe.replace("small", "walkers")
     config.data.name = "walkers"
+    config.data.image_size = (64, 32)
     config.data.unused_ids = 0
     config.epochs = 16.0
     config.data.p, config.data.k = 16, 4

@@ -17,7 +17,7 @@ from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.description import Description
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
 
 FORMAT = 1  # of a card; a reader refuses others

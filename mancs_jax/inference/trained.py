@@ -10,7 +10,7 @@ from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.network_file import CARD, NAME, WEIGHTS, card_of, read_network
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training.checkpoint import Description, newest_whole, restore_variables
+from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
 SHIPPED = Path(__file__).parents[1] / "networks"
@@ -63,6 +63,11 @@ def shipped_networks() -> list[str]:
 
 
 def _from_workdir(paths: Workdir) -> Trained | None:
+    if not (paths.best.is_dir() or paths.latest.is_dir()):
+        return None
+    # Not at the top: a shared network does without Orbax, which takes half a second.
+    from mancs_jax.training.checkpoint import newest_whole, restore_variables
+
     for directory in (paths.best, paths.latest):
 
         def read(step: int, description: Description, directory: Path = directory) -> Trained:
