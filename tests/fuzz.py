@@ -25,6 +25,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import scipy.io
+from damages import DAMAGES
 
 from mancs_jax.common.atomic_write import read_list
 from mancs_jax.data import images
@@ -40,7 +41,6 @@ from mancs_jax.weights.state_dict import read_tensors
 
 LONGEST = 3000  # characters of a message
 MOST_MEMORY = 1.5e9  # bytes beyond what the first read of each good file took
-Damage = Callable[[np.random.Generator, bytes], bytes]
 
 
 class Target(NamedTuple):
@@ -49,52 +49,6 @@ class Target(NamedTuple):
     file: str  # path below the folder of the case, damaged
     good: dict[str, bytes]  # path -> content of all files of the case
     read: Callable[[Path], object]  # of the folder
-
-
-def flip(rng: np.random.Generator, content: bytes) -> bytes:
-    """Changes one to sixteen bytes."""
-    damaged = bytearray(content)
-    for at in rng.integers(0, max(len(damaged), 1), rng.integers(1, 17)):
-        if damaged:
-            damaged[at] = rng.integers(0, 256)
-    return bytes(damaged)
-
-
-def cut(rng: np.random.Generator, content: bytes) -> bytes:
-    """Drops the end."""
-    return content[: rng.integers(0, len(content) + 1)]
-
-
-def drop(rng: np.random.Generator, content: bytes) -> bytes:
-    """Drops a piece."""
-    start, end = sorted(rng.integers(0, len(content) + 1, 2))
-    return content[:start] + content[min(end, start + 64) :]
-
-
-def zero(rng: np.random.Generator, content: bytes) -> bytes:
-    """Writes zeros over a piece, as a file system does after a crash."""
-    start = int(rng.integers(0, len(content) + 1))
-    length = int(rng.integers(1, 65))
-    return content[:start] + bytes(len(content[start : start + length])) + content[start + length :]
-
-
-def repeat(rng: np.random.Generator, content: bytes) -> bytes:
-    """Writes a piece twice."""
-    start, end = sorted(rng.integers(0, len(content) + 1, 2))
-    return content[:end] + content[start:end][:4096] + content[end:]
-
-
-def number(rng: np.random.Generator, content: bytes) -> bytes:
-    """Puts another number in the place of one that is text, as in JSON, CSV and the heads of arrays."""
-    places = [i for i, byte in enumerate(content) if 48 <= byte <= 57]
-    if not places:
-        return flip(rng, content)
-    at = int(rng.choice(places))
-    new = rng.choice([b"-1", b"0", b"9" * 30, b"1e999", b"null", b"[]", b"'", b"2147483648", b"NaN", b'{"a": 1}'])
-    return content[:at] + bytes(new) + content[at + 1 :]
-
-
-DAMAGES: tuple[Damage, ...] = (flip, cut, drop, zero, repeat, number)
 
 
 def targets(place: Path) -> dict[str, Target]:
@@ -110,6 +64,9 @@ def targets(place: Path) -> dict[str, Target]:
     embedded = io.BytesIO()
     fields = {"network": "0" * 32, "flip": False, "normalize": False}
     np.savez(embedded, embedding=arrays["gallery"], name=np.array([f"{i}.jpg" for i in range(9)]), **fields)
+    labelled = io.BytesIO()
+    names = np.array([f"{'q' if i < 3 else 'g'}/{i}.jpg" for i in range(9)])
+    np.savez(labelled, embedding=arrays["gallery"], name=names, pid=np.arange(9) % 3 + 1, camid=np.arange(9) // 3)
     image = rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)
     encoded = {kind: cv2.imencode(kind, image)[1].tobytes() for kind in (".jpg", ".png", ".bmp", ".webp", ".tiff")}
     table = io.StringIO()
@@ -135,6 +92,7 @@ def targets(place: Path) -> dict[str, Target]:
             {f"{name}.npy": _npy(array) for name, array in arrays.items()},
             load_features,
         ),
+        "embedded": Target("e.npz", {"e.npz": labelled.getvalue()}, lambda at: load_features(at / "e.npz", "q")),
         "gallery": Target("g.npz", {"g.npz": embedded.getvalue()}, lambda at: load_gallery(at / "g.npz")),
         "csv": Target("labels.csv", own, lambda at: _own(at, "labels.csv")),
         "zip": Target("z.zip", {"z.zip": _zip(own)}, lambda at: _own(at / "z.zip", "labels.csv")),

@@ -203,6 +203,10 @@ def test_a_file_of_embed_is_scored(tmp_path):
     assert line.endswith(
         "has no images for the queries with --queries=nowhere; its folders are bounding_box_test, query"
     )
+    for field, wrong in (("name", both["name"][:5]), ("pid", both["pid"][:5]), ("name", both["pid"])):
+        np.savez(tmp_path / "f.npz", **(both | {field: wrong}))
+        line = run(file, "--queries=query")
+        assert "is no whole file of mancs embed: embedding float32 [72, 6], name " in line and "\n" not in line
     np.savez(tmp_path / "f.npz", **{name: array for name, array in both.items() if name not in ("pid", "camid")})
     assert "it is a file of mancs embed without identities: name the images as 0002_c1_..." in run(file)
     np.savez(tmp_path / "f.npz", **found)

@@ -53,6 +53,15 @@ def test_paths_of_a_csv_may_begin_elsewhere(tmp_path, as_zip, form):
         assert [(item.file, item.pid) for item in found.splits["train"]] == [("a.jpg", 1), ("b/c.jpg", 2)]
 
 
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("table", ["labels.csv", "images/labels.csv"])
+def test_a_csv_in_a_folder_that_encloses_everything(tmp_path, as_zip, table):
+    files = {"a.jpg": jpeg(1), "labels.csv": b"path,pid,camid,split\na.jpg,1,0,train\n"}
+    path = write(tmp_path / "source", files, as_zip, "images/")
+    with folder.open_own("mine", path, table) as found:
+        assert found.splits == {"train": [Item("a.jpg", 1, 0, "a.jpg")]}
+
+
 @pytest.mark.parametrize("form", ["{}", "mine/{}"])
 def test_a_zip_with_another_name_than_its_top_folder(tmp_path, form):
     path = write(tmp_path / "mydata (1).zip", FILES, True, "mine/")

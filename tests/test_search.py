@@ -188,25 +188,23 @@ def unit(rng, number: int, width: int) -> np.ndarray:
 def test_copies_of_an_image_hide_no_other(where):
     """A parked car in every frame: its copies link to each other alone, and a walk that meets them stays there."""
     rng = np.random.default_rng(0)
-    gallery = unit(rng, 3000, 300)
-    wanted = rng.choice(3000, 100, replace=False)
-    query = gallery[wanted] + 0.3 * unit(rng, 100, 300)
-    copies = rng.choice(np.setdiff1d(np.arange(3000), wanted), 150, replace=False)
-    gallery[copies] = where * gallery[copies[0]]
+    gallery = unit(rng, 4000, 512)
+    wanted = rng.choice(4000, 100, replace=False)
+    query = gallery[wanted] + 0.3 * unit(rng, 100, 512)
+    copies = rng.choice(np.setdiff1d(np.arange(4000), wanted), 200, replace=False)
+    gallery[copies] = where * gallery[copies[0]] + gallery.mean(axis=0)
     found = search(query, gallery, 10, index=mancs_jax.build_index(gallery))
-    exact = search(query, gallery, 10)
-    is_found = (found.distance <= exact.distance * (1 + 1e-5)) | (where > 0)  # all ten are copies: which, is told below
-    assert is_found.mean() > 0.95
-    has_wanted = np.array([number in row for number, row in zip(wanted, exact.index, strict=True)])
-    finds = np.array([number in row for number, row in zip(wanted, found.index, strict=True)])
-    assert finds[has_wanted].mean() > 0.95 if has_wanted.any() else (found.index == exact.index).all()
+    assert np.mean([number in row for number, row in zip(wanted, found.index, strict=True)]) > 0.95
 
 
-def test_of_more_copies_than_candidates_the_first_are_found():
+def test_of_more_copies_than_candidates_the_first_are_found(monkeypatch):
     gallery = clusters(1, 600)
     gallery[100:300] = gallery[100]
-    found = search(gallery[[100, 5]], gallery, 4, index=mancs_jax.build_index(gallery))
-    assert found.index[0].tolist() == [100, 101, 102, 103] and found.index[1, 0] == 5
+    index = mancs_jax.build_index(gallery)
+    last_copies = np.arange(284, 300)[None]
+    monkeypatch.setattr(index_module, "candidates", lambda *_: last_copies)
+    found = search(gallery[[100]], gallery, 4, index=index)
+    assert found.index[0].tolist() == [100, 101, 102, 103]
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])

@@ -91,6 +91,10 @@ def _what_it_has(there: Sequence[str]) -> str:
 
 def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[str, np.ndarray]:
     """The arrays of queries and gallery out of those of an embedded folder."""
+    shapes = [embedded[field].shape[:1] for field in EMBEDDED]
+    if embedded["name"].dtype.kind != "U" or len(set(shapes)) > 1 or embedded["pid"].ndim != 1:
+        found = ", ".join(f"{field} {embedded[field].dtype} {list(embedded[field].shape)}" for field in EMBEDDED)
+        raise ValueError(f"{path} is no whole file of mancs embed: {found} do not go together")
     pid, names = embedded["pid"], embedded["name"].tolist()
     is_gallery = np.ones(len(pid), bool)
     is_query = np.asarray(pid) > 0

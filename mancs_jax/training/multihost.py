@@ -73,7 +73,10 @@ def _watch(client: Any, own: int, others: Sequence[int]) -> None:
     """
     last = dict.fromkeys(others, ("", time.monotonic()))
     for beat in itertools.count():
-        client.key_value_set(f"{BEATS}/{own}", str(beat), allow_overwrite=True)
+        try:
+            client.key_value_set(f"{BEATS}/{own}", str(beat), allow_overwrite=True)
+        except jax.errors.JaxRuntimeError:  # the run is over, and the store is closed
+            return
         time.sleep(BEAT)
         for other in others:
             found = _beat_of(client, other)

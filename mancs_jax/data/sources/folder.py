@@ -68,11 +68,11 @@ def read_table(source: Source, table: str | Path) -> str:
       FileNotFoundError: it is at neither place.
       ValueError: it is damaged, or not UTF-8.
     """
-    file = Path(table).expanduser()
-    if not file.is_file() and not source.has(str(table)):
+    file, inside = Path(table).expanduser(), _file_of(str(table), source)
+    if not file.is_file() and not source.has(inside):
         raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
     try:
-        content = file.read_bytes() if file.is_file() else source.read(str(table))
+        content = file.read_bytes() if file.is_file() else source.read(inside)
     except UNREADABLE as error:
         raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
     try:
