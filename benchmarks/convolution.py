@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mancs_jax.models.convolution import convolve, max_pool_3x3_s2
+from mancs_jax.models.convolution import convolve
+from mancs_jax.models.pooling import max_pool_3x3_s2
 
 # height, width, channels in, channels out, kernel size, stride
 LAYERS = {

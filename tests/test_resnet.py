@@ -98,7 +98,7 @@ def test_resnet50_equals_torch_in_training():
 
 
 def test_resnet50_equals_torch_in_evaluation():
-    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float32, False, 2e-5)
+    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, False, 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
-"""Convolution and max pooling of the residual networks, with a fast path for XLA on CPU.
+"""Convolution of the residual networks, with a fast path for XLA on CPU.
 
-On GPU and TPU both functions lower to the plain `lax` operation. On CPU XLA is quick at channels-last
+On GPU and TPU it lowers to the plain `lax` operation. On CPU XLA is quick at channels-last
 convolutions without input dilation, on maps with at least as many pixels as the kernel; the path here brings
 the convolution and both gradients into that form, or into matrix products over the channels. Under
 `jax.shard_map` the gradients need `check_vma=False`; under `jax.pmap` nothing.
 """
 
 import math
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -35,20 +35,6 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int) 
             "x must be [B, H, W, Cin], kernel [kh, kw, Cin, Cout], both of one dtype"
         )
     return _convolve(x, kernel, stride, padding)
-
-
-def max_pool_3x3_s2(x: jax.Array) -> jax.Array:
-    """Maximum over 3x3 windows, stride 2, padding 1: torch's `MaxPool2d(3, 2, padding=1)`.
-
-    The gradient goes to the first maximum of a window in row-major order, as in torch and XLA.
-
-    Args:
-      x: [B, H, W, C], float.
-
-    Returns:
-      [B, (H + 1) // 2, (W + 1) // 2, C], dtype of `x`.
-    """
-    return _max_pool(x)
 
 
 def _lax_convolve(x, kernel, stride, padding):
@@ -193,82 +179,3 @@ def _pad(x, rows, columns):
 def _product(a, b):
     """Matrix product over the last axis of `a` [..., M] and the first of `b` [M, N]."""
     return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
-
-
-@jax.custom_vjp
-def _max_pool(x):
-    return lax.platform_dependent(x, cpu=_cpu_max_pool, default=_lax_max_pool)
-
-
-def _cpu_max_pool(x):
-    """Nine strided views: XLA for CPU takes a window element by element, and these with whole vectors.
-
-    Rows after columns, as the gradient has them, would be six views, and is slower all the same.
-    """
-    height, width = ((size + 1) // 2 for size in x.shape[1:3])
-    padding = [(1, 2 * count - size, 0) for count, size in zip((height, width), x.shape[1:3], strict=True)]
-    x = lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
-    views = [
-        x[:, row : row + 2 * height - 1 : 2, column : column + 2 * width - 1 : 2]
-        for row in range(3)
-        for column in range(3)
-    ]
-    return reduce(jnp.maximum, views)
-
-
-def _lax_max_pool(x):
-    padding = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
-
-
-def _max_pool_forward(x):
-    y = _max_pool(x)
-    return y, (x, y)
-
-
-def _max_pool_backward(residuals, cotangent):
-    def separable(x, y, cotangent):
-        # First along the columns, then the rows: so the first maximum in row-major order wins a tie.
-        by_columns = _pool_axis(x, 2)
-        return (_unpool_axis(x, by_columns, _unpool_axis(by_columns, y, cotangent, 1), 2),)
-
-    def by_lax(x, y, cotangent):
-        return jax.vjp(_lax_max_pool, x)[1](cotangent)
-
-    return lax.platform_dependent(*residuals, cotangent, cpu=separable, default=by_lax)
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def _triples(x, axis):
-    """The first, middle and last element of each window of 3, stride 2, padding 1 along `axis`."""
-    size = x.shape[axis]
-    count = (size + 1) // 2
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (1, 2 * count - size)
-    x = jnp.pad(x, pad, constant_values=-jnp.inf)
-    return [lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis) for start in range(3)]
-
-
-def _pool_axis(x, axis):
-    first, middle, last = _triples(x, axis)
-    return jnp.maximum(jnp.maximum(first, middle), last)
-
-
-def _unpool_axis(x, pooled, cotangent, axis):
-    first, middle, _ = _triples(x, axis)
-    to_first = first == pooled
-    to_middle = ~to_first & (middle == pooled)
-    zero = jnp.zeros((), cotangent.dtype)
-    from_first = jnp.where(to_first, cotangent, zero)
-    from_last = jnp.where(to_first | to_middle, zero, cotangent)
-    # The last element of a window is the first of the next.
-    following = lax.slice_in_dim(from_first, 1, None, axis=axis)
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (0, 1)
-    odd = from_last + jnp.pad(following, pad)
-    pairs = jnp.stack([jnp.where(to_middle, cotangent, zero), odd], axis + 1)
-    shape = list(x.shape)
-    shape[axis] = 2 * pooled.shape[axis]
-    return lax.slice_in_dim(pairs.reshape(shape), 0, x.shape[axis], axis=axis)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mancs_jax.models.convolution import convolve, max_pool_3x3_s2
+from mancs_jax.models.pooling import max_pool_3x3_s2
 
 # Blocks in conv-2, conv-3, conv-4 and conv-5. ResNet-10 is the usual smaller sibling; no ImageNet weights exist for it.
 STAGE_SIZES = {
@@ -26,17 +26,20 @@ kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "norma
 
 @jax.custom_vjp
 def relu_of_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`max(x + y, 0)`, exactly, for finite x and y of one shape (NaN where y is -inf): the end of a residual block.
+    """`max(x + y, 0)`, exactly, for finite x and y of one shape: the end of a residual block; the gradient is 0 at 0.
 
-    Written so that it reads two arrays: XLA for CPU repeats whatever reads one where it is used, and a block's output
-    is used twice, so that each block would compute those before it again. The gradient is 0 where the sum is.
+    On CPU (NaN there where y is -inf) it reads two arrays: XLA for CPU repeats whatever reads one where it is used. A
+    block's output is used twice, so each block would compute those before it again.
     """
-    return jnp.maximum(x, -y) + y
+    return jax.lax.platform_dependent(
+        x, y, cpu=lambda x, y: jnp.maximum(x, -y) + y, default=lambda x, y: jnp.maximum(x + y, 0)
+    )
 
 
 def _relu_of_sum_forward(x, y):
     z = relu_of_sum(x, y)
-    return z, z
+    # XLA would ask whether x + y > 0 instead, and on a GPU write that sum beside z.
+    return z, jax.lax.platform_dependent(z, cpu=lambda z: z, default=jax.lax.optimization_barrier)
 
 
 def _relu_of_sum_backward(z, cotangent):
@@ -47,20 +50,16 @@ def _relu_of_sum_backward(z, cotangent):
 relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
 
 
-class Convolution(nn.Module):
-    """Bias-free k x k convolution, `(k - 1) // 2` zeros on each side as in PyTorch. [B,H,W,Cin] -> [B,H/s,W/s,C]."""
+class Kernel(nn.Module):
+    """The kernel of a convolution without bias: float32 [size, size, channels, features]."""
 
+    size: int
+    channels: int
     features: int
-    kernel_size: int
-    stride: int = 1
-    dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", kaiming_normal_fan_out, shape)
-        padding = (self.kernel_size - 1) // 2
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=padding)
+    def __call__(self) -> jax.Array:
+        return self.param("kernel", kaiming_normal_fan_out, (self.size, self.size, self.channels, self.features))
 
 
 class PReLU(nn.Module):
@@ -84,25 +83,26 @@ class Block(nn.Module):
     stride: int
     norm: Callable[..., nn.Module]
     activation: str = "relu"
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = partial(Convolution, dtype=self.dtype)
-        norm = partial(self.norm, use_running_average=not train)
+        def normed(x, size, features, stride=1, *, of):
+            """The normalised convolution, of a kernel and a norm whose names end in `of`."""
+            kernel = Kernel(size, x.shape[-1], features, name=of.format("conv"))()
+            return self.norm(use_running_average=not train, name=of.format("bn"))(x, kernel, stride)
+
         prelu = PReLU(name="prelu") if self.activation != "relu" else None
         inner: Callable = prelu if prelu is not None and self.activation == "prelu_shared" else nn.relu
         width_out = self.width * (4 if self.bottleneck else 1)
         if self.bottleneck:
-            y = inner(norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))
-            y = inner(norm(name="bn2")(conv(self.width, 3, self.stride, name="conv2")(y)))
-            y = norm(name="bn3")(conv(width_out, 1, name="conv3")(y))
+            y = inner(normed(x, 1, self.width, of="{}1"))
+            y = inner(normed(y, 3, self.width, self.stride, of="{}2"))
+            y = normed(y, 1, width_out, of="{}3")
         else:
-            y = inner(norm(name="bn1")(conv(self.width, 3, self.stride, name="conv1")(x)))
-            y = norm(name="bn2")(conv(width_out, 3, name="conv2")(y))
+            y = inner(normed(x, 3, self.width, self.stride, of="{}1"))
+            y = normed(y, 3, width_out, of="{}2")
         if self.stride != 1 or x.shape[-1] != width_out:
-            x = conv(width_out, 1, self.stride, name="downsample_conv")(x)
-            x = norm(name="downsample_bn")(x)
+            x = normed(x, 1, width_out, self.stride, of="downsample_{}")
         return relu_of_sum(x, y) if prelu is None else prelu(x + y)
 
 
@@ -144,8 +144,8 @@ class ResNet(nn.Module):
         Returns:
           conv-5's output, [B, H/32, W/32, C] (or /16 with `last_stride=1`).
         """
-        x = Convolution(self.width, 7, 2, self.dtype, name="conv1")(x)
-        x = nn.relu(self.norm(use_running_average=not train, name="bn1")(x))
+        kernel = Kernel(7, x.shape[-1], self.width, name="conv1")()
+        x = nn.relu(self.norm(use_running_average=not train, name="bn1")(x.astype(self.dtype), kernel, 2))
         x = max_pool_3x3_s2(x)
         for stage, size in enumerate(self.stage_sizes):
             block = nn.remat(Block, static_argnums=(2,)) if stage + 2 in self.remat else Block
@@ -155,7 +155,7 @@ class ResNet(nn.Module):
                 activation = self.last_activation if last else "relu"
                 name = f"layer{stage + 1}_{i}"
                 make = partial(block, self.width * 2**stage, self.bottleneck, stride, self.norm, activation)
-                x = make(dtype=self.dtype, name=name)(x, train)
+                x = make(name=name)(x, train)
             if after_stage is not None:
                 x = after_stage(stage + 2, x)
         return x
