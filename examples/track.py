@@ -24,9 +24,10 @@ from mancs_jax.data.mot import Tracks, read_mot, write_mot
 from mancs_jax.evaluation.tracks import score_tracks
 from mancs_jax.inference.gallery import find_images
 
-MIN_OVERLAP = 0.1  # with the box that motion predicts, for a pair that motion allows
-MAX_GAP = 30  # frames after which a track that nobody sees ends
-SMOOTHING = 0.5  # share of the newest step in a track's velocity
+MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
+COAST = 10  # frames without a detection, up to which motion predicts a box
+MAX_GAP = 30  # frames without a detection, after which a track ends
+SMOOTHING = 0.6  # share of the newest step in a track's velocity
 MEMORY = 0.9  # share of what a track has looked like, beside the newest crop
 REACH, PACE = 0.3, 0.1  # body heights that somebody may be from the last place: at once, and more with each frame
 MIN_BOXES = 3  # of a track that is written; a detector's errors have fewer
@@ -98,6 +99,7 @@ def costs(tracks, frame, boxes, looks, weight, usual, near) -> np.ndarray:
     distance = 1 - mean @ looks.T / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     step = np.linalg.norm(middles(boxes)[None] - middles(last)[:, None], axis=2)
     can_be = step <= (REACH + PACE * gap) * (boxes[:, 3] - boxes[:, 1])
+    motion[gap[:, 0] > COAST] = 1
     allowed = (motion <= 1 - MIN_OVERLAP) | ((weight > 0) & (distance <= near) & can_be)
     return np.where(allowed, (1 - weight) * motion + weight * distance / usual, NEVER)
 
