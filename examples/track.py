@@ -3,7 +3,7 @@
     python examples/track.py scene/frames --detections=scene/det.txt --network=market1501 --output=tracks.txt
     python examples/track.py scene/frames --detections=scene/det.txt --workdir=workdirs/walkers --truth=scene/gt.txt
 
-It takes a folder of frames, whose names end in their numbers from 1, and a detector's boxes in MOTChallenge's format. It
+It takes a folder of frames, whose names end in their numbers, and a detector's boxes in MOTChallenge's format. It
 writes tracks in the same format. With true tracks, it scores motion alone and motion with embeddings.
 """
 
@@ -35,7 +35,7 @@ NEVER = 1e6  # cost of a pair that may not be
 
 
 class Options(NamedTuple):
-    """The use of the embeddings."""
+    """The use of the embeddings. The defaults of the flags were chosen on scenes of other seeds (docs/use.md)."""
 
     weight: float  # share of the embeddings in the cost of a pair; 0 for motion alone
     alike: float  # share of the pairs of strangers who may look as near as a pair that motion has lost
@@ -101,7 +101,7 @@ def costs(tracks, frame, boxes, looks, weight, usual, near) -> np.ndarray:
     can_be = step <= (REACH + PACE * gap) * (boxes[:, 3] - boxes[:, 1])
     motion[gap[:, 0] > COAST] = 1
     allowed = (motion <= 1 - MIN_OVERLAP) | ((weight > 0) & (distance <= near) & can_be)
-    return np.where(allowed, (1 - weight) * motion + weight * distance / usual, NEVER)
+    return np.where(allowed, (1 - weight) * motion + weight * distance / max(usual, 1e-6), NEVER)
 
 
 def seen(track: Track, frame: int, box: np.ndarray, look: np.ndarray) -> Track:
@@ -136,7 +136,9 @@ def embed_detections(folder: str, detections: Tracks, source: str) -> np.ndarray
     files = numbered_frames(folder)
     wanted = np.unique(detections.frame).tolist()
     if missing := [frame for frame in wanted if frame not in files]:
-        raise ValueError(f"{folder} has no frame {missing[0]}, which has detections; it has {min(files)} to {max(files)}")
+        raise ValueError(
+            f"{folder} has no frame {missing[0]}, which has detections; it has {min(files)} to {max(files)}"
+        )
     embed = mancs_jax.load(source, batch=8, normalize=True)
     boxes = [detections.box[detections.frame == frame] for frame in wanted]
     return np.concatenate(
@@ -155,6 +157,8 @@ def run(arguments: argparse.Namespace) -> None:
     truth = read_mot(arguments.truth) if arguments.truth else None
     detections = read_mot(arguments.detections)
     detections = Tracks(*(field[detections.confidence >= arguments.min_confidence] for field in detections))
+    if not len(detections.frame):
+        raise ValueError(f"no detection has a confidence of {arguments.min_confidence:g} or more")
     look = embed_detections(arguments.frames, detections, arguments.workdir or arguments.network)
     options = Options(arguments.weight, arguments.alike)
     tracks = link(detections, look, options)
@@ -182,8 +186,10 @@ def main() -> None:
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
     parser.add_argument("--min_confidence", type=float, default=0.0, help="of a detection that is used")
-    parser.add_argument("--weight", type=float, default=0.5, help="of the embeddings: 0 (motion alone) to 1")
-    parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look as near as one person")
+    parser.add_argument("--weight", type=float, default=0.8, help="of the embeddings: 0 (motion alone) to 1")
+    parser.add_argument(
+        "--alike", type=float, default=0.05, help="share of strangers who may look as near as one person"
+    )
     arguments = parser.parse_args()
     try:
         run(arguments)

@@ -3,8 +3,8 @@
     python scripts/search.py QUERY --gallery=FILE.npz --workdir=W [--k=10] [--picture=OUT.png --images=FOLDER]
     python scripts/search.py FOLDER --gallery=FILE.npz --workdir=W [--json=OUT.json] [--report=OUT.html --images=FOLDER]
 
-The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries. Picture and
-page show each query and its answers, whose files are read below the folder of --images, the one that was embedded.
+The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries.
+Picture and page show each query and its answers, whose files are read below the folder that was embedded.
 """
 
 from mancs_jax.cli import search

@@ -1,6 +1,5 @@
 """Boxes of a frame: the arithmetic on literal boxes, and the embeddings of crops."""
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,7 +77,10 @@ def test_what_are_no_boxes(boxes, line):
 def test_overlaps():
     one, other = [[0, 0, 10, 10], [0, 0, 4, 4]], [[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30], [1, 1, 1, 1]]
     np.testing.assert_allclose(overlaps(one, other), [[50 / 150, 1, 0, 0], [0, 0.16, 0, 0]])
-    assert overlaps([[1, 1, 1, 1]], [[1, 1, 1, 1]]).tolist() == [[0]] and overlaps(np.zeros((0, 4)), one).shape == (0, 2)
+    assert overlaps([[1, 1, 1, 1]], [[1, 1, 1, 1]]).tolist() == [[0]] and overlaps(np.zeros((0, 4)), one).shape == (
+        0,
+        2,
+    )
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 12)] * 4), min_size=2, max_size=2))
@@ -120,7 +122,13 @@ def test_a_box_gives_what_its_crop_gives_in_every_form(embedder, tmp_path):
     assert_same(np.concatenate([embedder(crop) for crop in crops]), expected)  # one at a time
     frame = tmp_path / "frame.png"
     Image.fromarray(FRAME_IMAGE).save(frame)
-    for form in (FRAME_IMAGE, frame, str(frame), Image.open(frame), np.ascontiguousarray(FRAME_IMAGE[:, ::-1])[:, ::-1]):
+    for form in (
+        FRAME_IMAGE,
+        frame,
+        str(frame),
+        Image.open(frame),
+        np.ascontiguousarray(FRAME_IMAGE[:, ::-1])[:, ::-1],
+    ):
         assert_same(embedder(form, boxes=BOXES), expected)
         assert_same(embedder(form, np.float32(BOXES)), expected)
     assert_same(embedder(FRAME_IMAGE, boxes=PIXELS * 5), np.tile(expected, (5, 1)))  # more than a batch
@@ -130,8 +138,8 @@ def test_a_box_gives_what_its_crop_gives_in_every_form(embedder, tmp_path):
 def test_bad_boxes(embedder):
     boxes = [*BOXES[:2], [30, 20, 10, 50], BOXES[3], [200, 0, 210, 9]]
     line = (
-        r"^box 2 has no area or is reversed: \[30\.0, 20\.0, 10\.0, 50\.0\] in a frame of 100 x 60; boxes are \[N, 4\], "
-        r"x1, y1, x2, y2 in pixels; bad_boxes='zeros' gives it zeros$"
+        r"^box 2 has no area or is reversed: \[30\.0, 20\.0, 10\.0, 50\.0\] in a frame of 100 x 60; boxes are "
+        r"\[N, 4\], x1, y1, x2, y2 in pixels; bad_boxes='zeros' gives it zeros$"
     )
     with pytest.raises(ValueError, match=line):
         embedder(FRAME_IMAGE, boxes=boxes)

@@ -49,7 +49,9 @@ def test_the_table_of_the_data_set_says_so(place):
     assert UNKNOWN not in said["with"] and UNKNOWN in said["without"]
     assert re.search(r"^query +8 +4 +0 +0 +2$", said["with"], re.MULTILINE)
     assert re.search(r"^query +8 +4 +0 +0 +-$", said["without"], re.MULTILINE)
-    again = prepare("folder", str(place / "source"), str(place / "data"), name="without", csv=str(place / "without.csv"))
+    again = prepare(
+        "folder", str(place / "source"), str(place / "data"), name="without", csv=str(place / "without.csv")
+    )
     assert UNKNOWN in again and "nothing was done" in again
     assert Counts(1, 1, 0, 0, (5,)).cameras == (5,)
 

@@ -3,8 +3,8 @@
     python scripts/search.py QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=D] [--json=OUT.json]
         [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
-The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries. Picture and
-page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
+The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries.
+Picture and page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
 """
 
 from collections.abc import Sequence

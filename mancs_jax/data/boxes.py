@@ -1,6 +1,6 @@
 """Boxes in a picture: x1, y1, x2, y2 in pixels, as detectors and trackers give them.
 
-The left upper corner of the picture is (0, 0). A box takes the pixels from x1 up to x2, x2 left out, and likewise for y.
+The left upper corner of the picture is (0, 0). A box takes the pixels from x1 up to x2, without x2, and likewise for y.
 """
 
 from typing import Any

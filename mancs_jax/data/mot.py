@@ -1,6 +1,7 @@
-"""Files of boxes in MOTChallenge's format (det.txt, gt.txt, results): a line a box, `frame,id,x,y,width,height,conf,...`.
+"""Files of boxes in MOTChallenge's format (det.txt, gt.txt, results).
 
-Frames are numbered from 1. x, y is the left upper corner in pixels, taken as it stands.
+A line is a box: `frame,id,x,y,width,height,conf,...`. Frames are numbered from 1. x, y is the left upper corner
+in pixels, taken as it stands.
 """
 
 import math

@@ -75,7 +75,8 @@ def single_query(
     Returns:
       `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
       (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
-      `cameras_known`, False where each image of query and gallery is its own camera; `verification`, see `roc.described`, None after re-ranking.
+      `cameras_known`, False where each image of query and gallery is its own camera; `verification`, see
+      `roc.described`, None after re-ranking.
 
     Raises:
       ValueError: as `ranking.hit_ranks` and `reranking.rerank`.

@@ -99,9 +99,7 @@ def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
     }
 
 
-def draw(
-    answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
-) -> np.ndarray:
+def draw(answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]) -> np.ndarray:
     """Draws a line for each query, see `gallery.picture`; uint8 [height, width, 3], RGB."""
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 

@@ -194,7 +194,9 @@ def picture(
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
     labels = labels_of(str(query))
-    cells = [ranked_lists.framed(decoded(Path(query), image_size), ranked_lists.QUERY, ["query", Path(query).stem[:12]])]
+    cells = [
+        ranked_lists.framed(decoded(Path(query), image_size), ranked_lists.QUERY, ["query", Path(query).stem[:12]])
+    ]
     for i, distance in answers_of(found):
         name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
         caption = name.stem[:12]

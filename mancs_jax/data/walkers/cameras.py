@@ -66,7 +66,9 @@ def expose(
     small = cv2.resize(x, (int(width * detail), int(height * detail)), interpolation=cv2.INTER_AREA)
     x = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     x = cv2.GaussianBlur(x, (0, 0), camera.blur + rng.uniform(0, 0.4))
-    x = x * 255 + (noise or rng).standard_normal((height, width, 3), np.float32) * (difficulty.NOISE_STRENGTH * camera.noise)
+    x = x * 255 + (noise or rng).standard_normal((height, width, 3), np.float32) * (
+        difficulty.NOISE_STRENGTH * camera.noise
+    )
     bgr = np.clip(x, 0, 255).astype(np.uint8)[..., ::-1]
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
     if not done:

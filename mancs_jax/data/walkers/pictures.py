@@ -46,9 +46,7 @@ def _place(
     return blend(image, draw_figure(person, pose, IMAGE_SIZE, feet, unit), feet, rng)
 
 
-def blend(
-    image: np.ndarray, drawn: np.ndarray, feet: tuple[float, float], rng: np.random.Generator
-) -> np.ndarray:
+def blend(image: np.ndarray, drawn: np.ndarray, feet: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Lays a figure, float32 [H, W, 4] of `draw_figure`, and its shadow over a picture, float32 [H, W, 3]."""
     height, width = image.shape[:2]
     cover = drawn[..., 3:] / 255

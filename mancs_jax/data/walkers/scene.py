@@ -1,10 +1,10 @@
-"""A scene under one camera: walkers who cross and hide each other, their true tracks, and boxes as a detector gives them.
+"""A scene under one camera: walkers who cross and hide each other, their true tracks, and the boxes of a detector.
 
 Nobody in a scene is in the data set, whatever the seed of either.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from mancs_jax.data.boxes import overlaps
 from mancs_jax.data.mot import Tracks, write_mot
 from mancs_jax.data.walkers.cameras import CAMERAS, expose
 from mancs_jax.data.walkers.chance import WALK
-from mancs_jax.data.walkers.colours import GARMENTS, dye, shade
+from mancs_jax.data.walkers.colours import GARMENTS, Colour, dye, shade
 from mancs_jax.data.walkers.figure import Pose, draw_figure
 from mancs_jax.data.walkers.people import Person, sample_person
 from mancs_jax.data.walkers.pictures import blend
@@ -25,8 +25,8 @@ from mancs_jax.data.walkers.walks import Walk, body_height, walks
 
 FRAME_SIZE = (288, 960)  # height, width in pixels
 WINDOW = (256, 192)  # height, width of the part of a frame that one walker is drawn in
-COLUMNS = 2  # things to walk behind
-COLUMN_WIDTH = 0.2  # frame heights
+COLUMN_COLOURS = (GARMENTS[3], GARMENTS[5])  # of the things to walk behind
+COLUMN_WIDTH, COLUMN_DEPTH = 0.2, 0.6  # as in `walks`
 MIN_INSIDE = 0.3  # share of a walker inside the frame, from which he or she has a true box
 
 # The detector.
@@ -35,6 +35,13 @@ MIN_SEEN = 0.25  # share in view, up to which nobody is detected; from FULL_VIEW
 FULL_VIEW = 0.6
 SHIFT, SCALE = 0.02, 0.04  # sd of a box's place, in its sides, and of the log of its sides
 FALSE_RATE = 0.1  # boxes a frame with nobody in them
+
+
+class Column(NamedTuple):
+    """A thing to walk behind."""
+
+    x: float  # of its middle, in frame heights
+    colour: Colour
 
 
 class Frame(NamedTuple):
@@ -66,7 +73,7 @@ def render_scene(seed: int = 0, num_frames: int = 150, num_people: int = 10) -> 
     across = SCENE_SIZE[0] * width // height
     left = int(rng.integers(0, SCENE_SIZE[1] - across + 1))
     ground = cv2.resize(scene(seed, camid)[:, left : left + across], (width, height), interpolation=cv2.INTER_LINEAR)
-    columns = [(rng.uniform(0.15, 0.85) * width / height, dye(rng, GARMENTS[number])) for number in (3, 5)[:COLUMNS]]
+    columns = [Column(rng.uniform(0.15, 0.85) * width / height, dye(rng, colour)) for colour in COLUMN_COLOURS]
     people = [sample_person(np.random.default_rng([seed, WALK, 0, number])) for number in range(num_people)]
     ways = walks(seed, num_people, num_frames, width / height)
     for frame in range(num_frames):
@@ -106,39 +113,53 @@ def detect(picture: Frame, frame: int, rng: np.random.Generator) -> Tracks:
     return Tracks(np.full(len(box), frame), np.full(len(box), -1), box, confidence)
 
 
-def _compose(ground, columns, people: list[Person], ways: list[Walk], frame: int, seed: int):
+def _compose(
+    ground: np.ndarray, columns: Sequence[Column], people: Sequence[Person], ways: Sequence[Walk], frame: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(float32 [H, W, 3], number, box, seen) of one frame; from far to near, so that the near hide the far."""
-    (height, width), (tall, wide) = FRAME_SIZE, WINDOW
+    tall, wide = WINDOW
     image = cv2.copyMakeBorder(ground, tall, tall, wide, wide, cv2.BORDER_REPLICATE)  # room for all windows
     owner = np.zeros(image.shape[:2], np.int64)  # whose pixel it is: 0 nobody, -1 a column, else a walker
+    there = [number for number, way in enumerate(ways, 1) if way.there[frame]]
+    depths = [(float(ways[number - 1].depth[frame]), number) for number in there]
+    depths += [(COLUMN_DEPTH, -1 - place) for place in range(len(columns))]
     sizes, boxes = {}, {}
-    near_first = sorted((way.depth[frame], number) for number, way in enumerate(ways, 1) if way.there[frame])
-    things = [*near_first, *((0.6, -1 - place) for place in range(len(columns)))]
-    for _, number in sorted(things):
+    for _, number in sorted(depths):
         if number < 0:
-            _paint_column(image, owner, *columns[-1 - number])
-            continue
-        way, person = ways[number - 1], people[number - 1]
-        unit = float(body_height(way.depth[frame])) * height
-        x = wide + way.x[frame] * height
-        y = tall + height * (HORIZON / SCENE_SIZE[0] + way.depth[frame] * (1 - HORIZON / SCENE_SIZE[0]))
-        left, top = math.floor(x) - wide // 2, math.floor(y) - tall + 40
-        rows, columns_of = slice(top, top + tall), slice(left, left + wide)
-        feet = (x - left, y - top)
-        drawn = draw_figure(person, _pose(way, frame, number, seed), WINDOW, feet, unit)
-        cloth = np.random.default_rng([seed, WALK, 5, number])
-        image[rows, columns_of] = blend(image[rows, columns_of], drawn, feet, cloth)
-        cover = drawn[..., 3] > 127
-        owner[rows, columns_of][cover] = number
-        ys, xs = np.nonzero(cover)
-        corner = np.array([left - wide, top - tall] * 2)
-        boxes[number] = corner + np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        sizes[number] = len(xs)
+            _paint_column(image, owner, columns[-1 - number])
+        else:
+            way, person = ways[number - 1], people[number - 1]
+            boxes[number], sizes[number] = _paint_walker(image, owner, person, way, frame, number, seed)
     inside = owner[tall:-tall, wide:-wide]
-    number = np.array([n for n in sorted(sizes) if _inside(boxes[n]) >= MIN_INSIDE], np.int64)
-    box = np.array([boxes[n] for n in number], np.float64).reshape(-1, 4)
-    seen = np.array([np.sum(inside == n) / sizes[n] for n in number], np.float64)
-    return np.ascontiguousarray(image[tall:-tall, wide:-wide]), number, box, seen
+    shown = [number for number in there if _inside(boxes[number]) >= MIN_INSIDE]
+    box = np.array([boxes[number] for number in shown], np.float64).reshape(-1, 4)
+    seen = np.array([np.sum(inside == number) / sizes[number] for number in shown], np.float64)
+    return np.ascontiguousarray(image[tall:-tall, wide:-wide]), np.array(shown, np.int64), box, seen
+
+
+def _paint_walker(
+    image: np.ndarray, owner: np.ndarray, person: Person, way: Walk, frame: int, number: int, seed: int
+) -> tuple[np.ndarray, int]:
+    """Paints a walker; returns (the box of the whole body in the frame, the number of its pixels)."""
+    height, (tall, wide) = FRAME_SIZE[0], WINDOW
+    depth = float(way.depth[frame])
+    x, y = wide + way.x[frame] * height, tall + _row(depth)
+    left, top = math.floor(x) - wide // 2, math.floor(y) - tall + 40
+    window = slice(top, top + tall), slice(left, left + wide)
+    feet = (x - left, y - top)
+    drawn = draw_figure(person, _pose(way, frame, number, seed), WINDOW, feet, float(body_height(depth)) * height)
+    image[window] = blend(image[window], drawn, feet, np.random.default_rng([seed, WALK, 5, number]))
+    cover = drawn[..., 3] > 127
+    owner[window][cover] = number
+    rows, columns = np.nonzero(cover)
+    corners = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+    return corners + np.array([left - wide, top - tall] * 2), len(rows)
+
+
+def _row(depth: float) -> float:
+    """Row of the frame in which the ground is at a depth."""
+    horizon = HORIZON / SCENE_SIZE[0]
+    return FRAME_SIZE[0] * (horizon + depth * (1 - horizon))
 
 
 def _pose(way: Walk, frame: int, number: int, seed: int) -> Pose:
@@ -146,18 +167,16 @@ def _pose(way: Walk, frame: int, number: int, seed: int) -> Pose:
     rng = np.random.default_rng([seed, WALK, 6, number])
     stride, swing, lean = rng.uniform(0.25, 0.5), rng.uniform(0.2, 0.6), rng.uniform(0, 0.09)
     walks_now = bool(way.moves[frame])
-    return Pose(
-        way.heading[frame], way.phase[frame], stride if walks_now else 0.04, swing if walks_now else 0.04, lean
-    )
+    return Pose(way.heading[frame], way.phase[frame], stride if walks_now else 0.04, swing if walks_now else 0.04, lean)
 
 
-def _paint_column(image: np.ndarray, owner: np.ndarray, place: float, colour: tuple[int, int, int]) -> None:
-    (height, _), (tall, wide) = FRAME_SIZE, WINDOW
-    left, right = (int(wide + (place + side * COLUMN_WIDTH / 2) * height) for side in (-1, 1))
-    foot = tall + int(height * (HORIZON / SCENE_SIZE[0] + 0.6 * (1 - HORIZON / SCENE_SIZE[0])))
-    image[tall:foot, left:right], owner[tall:foot, left:right] = colour, -1
-    image[tall:foot, left : left + 4] = shade(colour, 1.25)
-    image[foot - 8 : foot, left:right] = shade(colour, 0.6)
+def _paint_column(image: np.ndarray, owner: np.ndarray, column: Column) -> None:
+    height, (tall, wide) = FRAME_SIZE[0], WINDOW
+    left, right = (int(wide + (column.x + side * COLUMN_WIDTH / 2) * height) for side in (-1, 1))
+    foot = tall + int(_row(COLUMN_DEPTH))
+    image[tall:foot, left:right], owner[tall:foot, left:right] = column.colour, -1
+    image[tall:foot, left : left + 4] = shade(column.colour, 1.25)
+    image[foot - 8 : foot, left:right] = shade(column.colour, 0.6)
 
 
 def _inside(box: np.ndarray) -> float:

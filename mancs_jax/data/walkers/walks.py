@@ -1,7 +1,7 @@
 """The ways of the walkers of a scene: where each one is, and which way he or she faces, frame by frame.
 
-Some walk in pairs, turn about, or stand for a while. Lengths are in frame heights: x to the right, depth 0 at the far end
-of the ground and 1 at the near end.
+Some walk in pairs, turn about, or stand for a while. Lengths are in frame heights: x to the right, depth 0 at the far
+end of the ground and 1 at the near end.
 """
 
 import math
