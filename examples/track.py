@@ -31,7 +31,8 @@ SMOOTHING = 0.6  # share of the newest step in a track's velocity
 MEMORY = 0.9  # share of what a track has looked like, beside the newest crop
 REACH, PACE = 0.3, 0.1  # body heights that somebody may be from the last place: at once, and more with each frame
 MIN_BOXES = 3  # of a track that is written; a detector's errors have fewer
-NEVER = 1e6  # cost of a pair that may not be
+STRANGE = 0.8  # distance, beside the usual one of strangers, from which motion is believed only where no look fits
+NEVER = 2.0  # cost of a pair that may not be; usual ones cost less than 1
 
 
 class Options(NamedTuple):
@@ -64,11 +65,9 @@ def link(detections: Tracks, look: np.ndarray, options: Options) -> Tracks:
     for frame in np.unique(detections.frame).tolist():
         rows = np.flatnonzero(detections.frame == frame)
         tracks = [track for track in tracks if frame - track.frame <= MAX_GAP]
-        cost = costs(tracks, frame, detections.box[rows], look[rows], options.weight, *scale)
-        for i, j in zip(*linear_sum_assignment(cost), strict=True):
-            if cost[i, j] < NEVER:
-                tracks[i] = seen(tracks[i], frame, detections.box[rows[j]], look[rows[j]])
-                number[rows[j]] = tracks[i].number
+        for i, j in paired(costs(tracks, frame, detections.box[rows], look[rows], options.weight, *scale)):
+            tracks[i] = seen(tracks[i], frame, detections.box[rows[j]], look[rows[j]])
+            number[rows[j]] = tracks[i].number
         for row in rows[number[rows] < 0].tolist():
             number[row] = number.max(initial=0) + 1
             tracks.append(Track(int(number[row]), frame, detections.box[row], np.zeros(4), look[row]))
@@ -89,19 +88,34 @@ def strangers(detections: Tracks, look: np.ndarray, alike: float) -> tuple[float
     return (float(np.median(distance)), float(np.quantile(distance, alike))) if len(distance) else (1.0, 0.0)
 
 
-def costs(tracks, frame, boxes, looks, weight, usual, near) -> np.ndarray:
-    """The cost [T, N] of each pair of a track and a detection; NEVER where neither motion nor look allows it."""
+def paired(rounds: list[np.ndarray]) -> list[tuple[int, int]]:
+    """The pairs (track, detection) that cost least together, [T, N], round after round among those that are left."""
+    pairs: list[tuple[int, int]] = []
+    for cost in rounds:
+        cost = cost.copy()
+        cost[[i for i, _ in pairs]] = NEVER
+        cost[:, [j for _, j in pairs]] = NEVER
+        pairs += [(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost[i, j] < NEVER]
+    return pairs
+
+
+def costs(tracks, frame, boxes, looks, weight, usual, near) -> list[np.ndarray]:
+    """The costs [T, N] of pairs of a track and a detection: where motion and look agree, look alone, motion alone."""
     if not tracks:
-        return np.zeros((0, len(boxes)))
+        return []
     last, velocity, mean = (np.stack([track[field] for track in tracks]) for field in (2, 3, 4))
     gap = frame - np.array([track.frame for track in tracks])[:, None]
     motion = 1 - overlaps(last + gap * velocity, boxes)
     distance = 1 - mean @ looks.T / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
     step = np.linalg.norm(middles(boxes)[None] - middles(last)[:, None], axis=2)
     can_be = step <= (REACH + PACE * gap) * (boxes[:, 3] - boxes[:, 1])
-    motion[gap[:, 0] > COAST] = 1
-    allowed = (motion <= 1 - MIN_OVERLAP) | ((weight > 0) & (distance <= near) & can_be)
-    return np.where(allowed, (1 - weight) * motion + weight * distance / max(usual, 1e-6), NEVER)
+    goes_on = (motion <= 1 - MIN_OVERLAP) & (gap <= COAST)
+    is_alike = (weight > 0) & (distance <= near) & can_be
+    distance = distance / max(usual, 1e-6)
+    both = (1 - weight) * motion + weight * distance
+    is_stranger = (weight > 0) & (distance > STRANGE)
+    allowed = ((both, goes_on & ~is_stranger), (distance, is_alike), (motion, goes_on))
+    return [np.where(may_be, np.minimum(cost, NEVER), NEVER) for cost, may_be in allowed]
 
 
 def seen(track: Track, frame: int, box: np.ndarray, look: np.ndarray) -> Track:
@@ -186,7 +200,7 @@ def main() -> None:
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
     parser.add_argument("--min_confidence", type=float, default=0.0, help="of a detection that is used")
-    parser.add_argument("--weight", type=float, default=0.8, help="of the embeddings: 0 (motion alone) to 1")
+    parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
     parser.add_argument(
         "--alike", type=float, default=0.05, help="share of strangers who may look as near as one person"
     )

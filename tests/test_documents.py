@@ -297,7 +297,9 @@ def test_counts_are_those_that_are_checked():
 
 def source_text() -> str:
     """All strings of the source in their place, those of several lines in one."""
-    files = [path for folder in ("mancs_jax", "scripts", "examples") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+    files = [
+        path for folder in ("mancs_jax", "scripts", "examples") for path in sorted((REPOSITORY / folder).rglob("*.py"))
+    ]
     return re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", "\n".join(path.read_text() for path in files))
 
 

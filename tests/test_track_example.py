@@ -87,7 +87,7 @@ def walkers(*ways):
     return truth._replace(number=np.full(len(x), -1)), look, truth
 
 
-BOTH = track.Options(weight=0.8, alike=0.05)  # the defaults
+BOTH = track.Options(weight=0.6, alike=0.05)  # the defaults
 MOTION = BOTH._replace(weight=0.0)
 
 
