@@ -201,9 +201,7 @@ def main() -> None:
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
     parser.add_argument("--min_confidence", type=float, default=0.0, help="of a detection that is used")
     parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
-    parser.add_argument(
-        "--alike", type=float, default=0.05, help="share of strangers who may look as near as one person"
-    )
+    parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look like one person")
     arguments = parser.parse_args()
     try:
         run(arguments)
