@@ -66,6 +66,15 @@ def test_walkers_hide_each_other(frames):
     assert min(frame.seen.min(initial=1) for frame in frames) < 0.7 < max(frame.seen.max(initial=0) for frame in frames)
 
 
+def test_the_near_hide_the_far(frames):
+    found = []
+    for frame in frames:
+        for near, far in np.argwhere(overlaps(frame.box, frame.box) > 0.3).tolist():
+            if frame.box[near, 3] > frame.box[far, 3] + 8:  # feet lower in the picture
+                found.append(frame.seen[near] > frame.seen[far])
+    assert len(found) > 5 and np.mean(found) > 0.8
+
+
 def test_walks():
     ways = walks(0, 30, 200, 3.3)
     assert all(way.there.any() for way in ways[:1]) and any(not way.there[0] for way in ways)

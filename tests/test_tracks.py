@@ -50,11 +50,16 @@ B = [(frame, 2, 100) for frame in range(1, 7)]
         # A is lost in frames 3 and 4 and found again: no switch under the old number, one under a new number.
         ([(f, 9, 0) for f in (1, 2, 5, 6)], (0, 8, 0, round(2 * 4 / 16, 6))),
         ([(f, 9 if f < 3 else 7, 0) for f in (1, 2, 5, 6)], (1, 8, 0, round(2 * 2 / 16, 6))),
+        # So it is while somebody else is found without a gap.
+        (
+            [(f, 9 if f < 3 else 7, 0) for f in (1, 2, 5, 6)] + [(f, 8, 100) for f in range(1, 7)],
+            (1, 2, 0, round(2 * 8 / 22, 6)),
+        ),
         # A box that is too far, and one of nobody.
         ([(1, 9, 0), (2, 9, 6), (3, 9, 500)], (0, 11, 2, round(2 * 1 / 15, 6))),
         ([], (0, 12, 0, 0.0)),
     ],
-    ids=["right", "broken", "swapped", "lost", "lost for good", "false", "nothing"],
+    ids=["right", "broken", "swapped", "lost", "lost for good", "lost beside another", "false", "nothing"],
 )
 def test_by_hand(found, expected):
     assert figures(tracks(*A, *B), tracks(*found)) == expected
@@ -63,6 +68,8 @@ def test_by_hand(found, expected):
 def test_a_pair_of_the_frame_before_goes_first():
     """In frame 2, a second track lies nearer to A; the pair of frame 1 still overlaps enough and is kept."""
     truth = tracks((1, 1, 0), (2, 1, 0), (3, 1, 0))
+    found = tracks((1, 9, 0), (2, 9, 3), (2, 8, 0), (3, 9, 0))
+    assert figures(truth, found) == (0, 0, 1, round(2 * 3 / 7, 6))  # by the nearest of each frame: two switches
     found = tracks((1, 9, 0), (2, 9, 3), (2, 8, 0), (3, 8, 0))
     assert figures(truth, found) == (1, 0, 1, round(2 * 2 / 7, 6))  # the switch is in frame 3
     assert score_tracks(truth, found)["mota"] == pytest.approx(1 - 2 / 3)
