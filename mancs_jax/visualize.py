@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.evaluation import metrics, roc
 from mancs_jax.evaluation.protocols import Ranked
 from mancs_jax.evaluation.results import cells
@@ -121,7 +122,7 @@ def _about(scored):
     result = scored.results[NETWORK]
     return (
         f"recipe {result['recipe']}, step {result['step']:,}, seed {result['seed']}; {result['num_queries']:,} queries "
-        f"({result['split']}), {_distance(scored)}, {result['date']}"
+        f"({result['split']}), {_distance(scored)}, {result['date']}{'' if result['cameras_known'] else f'; {UNKNOWN}'}"
     )
 
 

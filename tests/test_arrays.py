@@ -3,7 +3,7 @@ import hashlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSource
 
@@ -191,6 +191,17 @@ def test_hold_out_takes_the_whole_of_each_identity():
         np.testing.assert_array_equal(part.camid, split.camid[rows])
 
 
+def test_hold_out_without_cameras_takes_one_query_of_each():
+    split = make_split(PID, range(len(PID)))
+    train, query, gallery = arrays.hold_out(split, 3, seed=0)
+    held = sorted(query.pid.tolist())
+    assert len(held) == len(set(held)) == 3 and set(gallery.pid.tolist()) == set(held)
+    assert sorted([*train.name, *query.name, *gallery.name]) == split.name.tolist()
+    assert [part.camid.tolist() == [int(name[:3]) for name in part.name] for part in (query, gallery)] == [True, True]
+    with pytest.raises(ValueError, match=r"from 1 to 3 \(of 4 identities, 4 have two images\)$"):
+        arrays.hold_out(split, 4, seed=0)
+
+
 def test_hold_out_draws_by_its_seed():
     split = make_split(PID, CAMID)
     draws = [arrays.hold_out(split, 1, seed) for seed in range(40)]
@@ -234,6 +245,7 @@ def test_hold_out_properties(labels, num_ids, seed):
         if sum(sum(label == (pid, camid) for label in labels) >= 2 for camid in (1, 2, 3)) >= 2
     }
     people = {pid for pid, _ in labels if pid > 0}
+    assume(len({camid for _, camid in labels}) < max(2, len(labels)))  # else there are no cameras
     if num_ids > len(eligible) or num_ids == len(people):
         with pytest.raises(ValueError):
             arrays.hold_out(split, num_ids, seed)

@@ -220,6 +220,12 @@ ROWS = {
     ),
     # One's own data
     "no header": (table("a.jpg,1,1,train\n"), r"labels\.csv line 1: is 'a\.jpg,1,1,train'; it has to be 'path,pid,ca"),
+    "a CSV without people": (
+        table("path,camid,split\na.jpg,1,train\n"),
+        r"line 1: is 'path,camid,split'; it has to be ",
+    ),
+    "a camera that the header lacks": (table("path,pid,split\na.jpg,1,1,train\n"), r"csv line 2: 4 fields, not 3$"),
+    "an empty camera": (labels("a.jpg,1,,train"), r"line 2: camid '' is not an integer from 0"),
     "an empty CSV": (table(""), r"labels\.csv line 1: is ''; it has to be"),
     "a CSV without lines": (labels(), r"mine: no images are listed"),
     "no text": (table(b"path\xff"), r"labels\.csv: not a CSV in UTF-8"),

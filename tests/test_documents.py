@@ -58,6 +58,10 @@ RUN_BY = {
     "scripts/train.py": "test_training.py::test_a_run_leaves_curves_results_and_what_it_was",
     "scripts/visualize.py": "test_training.py::test_visualize_shows_the_lists_after_re_ranking_too",
 }
+EXAMPLES_RUN_BY = {
+    "examples/render_scene.py": "test_track_example.py::place",
+    "examples/track.py": "test_track_example.py::test_a_scene_is_tracked",
+}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 BENCHMARK_TESTS = ("test_benchmarks.py", "test_search_benchmarks.py", "test_counted_benchmarks.py")
 
@@ -98,8 +102,8 @@ def command_of(name: str):
     return module
 
 
-def check_benchmark(name: str, arguments: list[str], monkeypatch) -> None:
-    """Parses the arguments as a benchmark does."""
+def check_benchmark(folder: str, name: str, arguments: list[str], monkeypatch) -> None:
+    """Parses the arguments as a benchmark or an example does."""
     parse = argparse.ArgumentParser.parse_args
 
     def parse_and_stop(parser, given=None, namespace=None):
@@ -108,7 +112,7 @@ def check_benchmark(name: str, arguments: list[str], monkeypatch) -> None:
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", REPOSITORY / "benchmarks" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", REPOSITORY / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.raises(Called):
@@ -127,8 +131,8 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
     folder, _, file = path.partition("/")
     assert (REPOSITORY / path).is_file(), f"{command.where} shows {path}, which is not there"
     name = file.removesuffix(".py")
-    if folder == "benchmarks":
-        check_benchmark(name, arguments, monkeypatch)
+    if folder in ("benchmarks", "examples"):
+        check_benchmark(folder, name, arguments, monkeypatch)
         return
     called = check_script(name, arguments, monkeypatch)
     if name in ("train", "cuhk03_classic"):
@@ -147,6 +151,7 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
         "scripts/prepare_data.py --dataset=folder --source=F --root=R",
         "scripts/search.py --gallery=F --workdir=W",
         "benchmarks/ranking.py --peer=CHECKOUT",
+        "examples/track.py frames --detections=det.txt",
         "scripts/nothing.py",
     ],
 )
@@ -178,14 +183,16 @@ def test_every_script_that_is_shown_is_run_by_a_test():
     shown = {command.words[1] for command in COMMANDS if command.words[0] == "python"}
     scripts = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scripts").glob("*.py")}
     assert {path for path in shown if path.startswith("scripts/")} == scripts == set(RUN_BY)
-    for path, test in RUN_BY.items():
+    for path, test in (RUN_BY | EXAMPLES_RUN_BY).items():
         file, name = test.split("::")
         text = (REPOSITORY / "tests" / file).read_text()
-        stem = path.removeprefix("scripts/").removesuffix(".py")
+        stem = path.rpartition("/")[2].removesuffix(".py")
         assert re.search(rf"^def {name}\(", text, re.MULTILINE), test
         assert re.search(rf"\b{stem}\b", text), f"{test} does not run {path}"
+    examples = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "examples").glob("*.py")}
+    assert {path for path in shown if path.startswith("examples/")} == examples == set(EXAMPLES_RUN_BY)
     tests = "".join((REPOSITORY / "tests" / file).read_text() for file in BENCHMARK_TESTS)
-    for path in sorted(shown - scripts):
+    for path in sorted(shown - scripts - examples):
         stem = path.removeprefix("benchmarks/").removesuffix(".py")
         assert re.search(rf"\brun\(\s*\"?{stem}\b", tests), f"nothing runs {path}"
 
@@ -212,7 +219,7 @@ def test_other_programs():
 
 def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
-    folders = ("mancs_jax/cli", "scripts", "benchmarks")
+    folders = ("mancs_jax/cli", "scripts", "benchmarks", "examples")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).glob("*.py")]
     known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config", "help"}
     fields = set(configuration.flatten(defaults.get_config()))
@@ -290,7 +297,9 @@ def test_counts_are_those_that_are_checked():
 
 def source_text() -> str:
     """All strings of the source in their place, those of several lines in one."""
-    files = [path for folder in ("mancs_jax", "scripts") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+    files = [
+        path for folder in ("mancs_jax", "scripts", "examples") for path in sorted((REPOSITORY / folder).rglob("*.py"))
+    ]
     return re.sub(r'"\s*\n\s*(?:\+ )?f?"', "", "\n".join(path.read_text() for path in files))
 
 

@@ -43,6 +43,17 @@ def test_a_csv(tmp_path, as_zip, top, inside, encoding):
         assert all(found.read(name) == data for name, data in FILES.items())
 
 
+def test_a_csv_without_cameras(tmp_path):
+    """Each image gets a camera of its own, over all splits."""
+    lines = [line.split(",") for line in TABLE.splitlines()]
+    table = "\n".join(",".join(line[:2] + line[3:]) for line in lines)
+    write(tmp_path / "mine", FILES | {"labels.csv": table.encode()}, False)
+    with folder.open_own("mine", tmp_path / "mine", "labels.csv") as found:
+        items = [item for split in found.splits.values() for item in split]
+        assert [item[:2] for item in items] == [item[:2] for split in SPLITS.values() for item in split]
+    assert sorted(item.camid for item in items) == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("as_zip", [True, False])
 @pytest.mark.parametrize("form", ["images/{}", "./{}", "images//{}", "{absolute}/{}", "images\\{}"])
 def test_paths_of_a_csv_may_begin_elsewhere(tmp_path, as_zip, form):

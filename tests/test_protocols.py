@@ -32,11 +32,20 @@ def test_single_query_by_hand():
         "num_gallery": 4,
         "num_distractors": 1,
         "num_junk": 1,
+        "cameras_known": True,
         "mAP": 0.125,
         "mAP_plain": 0.25,
         "mINP": 0.25,
         "cmc": [0.0] + [0.5] * 49,
     }
+
+
+def test_without_cameras_no_image_is_left_out_as_own_view():
+    query, gallery = QUERY._replace(camid=np.int32([0, 1])), GALLERY._replace(camid=np.arange(2, 7))
+    result = protocols.single_query(query, gallery)
+    # The image at distance 0, of the query's own camera before, is a hit now.
+    assert (result["cameras_known"], result["cmc"][0], result["num_matched_queries"]) == (False, 0.5, 1)
+    assert protocols.single_query(query, gallery._replace(camid=np.int32([2, 3, 4, 5, 0])))["cameras_known"]
 
 
 def test_single_query_hands_the_distance_on():

@@ -1,4 +1,4 @@
-"""docs/use.md: every line of it works, in its order."""
+"""docs/use.md: every line of it works, in its order. Blocks of `sh` take longer: tests/test_track_example.py."""
 
 import re
 import shlex
@@ -59,12 +59,13 @@ def test_python(place, monkeypatch, capsys):
         exec(block, names)
     assert capsys.readouterr().out.startswith(f"{WIDTH} (64, 32) tiny\n")
     exact = search(names["embed"]("query.jpg"), names["gallery"], 3)
+    assert names["people"].shape == (2, WIDTH) and np.abs(names["people"]).min(axis=1).all()
     assert exact.index.tolist() == names["found"].index.tolist() and exact.distance[0, 0] > 0
 
 
 def test_command_line(place):
     results = [run(line, place) for line in SCRIPTS]
-    assert [result.returncode for result in results] == [0, 0, 0, 0], [result.stderr for result in results]
+    assert [result.returncode for result in results] == [0, 0, 0, 0, 0], [result.stderr for result in results]
     others = "1 passed over, no image by name: notes.txt\n"
     assert results[0].stdout == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
@@ -74,8 +75,10 @@ def test_command_line(place):
     assert rows[0] == ["rank", "distance", "pid", "camid", "name"] and [row[0] for row in rows[1:6]] == list("12345")
     assert all(row[4].startswith(f"{int(row[2]):04d}_c{row[3]}s1") for row in rows[1:6])
     assert cv2.imread(str(place / "answers.png")) is not None
-    assert "networks/mine.json: the card" in results[2].stdout
-    printed = results[3].stdout.split("\n", 1)
+    assert results[2].stdout.count("query one.jpg\nrank") == results[2].stdout.count("query two.jpg\nrank") == 1
+    assert results[2].stdout.endswith("answers: answers.json\nreport: answers.html\n")
+    assert "networks/mine.json: the card" in results[3].stdout
+    printed = results[4].stdout.split("\n", 1)
     assert printed[1] == USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH)
     line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
     assert run(line, place).stderr == "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp\n"

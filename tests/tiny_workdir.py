@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import jax
 import optax
 import tiny
@@ -40,6 +41,9 @@ def write_place(place: Path) -> Path:
     first = sorted((place / "photos").iterdir())[0]
     first.rename(place / "photos" / "0001_c1s1_000001_00.jpg")
     sorted((source / "query").iterdir())[0].rename(place / "query.jpg")
-    for name in ("a.jpg", "b.jpg"):
+    (place / "strangers").mkdir()
+    for name in ("a.jpg", "b.jpg", "strangers/one.jpg", "strangers/two.jpg"):
         shutil.copy(place / "query.jpg", place / name)
+    frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
+    assert cv2.imwrite(str(place / "frame.jpg"), frame)
     return place

@@ -25,6 +25,7 @@ PATHS = (
     "features",
     "gallery",
     "picture",
+    "report",
     "images",
     "csv",
     "protocol_file",

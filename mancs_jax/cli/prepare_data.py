@@ -38,7 +38,10 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     )
     flags.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.", flag_values=values)
     flags.DEFINE_string(
-        "csv", None, "Of --dataset=folder: CSV with the header path,pid,camid,split.", flag_values=values
+        "csv",
+        None,
+        "Of --dataset=folder: CSV with the header path,pid,camid,split; camid may be left out.",
+        flag_values=values,
     )
     flags.DEFINE_bool("check", False, "Only read the source and report; write nothing.", flag_values=values)
     flags.DEFINE_bool("overwrite", False, "Build the data set again where it exists.", flag_values=values)

@@ -1,10 +1,10 @@
-"""Ranks the images of a gallery for one query image.
+"""Ranks the images of a gallery for one query image, or for each image of a folder.
 
-    python scripts/search.py QUERY_IMAGE --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=D]
-        [--picture=OUT.png --images=FOLDER]
+    python scripts/search.py QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=D] [--json=OUT.json]
+        [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
-The gallery is a file of scripts/embed.py, made with the same network; the picture shows the query and its answers,
-whose files are read below FOLDER, the folder that was embedded.
+The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries.
+Picture and page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from absl import flags
 
-from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.command_line import keep_compiled_programs, show
 from mancs_jax.cli.network_flags import define_network, network_of
 
-ARGUMENTS = ("one query image",)
+ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
@@ -31,38 +31,56 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         "max_distance", None, "Images that are farther are no answers.", lower_bound=0.0, flag_values=values
     )
     flags.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.", flag_values=values)
-    flags.DEFINE_string("images", None, "Folder of the gallery's images, for --picture.", flag_values=values)
+    flags.DEFINE_string("report", None, "Page to show all queries and answers in, .html.", flag_values=values)
+    flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
+    flags.DEFINE_string(
+        "images", None, "Folder of the gallery's images, for --picture and --report.", flag_values=values
+    )
     flags.mark_flags_as_required(["gallery"], values)
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Finds the nearest images and prints them in a table."""
-    if bool(values.picture) != bool(values.images):
-        raise ValueError("--picture=OUT.png and --images=FOLDER go together")
+    if bool(values.picture or values.report) != bool(values.images):
+        raise ValueError("--picture=OUT.png or --report=OUT.html and --images=FOLDER go together")
     if values.picture and Path(values.picture).suffix.lower() not in PICTURES:
         raise ValueError(f"--picture={values.picture}: the name has to end in {', '.join(PICTURES)}")
+    if values.report and not values.report.endswith(".html"):
+        raise ValueError(f"--report={values.report}: the name has to end in .html")
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
-    from mancs_jax.inference.gallery import check_network, load_gallery, picture, table, without_itself
+    from mancs_jax.common.atomic_write import check_writable, write_json, write_text
+    from mancs_jax.inference import answers
+    from mancs_jax.inference.gallery import check_network, load_gallery
     from mancs_jax.reporting.ranked_lists import write_picture
 
-    query, source = arguments[0], network_of(values)
+    source = network_of(values)
     keep_compiled_programs()
     gallery = load_gallery(values.gallery)
-    embedder = mancs_jax.load(source, batch=1, flip=gallery.flip, normalize=gallery.normalize)
-    check_network(gallery, embedder)
-    embedding = embedder(query, progress=False)
-    found = mancs_jax.search(
-        embedding,
-        gallery.embedding,
-        min(values.k + 1, len(gallery.name)),
-        distance=values.distance,
-        max_distance=values.max_distance,
+    queries = answers.find_queries(arguments[0])
+    if values.picture and len(queries) > answers.MOST_DRAWN:
+        raise ValueError(
+            f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {len(queries):,}: "
+            "--report=OUT.html shows all"
+        )
+    for path in filter(None, (values.picture, values.report, values.json)):
+        check_writable(path)
+    embedder = mancs_jax.load(
+        source, batch=1 if len(queries) == 1 else 32, flip=gallery.flip, normalize=gallery.normalize
     )
-    found, itself = without_itself(found, gallery, query, embedding, values.k)
-    if itself:
-        print(f"the gallery has the query itself, {itself}, which is left out")
-    print(table(found, gallery))
+    check_network(gallery, embedder)
+    found = answers.find_answers(
+        queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
+    )
+    show(answers.as_text(found, gallery))
+    if values.json:
+        how = {"distance": values.distance, "k": values.k, "max_distance": values.max_distance}
+        write_json(values.json, how | answers.as_json(found, gallery))
+        show(f"answers: {values.json}")
     if values.picture:
-        write_picture(Path(values.picture), picture(query, found, gallery, values.images, embedder.image_size))
-        print(f"picture: {values.picture}")
+        write_picture(Path(values.picture), answers.draw(found, gallery, values.images, embedder.image_size))
+        show(f"picture: {values.picture}")
+    if values.report:
+        about = f"{len(found):,} queries in {len(gallery.name):,} images, {values.distance} distance; nothing is scored"
+        write_text(values.report, answers.page(found, gallery, values.images, embedder.image_size, about))
+        show(f"report: {values.report}")

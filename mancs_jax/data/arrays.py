@@ -11,6 +11,7 @@ import numpy as np
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.data.images import checked_size, decode_image
 from mancs_jax.data.prepared import ALL_IMAGES, is_prepared, prepared_path
 
@@ -153,7 +154,8 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
 
     Identities are drawn from those with two images or more under each of at least two cameras: each query then
     has a match in the gallery, whichever images are drawn. Of each (identity, camera) one random image is a
-    query, as in Market-1501; the others are the gallery. Labels stay as they are.
+    query, as in Market-1501; the others are the gallery. Labels stay as they are. Where each image is its own camera,
+    two images of an identity are enough, and one of them is a query.
 
     Args:
       split: the training split.
@@ -166,17 +168,20 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
     Raises:
       ValueError: `num_ids` < 1, or more than can be drawn, or none would be left to train on.
     """
-    people = np.unique(split.pid[split.pid > 0])
-    eligible = np.array([pid for pid in people if _has_two_full_cameras(split.camid[split.pid == pid])], np.int32)
+    people, camid = np.unique(split.pid[split.pid > 0]), split.camid
+    has_cameras = not each_its_own(camid)
+    camid, is_eligible = (camid, _has_two_full_cameras) if has_cameras else (np.zeros_like(camid), _has_two)
+    eligible = np.array([pid for pid in people if is_eligible(camid[split.pid == pid])], np.int32)
     if not 1 <= num_ids <= len(eligible) or num_ids == len(people):
         raise ValueError(
             f"hold_out: num_ids is {num_ids}; it has to be from 1 to {min(len(eligible), len(people) - 1)}"
-            f" (of {len(people)} identities, {len(eligible)} have two images under each of two cameras)"
+            f" (of {len(people)} identities, {len(eligible)} have two images"
+            f"{' under each of two cameras' if has_cameras else ''})"
         )
     rng = np.random.default_rng(seed)
     held = np.isin(split.pid, rng.choice(eligible, num_ids, replace=False))
     order = rng.permutation(np.flatnonzero(held))
-    _, first = np.unique(np.stack([split.pid[order], split.camid[order]]), axis=1, return_index=True)
+    _, first = np.unique(np.stack([split.pid[order], camid[order]]), axis=1, return_index=True)
     is_query = np.zeros(len(split.pid), bool)
     is_query[order[first]] = True
     return take(split, ~held), take(split, is_query), take(split, held & ~is_query)
@@ -263,6 +268,10 @@ def _decode_into(image, records, rows):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(decode, range(len(found))):  # consumed, so that an error is raised here
             pass
+
+
+def _has_two(camid):
+    return len(camid) >= 2
 
 
 def _has_two_full_cameras(camid):

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 
 
-def decode_image(encoded: bytes, image_size: tuple[int, int], name: str) -> np.ndarray:
+def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) -> np.ndarray:
     """Decodes and resizes one image file.
 
     Args:
       encoded: the bytes of the file.
-      image_size: (height, width) in pixels.
+      image_size: (height, width) in pixels; None keeps the size of the file.
       name: the file's name, for the error.
 
     Returns:
@@ -48,9 +48,13 @@ def is_cut_off(encoded: bytes) -> bool:
     return encoded.find(b"\xff\xd9", at) < 0
 
 
-def resize(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says; the array itself where it has that size."""
-    height, width = image_size
+def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
+    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says.
+
+    Returns:
+      uint8 [height, width, 3]; the array itself where it has that size, or where `image_size` is None.
+    """
+    height, width = image_size or image.shape[:2]
     if image.shape[:2] == (height, width):
         return image
     shrinks = height <= image.shape[0] and width <= image.shape[1]

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
+from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.data.prepared import is_prepared, prepared_path
 from mancs_jax.data.sources import cuhk03, dukemtmc_reid, folder, market1501, walkers
 from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
@@ -120,12 +121,15 @@ def count_prepared(dataset: str, root: str) -> dict[str, Counts]:
 
 
 def table(counts: dict[str, Counts]) -> str:
-    """Returns the counts of the splits as text, one line a split."""
+    """Returns the counts of the splits as text, one line a split, and a line where no cameras are known."""
+    cameras = {camid for found in counts.values() for camid in found.cameras}
+    has_cameras = len(cameras) < max(2, sum(found.images for found in counts.values()))
     width = max(len(split) for split in ["split  ", *counts]) + 1
     lines = [f"{'split':<{width}}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
     lines += [
         f"{split:<{width}}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}"
-        f"{len(found.cameras):>9}"
+        f"{len(found.cameras) if has_cameras else '-':>9}"
         for split, found in counts.items()
     ]
+    lines += [] if has_cameras else [UNKNOWN]
     return "\n".join(lines)

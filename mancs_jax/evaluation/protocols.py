@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation import checks, metrics, ranking, reranking, roc
 from mancs_jax.evaluation.distances import all_distances, normalized
 from mancs_jax.evaluation.metrics import HitRanks
@@ -74,7 +75,8 @@ def single_query(
     Returns:
       `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
       (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
-      `verification`, see `roc.described`, None after re-ranking.
+      `cameras_known`, False where each image of query and gallery is its own camera; `verification`, see
+      `roc.described`, None after re-ranking.
 
     Raises:
       ValueError: as `ranking.hit_ranks` and `reranking.rerank`.
@@ -89,6 +91,7 @@ def single_query(
         "num_gallery": int(np.sum(gallery_pid != -1)),
         "num_distractors": int(np.sum(gallery_pid == 0)),
         "num_junk": int(np.sum(gallery_pid == -1)),
+        "cameras_known": not each_its_own(query.camid, gallery.camid),
     }
 
 

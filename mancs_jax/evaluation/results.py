@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from mancs_jax.data.cameras import UNKNOWN
+
 TABLE_RANKS = (1, 5, 10, 20)
 
 
@@ -65,6 +67,7 @@ def _point(rate: float, distance: float | None) -> str:
 
 
 def matches(results: Mapping[str, Mapping]) -> str:
-    """A line that says how many queries had a match in the gallery; the others score 0."""
+    """A line that says how many queries had a match in the gallery; the others score 0. One more without cameras."""
     counts = {(result["num_matched_queries"], result["num_queries"]) for result in results.values()}
-    return "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))
+    line = "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))
+    return line if all(result.get("cameras_known", True) for result in results.values()) else f"{line}\n{UNKNOWN}"

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mancs_jax.data import images
+from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.forward import batch_size, run_batches
 from mancs_jax.inference.trained import load_trained
@@ -38,8 +39,10 @@ class Embedder:
     card: dict[str, Any] = field(repr=False)  # what the network is for, takes, gives and scores, see `network_file`
     embed_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] = field(repr=False)
 
-    def __call__(self, images: Any, *, progress: bool = True) -> np.ndarray:
-        """Embeds images.
+    def __call__(
+        self, images: Any, boxes: Any = None, *, bad_boxes: str = "error", progress: bool = True
+    ) -> np.ndarray:
+        """Embeds images, or boxes of one image.
 
         Files are decoded and resized as in training and evaluation (`images.decode_image`), a batch at a time, by as
         many threads as there are cores. The orientation in a photograph's EXIF data is obeyed, grey images get
@@ -48,6 +51,10 @@ class Embedder:
         Args:
           images: a path (str or Path), an array uint8 [H, W, 3] in RGB or a PIL image; an array uint8 [N, H, W, 3];
             or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
+          boxes: numbers [N, 4], x1, y1, x2, y2 in pixels of one image, the frame, see `data.boxes`; fractions are
+            rounded, and what lies outside the frame is cut off. Each box gives what its crop as an image gives.
+          bad_boxes: "error" refuses a box that has NaN, no area, or no pixel in the frame; "zeros" gives it an
+            embedding of zeros.
           progress: whether a bar is shown of what takes longer than two seconds.
 
         Returns:
@@ -55,8 +62,14 @@ class Embedder:
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError, TypeError: one line: a file that is no image, or an array or an object of another kind.
+          ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, or a box,
+            with its number, that cannot be cut out.
         """
+        if boxes is not None:
+            crops, is_good = _crops(images, boxes, bad_boxes)
+            embedding = np.zeros((len(is_good), self.width), np.float32)
+            embedding[is_good] = self(crops, progress=progress)
+            return embedding
         images = _several(images)
         number = len(images) if hasattr(images, "__len__") else None
         with (
@@ -125,6 +138,26 @@ def load(
     )
 
 
+def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The crops of the boxes that can be cut out, and a mask [N] that says which these are."""
+    if bad_boxes not in ("error", "zeros"):
+        raise ValueError(f"bad_boxes is {bad_boxes!r}: it may be 'error' or 'zeros'")
+    boxes = checked_boxes(boxes)
+    if not isinstance(frame, str | os.PathLike | np.ndarray) and not _is_pil(frame):
+        raise TypeError(f"boxes go with one frame, not with {type(frame).__name__}: {WANTED}")
+    pixels = _decoded(_path_or_array("the frame", frame), None)
+    corners, faults = to_pixels(boxes, pixels.shape[:2])
+    is_good = np.array([not fault for fault in faults], bool)
+    if bad_boxes == "error" and not is_good.all():
+        first = int(np.argmin(is_good))
+        height, width = pixels.shape[:2]
+        raise ValueError(
+            f"box {first} {faults[first]}: {boxes[first].tolist()} in a frame of {width} x {height}; {FORM}; "
+            "bad_boxes='zeros' gives it zeros"
+        )
+    return cut(pixels, corners[is_good]), is_good
+
+
 def _several(images: Any) -> Iterable:
     """The images one by one, whatever was given."""
     if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # else the array is one of paths
@@ -138,23 +171,23 @@ def _several(images: Any) -> Iterable:
 
 def _decoded_batches(images, image_size, batch, pool) -> Iterator[np.ndarray]:
     numbered = enumerate(images)
-    while block := [_path_or_array(number, image) for number, image in islice(numbered, batch)]:
+    while block := [_path_or_array(f"image {number}", image) for number, image in islice(numbered, batch)]:
         yield np.stack(list(pool.map(partial(_decoded, image_size=image_size), block)))
 
 
-def _path_or_array(number: int, image: Any) -> Path | np.ndarray:
+def _path_or_array(what: str, image: Any) -> Path | np.ndarray:
     # PIL reads a file when its pixels are asked for, which two threads must not do at a time: hence not in the pool.
     if isinstance(image, str | os.PathLike):
         return Path(image)
     if _is_pil(image):
-        return _pixels(number, image)
+        return _pixels(what, image)
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"image {number} cannot be {type(image).__name__}: {WANTED}")
-    _check_array(image, f"image {number}")
+        raise TypeError(f"{what} cannot be {type(image).__name__}: {WANTED}")
+    _check_array(image, what)
     return image
 
 
-def _decoded(image: Path | np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def _decoded(image: Path | np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return images.resize(image, image_size)
     try:
@@ -170,11 +203,11 @@ def _is_pil(image: Any) -> bool:
     return pil is not None and isinstance(image, pil.Image)
 
 
-def _pixels(number: int, image: Any) -> np.ndarray:
+def _pixels(what: str, image: Any) -> np.ndarray:
     from PIL import ImageOps
 
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"image {number} is a PIL image of mode {image.mode}: convert it to 8 bits a channel")
+        raise ValueError(f"{what} is a PIL image of mode {image.mode}: convert it to 8 bits a channel")
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

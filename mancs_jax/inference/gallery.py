@@ -164,7 +164,7 @@ def without_itself(
 def table(found: Found, gallery: Gallery) -> str:
     """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
-    for rank, (i, distance) in enumerate(_answers(found), start=1):
+    for rank, (i, distance) in enumerate(answers_of(found), start=1):
         labels = [] if gallery.pid is None or gallery.camid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
         rows.append([str(rank), f"{distance:.4f}", *labels, str(gallery.name[i])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
@@ -194,25 +194,28 @@ def picture(
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
     labels = labels_of(str(query))
-    cells = [ranked_lists.framed(_image(Path(query), image_size), ranked_lists.QUERY, ["query", ""])]
-    for i, distance in _answers(found):
+    cells = [
+        ranked_lists.framed(decoded(Path(query), image_size), ranked_lists.QUERY, ["query", Path(query).stem[:12]])
+    ]
+    for i, distance in answers_of(found):
         name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
         caption = name.stem[:12]
         if labels and gallery.pid is not None and gallery.camid is not None:
             colour = ranked_lists.RIGHT if gallery.pid[i] == labels[0] else ranked_lists.WRONG
             caption = f"{gallery.pid[i]} c{gallery.camid[i]}"
-        image = _image(Path(folder) / name, image_size)
+        image = decoded(Path(folder) / name, image_size)
         cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
 
 
-def _answers(found: Found) -> list[tuple[int, float]]:
+def answers_of(found: Found) -> list[tuple[int, float]]:
     """(gallery entry, distance) of the answers to the first query, none beyond the greatest distance."""
     pairs = zip(found.index[0].tolist(), found.distance[0].tolist(), strict=True)
     return [(i, distance) for i, distance in pairs if i >= 0]
 
 
-def _image(path, image_size):
+def decoded(path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    """An image of the gallery, uint8 [height, width, 3]; FileNotFoundError where it is not there any more."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --images has to be the folder that was embedded")
     return images.decode_image(path.read_bytes(), image_size, str(path))

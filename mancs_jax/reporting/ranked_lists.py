@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation.ranking import NearestLists
 
 RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
@@ -20,7 +21,7 @@ def ranked_lists(query: Split, gallery: Split, nearest: NearestLists, rows: Sequ
     """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
 
     Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
-    "=" where the camera is the query's own, and the distance.
+    "=" where the camera is the query's own, and the distance. Cameras are left out where each image is its own.
 
     Args:
       query: the queries.
@@ -31,20 +32,20 @@ def ranked_lists(query: Split, gallery: Split, nearest: NearestLists, rows: Sequ
     Returns:
       uint8 [height, width, 3], RGB.
     """
-    lines = []
+    lines, has_cameras = [], not each_its_own(query.camid, gallery.camid)
     for row in rows:
         pid, camid = query.pid[row], query.camid[row]
-        cells = [framed(query.image[row], QUERY, [f"{pid} c{camid}", "query"])]
+        cells = [framed(query.image[row], QUERY, [f"{pid} c{camid}" if has_cameras else f"{pid}", "query"])]
         for i, distance in zip(nearest.index[row], nearest.distance[row], strict=True):
             if i < 0:
                 continue
             who = "D" if gallery.pid[i] == 0 else str(gallery.pid[i])
-            mark = " =" if gallery.camid[i] == camid else ""
+            own = " =" if gallery.camid[i] == camid else ""
+            mark = f" c{gallery.camid[i]}{own}" if has_cameras else ""
             colour = RIGHT if gallery.pid[i] == pid else WRONG
-            cells.append(framed(gallery.image[i], colour, [f"{who} c{gallery.camid[i]}{mark}", f"{distance:.3g}"]))
+            cells.append(framed(gallery.image[i], colour, [f"{who}{mark}", f"{distance:.3g}"]))
         lines.append(joined(cells, axis=1))
-    widest = max(line.shape[1] for line in lines)
-    return joined([_padded(line, ((0, 0), (0, widest - line.shape[1]))) for line in lines], axis=0)
+    return stacked(lines)
 
 
 def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
@@ -88,6 +89,12 @@ def joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
     """Pictures side by side (axis 1) or one below the other (axis 0), GAP pixels apart."""
     pad = [(GAP, 0) if i == axis else (0, 0) for i in range(2)]
     return np.concatenate([parts[0], *(_padded(part, pad) for part in parts[1:])], axis=axis)
+
+
+def stacked(lines: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures of several widths one below the other, GAP pixels apart."""
+    widest = max(line.shape[1] for line in lines)
+    return joined([_padded(line, ((0, 0), (0, widest - line.shape[1]))) for line in lines], axis=0)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

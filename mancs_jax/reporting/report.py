@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.data.arrays import Split
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation.ranking import NearestLists
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -22,6 +23,17 @@ class Lists(NamedTuple):
 
     nearest: NearestLists
     average_precision: np.ndarray  # [Q], the official one, whose mean is mAP
+
+
+class Shown(NamedTuple):
+    """An image of a search."""
+
+    image: np.ndarray  # uint8 [H, W, 3], RGB
+    name: str
+    labels: tuple[int, int] | None  # (pid, camid), where its name tells them
+
+
+Answers = Sequence[Sequence[tuple[int, float]]]
 
 
 def report_html(
@@ -57,17 +69,57 @@ def report_html(
     row_of = np.full(len(gallery.pid) + 1, -1)
     row_of[used] = np.arange(len(used))
     num_queries = len(query.pid)
+    has_cameras = not each_its_own(query.camid, gallery.camid)
     data = {
         "title": title,
         "about": about,
         "table": table,
         "config": config,
         "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
-        "queries": [_described(query, i, i) for i in range(num_queries)],
-        "gallery": [_described(gallery, i, num_queries + row) for row, i in enumerate(used)],
+        "queries": [_described(query, i, i, has_cameras) for i in range(num_queries)],
+        "gallery": [_described(gallery, i, num_queries + row, has_cameras) for row, i in enumerate(used)],
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
+    return _filled(data, charts)
+
+
+def search_html(title: str, about: str, query: Sequence[Shown], gallery: Sequence[Shown], answers: Answers) -> str:
+    """The page of a search: ranked lists without scores, and without colours where nobody knows who is on the images.
+
+    Args:
+      title: of the page.
+      about: a line below it.
+      query: Q images.
+      gallery: images that are answers, each once.
+      answers: of each query, its answers as (row of `gallery`, distance), nearest first.
+
+    Returns:
+      HTML as of `report_html`.
+    """
+    shown = [
+        {"image": i, "pid": of.labels and of.labels[0], "camid": of.labels and of.labels[1], "name": of.name}
+        for i, of in enumerate((*query, *gallery))
+    ]
+    found = {
+        "answers": [[row for row, _ in of] for of in answers],
+        "distances": [[round(distance, NUM_DIGITS) for _, distance in of] for of in answers],
+    }
+    data = {
+        "title": title,
+        "about": about,
+        "table": [],
+        "config": {},
+        "images": [thumbnail(of.image) for of in (*query, *gallery)],
+        "queries": shown[: len(query)],
+        "gallery": shown[len(query) :],
+        "lists": {"by distance": found},
+        "masks": {},
+    }
+    return _filled(data, [])
+
+
+def _filled(data: Mapping[str, Any], charts: Sequence[str]) -> str:
     # "<" would end the script that holds the data, whatever text it is in.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     return TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__DATA__", text)
@@ -80,8 +132,9 @@ def thumbnail(image: np.ndarray) -> str:
     return base64.b64encode(encoded.tobytes()).decode()
 
 
-def _described(split, i, image):
-    return {"image": image, "pid": int(split.pid[i]), "camid": int(split.camid[i]), "name": str(split.name[i])}
+def _described(split, i, image, has_cameras):
+    camid = int(split.camid[i]) if has_cameras else None
+    return {"image": image, "pid": int(split.pid[i]), "camid": camid, "name": str(split.name[i])}
 
 
 def _as_json(of, row_of):

@@ -14,6 +14,7 @@ from mancs_jax.data.sources.named_folders import Layout, open_folders
 from mancs_jax.data.sources.source import UNREADABLE, Source, name_some, open_source
 
 COLUMNS = ["path", "pid", "camid", "split"]
+WITHOUT_CAMERAS = ["path", "pid", "split"]
 SPLITS = tuple(market1501.LAYOUT.folders)
 LARGEST = 2**31 - 1  # pid and camid are int32
 
@@ -26,8 +27,9 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
       name: of the data set, its directory under the root: letters, digits, "_" and "-".
       path: folder or zip, in which a top folder that encloses everything is passed through.
       table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path, see `_file_of`; pid > 0 a
-        person, 0 a distractor, -1 junk; camid >= 0; split "train", "query", "gallery" or "gt_bbox". None: folders
-        bounding_box_train, query, bounding_box_test and gt_bbox, names that start with pid_cCAMID.
+        person, 0 a distractor, -1 junk; camid >= 0, or no such column, and each image is its own camera; split
+        "train", "query", "gallery" or "gt_bbox". None: folders bounding_box_train, query, bounding_box_test and
+        gt_bbox, names that start with pid_cCAMID.
 
     Raises:
       FileNotFoundError: there is nothing at `path` or `table`.
@@ -98,10 +100,18 @@ def parse_table(text: str, source: Source, table: str) -> dict[str, list[Item]]:
     wrong = []
     try:
         header = next(reader, [])
-        if header != COLUMNS:
-            raise ValueError(f"{table} line 1: is {','.join(header)!r}; it has to be {','.join(COLUMNS)!r}")
+        if header not in (COLUMNS, WITHOUT_CAMERAS):
+            raise ValueError(
+                f"{table} line 1: is {','.join(header)!r}; it has to be {','.join(COLUMNS)!r}, or "
+                f"{','.join(WITHOUT_CAMERAS)!r} without cameras"
+            )
         for row in reader:
             line = reader.line_num
+            if row and len(row) != len(header):
+                wrong.append(f"line {line}: {len(row)} fields, not {len(header)}")
+                continue
+            if row and header == WITHOUT_CAMERAS:
+                row.insert(2, str(len(line_of)))  # a camera of its own
             if problem := _what_is_wrong(row, source, line_of):
                 wrong.append(f"line {line}: {problem}")
             elif row:
@@ -119,8 +129,6 @@ def parse_table(text: str, source: Source, table: str) -> dict[str, list[Item]]:
 def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) -> str | None:
     if not row:  # an empty line
         return None
-    if len(row) != len(COLUMNS):
-        return f"{len(row)} fields, not {len(COLUMNS)}"
     path, pid, camid, split = row
     below = PurePosixPath(_below(path, source))
     if not below.parts or below.is_absolute() or ".." in below.parts:

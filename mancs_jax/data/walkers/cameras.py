@@ -44,9 +44,14 @@ CAMERAS = (
 )
 
 
-def expose(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> bytes:
-    """Light, cast, optics, sensor and compression: float32 [H, W, 3] in 0..255 to JPEG bytes."""
-    height, width = IMAGE_SIZE
+def expose(
+    image: np.ndarray, camera: Camera, rng: np.random.Generator, noise: np.random.Generator | None = None
+) -> bytes:
+    """Light, cast, optics, sensor and compression: float32 [H, W, 3] in 0..255 to JPEG bytes.
+
+    `rng` decides light and optics, `noise` the noise of the sensor; by default it is `rng`.
+    """
+    height, width = image.shape[:2]
     gain = camera.gain**difficulty.LIGHT_STRENGTH * math.exp(rng.normal(0, difficulty.LIGHT_JITTER))
     tint = np.array(camera.cast) ** difficulty.CAST_STRENGTH * np.exp(rng.normal(0, difficulty.TINT_JITTER, 3))
     slope = np.linspace(-0.18, 0.18, width) * rng.uniform(-1, 1)  # light falls off to one side
@@ -61,7 +66,9 @@ def expose(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> bytes
     small = cv2.resize(x, (int(width * detail), int(height * detail)), interpolation=cv2.INTER_AREA)
     x = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     x = cv2.GaussianBlur(x, (0, 0), camera.blur + rng.uniform(0, 0.4))
-    x = x * 255 + rng.standard_normal((height, width, 3), np.float32) * (difficulty.NOISE_STRENGTH * camera.noise)
+    x = x * 255 + (noise or rng).standard_normal((height, width, 3), np.float32) * (
+        difficulty.NOISE_STRENGTH * camera.noise
+    )
     bgr = np.clip(x, 0, 255).astype(np.uint8)[..., ::-1]
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, camera.quality])
     if not done:

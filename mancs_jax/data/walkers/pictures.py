@@ -43,8 +43,12 @@ def _place(
     image: np.ndarray, person: Person, pose: Pose, feet: tuple[float, float], unit: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Puts a person and the shadow on the ground into a picture, float32 [H, W, 3]."""
-    height, width = IMAGE_SIZE
-    drawn = draw_figure(person, pose, IMAGE_SIZE, feet, unit)
+    return blend(image, draw_figure(person, pose, IMAGE_SIZE, feet, unit), feet, rng)
+
+
+def blend(image: np.ndarray, drawn: np.ndarray, feet: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """Lays a figure, float32 [H, W, 4] of `draw_figure`, and its shadow over a picture, float32 [H, W, 3]."""
+    height, width = image.shape[:2]
     cover = drawn[..., 3:] / 255
     flatten = np.array([[1, -0.45, 0.45 * feet[1]], [0, 0.16, 0.84 * feet[1]]], np.float32)
     shadow = cv2.GaussianBlur(cv2.warpAffine(drawn[..., 3], flatten, (width, height)), (0, 0), 1.5)[..., None] / 255

@@ -9,25 +9,25 @@ from mancs_jax.data.walkers.cameras import CAMERAS, IMAGE_SIZE, Camera
 from mancs_jax.data.walkers.chance import SCENE, pick
 from mancs_jax.data.walkers.colours import GARMENTS, dye, shade
 
-_SCENE_SIZE = (176, 720)  # height, width in pixels of the strip behind one camera's pictures
-_HORIZON = 66  # pixel row where the ground begins
+SCENE_SIZE = (176, 720)  # height, width in pixels of the strip behind one camera's pictures
+HORIZON = 66  # pixel row where the ground begins
 
 
 @functools.lru_cache(maxsize=32)
-def _scene(seed: int, camid: int) -> np.ndarray:
+def scene(seed: int, camid: int) -> np.ndarray:
     """The place one camera looks at: float32 [H, W, 3], 0..255, before the camera's own light and cast."""
     camera, rng = CAMERAS[camid - 1], np.random.default_rng([seed, SCENE, camid])
-    height, width = _SCENE_SIZE
+    height, width = SCENE_SIZE
     image = np.empty((height, width, 3), np.uint8)
-    image[:_HORIZON], image[_HORIZON:] = camera.wall, camera.ground
+    image[:HORIZON], image[HORIZON:] = camera.wall, camera.ground
     _paint_ground(image, camera)
     _paint_wall(image, camera, rng)
     for x in rng.integers(0, width, 9):
-        paint_object(image, int(x), int(rng.integers(_HORIZON + 2, _HORIZON + 26)), rng)
+        paint_object(image, int(x), int(rng.integers(HORIZON + 2, HORIZON + 26)), rng)
     grain = cv2.resize(
         rng.normal(0, 1, (height // 8, width // 8)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
-    depth = np.interp(np.arange(height), (0, _HORIZON, _HORIZON + 1, height), (0.9, 0.78, 0.86, 1.08))
+    depth = np.interp(np.arange(height), (0, HORIZON, HORIZON + 1, height), (0.9, 0.78, 0.86, 1.08))
     fine = rng.normal(0, 4, (height, width, 1))
     # Stretches of other ground and other light along the strip, so that no single colour stands for a camera.
     knots = np.linspace(0, width, 13)
@@ -38,58 +38,58 @@ def _scene(seed: int, camid: int) -> np.ndarray:
 
 
 def _paint_ground(image: np.ndarray, camera: Camera) -> None:
-    height, width = _SCENE_SIZE
+    height, width = SCENE_SIZE
     line = shade(camera.ground, 0.82)
-    rows = _HORIZON + (np.linspace(0, 1, 11) ** 1.7 * (height - _HORIZON)).astype(int)
+    rows = HORIZON + (np.linspace(0, 1, 11) ** 1.7 * (height - HORIZON)).astype(int)
     if camera.style == "park":
-        cv2.rectangle(image, (0, _HORIZON), (width, _HORIZON + 22), (110, 140, 72), -1)
+        cv2.rectangle(image, (0, HORIZON), (width, HORIZON + 22), (110, 140, 72), -1)
     elif camera.style == "crossing":
         for x in range(0, width, 52):
-            corners = np.array([(x, _HORIZON + 34), (x + 24, _HORIZON + 34), (x + 18, height), (x - 12, height)])
+            corners = np.array([(x, HORIZON + 34), (x + 24, HORIZON + 34), (x + 18, height), (x - 12, height)])
             cv2.fillPoly(image, [corners], (205, 205, 200))
-        cv2.rectangle(image, (0, _HORIZON), (width, _HORIZON + 9), (165, 162, 158), -1)
+        cv2.rectangle(image, (0, HORIZON), (width, HORIZON + 9), (165, 162, 158), -1)
     else:
         for y in rows:
             cv2.line(image, (0, int(y)), (width, int(y)), line, 1, cv2.LINE_AA)
         for x in range(-width, 2 * width, 34):
-            cv2.line(image, (x, _HORIZON), (x + (x - width // 2) // 2, height), line, 1, cv2.LINE_AA)
+            cv2.line(image, (x, HORIZON), (x + (x - width // 2) // 2, height), line, 1, cv2.LINE_AA)
 
 
 def _paint_wall(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> None:
-    width, wall, style = _SCENE_SIZE[1], camera.wall, camera.style
+    width, wall, style = SCENE_SIZE[1], camera.wall, camera.style
     if style in ("tiles", "park"):
         cv2.rectangle(image, (0, 0), (width, 26), (205, 218, 228), -1)
         for _ in range(130):
-            centre = (int(rng.integers(width)), int(rng.integers(18, _HORIZON - 4)))
+            centre = (int(rng.integers(width)), int(rng.integers(18, HORIZON - 4)))
             leaf = shade(wall, float(rng.uniform(0.6, 1.25)))
             cv2.ellipse(
                 image, centre, (int(rng.integers(8, 22)), int(rng.integers(6, 16))), 0, 0, 360, leaf, -1, cv2.LINE_AA
             )
         if style == "tiles":
-            cv2.rectangle(image, (0, _HORIZON - 12), (width, _HORIZON), (120, 112, 100), -1)
+            cv2.rectangle(image, (0, HORIZON - 12), (width, HORIZON), (120, 112, 100), -1)
     elif style == "bricks":
-        for row, y in enumerate(range(0, _HORIZON, 6)):
+        for row, y in enumerate(range(0, HORIZON, 6)):
             for x in range(-8 * (row % 2), width, 16):
                 brick = shade(wall, float(rng.uniform(0.8, 1.2)))
                 cv2.rectangle(image, (x, y), (x + 14, y + 4), brick, -1)
     elif style == "subway":
-        for y in range(0, _HORIZON, 11):
+        for y in range(0, HORIZON, 11):
             cv2.line(image, (0, y), (width, y), shade(wall, 0.85), 1)
         for x in range(0, width, 15):
-            cv2.line(image, (x, 0), (x, _HORIZON), shade(wall, 0.85), 1)
+            cv2.line(image, (x, 0), (x, HORIZON), shade(wall, 0.85), 1)
         cv2.rectangle(image, (0, 40), (width, 48), (40, 90, 130), -1)
         for x in range(30, width, 140):
             cv2.rectangle(image, (x, 4), (x + 50, 9), (255, 255, 245), -1)
     else:
         for x in range(0, width, 60):
             front = shade(wall, float(rng.uniform(0.8, 1.25)))
-            cv2.rectangle(image, (x, 0), (x + 58, _HORIZON), front, -1)
+            cv2.rectangle(image, (x, 0), (x + 58, HORIZON), front, -1)
             glass = (40, 48, 56) if style == "shop" else (110, 130, 150)
-            cv2.rectangle(image, (x + 6, 12), (x + 50, _HORIZON - (6 if style == "shop" else 26)), glass, -1)
+            cv2.rectangle(image, (x + 6, 12), (x + 50, HORIZON - (6 if style == "shop" else 26)), glass, -1)
             if style == "shop":
                 sign = pick(rng, GARMENTS)
                 cv2.rectangle(image, (x + 2, 0), (x + 55, 9), sign, -1)
-                cv2.line(image, (x + 28, 12), (x + 28, _HORIZON - 6), (90, 90, 96), 1)
+                cv2.line(image, (x + 28, 12), (x + 28, HORIZON - 6), (90, 90, 96), 1)
 
 
 def paint_object(image: np.ndarray, x: int, y: int, rng: np.random.Generator, size: float = 1.0) -> None:
@@ -123,8 +123,8 @@ def backdrop(seed: int, camid: int, rng: np.random.Generator) -> np.ndarray:
     height, width = IMAGE_SIZE
     zoom = rng.uniform(0.95, 1.25)
     h, w = int(height * zoom), int(width * zoom)
-    y, x = rng.integers(0, _SCENE_SIZE[0] - h + 1), rng.integers(0, _SCENE_SIZE[1] - w + 1)
-    return cv2.resize(_scene(seed, camid)[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_AREA)
+    y, x = rng.integers(0, SCENE_SIZE[0] - h + 1), rng.integers(0, SCENE_SIZE[1] - w + 1)
+    return cv2.resize(scene(seed, camid)[y : y + h, x : x + w], (width, height), interpolation=cv2.INTER_AREA)
 
 
 def occlude(image: np.ndarray, rng: np.random.Generator) -> None:

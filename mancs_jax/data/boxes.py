@@ -1,0 +1,77 @@
+"""Boxes in a picture: x1, y1, x2, y2 in pixels, as detectors and trackers give them.
+
+The left upper corner of the picture is (0, 0). A box takes the pixels from x1 up to x2, without x2, and likewise for y.
+"""
+
+from typing import Any
+
+import numpy as np
+
+FORM = "boxes are [N, 4], x1, y1, x2, y2 in pixels"
+
+
+def checked_boxes(boxes: Any) -> np.ndarray:
+    """Returns boxes as float64 [N, 4]; an empty list is no box.
+
+    Raises:
+      ValueError: one line: they are no numbers, or of another shape.
+    """
+    try:
+        array = np.asarray(boxes)
+    except ValueError:  # rows of several lengths
+        raise ValueError(f"boxes have rows of several lengths: {FORM}") from None
+    if array.size == 0 and array.ndim < 3:
+        return np.zeros((0, 4))
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes are {array.dtype} {list(array.shape)}: {FORM}")
+    return array.astype(np.float64)
+
+
+def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """Rounds boxes to whole pixels and cuts off what lies outside the frame.
+
+    A corner goes to the nearest edge of a pixel, and from a middle to the right or down.
+
+    Args:
+      boxes: float64 [N, 4] of `checked_boxes`.
+      frame_size: (height, width) in pixels.
+
+    Returns:
+      (int64 [N, 4], a fault for each box, "" where it has none). A box with a fault is [0, 0, 0, 0].
+    """
+    height, width = frame_size
+    limits = np.array([width, height, width, height], np.float64)
+    finite = np.isfinite(boxes).all(axis=1)
+    known = np.where(finite[:, None], boxes, 0)
+    is_forward = (known[:, 2:] > known[:, :2]).all(axis=1)
+    meets = (known[:, :2] < limits[:2]).all(axis=1) & (known[:, 2:] > 0).all(axis=1)
+    pixels = np.floor(np.clip(known, 0, limits) + 0.5).astype(np.int64)
+    has_pixels = (pixels[:, 2:] > pixels[:, :2]).all(axis=1)
+    faults = np.select(
+        [~finite, ~is_forward, ~meets, ~has_pixels],
+        ["has NaN or infinite values", "has no area or is reversed", "lies outside the frame", "covers no pixel"],
+        default="",
+    )
+    return np.where((faults == "")[:, None], pixels, 0), faults.tolist()
+
+
+def cut(frame: np.ndarray, pixels: np.ndarray) -> list[np.ndarray]:
+    """Cuts boxes int [N, 4] of `to_pixels` out of uint8 [H, W, 3]; the crops are views of the frame."""
+    return [frame[y1:y2, x1:x2] for x1, y1, x2, y2 in pixels.tolist()]
+
+
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each pair of boxes.
+
+    Args:
+      one: float [N, 4], x1 <= x2 and y1 <= y2.
+      other: float [M, 4], likewise.
+
+    Returns:
+      float64 [N, M] in [0, 1]; 0 where both boxes have no area.
+    """
+    one, other = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
+    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    common = np.clip(high - low, 0, None).prod(axis=-1)
+    union = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - common
+    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)

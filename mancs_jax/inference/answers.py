@@ -1,0 +1,138 @@
+"""The answers of a gallery to one query image or to a folder of them: on the screen, as JSON, a picture or a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mancs_jax.inference.embedder import Embedder
+from mancs_jax.inference.gallery import (
+    Gallery,
+    answers_of,
+    decoded,
+    find_images,
+    labels_of,
+    picture,
+    table,
+    without_itself,
+)
+from mancs_jax.inference.search import Found, search
+
+MOST_DRAWN = 20  # queries of one picture
+
+
+class Answered(NamedTuple):
+    """One query and its answers."""
+
+    query: Path
+    name: str  # of the query, below the folder of queries
+    found: Found  # of this query alone, nearest first
+    itself: str  # the gallery's entry of the query, which is left out; "" where there is none
+
+
+def find_queries(path: str | Path) -> list[Path]:
+    """Returns the image itself, or the images of a folder, sorted by name; errors of a folder as `find_images`."""
+    path = Path(path)
+    return [path / name for name in find_images(path)[0]] if path.is_dir() else [path]
+
+
+def find_answers(
+    queries: Sequence[Path],
+    embedder: Embedder,
+    gallery: Gallery,
+    *,
+    k: int,
+    distance: str = "euclidean",
+    max_distance: float | None = None,
+) -> list[Answered]:
+    """Searches for each query; nobody has to know who is on it.
+
+    Args:
+      queries: image files.
+      embedder: the network that embedded the gallery.
+      gallery: to search.
+      k: answers of each query, or as many as there are.
+      distance: "euclidean" or "cosine".
+      max_distance: images that are farther are no answers; None for no limit.
+
+    Raises:
+      FileNotFoundError, ValueError: one line: a query is no image, or as `search`.
+    """
+    embedding = embedder(list(queries), progress=len(queries) > 1)
+    number = min(k + 1, len(gallery.name))
+    found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
+    top = queries[0].parent if len(queries) == 1 else _common(queries)
+    answered = []
+    for row, query in enumerate(queries):
+        own = Found(found.index[[row]], found.distance[[row]])
+        kept, itself = without_itself(own, gallery, query, embedding[[row]], k)
+        answered.append(Answered(query, query.relative_to(top).as_posix(), kept, itself))
+    return answered
+
+
+def as_text(answered: Sequence[Answered], gallery: Gallery) -> str:
+    """The answers for the screen, a table a query, with the query's name above where there are several."""
+    parts = []
+    for one in answered:
+        lines = [f"query {one.name}"] if len(answered) > 1 else []
+        lines += [f"the gallery has the query itself, {one.itself}, which is left out"] if one.itself else []
+        parts.append("\n".join([*lines, table(one.found, gallery)]))
+    return "\n\n".join(parts)
+
+
+def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
+    """The answers as plain values: of each query its name, and name, distance and, where known, pid and camid."""
+    return {
+        "network": gallery.network,
+        "queries": [
+            {
+                "query": one.name,
+                "left_out": one.itself,
+                "answers": [
+                    {"name": str(gallery.name[i]), "distance": round(distance, 6)} | _labels(gallery, i)
+                    for i, distance in answers_of(one.found)
+                ],
+            }
+            for one in answered
+        ],
+    }
+
+
+def draw(answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]) -> np.ndarray:
+    """Draws a line for each query, see `gallery.picture`; uint8 [height, width, 3], RGB."""
+    from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
+
+    return ranked_lists.stacked([picture(one.query, one.found, gallery, folder, image_size) for one in answered])
+
+
+def page(
+    answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int], about: str
+) -> str:
+    """The page of all queries, HTML, see `reporting.report.search_html`.
+
+    Raises:
+      FileNotFoundError: an image is not in the folder any more.
+    """
+    from mancs_jax.reporting.report import Shown, search_html
+
+    used = sorted({i for one in answered for i, _ in answers_of(one.found)})
+    row_of = {i: row for row, i in enumerate(used)}
+    query = [Shown(decoded(one.query, image_size), one.name, labels_of(one.name)) for one in answered]
+    found = [
+        Shown(decoded(Path(folder) / name, image_size), name, labels_of(name) if gallery.pid is not None else None)
+        for name in (str(gallery.name[i]) for i in used)
+    ]
+    lists = [[(row_of[i], distance) for i, distance in answers_of(one.found)] for one in answered]
+    return search_html("Search", about, query, found, lists)
+
+
+def _labels(gallery: Gallery, i: int) -> dict[str, int]:
+    if gallery.pid is None or gallery.camid is None:
+        return {}
+    return {"pid": int(gallery.pid[i]), "camid": int(gallery.camid[i])}
+
+
+def _common(queries: Sequence[Path]) -> Path:
+    """The nearest folder that holds all queries."""
+    return next(folder for folder in queries[0].parents if all(folder in query.parents for query in queries))

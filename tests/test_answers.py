@@ -1,0 +1,135 @@
+"""`mancs search` with a folder of queries whom nobody knows."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from test_report import browser, data_of  # noqa: F401  # a fixture
+from tiny_workdir import write_place
+
+import mancs_jax
+from mancs_jax.cli import command_line, search
+from mancs_jax.inference import answers
+from mancs_jax.inference.gallery import embed_folder, write_gallery
+from mancs_jax.reporting.ranked_lists import BORDER, GAP, LEAST_WIDTH, LINE, QUERY
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Queries in a folder and below it, a gallery with names that tell nobody, and the network."""
+    place = write_place(tmp_path_factory.mktemp("place"))
+    for number, file in enumerate(sorted((place / "photos").iterdir())):
+        (place / "unknown").mkdir(exist_ok=True)
+        shutil.copy(file, place / "unknown" / f"img{number:02d}.jpg")
+    for name, file in (("b.jpg", "img07.jpg"), ("a/cam.jpg", "img20.jpg"), ("c.jpg", "img30.jpg")):
+        (place / "queries" / name).parent.mkdir(parents=True, exist_ok=True)
+        image = cv2.imread(str(place / "unknown" / file))
+        assert cv2.imwrite(str(place / "queries" / name), cv2.GaussianBlur(image, (0, 0), 1.5))
+    embedder = mancs_jax.load(place / "workdirs" / "market")
+    for folder in ("unknown", "photos"):
+        write_gallery(place / f"{folder}.npz", embed_folder(place / folder, embedder, progress=False))
+    return place
+
+
+def run(place, monkeypatch, *arguments):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(search, "keep_compiled_programs", lambda: None)
+    command_line.run(search, ["mancs", *arguments, "--workdir=workdirs/market"])
+
+
+def test_a_folder_of_queries(place, monkeypatch, capsys):
+    out = ["--json=out/a.json", "--picture=out/a.png", "--report=out/a.html", "--images=unknown"]
+    run(place, monkeypatch, "queries", "--gallery=unknown.npz", "--k=4", *out)
+    embedder = mancs_jax.load("workdirs/market")
+    gallery = embed_folder("unknown", embedder, progress=False)
+    names = ["a/cam.jpg", "b.jpg", "c.jpg"]
+    found = mancs_jax.search(embedder([f"queries/{name}" for name in names]), gallery.embedding, 4)
+    expected = [[gallery.name[i] for i in row] for row in found.index]
+    written = json.loads((place / "out" / "a.json").read_text())
+    assert [query["query"] for query in written["queries"]] == names
+    assert [[answer["name"] for answer in query["answers"]] for query in written["queries"]] == expected
+    assert (written["k"], written["distance"], written["network"]) == (4, "euclidean", gallery.network)
+    assert set(written["queries"][0]["answers"][0]) == {"name", "distance"}  # nobody is known
+    printed = capsys.readouterr().out
+    blocks = printed.split("\n\n")
+    assert len(blocks) == 3 and blocks[0].startswith("query a/cam.jpg\nrank  distance  name\n   1")
+    assert [line.split()[2] for line in blocks[1].splitlines()[2:6]] == expected[1]
+    assert printed.endswith("answers: out/a.json\npicture: out/a.png\nreport: out/a.html\n")
+    drawn = cv2.imread("out/a.png", cv2.IMREAD_COLOR_RGB)
+    across, down = LEAST_WIDTH + 2 * BORDER + GAP, 128 + 2 * BORDER + 2 * LINE + 2 * GAP
+    assert drawn.shape == (3 * down - GAP, 5 * across - GAP, 3)
+    borders = {tuple(drawn[row * down, column * across].tolist()) for row in range(3) for column in range(5)}
+    assert borders == {QUERY}  # neither right nor wrong
+    data = data_of((place / "out" / "a.html").read_text())
+    assert [query["name"] for query in data["queries"]] == names and data["table"] == []
+    shown = [[data["gallery"][row]["name"] for row in rows] for rows in data["lists"]["by distance"]["answers"]]
+    assert shown == expected and {of["pid"] for of in data["queries"] + data["gallery"]} == {None}
+
+
+def test_the_page_in_a_browser(place, monkeypatch, browser):  # noqa: F811
+    run(place, monkeypatch, "queries", "--gallery=unknown.npz", "--k=4", "--report=r.html", "--images=unknown")
+    errors = []
+    with browser.new_context(offline=True) as context:
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(f"file://{place}/r.html")
+        assert tab.locator(".list").count() == 3 and tab.locator(".list figure").count() == 3 * 5
+        assert tab.locator("figure.right, figure.wrong, #failures, .charts").count() == 0
+        assert tab.locator(".list figure:first-child figcaption").all_text_contents()[:2] == ["cam.jpg", "query"]
+        tab.fill("#filter", "b.jpg")
+        tab.click(".list")
+        assert tab.text_content("dialog h2") == "b.jpg" and tab.locator("dialog canvas").count() == 0
+        assert tab.locator("dialog p").all_text_contents() == ["by distance"]
+    assert errors == []
+
+
+def test_known_people_have_colours_on_the_page(place, monkeypatch):
+    run(place, monkeypatch, "photos", "--gallery=photos.npz", "--k=2", "--report=k.html", "--images=photos")
+    data = data_of((place / "k.html").read_text())
+    assert data["queries"][0]["pid"] == 1 and {of["pid"] for of in data["gallery"]} <= set(range(1, 13))
+
+
+def test_queries_of_the_gallery_are_no_answers(place):
+    embedder = mancs_jax.load(place / "workdirs" / "market")
+    gallery = embed_folder(place / "unknown", embedder, progress=False)
+    found = answers.find_answers(answers.find_queries(place / "unknown"), embedder, gallery, k=3)
+    assert [one.itself for one in found] == gallery.name.tolist()
+    assert all(one.found.index.shape == (1, 3) for one in found)
+    assert "the gallery has the query itself, img00.jpg, which is left out" in answers.as_text(found, gallery)
+    whole = answers.find_answers(answers.find_queries(place / "unknown" / "img00.jpg"), embedder, gallery, k=99)
+    assert whole[0].name == "img00.jpg" and whole[0].found.index.shape == (1, len(gallery.name) - 1)
+    near = answers.find_answers([place / "queries" / "b.jpg"], embedder, gallery, k=3, max_distance=0.0)
+    assert answers.as_text(near, gallery) == "no image of the gallery is within the greatest distance"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["queries", "--report=a.html"], "--picture=OUT.png or --report=OUT.html and --images=FOLDER go together"),
+        (["queries", "--report=a.pdf", "--images=unknown"], "--report=a.pdf: the name has to end in .html"),
+        (
+            ["photos", "--picture=a.png", "--images=unknown"],
+            "--picture draws 20 queries at most, and photos has 48: --report=OUT.html shows all",
+        ),
+        (["workdirs/market", "--k=1"], "workdirs/market: no images in it"),
+        (["nowhere.jpg"], "nowhere.jpg: no such file"),
+        (["queries", "--images=photos", "--report=a.html"], "photos/img"),
+        (["queries", "--json=/proc/a.json"], "/proc/a.json cannot be written"),
+    ],
+)
+def test_mistakes_get_one_line(place, monkeypatch, arguments, line):
+    with pytest.raises(SystemExit) as stop:
+        run(place, monkeypatch, *arguments, "--gallery=unknown.npz")
+    assert str(stop.value).startswith(f"search: {line}") and "\n" not in str(stop.value)
+
+
+def test_a_line_a_query(place):
+    embedder = mancs_jax.load(place / "workdirs" / "market")
+    gallery = embed_folder(place / "unknown", embedder, progress=False)
+    queries = answers.find_queries(place / "queries")
+    found = answers.find_answers(queries, embedder, gallery, k=2)
+    drawn = answers.draw(found, gallery, place / "unknown", (128, LEAST_WIDTH))
+    one = answers.draw(found[:1], gallery, place / "unknown", (128, LEAST_WIDTH))
+    np.testing.assert_array_equal(drawn[: one.shape[0]], one)

@@ -1,0 +1,82 @@
+"""A folder of one's own without cameras: prepared, scored, shown; everything says so."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+import tiny
+from tiny_workdir import write_workdir
+
+from mancs_jax.cli import command_line, evaluate
+from mancs_jax.data.cameras import UNKNOWN, each_its_own
+from mancs_jax.data.prepare import prepare
+from mancs_jax.data.sources.items import Counts
+from mancs_jax.evaluation import results
+from mancs_jax.reporting.ranked_lists import BORDER, LEAST_WIDTH
+from mancs_jax.scoring import Task, score
+from mancs_jax.visualize import write_report
+
+
+def test_each_its_own():
+    assert each_its_own(np.array([3, 1]), np.array([2])) and not each_its_own(np.array([3, 1]), np.array([1]))
+    assert not each_its_own(np.array([1])) and not each_its_own(np.zeros(0, int))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data set of one's own with the images of tiny, with and without cameras, and a network."""
+    place = tmp_path_factory.mktemp("own")
+    source = tiny.write_folder(place / "source")
+    rows = []
+    for folder, split in (("query", "query"), ("bounding_box_test", "gallery")):
+        for file in sorted((source / folder).iterdir()):
+            pid, camid = re.match(r"(-?\d+)_c(\d)", file.name).groups()
+            rows.append((f"{folder}/{file.name}", str(int(pid)), camid, split))
+    for name, columns in (("with", (0, 1, 2, 3)), ("without", (0, 1, 3))):
+        lines = [",".join(row[column] for column in columns) for row in [("path", "pid", "camid", "split"), *rows]]
+        (place / f"{name}.csv").write_text("\n".join(lines))
+    write_workdir(place / "run")
+    said = {
+        name: prepare("folder", str(source), str(place / "data"), name=name, csv=str(place / f"{name}.csv"))
+        for name in ("with", "without")
+    }
+    return place, said
+
+
+def test_the_table_of_the_data_set_says_so(place):
+    place, said = place
+    assert UNKNOWN not in said["with"] and UNKNOWN in said["without"]
+    assert re.search(r"^query +8 +4 +0 +0 +2$", said["with"], re.MULTILINE)
+    assert re.search(r"^query +8 +4 +0 +0 +-$", said["without"], re.MULTILINE)
+    again = prepare(
+        "folder", str(place / "source"), str(place / "data"), name="without", csv=str(place / "without.csv")
+    )
+    assert UNKNOWN in again and "nothing was done" in again
+    assert Counts(1, 1, 0, 0, (5,)).cameras == (5,)
+
+
+def test_scores_say_so(place, capsys):
+    place, _ = place
+    scored = {
+        name: score(place / "run", Task(dataset=name, root=str(place / "data")), progress=False, write=False)
+        for name in ("with", "without")
+    }
+    found = {name: of.results["Mancs"] for name, of in scored.items()}
+    assert found["with"]["cameras_known"] and not found["without"]["cameras_known"]
+    # Of each query, the image under its own camera counts too.
+    pairs = {name: result["verification"]["num_positive_pairs"] for name, result in found.items()}
+    assert pairs == {"with": 8, "without": 16}
+    assert results.matches({"a": found["with"]}) == "8 of 8 queries have a match"
+    assert results.matches({"a": found["without"]}) == f"8 of 8 queries have a match\n{UNKNOWN}"
+    command_line.run(evaluate, ["mancs", f"--workdir={place}/run", "--dataset=without", f"--root={place}/data"])
+    assert f"8 of 8 queries have a match\n{UNKNOWN}\n" in capsys.readouterr().out
+
+
+def test_the_page_shows_no_cameras(place):
+    place, _ = place
+    task = Task(dataset="without", root=str(place / "data"))
+    text = write_report(place / "run", score(place / "run", task, progress=False, write=False), task).read_text()
+    assert UNKNOWN in text and '"camid":null' in text and not re.search(r'"camid":\d', text)
+    drawn = cv2.imread(str(place / "run" / "results" / "ranked_lists_best.png"))
+    assert drawn.shape[1] > 4 * (LEAST_WIDTH + 2 * BORDER)
