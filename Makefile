@@ -19,9 +19,10 @@ lint: $(VENV)/installed-for-tests
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# Writes the tables of scores, then the site, build/site/index.html. A broken link or an unresolved name fails.
+# Writes the tables of scores and the badges, then the site, build/site/index.html. A broken link or an unresolved name fails.
 docs: $(VENV)/installed-for-docs
 	$(BIN)/python docs/tools/score_tables.py
+	$(BIN)/python docs/tools/badges.py
 	$(BIN)/python docs/tools/gather.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 

@@ -27,6 +27,10 @@ PAGES = NOTEBOOKS | {
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
+.md-grid { max-width: 72rem; }
+.md-typeset td:first-child code { white-space: nowrap; }
+.md-typeset td code { overflow-wrap: normal; word-break: normal; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }

@@ -70,7 +70,9 @@ def configuration() -> str:
         "`--config.optim.learning_rate=1e-3`.\n"
     ]
     group = None
-    for name, default, comment in fields((PACKAGE / "config" / "defaults.py").read_text()):
+    every = fields((PACKAGE / "config" / "defaults.py").read_text())
+    groups = list(dict.fromkeys(field.name.rpartition(".")[0] for field in every))
+    for name, default, comment in sorted(every, key=lambda field: groups.index(field.name.rpartition(".")[0])):
         of = name.rpartition(".")[0]
         if of != group:
             group = of
@@ -83,8 +85,9 @@ def configuration() -> str:
 
 def cell(text: str) -> str:
     """Returns text for a cell of a Markdown table."""
-    escaped = text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-    return " ".join(escaped.split())
+    parts = " ".join(text.split()).replace("|", "\\|").split("`")  # every second one is code, and stays
+    escaped = (part if i % 2 else part.replace("<", "&lt;").replace("*", "\\*") for i, part in enumerate(parts))
+    return "`".join(escaped)
 
 
 def commands() -> str:

@@ -60,7 +60,7 @@ def ways() -> str:
             "the network of the package",
             "nothing",
             best,
-            "`mancs embed photos --network=market1501 --output=gallery.npz`",
+            "`mancs embed docs/people --network=market1501 --output=gallery.npz`",
         ),
         ("from scratch on a CPU", "Market-1501, five hours", "the same", "[how](docs/results/market1501_scratch.md)"),
         ("from scratch, short", "Market-1501, an hour", short, "[how](docs/results/market1501_small.md)"),
