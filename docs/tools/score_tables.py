@@ -8,47 +8,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = REPOSITORY / "docs" / "results"
+from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
+from result_files import COSINE, EUCLIDEAN, REPOSITORY, RESULTS, SMALL, markdown, pair, per_cent, read, scores
+
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-EUCLIDEAN, COSINE = "market1501_scratch/results", "market1501_scratch/cosine"
-SMALL = "market1501_small_80"
 DEMO = {"Mancs": "", "untrained network": "_untrained_network", "colour histogram": "_colour_histogram"}
-
-
-@cache
-def read(file: str) -> Any:
-    """Returns the content of a file in docs/results/, named without .json."""
-    return json.loads((RESULTS / f"{file}.json").read_text())
-
-
-def per_cent(share: float | None, digits: int = 1) -> str:
-    """Returns a share in per cent; "" for None."""
-    return "" if share is None else f"{100 * share:.{digits}f}"
-
-
-def scores(result: dict[str, Any], ranks: Sequence[int] = (1,), digits: int = 1) -> list[str]:
-    """Returns the cells official mAP, plain mAP and some ranks; a score that is missing is empty."""
-    cmc = result["cmc"]
-    values = [result.get("mAP"), result.get("mAP_plain")]
-    values += [cmc[rank - 1] if rank <= len(cmc) else None for rank in ranks]
-    return [per_cent(value, digits) for value in values]
-
-
-def pair(result: dict[str, Any]) -> str:
-    """Returns "rank-1 / plain mAP"."""
-    return f"{per_cent(result['cmc'][0])} / {per_cent(result['mAP_plain'])}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table with a line break at its end."""
-    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"
 
 
 def ways() -> str:
@@ -206,76 +174,6 @@ def market1501_small() -> str:
     # The baseline's figures were kept with one digit.
     digits = {name: 1 if "baseline" in name else 2 for name, _, _ in rows}
     return markdown(head, [(name, steps, *scores(result, (1, 5, 10), digits[name])) for name, steps, result in rows])
-
-
-def ablation(name: str) -> Callable[[], str]:
-    """Returns the function that writes the table of an ablation in docs/results/."""
-
-    def table() -> str:
-        from mancs_jax.ablation import table as table_of
-
-        summary = read(f"{name}/ablation")
-        return table_of(summary["rows"], summary["base"])
-
-    return table
-
-
-def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str:
-    """Returns the paper's figures beside ours: row of docs/results/paper.json -> (name, our result, what is ours)."""
-    lines = []
-    for key, (name, ours, what) in rows.items():
-        paper = read("paper")[key]
-        theirs = [f"{paper[score]:.1f}" if score in paper else "" for score in ("mAP", "rank-1")]
-        own = [per_cent(ours["mAP"]), per_cent(ours["cmc"][0])] if ours else ["missing", "missing"]
-        lines.append((name, *theirs, paper["from"], *own, what))
-    return markdown(["", "paper: mAP", "rank-1", "said in", "ours: mAP", "rank-1", "ours is"], lines)
-
-
-NO_GPU = "needs a GPU: `python scripts/train.py --config=configs/{} --workdir=W`"
-
-
-def paper_table1() -> str:
-    """docs/paper.md: Table 1, Market-1501."""
-    ours, what = read(EUCLIDEAN), "ResNet-18, 40 wide, 128x64, from scratch"
-    keys = {"": "Mancs", ", re-ranked": "Mancs, re-ranked"}
-    rows = {f"market1501, single query{of}": (f"single query{of}", ours[key], what) for of, key in keys.items()}
-    mean = "Mancs, multi-query (mean)"
-    for of in keys:
-        rows[f"market1501, multi-query{of}"] = (f"multi-query{of}", ours[f"{mean}{of}"], what)
-    return beside_paper(rows)
-
-
-def paper_tables_2_to_4() -> str:
-    """docs/paper.md: Tables 2 to 4, CUHK03 and DukeMTMC-reID."""
-    classic = "`python scripts/cuhk03_classic.py --config=configs/cuhk03.py:{} --workdir=W`"
-    missing = {
-        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03.py:labeled")),
-        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03.py")),
-        "cuhk03, 1367/100, labelled": ("Table 3, labelled boxes", f"needs a GPU: {classic.format('classic,labeled')}"),
-        "cuhk03, 1367/100, detected": ("Table 3, detected boxes", f"needs a GPU: {classic.format('classic')}"),
-        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke.py")),
-    }
-    return beside_paper({key: (name, None, how) for key, (name, how) in missing.items()})
-
-
-def paper_table5() -> str:
-    """docs/paper.md: Table 5, gains of each part; the paper's text names these gains, we have walkers."""
-    from mancs_jax.ablation import ADDS
-
-    ours = read("ablation_walkers_table5/ablation")["rows"]
-    rows, before = [], None
-    for name, (adds, gains) in ADDS.items():
-        gain = ["", ""]
-        if before:
-            of = [100 * (ours[name][score]["mean"] - ours[before][score]["mean"]) for score in ("mAP", "rank-1")]
-            gain = [" / ".join(f"{value:+.1f}" for value in of)]
-        theirs = [
-            " / ".join(f"{value:+.1f}" for value in gains[of]) if of in gains else "" for of in ("market", "cuhk03")
-        ]
-        rows.append((f"`{name}`", adds, *theirs, gain[0]))
-        before = name
-    head = ["row", "adds", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
-    return markdown(head, rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
