@@ -23,7 +23,6 @@ PAGES = NOTEBOOKS | {
     "README.md": "index.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "CHANGELOG.md": "CHANGELOG.md",
-    "notebooks": "tutorial.md",
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
