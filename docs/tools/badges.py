@@ -6,20 +6,20 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "docs" / "badges"
-CHARACTER, PADDING, HEIGHT = 7, 8, 20  # pixels
+CHARACTER, PADDING, HEIGHT = 6.5, 8, 20  # pixels
 
 
 def badge(name: str, value: str) -> str:
     """Returns an SVG document: a name on grey, a value on blue."""
     left, right = (CHARACTER * len(text) + 2 * PADDING for text in (name, value))
     texts = "".join(
-        f'<text x="{x}" y="14" text-anchor="middle" textLength="{CHARACTER * len(text)}">{text}</text>'
+        f'<text x="{x:g}" y="14" text-anchor="middle" textLength="{CHARACTER * len(text):g}">{text}</text>'
         for x, text in ((left / 2, name), (left + right / 2, value))
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{HEIGHT}" role="img" '
-        f'aria-label="{name}: {value}"><rect width="{left}" height="{HEIGHT}" fill="#555"/>'
-        f'<rect x="{left}" width="{right}" height="{HEIGHT}" fill="#0969da"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right:g}" height="{HEIGHT}" role="img" '
+        f'aria-label="{name}: {value}"><rect width="{left:g}" height="{HEIGHT}" fill="#555"/>'
+        f'<rect x="{left:g}" width="{right:g}" height="{HEIGHT}" fill="#0969da"/>'
         f'<g fill="#fff" font-family="DejaVu Sans,Verdana,sans-serif" font-size="11">{texts}</g></svg>\n'
     )
 
