@@ -20,11 +20,12 @@ lint: $(VENV)/installed-for-tests
 	$(BIN)/codespell
 
 # Writes the tables of scores and the badges, then the site, build/site/index.html. A broken link or an unresolved name fails.
+# MkDocs counts no warning that --quiet hides, so it is not quiet.
 docs: $(VENV)/installed-for-docs
 	$(BIN)/python docs/tools/score_tables.py
 	$(BIN)/python docs/tools/badges.py
 	$(BIN)/python docs/tools/gather.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

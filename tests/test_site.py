@@ -158,3 +158,10 @@ def test_badges_are_those_of_the_metadata(tool):
     assert "licence: Apache-2.0" in badges.badges()["licence"]
     workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
     assert all(f'"{version}"' in workflow for version in re.findall(r"3\.\d+", badges.badges()["python"]))
+
+
+def test_the_build_is_strict():
+    """MkDocs has no strictness where --quiet hides its warnings."""
+    (line,) = re.findall(r"^.*-m mkdocs .*$", (REPOSITORY / "Makefile").read_text(), re.M)
+    assert not re.search(r"\s(-q|--quiet|--no-strict)\b", line)
+    assert re.search(r"^strict: true$", (REPOSITORY / "mkdocs.yml").read_text(), re.M)
