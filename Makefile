@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python scripts/prepare_data.py --dataset=walkers --root=data
@@ -17,6 +17,15 @@ lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+# Writes the tables of scores and the badges, then the site, build/site/index.html. A broken link or an unresolved name fails.
+# MkDocs counts no warning that --quiet hides, so it is not quiet.
+docs: $(VENV)/installed-for-docs
+	$(BIN)/python docs/tools/score_tables.py
+	$(BIN)/python docs/tools/badges.py
+	$(BIN)/python docs/tools/gather.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +34,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 $(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-for-docs: requirements-docs.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	touch $@
 
 clean:

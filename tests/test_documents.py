@@ -35,6 +35,7 @@ CALLS = {
     "export": ["mancs_jax.inference.export.export"],
     "export_network": ["mancs_jax.publish.export_network"],
     "export_weights": ["mancs_jax.convert.export_weights"],
+    "figure1": ["mancs_jax.reporting.architecture.figure_1"],
     "figure3": ["mancs_jax.reporting.curriculum.figure_3"],
     "import_weights": ["mancs_jax.convert.import_backbone", "mancs_jax.convert.import_network"],
     "prepare_data": ["mancs_jax.data.prepare.open_contents"],
@@ -51,6 +52,7 @@ RUN_BY = {
     "scripts/export.py": "test_use.py::test_command_line",
     "scripts/export_network.py": "test_publish.py::test_without_scores_no_data_is_needed",
     "scripts/export_weights.py": "test_convert.py::test_a_workdir_is_written_back",
+    "scripts/figure1.py": "test_figure1.py::test_the_command_draws_the_picture_in_the_documents",
     "scripts/figure3.py": "test_command_line.py::test_figure3",
     "scripts/import_weights.py": "test_convert.py::test_a_backbone_becomes_clean_safetensors",
     "scripts/prepare_data.py": "test_prepare_data.py::test_in_a_process_of_its_own",
@@ -94,7 +96,7 @@ def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
 
 def command_of(name: str):
     """The module of a command; that of a script which is no command is the script."""
-    if name != "figure3":
+    if not name.startswith("figure"):
         return importlib.import_module(f"mancs_jax.cli.{name}")
     spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
@@ -257,17 +259,22 @@ def test_python_runs(page, place, monkeypatch):
     if own := OWN_TEST.get(documents.name_of(page)):
         assert documents.name_of(page) in (REPOSITORY / "tests" / own).read_text()
         return
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(REPOSITORY if page.name == "README.md" else place)  # its pictures are those of the checkout
     names: dict = {}
     for block in documents.python_blocks(page):
         exec(block, names)
-    assert page.name != "README.md" or names["found"].index.shape == (1, 2)
+    if page.name == "README.md":
+        assert names["found"].index.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("page", documents.PAGES, ids=documents.name_of)
 def test_links_lead_somewhere(page):
     for target in documents.links(page):
         if re.match(r"https?://", target):
+            continue
+        if target.startswith("../../actions/workflows/"):  # of this repository, as GitHub's page of it reaches them
+            assert page == REPOSITORY / "README.md"
+            assert (REPOSITORY / ".github" / "workflows" / target.split("/")[4]).exists(), target
             continue
         path, _, anchor = target.partition("#")
         there = page.parent / path if path else page

@@ -81,6 +81,12 @@ def test_any_number_of_devices_gives_the_same_losses(one_device, num_devices):
     np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (many, one_device)), rtol=1e-4)
 
 
+def test_the_loss_is_equation_11(one_device):
+    for total, rank, cls, att in losses(one_device):
+        assert min(rank, cls, att) > 0
+        np.testing.assert_allclose(total, 1.0 * rank + 1.0 * cls + 0.2 * att, rtol=1e-6)
+
+
 def test_the_other_heads_and_dropout_do_not_depend_on_the_devices_either():
     config = tiny_config()
     config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"

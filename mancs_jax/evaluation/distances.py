@@ -27,8 +27,10 @@ def counts_for(query_pid: Array, query_camid: Array, gallery_pid: Array, gallery
     Distractors (pid 0) count.
 
     Args:
-      query_pid, query_camid: integer [B].
-      gallery_pid, gallery_camid: integer [G].
+      query_pid: integer [B].
+      query_camid: integer [B].
+      gallery_pid: integer [G].
+      gallery_camid: integer [G].
 
     Returns:
       bool [B, G].

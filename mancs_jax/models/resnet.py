@@ -131,15 +131,16 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, after_stage: Callable[[int, jax.Array], jax.Array] | None = None):
+    def __call__(
+        self, x: jax.Array, train: bool, after_stage: Callable[[int, jax.Array], jax.Array] | None = None
+    ) -> jax.Array:
         """Runs the network.
 
         Args:
           x: [B, H, W, 3], normalised pixels.
           train: whether BatchNorm takes the batch's statistics (and updates the running ones).
-          after_stage: called with (2, conv-2's output), (3, ...), (4, ...), (5, ...); what it gives back goes on. This
-          is where
-            an attention module is plugged in.
+          after_stage: called with (2, conv-2's output), (3, ...), (4, ...), (5, ...); its result goes on. Attention
+            modules are plugged in here.
 
         Returns:
           conv-5's output, [B, H/32, W/32, C] (or /16 with `last_stride=1`).

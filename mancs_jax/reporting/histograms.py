@@ -22,8 +22,10 @@ def histograms(
 
     Args:
       distances_of: indices of B queries -> distances [B, G].
-      query_pid, query_camid: int [Q].
-      gallery_pid, gallery_camid: int [G].
+      query_pid: int [Q].
+      query_camid: int [Q].
+      gallery_pid: int [G].
+      gallery_camid: int [G].
       num_queries: random queries (seed 0) that are looked at, at most.
 
     Returns:

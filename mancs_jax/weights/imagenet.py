@@ -75,8 +75,10 @@ def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> t
     authors' release, or what `scripts/export_weights.py` wrote, replaces the whole network.
 
     Args:
-      params, batch_stats: of `Mancs`, with a subtree "backbone".
-      path, arch: as in `load_imagenet`.
+      params: of `Mancs`, with a subtree "backbone".
+      batch_stats: of `Mancs`, with a subtree "backbone".
+      path: as in `load_imagenet`.
+      arch: as in `load_imagenet`.
 
     Returns:
       (params, batch_stats), new dictionaries of the same structure.

@@ -1,0 +1,171 @@
+"""Gathers the pages of the documentation site in build/docs: `make docs` runs it, then MkDocs.
+
+Pages of this repository are copied, with their links made to fit. Reference comes from the code, tutorials from the
+notebooks, and the live demo from `make demo`, where it has run.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import reference
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+REPORT = REPOSITORY / "workdirs" / "walkers" / "report.html"
+NOTEBOOKS = {"notebooks/walkers.ipynb": "tutorial.md", "notebooks/market1501.ipynb": "market1501.md"}
+# File of the repository -> page of the site, where the name is another.
+PAGES = NOTEBOOKS | {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "mancs_jax/config/defaults.py": "reference/configuration.md",
+}
+STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
+.md-grid { max-width: 72rem; }
+.md-typeset td:first-child code { white-space: nowrap; }
+.md-typeset td code { overflow-wrap: normal; word-break: normal; }
+.md-typeset table:not([class]) th { min-width: 3rem; }
+.md-typeset img { background: white; }
+.md-typeset .badges img { background: none; }
+.md-typeset .doc-signature { overflow-x: auto; }
+"""
+LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
+FENCED = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
+
+
+def repository_url() -> str:
+    """Returns https://github.com/OWNER/NAME of this checkout; "" where it has no such origin."""
+    command = ["git", "-C", str(REPOSITORY), "remote", "get-url", "origin"]
+    origin = os.environ.get("REPOSITORY_URL") or subprocess.run(command, capture_output=True, text=True).stdout
+    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?\s*$", origin)
+    return f"https://github.com/{found[1]}" if found else ""
+
+
+def place(path: str) -> str:
+    """Returns the place in the site of a file or folder of the repository."""
+    if path in PAGES:
+        return PAGES[path]
+    inside = path.removeprefix("docs/") if path.startswith("docs/") else f"files/{path}"
+    return f"{inside}/index.md" if (REPOSITORY / path).is_dir() else inside
+
+
+def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
+    """Makes the links of a page fit the site.
+
+    Args:
+      text: Markdown of the page.
+      page: its path in the repository.
+      url: of the repository at GitHub, or "": links to its services then go, pictures with them.
+
+    Returns:
+      The text, and the paths in the repository that it links to.
+    """
+    linked: set[str] = set()
+
+    def fitted(found: re.Match) -> str:
+        mark, words, target = found.groups()
+        words = LINK.sub(fitted, words)
+        if target.startswith("../../"):  # a service of GitHub, as its own pages reach it
+            if url:
+                return f"{mark}[{words}]({url}/{target.removeprefix('../../')})"
+            return "" if mark else words
+        if re.match(r"https?://|mailto:|#", target):
+            return f"{mark}[{words}]({target})"
+        path, _, anchor = target.partition("#")
+        there = os.path.normpath(Path(page).parent / path)
+        linked.add(there)
+        relative = os.path.relpath(place(there), Path(place(page)).parent)
+        return f"{mark}[{words}]({relative}{'#' if anchor else ''}{anchor})"
+
+    parts = FENCED.split(text)
+    return "".join(part if part.startswith("```") else LINK.sub(fitted, part) for part in parts), linked
+
+
+def folder_page(path: str) -> str:
+    """Returns the page that lists the files of a folder."""
+    files = sorted(file.name for file in (REPOSITORY / path).iterdir() if file.is_file())
+    lines = [f"- [{name}]({name})" for name in files]
+    return f"# {Path(path).name}\n\nResults as they were written:\n\n" + "\n".join(lines) + "\n"
+
+
+def notebook_page(path: Path, pictures: Path, url: str) -> str:
+    """Returns a notebook as Markdown; its pictures are written into a folder beside the page."""
+    parts = []
+    if url:
+        colab = url.replace("https://github.com", "https://colab.research.google.com/github")
+        parts.append(f"[Open this notebook in Colab]({colab}/blob/main/notebooks/{path.name})")
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            parts += _shown(output, pictures)
+    head = next((i for i, part in enumerate(parts) if part.startswith("# ")), 0)
+    return "\n\n".join([parts.pop(head), *parts]) + "\n"
+
+
+def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
+    """Returns the Markdown of a cell's output: its pictures, or its text."""
+    data = {kind: "".join(of) for kind, of in output.get("data", {}).items() if not isinstance(of, dict)}
+    for kind, suffix in (("image/png", "png"), ("image/jpeg", "jpg"), ("image/svg+xml", "svg")):
+        if kind in data:
+            pictures.mkdir(parents=True, exist_ok=True)
+            name = f"{len(list(pictures.iterdir()))}.{suffix}"
+            content = data[kind].encode() if suffix == "svg" else base64.b64decode(data[kind])
+            (pictures / name).write_bytes(content)
+            return [f"![output of the cell above]({pictures.name}/{name})"]
+    text = "".join(output.get("text", "")) or data.get("text/plain", "")
+    return [f"```text\n{text.rstrip()}\n```"] if text.strip() and output.get("name") != "stderr" else []
+
+
+def demo_page(report: Path) -> str:
+    """Returns the page of the live demo, with a link to the report where there is one."""
+    head = "# The live demo\n\n`make demo` trains on rendered pedestrians, and writes one page about the result. "
+    head += "It shows every query with its ranked list, worst first, the masks, the curves and the distances.\n\n"
+    if report.exists():
+        return head + "[Open the report of the newest run](files/report.html){ .md-button .md-button--primary }\n"
+    return head + "This build has no report: `make demo` had not run. It writes `workdirs/walkers/report.html`.\n"
+
+
+def gather(output: Path, report: Path = REPORT) -> None:
+    """Writes all pages and files of the site into a folder, which is made anew."""
+    shutil.rmtree(output, ignore_errors=True)
+    url = repository_url()
+    sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
+    texts, linked = {}, set()
+    for source in sources:
+        texts[place(source)], found = fit_links((REPOSITORY / source).read_text(), source, url)
+        linked |= found
+    texts |= reference.pages() | {"demo.md": demo_page(report)}
+    for path, page in NOTEBOOKS.items():
+        texts[page] = notebook_page(REPOSITORY / path, output / page.removesuffix(".md"), url)
+    for path in sorted(linked - set(PAGES)):
+        there = REPOSITORY / path
+        if there.is_dir():
+            texts[place(path)] = folder_page(path)
+            for file in there.iterdir():
+                if file.is_file():
+                    _copy(file, output / place(f"{path}/{file.name}"))
+        elif place(path) not in texts and there.exists():  # a link that leads nowhere stays, and MkDocs refuses it
+            _copy(there, output / place(path))
+    if report.exists():
+        _copy(report, output / "files" / "report.html")
+    for page, text in (texts | {"site.css": STYLE}).items():
+        (output / page).parent.mkdir(parents=True, exist_ok=True)
+        (output / page).write_text(text)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix != ".md":  # a page, and gathered as one
+        shutil.copyfile(source, target)
+
+
+if __name__ == "__main__":
+    gather(REPOSITORY / "build" / "docs")

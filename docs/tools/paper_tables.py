@@ -1,0 +1,76 @@
+"""The tables of docs/paper.md: the paper's figures beside ours, and the ablations."""
+
+from collections.abc import Callable
+from typing import Any
+
+from result_files import EUCLIDEAN, markdown, per_cent, read
+
+
+def ablation(name: str) -> Callable[[], str]:
+    """Returns the function that writes the table of an ablation in docs/results/."""
+
+    def table() -> str:
+        from mancs_jax.ablation import table as table_of
+
+        summary = read(f"{name}/ablation")
+        return table_of(summary["rows"], summary["base"])
+
+    return table
+
+
+def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str:
+    """Returns the paper's figures beside ours: row of docs/results/paper.json -> (name, our result, what is ours)."""
+    lines = []
+    for key, (name, ours, what) in rows.items():
+        paper = read("paper")[key]
+        theirs = [f"{paper[score]:.1f}" if score in paper else "" for score in ("mAP", "rank-1")]
+        own = [per_cent(ours["mAP"]), per_cent(ours["cmc"][0])] if ours else ["missing", "missing"]
+        lines.append((name, *theirs, paper["from"], *own, what))
+    return markdown(["", "paper: mAP", "rank-1", "said in", "ours: mAP", "rank-1", "ours is"], lines)
+
+
+NO_GPU = "needs a GPU: `python scripts/train.py --config=configs/{} --workdir=W`"
+
+
+def paper_table1() -> str:
+    """docs/paper.md: Table 1, Market-1501."""
+    ours, what = read(EUCLIDEAN), "ResNet-18, 40 wide, 128x64, from scratch"
+    keys = {"": "Mancs", ", re-ranked": "Mancs, re-ranked"}
+    rows = {f"market1501, single query{of}": (f"single query{of}", ours[key], what) for of, key in keys.items()}
+    mean = "Mancs, multi-query (mean)"
+    for of in keys:
+        rows[f"market1501, multi-query{of}"] = (f"multi-query{of}", ours[f"{mean}{of}"], what)
+    return beside_paper(rows)
+
+
+def paper_tables_2_to_4() -> str:
+    """docs/paper.md: Tables 2 to 4, CUHK03 and DukeMTMC-reID."""
+    classic = "`python scripts/cuhk03_classic.py --config=configs/cuhk03.py:{} --workdir=W`"
+    missing = {
+        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03.py:labeled")),
+        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03.py")),
+        "cuhk03, 1367/100, labelled": ("Table 3, labelled boxes", f"needs a GPU: {classic.format('classic,labeled')}"),
+        "cuhk03, 1367/100, detected": ("Table 3, detected boxes", f"needs a GPU: {classic.format('classic')}"),
+        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke.py")),
+    }
+    return beside_paper({key: (name, None, how) for key, (name, how) in missing.items()})
+
+
+def paper_table5() -> str:
+    """docs/paper.md: Table 5, gains of each part; the paper's text names these gains, we have walkers."""
+    from mancs_jax.ablation import ADDS
+
+    ours = read("ablation_walkers_table5/ablation")["rows"]
+    rows, before = [], None
+    for name, (adds, gains) in ADDS.items():
+        gain = ["", ""]
+        if before:
+            of = [100 * (ours[name][score]["mean"] - ours[before][score]["mean"]) for score in ("mAP", "rank-1")]
+            gain = [" / ".join(f"{value:+.1f}" for value in of)]
+        theirs = [
+            " / ".join(f"{value:+.1f}" for value in gains[of]) if of in gains else "" for of in ("market", "cuhk03")
+        ]
+        rows.append((f"`{name}`", adds, *theirs, gain[0]))
+        before = name
+    head = ["row", "adds", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
+    return markdown(head, rows)

@@ -1,0 +1,42 @@
+"""The committed results in docs/results/, and their numbers as cells of Markdown tables."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULTS = REPOSITORY / "docs" / "results"
+EUCLIDEAN, COSINE = "market1501_scratch/results", "market1501_scratch/cosine"
+SMALL = "market1501_small_80"
+
+
+@cache
+def read(file: str) -> Any:
+    """Returns the content of a file in docs/results/, named without .json."""
+    return json.loads((RESULTS / f"{file}.json").read_text())
+
+
+def per_cent(share: float | None, digits: int = 1) -> str:
+    """Returns a share in per cent; "" for None."""
+    return "" if share is None else f"{100 * share:.{digits}f}"
+
+
+def scores(result: dict[str, Any], ranks: Sequence[int] = (1,), digits: int = 1) -> list[str]:
+    """Returns the cells official mAP, plain mAP and some ranks; a score that is missing is empty."""
+    cmc = result["cmc"]
+    values = [result.get("mAP"), result.get("mAP_plain")]
+    values += [cmc[rank - 1] if rank <= len(cmc) else None for rank in ranks]
+    return [per_cent(value, digits) for value in values]
+
+
+def pair(result: dict[str, Any]) -> str:
+    """Returns "rank-1 / plain mAP"."""
+    return f"{per_cent(result['cmc'][0])} / {per_cent(result['mAP_plain'])}"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table with a line break at its end."""
+    lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"

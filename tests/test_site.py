@@ -1,0 +1,167 @@
+"""The pages of the documentation site: gathered whole, with links that fit, and reference that is the code's."""
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+
+import documents
+import pytest
+
+import mancs_jax
+from mancs_jax.cli.main import COMMANDS
+from mancs_jax.config import checks, defaults
+
+REPOSITORY = Path(__file__).parents[1]
+URL = "https://github.com/somebody/mancs_jax"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "docs" / "tools")
+    return importlib.import_module
+
+
+@pytest.fixture
+def gathered(tool, tmp_path, monkeypatch):
+    """Builds the pages, with the report of a demo."""
+    monkeypatch.setenv("REPOSITORY_URL", URL)
+    (tmp_path / "report.html").write_text("<p>the report</p>")
+    tool("gather").gather(tmp_path / "site", tmp_path / "report.html")
+    return tmp_path / "site"
+
+
+def local_links(page: Path) -> list[str]:
+    links = [target for target in documents.links(page) if not re.match(r"https?://", target)]
+    return [target.partition("#")[0] for target in links if not target.startswith("#")]
+
+
+def test_every_link_of_the_site_leads_to_a_file_in_it(gathered):
+    pages = sorted(gathered.rglob("*.md"))
+    assert len(pages) > 30
+    wrong = [
+        (page.name, target) for page in pages for target in local_links(page) if not (page.parent / target).exists()
+    ]
+    assert wrong == []
+
+
+def test_every_page_of_the_documents_is_there_and_in_the_navigation(gathered):
+    navigation = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    listed = set(re.findall(r"[\w/]+\.md", navigation))
+    pages = {page.relative_to(gathered).as_posix() for page in gathered.rglob("*.md")}
+    assert listed == {page for page in pages if not page.endswith("/index.md")}
+    for page in (REPOSITORY / "docs").rglob("*.md"):
+        assert page.relative_to(REPOSITORY / "docs").as_posix() in listed
+
+
+def test_the_demo_is_linked_only_where_it_has_run(gathered, tool, tmp_path, monkeypatch):
+    assert (gathered / "files" / "report.html").read_text() == "<p>the report</p>"
+    assert "(files/report.html)" in (gathered / "demo.md").read_text()
+    tool("gather").gather(tmp_path / "other", tmp_path / "nothing.html")
+    assert not (tmp_path / "other" / "files" / "report.html").exists()
+    assert "](" not in (tmp_path / "other" / "demo.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "url", "expected"),
+    [
+        ("README.md", "[a](docs/data.md#checks)", "", "[a](data.md#checks)"),
+        ("docs/paper.md", "[a](../README.md)", "", "[a](index.md)"),
+        ("docs/results/market1501_small.md", "![c](market1501_small/x.svg)", "", "![c](market1501_small/x.svg)"),
+        ("docs/results/market1501_small.md", "[p](../paper.md)", "", "[p](../paper.md)"),
+        ("README.md", "[n](notebooks/walkers.ipynb)", "", "[n](tutorial.md)"),
+        ("README.md", "[d](docs/results)", "", "[d](results/index.md)"),
+        ("README.md", "[w](https://a.b/c) [h](#here)", "", "[w](https://a.b/c) [h](#here)"),
+        ("README.md", "[![t](../../x.svg)](../../y)", URL, f"[![t]({URL}/x.svg)]({URL}/y)"),
+        ("README.md", "[![t](../../x.svg)](../../y)", "", ""),
+        ("README.md", "```\n[a](docs/data.md)\n```", "", "```\n[a](docs/data.md)\n```"),
+    ],
+)
+def test_links_fit_the_site(tool, page, text, url, expected):
+    assert tool("gather").fit_links(text, page, url)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("git@github.com:somebody/mancs_jax.git", URL),
+        ("https://github.com/somebody/mancs_jax", URL),
+        ("https://elsewhere.org/somebody/mancs_jax.git", ""),
+    ],
+)
+def test_the_address_of_the_repository(tool, monkeypatch, origin, expected):
+    monkeypatch.setenv("REPOSITORY_URL", origin)
+    assert tool("gather").repository_url() == expected
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
+    outputs = [
+        {"name": "stdout", "text": ["rank-1\n"]},
+        {"name": "stderr", "text": ["a warning"]},
+        {"data": {"image/png": "aGk=", "text/plain": "<Image>"}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "\n", "Text."]},
+        {"cell_type": "code", "source": ["print(1)"], "outputs": outputs},
+    ]
+    (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    page = tool("gather").notebook_page(tmp_path / "n.ipynb", tmp_path / "n", URL)
+    assert page.startswith(
+        "# Title\n\nText.\n\n[Open this notebook in Colab](https://colab.research.google.com/github/"
+    )
+    assert "somebody/mancs_jax/blob/main/notebooks/n.ipynb)" in page
+    assert page.endswith("```python\nprint(1)\n```\n\n```text\nrank-1\n```\n\n![output of the cell above](n/0.png)\n")
+    assert (tmp_path / "n" / "0.png").read_bytes() == b"hi" and "warning" not in page
+
+
+def test_the_configuration_page_has_every_field_with_its_default(tool):
+    reference = tool("reference")
+    found = {field.name: field for field in reference.fields((REPOSITORY / "mancs_jax/config/defaults.py").read_text())}
+    known = checks.flatten(defaults.get_config())
+    assert found.keys() == known.keys()
+    for name, value in known.items():
+        assert eval(found[name].default) == value, name  # an expression of numbers and strings
+        assert f"| `{name}` | `{found[name].default}` |" in reference.configuration()
+    # A comment above, a comment behind, and both.
+    assert found["loss.t0"].comment == "epochs; equations 3 and 4"
+    assert found["augment.erase_fill"].comment.startswith('"random" pixels as in [45], or "constant"')
+    assert re.fullmatch(r"Equation 7 prints .* \(release\)", found["loss.probability"].comment)
+
+
+def test_the_commands_page_has_every_flag(tool):
+    page = tool("reference").commands()
+    sections = dict(re.findall(r"^## mancs (\S+)\n(.*?)(?=^## |\Z)", page, re.M | re.DOTALL))
+    assert list(sections) == list(COMMANDS)
+    for name, section in sections.items():
+        source = (REPOSITORY / "mancs_jax" / "cli" / f"{name.replace('-', '_')}.py").read_text()
+        defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+        assert defined <= set(re.findall(r"^\| `--(\w+)` \|", section, re.M)), name
+        head = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+        assert head.partition(":")[0].rstrip(".") in section
+
+
+def test_reference_names_every_public_module_and_name(tool):
+    pages = tool("reference").pages()
+    named = set(re.findall(r"^::: (\S+)$", "".join(pages.values()), re.M))
+    assert {f"mancs_jax.{name}" for name in mancs_jax.__all__} <= named
+    for station in tool("reference").STATIONS:
+        for file in (REPOSITORY / "mancs_jax" / station).glob("[!_]*.py"):
+            assert f"mancs_jax.{station}.{file.stem}" in named
+
+
+def test_badges_are_those_of_the_metadata(tool):
+    badges = tool("badges")
+    for name, document in badges.badges().items():
+        assert (badges.FOLDER / f"{name}.svg").read_text() == document, "run `make docs`"
+    assert f"jax: {importlib.import_module('jax').__version__}" in badges.badges()["jax"]
+    assert "licence: Apache-2.0" in badges.badges()["licence"]
+    workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
+    assert all(f'"{version}"' in workflow for version in re.findall(r"3\.\d+", badges.badges()["python"]))
+
+
+def test_the_build_is_strict():
+    """MkDocs has no strictness where --quiet hides its warnings."""
+    (line,) = re.findall(r"^.*-m mkdocs .*$", (REPOSITORY / "Makefile").read_text(), re.M)
+    assert not re.search(r"\s(-q|--quiet|--no-strict)\b", line)
+    assert re.search(r"^strict: true$", (REPOSITORY / "mkdocs.yml").read_text(), re.M)
