@@ -15,7 +15,7 @@ from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import accumulated, make_train_step
+from mancs_jax.training.step import accumulated, make_train_step, replicated
 from mancs_jax.workdir import Workdir
 
 NUM_CLASSES, STEPS_PER_EPOCH = 12, 3
@@ -54,7 +54,7 @@ def run(config: ConfigDict, num_devices: int, steps: int = 5) -> list[dict[str, 
     devices = jax.devices()[:num_devices]
     schedule = learning_rate_schedule(config, STEPS_PER_EPOCH, 30)
     optimizer = create_optimizer(config, schedule)
-    state = create_train_state(config, NUM_CLASSES, optimizer)
+    state = replicated(create_train_state(config, NUM_CLASSES, optimizer), devices)
     step = make_train_step(config, NUM_CLASSES, optimizer, schedule, STEPS_PER_EPOCH, devices)
     rows = []
     for image, label in batches(steps):

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from mancs_jax.data import pk
@@ -19,7 +18,7 @@ from mancs_jax.training.batches import make_batches
 from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import DEVICES, make_train_step
+from mancs_jax.training.step import make_train_step, replicated
 from mancs_jax.weights.imagenet import load_into
 from mancs_jax.workdir import Workdir
 
@@ -129,9 +128,7 @@ def restore_or_create(
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-    # Replicate now, or the step recompiles when it receives its own output.
-    mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
-    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    state = replicated(state, devices)
     if (found := checkpoint.restore(manager, state)) is None:
         return state, None
     return found[0], found[1].best

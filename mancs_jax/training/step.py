@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from mancs_jax.data.augment import ERASE_FILLS, Augmentation, augment, halve
@@ -125,6 +126,12 @@ def make_train_step(
         devices=devices,
         donate_argnums=donated_arguments(devices),
     )
+
+
+def replicated(state: TrainState, devices: list[jax.Device]) -> TrainState:
+    """Puts a state on all devices, as a step gives it back: else the step is compiled again for its own output."""
+    mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
 
 
 def donated_arguments(devices: list[jax.Device]) -> tuple[int, ...]:
