@@ -23,7 +23,9 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
     flags.DEFINE_string("output", None, "File to write.", flag_values=values)
-    flags.DEFINE_enum("format", None, ["onnx", "jax"], "Kind of the file, where not its suffix says it.", flag_values=values)
+    flags.DEFINE_enum(
+        "format", None, ["onnx", "jax"], "Kind of the file, where not its suffix says it.", flag_values=values
+    )
     flags.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.", flag_values=values)
     flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Numbers in an ONNX file.", flag_values=values)
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)

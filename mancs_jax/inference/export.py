@@ -1,7 +1,8 @@
 """The inference network as one file that runs without this package: ONNX, or a `jax.export` file for JAX."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
 CHECKED_BATCHES = (1, 3)
+SOURCE_FILES = "jax_hlo_source_file_canonicalization_regex"
 
 USE = """\
 import jax
@@ -160,10 +162,9 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     forward = create_forward(network.config, network.num_classes, options["flip"])
     batch = jax.export.symbolic_shape("batch")[0]
     shape = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    exported = jax.export.export(jax.jit(lambda image: forward(network.variables, image)[0]), platforms=PLATFORMS)(
-        shape
-    )
-    content = bytes(exported.serialize())
+    program = jax.jit(lambda image: forward(network.variables, image)[0])
+    with _without_folders():
+        content = bytes(jax.export.export(program, platforms=PLATFORMS)(shape).serialize())
     promise = covered(metadata.version("jaxlib"), datetime.now(UTC).date())
     card = exported_card(
         card,
@@ -192,10 +193,21 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     )
 
 
+@contextmanager
+def _without_folders() -> Iterator[None]:
+    """Keeps the folders of this machine out of the source lines that JAX writes into a program."""
+    before = jax.config.values[SOURCE_FILES]
+    jax.config.update(SOURCE_FILES, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(SOURCE_FILES, before)
+
+
 def lifetime(until: date, counted_from: str, today: date) -> str:
-    """Says until when a `jax.export` file is covered, in a line."""
+    """Says until when a `jax.export` file is covered, in two lines of a comment."""
     ends = f"that are built up to {until}" if until >= today else f"up to {until}, which is over: update JAX"
-    return f"JAX promises that releases {ends} read it ({counted_from}). To keep a network, take ONNX or weights."
+    return f"JAX promises that releases {ends} read it ({counted_from}).\n# To keep a network, take ONNX or weights."
 
 
 def _embed_on_one_device(network: Network, flip: bool) -> Callable[[np.ndarray], np.ndarray]:

@@ -10,6 +10,7 @@ import jax.export
 import numpy as np
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters.mlir import make_ir_context
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
@@ -114,7 +115,9 @@ def open_jax(
     """
     devices = jax.local_devices()[:1] if devices is None else devices
     if len(devices) != 1:
-        raise ValueError(f"{path}: an exported file runs on one device, not {len(devices)}: give one, or load a workdir")
+        raise ValueError(
+            f"{path}: an exported file runs on one device, not {len(devices)}: give one, or load a workdir"
+        )
     try:
         exported = jax.export.deserialize(bytearray(content))
         calls = _calls(exported.mlir_module_serialized)
@@ -143,8 +146,8 @@ def _avals(exported: jax.export.Exported) -> tuple[Sequence[Any], Sequence[Any]]
 def _calls(program: bytes) -> set[str]:
     """Names of the functions outside StableHLO that a program calls; it is parsed, not run."""
     found: set[str] = set()
-    with ir.Context() as context:
-        stablehlo.register_dialect(context)
+    with make_ir_context() as context:
+        context.attach_diagnostic_handler(lambda _: True)  # MLIR would print pages
         module = stablehlo.deserialize_portable_artifact(context, program)
 
         def visit(operation: Any) -> Any:
@@ -181,7 +184,7 @@ def _input(image: np.ndarray, card: dict[str, Any]) -> np.ndarray:
         )
     if taken["dtype"] == "uint8":
         return image
-    mean, std = np.float32(MEAN), np.float32(STD)
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     return np.ascontiguousarray((image * (1 / (255 * std)) - mean / std).transpose(0, 3, 1, 2), np.float32)
 
 

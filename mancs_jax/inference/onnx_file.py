@@ -27,7 +27,8 @@ except ImportError as error:
 OPSET, IR_VERSION = 17, 8  # of 2022: ONNX Runtime 1.12, TensorRT 8.5, OpenCV 4.8 and later
 CONTRACT = "mancs_jax.contract"  # key in metadata_props
 OPERATIONS = frozenset(
-    "Add Cast Conv Flatten Gemm GlobalAveragePool Identity MaxPool Mul PRelu Relu Sigmoid Slice Transpose".split()
+    {"Add", "Cast", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "MaxPool", "Mul", "PRelu", "Relu"}
+    | {"Sigmoid", "Slice", "Transpose"}
 )
 ATTRIBUTES = (onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT, onnx.AttributeProto.INTS)
 SIZES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.INT64: 8}
@@ -173,7 +174,9 @@ def _signature(graph: onnx.GraphProto) -> str:
     def text(value: onnx.ValueInfoProto) -> str:
         tensor = value.type.tensor_type
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in range(1, 17) else "?"
-        sides = ["batch" if i == 0 and side.dim_param else str(side.dim_value) for i, side in enumerate(tensor.shape.dim)]
+        sides = [
+            "batch" if i == 0 and side.dim_param else str(side.dim_value) for i, side in enumerate(tensor.shape.dim)
+        ]
         return f"{value.name} {kind} [{', '.join(sides)}]"
 
     return " -> ".join(", ".join(map(text, values)) for values in (graph.input, graph.output))

@@ -108,7 +108,7 @@ def _pixels(graph: Graph, input: str, *, mirrored: bool) -> str:
         slices = [constant(graph, f"mirror/{name}", np.int64([place])) for name, place in places.items()]
         x = add(graph, "Slice", f"{prefix}mirrored", x, *slices)
     if input == UINT8:
-        mean, std = np.float32(MEAN), np.float32(STD)
+        mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
         scale, shift = 1 / (255 * std), -mean / std  # as `augment.normalize`
         x = add(graph, "Cast", f"{prefix}float", x, to=FLOAT)
         x = add(graph, "Mul", f"{prefix}scaled", x, constant(graph, "scale", scale.reshape(1, 3, 1, 1)))
@@ -167,7 +167,7 @@ def _rank_head(graph, params, x, prefix) -> str:
     x = add(graph, "Flatten", f"{prefix}pooled", add(graph, "GlobalAveragePool", f"{prefix}means", x), axis=1)
     if "rank_fc" not in params:
         return x
-    kernel, bias = (np.float32(params["rank_fc"][name]) for name in ("kernel", "bias"))
+    kernel, bias = (np.asarray(params["rank_fc"][name], np.float32) for name in ("kernel", "bias"))
     return add(
         graph,
         "Gemm",
@@ -193,9 +193,7 @@ def _conv(graph, kernel, bias, x, at, stride) -> str:
     size = kernel.shape[2]
     weights = [_number(graph, f"{at}/{name}", value) for name, value in (("kernel", kernel), ("bias", bias))]
     padding = (size - 1) // 2
-    return add(
-        graph, "Conv", at, x, *weights, kernel_shape=[size, size], strides=[stride, stride], pads=[padding] * 4
-    )
+    return add(graph, "Conv", at, x, *weights, kernel_shape=[size, size], strides=[stride, stride], pads=[padding] * 4)
 
 
 def _activate(graph, name, x, slope) -> str:
