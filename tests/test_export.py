@@ -83,6 +83,21 @@ def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):
     assert_same(np.load(file.parent / "one.npy"), expected[:1])
 
 
+@pytest.mark.parametrize("input", ["uint8", "float"])
+def test_the_printed_lines_need_only_onnxruntime_and_numpy(exported, tmp_path, input):
+    pytest.importorskip("onnxruntime")
+    lines = export(exported[0], tmp_path / "network.onnx", input=input)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    given = images() if input == "uint8" else ((images() / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    np.save(tmp_path / "images.npy", given)
+    run = 'np.save("embeddings.npy", session.run(None, {"images": np.load("images.npy")})[0])\n'
+    code = WITHOUT_THE_REST.replace('"jax", "jaxlib",', '"onnxruntime",') + lines + run
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
+    assert_same(np.load(tmp_path / "embeddings.npy"), mancs_jax.load(exported[0])(images()))
+
+
 def test_flip(exported, tmp_path):
     export(exported[0], tmp_path / "flip.jax", flip=True)
     call = jax.export.deserialize((tmp_path / "flip.jax").read_bytes()).call

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError('ONNX files need two libraries: pip install "mancs_jax[onnx]"') from error
 
-OPSET, IR_VERSION = 17, 8  # of 2022: ONNX Runtime 1.12, TensorRT 8.5, OpenCV 4.8 and later
+OPSET, IR_VERSION = 17, 8  # of 2022; ONNX Runtime 1.12 and later
 CONTRACT = "mancs_jax.contract"  # key in metadata_props
 OPERATIONS = frozenset(
     {"Add", "Cast", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "MaxPool", "Mul", "PRelu", "Relu"}

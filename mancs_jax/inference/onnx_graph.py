@@ -55,7 +55,7 @@ def build_graph(network: Network, *, input: str, flip: bool, dtype: str) -> onnx
     if flip:
         of_mirror = _embedding(graph, network, _pixels(graph, input, mirrored=True), "mirror/")
         total = add(graph, "Add", "flip/sum", of_image, of_mirror)
-        of_image = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.float32([0.5])))
+        of_image = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.array([0.5], np.float32)))
     add(graph, "Identity", OUTPUT, of_image)
     height, width = network.config.data.image_size
     shape = [BATCH, height, width, 3] if input == UINT8 else [BATCH, 3, height, width]
@@ -105,7 +105,7 @@ def _pixels(graph: Graph, input: str, *, mirrored: bool) -> str:
         x = add(graph, "Transpose", f"{prefix}nchw", x, perm=[0, 3, 1, 2])
     if mirrored:
         places = {"starts": -1, "ends": np.iinfo(np.int64).min, "axes": 3, "steps": -1}
-        slices = [constant(graph, f"mirror/{name}", np.int64([place])) for name, place in places.items()]
+        slices = [constant(graph, f"mirror/{name}", np.array([place], np.int64)) for name, place in places.items()]
         x = add(graph, "Slice", f"{prefix}mirrored", x, *slices)
     if input == UINT8:
         mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
