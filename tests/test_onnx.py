@@ -116,10 +116,10 @@ def test_what_is_in_the_file(tmp_path):
 def test_folding_by_hand():
     kernel = np.float32([[[[2.0, 10.0]]]])  # 1x1, one channel to two
     norm = {"scale": np.float32([3.0, 1.0]), "bias": np.float32([0.5, 0.0])}
-    stats = {"mean": np.float32([4.0, 5.0]), "var": np.float32([9.0 - 1e-5, 1.0 - 1e-5])}
+    stats = {"mean": np.float32([4.0, 5.0]), "var": np.float32([4.0 - 1e-5, 1.0 - 1e-5])}
     folded_kernel, bias = folded(kernel, norm, stats)
-    np.testing.assert_allclose(folded_kernel.ravel(), [2.0, 10.0], rtol=1e-6)  # 2 * 3 / 3, 10 * 1 / 1
-    np.testing.assert_allclose(bias, [0.5 - 4.0, -5.0], rtol=1e-6)
+    np.testing.assert_allclose(folded_kernel.ravel(), [3.0, 10.0], rtol=1e-6)  # 2 * 3 / 2, 10 * 1 / 1
+    np.testing.assert_allclose(bias, [0.5 - 4.0 * 1.5, -5.0], rtol=1e-6)
     assert folded_kernel.shape == (2, 1, 1, 1)
 
 
