@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import fuzz_exported
 import numpy as np
 import scipy.io
 from damages import DAMAGES
@@ -32,8 +33,6 @@ from mancs_jax.data import images
 from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.data.sources.items import check
 from mancs_jax.evaluation.features import load_features
-from mancs_jax.inference import exported
-from mancs_jax.inference.export import export
 from mancs_jax.inference.gallery import load_gallery
 from mancs_jax.inference.network_file import read_network
 from mancs_jax.training import checkpoint
@@ -143,54 +142,7 @@ def _networks(place: Path) -> dict[str, Target]:
 
     of_checkpoint = [file for file in saved if file.startswith("checkpoints")]
     found |= {f"checkpoint {file}": Target(file, saved, restore) for file in of_checkpoint}
-    return found | _exported(place)
-
-
-def _exported(place: Path) -> dict[str, Target]:
-    """Exported files of the tiny network; once as they come, and once as by somebody who mends the digest."""
-    export(place / "w", place / "n.jax")
-    good = {name: (place / name).read_bytes() for name in ("n.jax", "n.jax.json")}
-
-    def seal(at: Path) -> object:
-        try:
-            card = json.loads((at / "n.jax.json").read_bytes())
-            card["exported"]["file"] = exported.digest((at / "n.jax").read_bytes())
-            (at / "n.jax.json").write_text(json.dumps(card))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            pass  # no contract any more
-        return open_jax(at)
-
-    def open_jax(at: Path) -> object:
-        return exported.open_exported(at / "n.jax", batch=1)
-
-    found = {
-        "jax.export": Target("n.jax", good, open_jax),
-        "jax.export, sealed": Target("n.jax", good, seal),
-        "contract": Target("n.jax.json", good, seal),
-    }
-    try:
-        from mancs_jax.inference import onnx_file
-    except ImportError:
-        return found
-    export(place / "w", place / "n.onnx")
-
-    def open_onnx(at: Path) -> object:
-        image = np.zeros((1, 64, 32, 3), np.uint8)
-        return list(exported.open_exported(at / "n.onnx", batch=1).run_batches([image]))
-
-    def sealed_onnx(at: Path) -> object:
-        digest, onnx_file.digest = onnx_file.digest, lambda graph: sealed
-        try:
-            return open_onnx(at)
-        finally:
-            onnx_file.digest = digest
-
-    onnx_good = {"n.onnx": (place / "n.onnx").read_bytes()}
-    sealed = exported.open_exported(place / "n.onnx", batch=1).card["exported"]["file"]
-    return found | {
-        "onnx": Target("n.onnx", onnx_good, open_onnx),
-        "onnx, sealed": Target("n.onnx", onnx_good, sealed_onnx),
-    }
+    return found | {name: Target(*fields) for name, fields in fuzz_exported.cases(place).items()}
 
 
 def _torch(place: Path) -> dict[str, Target]:
