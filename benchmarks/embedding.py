@@ -2,12 +2,13 @@
 
     python benchmarks/embedding.py --arch=resnet50 --batch=32 --plain_malloc
     python benchmarks/embedding.py --arch=resnet18 --batch=128 --plain_malloc
+    python benchmarks/embedding.py --arch=resnet18 --batch=128 --onnx
 
 Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
 the work of scoring: uint8 images in the host's memory to embeddings in the host's memory. PyTorch runs in inference
 mode and channels-last. It gets normalised float tensors on its device, which is in its favour, and leaves out the parts
-for training alone. Both keep freed memory, as scripts/train.py does before it scores. PyTorch draws the weights, and
-`mancs_jax.weights.authors` reads them.
+for training alone. ONNX Runtime gets uint8 images, as ours, and the file of `mancs export`. All keep freed memory, as
+scripts/train.py does before it scores. PyTorch draws the weights, and `mancs_jax.weights.authors` reads them.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.weights import authors
 
-OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
+OURS, PEER, COMPILED, RUNTIME = "mancs_jax", "PyTorch", "PyTorch, torch.compile", "ONNX Runtime"
 PLAIN = ", malloc as it is"
 WEIGHTS = "network.pth"
 
@@ -38,16 +39,21 @@ def drawn_images(config, flags: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def drawn_network(flags: argparse.Namespace, folder: str) -> Network:
+    """The network whose weights PyTorch wrote into the folder."""
+    config = recipe.create_config(flags, flags.batch).unlock()
+    config.eval_batch = flags.batch
+    variables, num_classes = authors.load_released(Path(folder) / WEIGHTS, config)
+    return Network(config, num_classes, variables)
+
+
 def our_turns(flags: argparse.Namespace, folder: str, keeps_memory: bool = True):
     """A function that embeds all images and returns (seconds, embeddings)."""
     if keeps_memory:
         keep_freed_memory()
-    config = recipe.create_config(flags, flags.batch).unlock()
-    config.eval_batch = flags.batch
-    image = drawn_images(config, flags)
-    variables, num_classes = authors.load_released(Path(folder) / WEIGHTS, config)
-    variables = jax.device_put(variables)
-    network = Network(config, num_classes, variables)
+    network = drawn_network(flags, folder)
+    image = drawn_images(network.config, flags)
+    network = network._replace(variables=jax.device_put(network.variables))
 
     def turn() -> tuple[float, np.ndarray]:
         start = time.perf_counter()
@@ -86,12 +92,36 @@ def peer_turns(flags: argparse.Namespace, folder: str, compiled: bool, keeps_mem
     return turn
 
 
+def runtime_turns(flags: argparse.Namespace, folder: str):
+    """As `our_turns`, by ONNX Runtime, of the same network as `mancs export` writes it."""
+    keep_freed_memory()
+    from mancs_jax.inference.contract import ONNX, exported_card
+    from mancs_jax.inference.network_file import card_of
+    from mancs_jax.inference.onnx_file import onnx_content, open_onnx
+    from mancs_jax.training.description import Description
+
+    network = drawn_network(flags, folder)
+    description = Description(network.config.to_dict(), network.num_classes, "")
+    options = {"input": "uint8", "flip": False, "dtype": "float32"}
+    card = exported_card(card_of(network, 0, description), kind=ONNX, **options)
+    run = open_onnx(onnx_content(network, card, **options), RUNTIME)
+    image = drawn_images(network.config, flags)
+
+    def turn() -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        embedding = np.concatenate([run(batch) for batch in np.split(image, flags.batches)])
+        return time.perf_counter() - start, embedding
+
+    return turn
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     recipe.add_network_flags(parser)
     parser.add_argument("--batch", type=int, default=32, help="images")
     parser.add_argument("--batches", type=int, default=4, help="in a turn")
     parser.add_argument("--compile", action="store_true", help="also the peer through torch.compile")
+    parser.add_argument("--onnx", action="store_true", help="also ONNX Runtime")
     parser.add_argument("--plain_malloc", action="store_true", help="also both without `keep_freed_memory`")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after one that compiles")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
@@ -106,6 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
         if flags.compile:
             sides[COMPILED] = (peer_turns, flags, folder, True)
         sides[OURS] = (our_turns, flags, folder)
+        if flags.onnx:
+            sides[RUNTIME] = (runtime_turns, flags, folder)
         if flags.plain_malloc:
             sides[PEER + PLAIN] = (peer_turns, flags, folder, False, False)
             sides[OURS + PLAIN] = (our_turns, flags, folder, False)

@@ -14,11 +14,13 @@ from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
 from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
+from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
-from mancs_jax.inference.trained import Trained, load_trained
+from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training import multihost
+from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED = "Mancs", "untrained network"
@@ -86,6 +88,8 @@ def score(
       OSError: results cannot be written into the workdir.
       ValueError: one line: the data set has no images for the protocol, or the options do not fit.
     """
+    if exported_path(source) is not None:
+        return _score_exported(load(source, flip=task.flip), task, progress)
     trained = load_trained(source)
     if write and trained.workdir is not None:
         check_writable(trained.workdir.result("single_query"))
@@ -93,6 +97,21 @@ def score(
     if write:
         write_results(scored)
     return scored
+
+
+def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
+    """Scores a file of `mancs export` as the network that it was made of; its parameters are not known here."""
+    card = embedder.card
+    description = Description(card["config"], card["num_classes"], card["data_fingerprint"], card["best"])
+    network = Network(embedder.config, card["num_classes"], {})
+    trained = Trained(network, card["step"], description, card, None)
+
+    def embed_all(image: np.ndarray) -> np.ndarray:
+        if not len(image):
+            raise ValueError("no images to embed: the split is empty")
+        return embedder(image, progress=progress)
+
+    return score_network(trained, task._replace(flip=embedder.flip), embed_all=embed_all, progress=progress)
 
 
 def write_results(scored: Scored) -> None:
@@ -117,9 +136,13 @@ def score_network(
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
+    embed_all: Callable[[np.ndarray], np.ndarray] | None = None,
     progress: bool = True,
 ) -> Scored:
-    """Scores a network that is loaded, as `score`, and writes nothing."""
+    """Scores a network that is loaded, as `score`, and writes nothing.
+
+    `embed_all` stands for a network without parameters: uint8 [N, H, W, 3] -> float32 [N, D].
+    """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
     dataset, root = task.dataset or data.name, task.root or data.root
@@ -128,19 +151,18 @@ def score_network(
     is_classic = testset > 0 and not validation
     _check(task, is_classic, root)
     parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
-    embed_all = partial(embed, flip=task.flip, progress=progress)
-    embedded = {
-        part: Labelled(embed_all(network, split.image), split.pid, split.camid) for part, split in parts.items()
-    }
+    embed_by = partial(embed, flip=task.flip, progress=progress)
+    embed_all = embed_all or partial(embed_by, network)
+    embedded = {part: Labelled(embed_all(split.image), split.pid, split.camid) for part, split in parts.items()}
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
-            embedded["gallery"], task.distractors, root, data.image_size, partial(embed_all, network)
+            embedded["gallery"], task.distractors, root, data.image_size, embed_all
         )
 
     ranked = _ranked(embedded, task, progress)
     results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
-    for name, of_baseline in _baselines(network, parts, embed_all) if task.baselines else ():
+    for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
         scored = (
             _classic(of_baseline, task)
@@ -166,7 +188,7 @@ def score_network(
         "chosen_on": "last step" if description.best is None else config.choose_on,
         "train_fingerprint": description.data_fingerprint,
         "config": description.config,
-    }
+    } | {name: trained.card[name] for name in ("exported",) if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
     return Scored(network, trained.workdir, parts, embedded, results, ranked)

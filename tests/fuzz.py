@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import fuzz_exported
 import numpy as np
 import scipy.io
 from damages import DAMAGES
@@ -140,7 +141,8 @@ def _networks(place: Path) -> dict[str, Target]:
         return checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
 
     of_checkpoint = [file for file in saved if file.startswith("checkpoints")]
-    return found | {f"checkpoint {file}": Target(file, saved, restore) for file in of_checkpoint}
+    found |= {f"checkpoint {file}": Target(file, saved, restore) for file in of_checkpoint}
+    return found | {name: Target(*fields) for name, fields in fuzz_exported.cases(place).items()}
 
 
 def _torch(place: Path) -> dict[str, Target]:

@@ -150,9 +150,11 @@ def test_flops_are_those_counted_by_hand():
 
 
 def test_embedding(run):
-    figures, _ = run(embedding, "--batch=4", "--batches=2", "--rounds=1", "--plain_malloc")
+    figures, _ = run(embedding, "--batch=4", "--batches=2", "--rounds=1", "--plain_malloc", "--onnx")
     rows = {row["side"]: row for row in figures["rows"]}
-    assert list(rows) == ["mancs_jax", "PyTorch", "PyTorch, malloc as it is", "mancs_jax, malloc as it is"]
+    plain = ["PyTorch, malloc as it is", "mancs_jax, malloc as it is"]
+    assert list(rows) == ["mancs_jax", "PyTorch", "ONNX Runtime", *plain]
+    assert 0 < rows["ONNX Runtime"]["largest difference / largest value"] < 1e-4
     ratio = rows["mancs_jax"]["images/s"] / rows["PyTorch"]["images/s"]
     assert rows["PyTorch"]["ours / it"] == pytest.approx(ratio)
     assert 0 < rows["mancs_jax"]["largest difference / largest value"] < 1e-4

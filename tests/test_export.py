@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.export
@@ -12,6 +13,7 @@ from tiny_workdir import WIDTH, write_workdir
 import mancs_jax
 from mancs_jax.inference.export import check, export
 
+REPOSITORY = Path(__file__).parents[1]
 # Put in front of the printed lines: to them, nothing else is installed.
 WITHOUT_THE_REST = """
 import sys
@@ -62,12 +64,14 @@ def test_what_is_in_the_file(exported):
     (image,), (embedding,) = network.in_avals, network.out_avals
     assert image.dtype == np.uint8 and image.shape[1:] == (64, 32, 3) and not isinstance(image.shape[0], int)
     assert embedding.dtype == np.float32 and embedding.shape[1:] == (WIDTH,)
-    assert [file.name for file in exported[1].parent.iterdir()] == ["network.jax"]
+    assert sorted(file.name for file in exported[1].parent.iterdir()) == ["network.jax", "network.jax.json"]
+    # JAX writes the source lines of a program into it: without the folders of this machine.
+    assert b"resnet.py" in exported[1].read_bytes() and str(REPOSITORY).encode() not in exported[1].read_bytes()
 
 
 def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):
     workdir, file, lines = exported
-    assert len([line for line in lines.splitlines() if line]) <= 10
+    assert len([line for line in lines.splitlines() if line and line[0] != "#"]) <= 9
     np.save(file.parent / "images.npy", images())
     code = WITHOUT_THE_REST + lines + OUR_IMAGES
     command = [sys.executable, "-c", code]
@@ -79,6 +83,21 @@ def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):
     assert_same(np.load(file.parent / "one.npy"), expected[:1])
 
 
+@pytest.mark.parametrize("input", ["uint8", "float"])
+def test_the_printed_lines_need_only_onnxruntime_and_numpy(exported, tmp_path, input):
+    pytest.importorskip("onnxruntime")
+    lines = export(exported[0], tmp_path / "network.onnx", input=input)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    given = images() if input == "uint8" else ((images() / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    np.save(tmp_path / "images.npy", given)
+    run = 'np.save("embeddings.npy", session.run(None, {"images": np.load("images.npy")})[0])\n'
+    code = WITHOUT_THE_REST.replace('"jax", "jaxlib",', '"onnxruntime",') + lines + run
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
+    assert_same(np.load(tmp_path / "embeddings.npy"), mancs_jax.load(exported[0])(images()))
+
+
 def test_flip(exported, tmp_path):
     export(exported[0], tmp_path / "flip.jax", flip=True)
     call = jax.export.deserialize((tmp_path / "flip.jax").read_bytes()).call
@@ -87,18 +106,19 @@ def test_flip(exported, tmp_path):
 
 def test_other_numbers_are_refused_and_nothing_is_written(exported, tmp_path, monkeypatch):
     embed = mancs_jax.load(exported[0])
-    check(exported[1], embed, (64, 32))
+    assert check(exported[1], embed) < 1e-6
     with pytest.raises(ValueError, match="off by .* of its largest number, more than 1e-05"):
-        check(exported[1], lambda image: embed(image) * 1.001, (64, 32))
+        check(exported[1], lambda image: embed(image) * 1.001)
     with pytest.raises(ValueError, match="off by nan"):
-        check(exported[1], lambda image: embed(image) * np.float32(np.nan), (64, 32))
+        check(exported[1], lambda image: embed(image) * np.float32(np.nan))
 
     def differs(*_):
         raise ValueError("off")
 
     monkeypatch.setattr("mancs_jax.inference.export.check", differs)
-    with pytest.raises(ValueError, match="off"):
-        export(exported[0], tmp_path / "network.jax")
+    for name in ("network.jax", "network.onnx"):
+        with pytest.raises(ValueError, match="off"):
+            export(exported[0], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

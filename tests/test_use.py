@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_workdir import WIDTH, write_place
 
-from mancs_jax.inference.export import USE
+from mancs_jax.inference.export import USE, USE_ONNX, VALUES
 from mancs_jax.inference.gallery import (
     Gallery,
     check_network,
@@ -28,6 +28,13 @@ from mancs_jax.reporting.ranked_lists import QUERY, RIGHT, WRONG
 REPOSITORY = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (REPOSITORY / "docs" / "use.md").read_text(), re.DOTALL)
 LINES = USE.format(path="mancs.jax", height=256, width=128, dim=2048)
+LINES_ONNX = USE_ONNX.format(
+    path="mancs.onnx",
+    values=VALUES["uint8"].format(height=256, width=128),
+    shape=(2, 256, 128, 3),
+    dtype="uint8",
+    dim=2048,
+)
 SCRIPTS = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines()]
 
 
@@ -50,14 +57,15 @@ def run(line, place):
 
 def test_python(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    blocks = [block for kind, block in BLOCKS if kind == "python" and block != LINES]
-    assert len(blocks) == len([kind for kind, _ in BLOCKS if kind == "python"]) - 1  # LINES: tests/test_export.py
+    blocks = [block for kind, block in BLOCKS if kind == "python" and block not in (LINES, LINES_ONNX)]
+    assert len(blocks) == len([kind for kind, _ in BLOCKS if kind == "python"]) - 2  # in tests/test_export.py
     names: dict = {}
     exec(blocks[0], names)
     assert names["embeddings"].shape == (2, 320)  # the network of the package
     for block in blocks[1:]:
         exec(block, names)
-    assert capsys.readouterr().out.startswith(f"{WIDTH} (64, 32) tiny\n")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{WIDTH} (64, 32) tiny\n") and printed.endswith("NHWC float32\nRGB True\n")
     exact = search(names["embed"]("query.jpg"), names["gallery"], 3)
     assert names["people"].shape == (2, WIDTH) and np.abs(names["people"]).min(axis=1).all()
     assert exact.index.tolist() == names["found"].index.tolist() and exact.distance[0, 0] > 0
@@ -65,7 +73,7 @@ def test_python(place, monkeypatch, capsys):
 
 def test_command_line(place):
     results = [run(line, place) for line in SCRIPTS]
-    assert [result.returncode for result in results] == [0, 0, 0, 0, 0], [result.stderr for result in results]
+    assert [result.returncode for result in results] == [0] * 8, [result.stderr for result in results]
     others = "1 passed over, no image by name: notes.txt\n"
     assert results[0].stdout == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
@@ -78,8 +86,15 @@ def test_command_line(place):
     assert results[2].stdout.count("query one.jpg\nrank") == results[2].stdout.count("query two.jpg\nrank") == 1
     assert results[2].stdout.endswith("answers: answers.json\nreport: answers.html\n")
     assert "networks/mine.json: the card" in results[3].stdout
-    printed = results[4].stdout.split("\n", 1)
-    assert printed[1] == USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH)
+    assert results[4].stdout.startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
+    assert "np.zeros((2, 3, 64, 32), np.float32)" in results[5].stdout
+    assert results[6].stdout.endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
+    assert "\n# JAX promises that releases that are built up to 20" in results[6].stdout
+    by_onnx = load_gallery(place / "by_onnx.npz")
+    np.testing.assert_allclose(
+        by_onnx.embedding, gallery.embedding, rtol=0, atol=1e-6 * np.abs(gallery.embedding).max()
+    )
+    assert by_onnx.network == gallery.network
     line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
     assert run(line, place).stderr == "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp\n"
     refused = run("python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market", place)

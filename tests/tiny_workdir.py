@@ -8,6 +8,7 @@ import jax
 import optax
 import tiny
 
+from mancs_jax.inference.export import export
 from mancs_jax.publish import export_network
 from mancs_jax.training import checkpoint
 from mancs_jax.training.state import create_optimizer, create_train_state
@@ -36,6 +37,7 @@ def write_place(place: Path) -> Path:
     write_workdir(place / "workdirs" / "market")
     shutil.copytree(place / "workdirs" / "market", place / "workdirs" / "small")
     export_network(place / "workdirs" / "market", "mine", place / "networks", scores=False)
+    export(place / "workdirs" / "market", place / "mancs.onnx")
     source = tiny.write_folder(place / "source")
     (source / "bounding_box_train").rename(place / "photos")
     first = sorted((place / "photos").iterdir())[0]

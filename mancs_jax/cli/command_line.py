@@ -64,7 +64,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     try:
         _expand_paths(values)
         command.main(values, [str(local_path(argument)) for argument in rest])
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:  # ImportError: an extra is not installed
         sys.exit(f"{name}: {one_line(error)}")
 
 

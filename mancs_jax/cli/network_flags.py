@@ -9,8 +9,8 @@ def define_network(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "network",
         None,
-        "Trained network instead of a workdir: one of the package by name (market1501), or a file or folder of `mancs "
-        "export-network`.",
+        "Trained network instead of a workdir: one of the package by name (market1501), a file or folder of `mancs "
+        "export-network`, or, where embeddings are all that is asked for, a file of `mancs export`.",
         flag_values=values,
     )
 

@@ -4,6 +4,7 @@ python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER] [--distance
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -29,6 +30,10 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Scores, draws and prints where the report is."""
+    if Path(values.workdir).is_file():
+        raise ValueError(
+            f"--workdir={values.workdir} is a file: a report shows masks and curves of a run; give its folder"
+        )
     from mancs_jax.scoring import Task, score
     from mancs_jax.visualize import write_report
 

@@ -18,8 +18,10 @@ from tqdm import tqdm
 from mancs_jax.data import images
 from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
 from mancs_jax.evaluation.distances import normalized
+from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.forward import batch_size, run_batches
-from mancs_jax.inference.trained import load_trained
+from mancs_jax.inference.network import Network
+from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
 WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
@@ -104,29 +106,33 @@ def load(
 
     Args:
       source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
-        folder of `mancs export-network`; or the name of a network that comes with the package, as "market1501".
+        folder of `mancs export-network`; a file of `mancs export`, ONNX or `jax.export`; or the name of a network that
+        comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
-      flip: average the embeddings of an image and of its mirror image, which takes twice as long.
+      flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
+        export` does so always or never.
       normalize: divide each embedding by its norm.
-      devices: all local ones by default.
+      devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
       FileNotFoundError: no network there.
-      ValueError: `batch` is below 1, or a file is damaged.
+      ValueError: `batch` is below 1, a file is damaged, or an argument does not apply to it.
+      ImportError: an ONNX file, and the libraries of the extra `onnx` are not installed.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
-    devices = jax.local_devices() if devices is None else devices
-    trained = load_trained(source)
-    network, card = trained.network, trained.card
-    height, width = network.config.data.image_size
-    batch = batch_size(batch, devices)
-
-    def embed_batches(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        return (rows for rows, _ in run_batches(network, batches, batch=batch, devices=devices, flip=flip))
-
+    if (path := exported_path(source)) is not None:
+        exported = open_exported(path, batch=batch, flip=flip, devices=devices)
+        config, card, embed_batches = exported.config, exported.card, exported.run_batches
+        flip = card["exported"]["flip"]
+    else:
+        devices = jax.local_devices() if devices is None else devices
+        trained = load_trained(source)
+        config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
+        embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
+    height, width = config.data.image_size
     return Embedder(
-        config=network.config,
+        config=config,
         image_size=(height, width),
         width=card["embedding"]["width"],
         batch=batch,
@@ -156,6 +162,10 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np
             "bad_boxes='zeros' gives it zeros"
         )
     return cut(pixels, corners[is_good]), is_good
+
+
+def _embed_batches(network: Network, batches: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
+    return (rows for rows, _ in run_batches(network, batches, **options))
 
 
 def _several(images: Any) -> Iterable:

@@ -1,20 +1,31 @@
-"""The inference network as one file that runs without this package, on CPU, GPU and TPU."""
+"""The inference network as one file that runs without this package: ONNX, or a `jax.export` file for JAX."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 
-from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.atomic_write import atomic_write, write_json
+from mancs_jax.inference import contract
+from mancs_jax.inference.contract import JAX, ONNX, UINT8, covered, exported_card
+from mancs_jax.inference.exported import ONNX_SUFFIX, contract_of, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
+from mancs_jax.inference.network import Network
+from mancs_jax.inference.network_file import CARD, WEIGHTS
 from mancs_jax.inference.trained import load_trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
-TOLERANCE = 1e-5
+TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
 CHECKED_BATCHES = (1, 3)
+SOURCE_FILES = "jax_hlo_source_file_canonicalization_regex"
 
 USE = """\
 import jax
@@ -29,52 +40,176 @@ image = np.zeros((2, {height}, {width}, 3), np.uint8)
 embedding = np.asarray(embed(image))  # float32 [2, {dim}]
 print(embedding.shape)
 """
+USE_ONNX = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{path}", providers=["CPUExecutionProvider"])
+
+# {values}
+image = np.zeros({shape}, np.{dtype})
+[embedding] = session.run(None, {{"images": image}})  # float32 [2, {dim}]
+print(embedding.shape)
+"""
+VALUES = {
+    contract.UINT8: "RGB, 0 to 255, resized by you to {height} x {width} (height x width)",
+    contract.FLOAT: "RGB, resized by you to {height} x {width} (height x width), then (pixel / 255 - mean) / std",
+}
 
 
-def export(source: str | Path, output: str | Path, *, flip: bool = False) -> str:
-    """Writes the trained network with its parameters and the normalisation of pixels as one `jax.export` file.
+def export(
+    source: str | Path,
+    output: str | Path,
+    *,
+    flip: bool = False,
+    format: str = "",
+    input: str = UINT8,
+    dtype: str = "float32",
+) -> str:
+    """Writes the trained network with its parameters and its contract as one file for other programs.
 
-    It takes uint8 [N, H, W, 3], RGB, any N, of the size the network was trained on, and gives float32 [N, D]. Resizing
-    stays outside: training averages over areas with OpenCV, which no operation of JAX does to the last digit.
+    An ONNX file has the contract inside. A `jax.export` file has it beside itself: FILE.json. Images come resized:
+    training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit.
 
     Args:
       source: see `mancs_jax.load`.
       output: the file; its folder is made. It has its name only once its numbers have been compared with the model's.
       flip: average the embeddings of an image and of its mirror image.
+      format: "onnx" or "jax"; "" takes ONNX where `output` ends in .onnx.
+      input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
+        by whoever runs the file, as trackers do.
+      dtype: of backbone and attention in an ONNX file, "float32" or "float16".
 
     Returns:
-      The lines of Python that run it, with jax, flatbuffers and numpy installed.
+      The lines to print: what to install, how long the file lives, and Python that runs it.
 
     Raises:
       FileNotFoundError: no network there.
-      ValueError: the file's numbers are not the model's.
+      ImportError: ONNX, and its libraries are not installed.
+      ValueError: one line: options that do not go together, or the file's numbers are not the model's.
     """
-    network = load_trained(source).network
-    height, width = network.config.data.image_size
-    forward = create_forward(network.config, network.num_classes, flip)
-    batch = jax.export.symbolic_shape("batch")[0]
-    shape = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    exported = jax.export.export(jax.jit(lambda image: forward(network.variables, image)[0]), platforms=PLATFORMS)(
-        shape
-    )
-    devices = jax.local_devices()[:1]
-
-    with atomic_write(output) as temporary:
-        temporary.write_bytes(exported.serialize())
-        check(temporary, lambda image: embed(network, image, devices=devices, flip=flip), (height, width))
-    return USE.format(path=output, height=height, width=width, dim=exported.out_avals[0].shape[1])
+    kind = _kind(Path(output), format, input, dtype)
+    trained = load_trained(source)
+    options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else trained.network.config.dtype}
+    write = _write_onnx if kind == ONNX else _write_jax
+    return write(Path(output), trained.network, trained.card, options)
 
 
-def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], image_size: tuple[int, int]) -> None:
-    """Raises ValueError where an exported file gives other numbers than `embed`, for noise in batches of two sizes."""
-    call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
-    rng = np.random.default_rng(0)
+def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:
+    """Compares an exported file, read as `mancs_jax.load` reads it, with the model, for noise in batches of two sizes.
+
+    Returns:
+      The largest difference, as a part of the largest number.
+
+    Raises:
+      ValueError: it is above `tolerance`.
+    """
+    largest = 0.0
     for batch in CHECKED_BATCHES:
-        image = rng.integers(0, 256, (batch, *image_size, 3), dtype=np.uint8)
-        expected, found = embed(image), np.asarray(call(image))
-        difference = np.abs(found - expected).max() / np.abs(expected).max()
-        if not difference <= TOLERANCE:
+        opened = open_exported(path, batch=batch)
+        image_size = opened.card["input"]["height"], opened.card["input"]["width"]
+        image = np.random.default_rng(batch).integers(0, 256, (batch, *image_size, 3), dtype=np.uint8)
+        expected, [found] = embed(image), opened.run_batches([image])
+        difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+        if not difference <= tolerance:
             raise ValueError(
-                f"the exported network is off by {difference:.1e} of its largest number, more than {TOLERANCE}: "
+                f"the exported network is off by {difference:.1e} of its largest number, more than {tolerance}: "
                 "nothing was written"
             )
+        largest = max(largest, difference)
+    return largest
+
+
+def _kind(output: Path, format: str, input: str, dtype: str) -> str:
+    if output.suffix in (CARD, WEIGHTS):
+        raise ValueError(f"--output={output}: {output.suffix} is the name of shared weights; take .onnx or .jax")
+    is_onnx = format == "onnx" or (not format and output.suffix == ONNX_SUFFIX)
+    if not is_onnx and output.suffix == ONNX_SUFFIX:
+        raise ValueError(f"--output={output} and --format={format} do not go together: take another name")
+    if not is_onnx and (input != UINT8 or dtype != "float32"):
+        raise ValueError("--input and --dtype are for ONNX: give --output=NAME.onnx")
+    return ONNX if is_onnx else JAX
+
+
+def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:
+    # Not at the top: the libraries are an extra.
+    from mancs_jax.inference.onnx_file import OPSET, onnx_content
+
+    card = exported_card(card, kind=ONNX, **options)
+    # ONNX Runtime computes no bfloat16 on a CPU: the parameters are the same, the computation is float32.
+    config = network.config.copy_and_resolve_references().unlock()
+    config.dtype = "float32"
+    network = network._replace(config=config.lock())
+    if contract_of(output).exists():
+        raise ValueError(f"{contract_of(output)} is in the way: it is the contract of a jax.export file; remove it")
+    with atomic_write(output) as temporary:
+        temporary.write_bytes(onnx_content(network, card, **options))
+        check(temporary, _embed_on_one_device(network, options["flip"]), TOLERANCE[options["dtype"]])
+    taken = card["input"]
+    size = [taken["height"], taken["width"]]
+    lines = USE_ONNX.format(
+        path=output,
+        values=VALUES[options["input"]].format(height=size[0], width=size[1]),
+        shape=tuple([2, *size, 3] if options["input"] == UINT8 else [2, 3, *size]),
+        dtype=taken["dtype"],
+        dim=card["embedding"]["width"],
+    )
+    return f"# {output} gives the network's numbers (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"
+
+
+def _write_jax(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:
+    height, width = network.config.data.image_size
+    forward = create_forward(network.config, network.num_classes, options["flip"])
+    batch = jax.export.symbolic_shape("batch")[0]
+    shape = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
+    program = jax.jit(lambda image: forward(network.variables, image)[0])
+    with _without_folders():
+        content = bytes(jax.export.export(program, platforms=PLATFORMS)(shape).serialize())
+    promise = covered(metadata.version("jaxlib"), datetime.now(UTC).date())
+    card = exported_card(
+        card,
+        kind=JAX,
+        **options,
+        platforms=list(PLATFORMS),
+        covered_until=str(promise.until),
+        counted_from=promise.counted_from,
+        file=digest(content),
+    )
+    with atomic_write(output) as temporary:
+        temporary.write_bytes(content)
+        beside = contract_of(temporary)
+        try:
+            beside.write_text(json.dumps(card, allow_nan=False))
+            check(temporary, _embed_on_one_device(network, options["flip"]))
+        finally:
+            beside.unlink(missing_ok=True)
+    # Behind the file: until then its digest is wrong, and nobody reads the two.
+    write_json(contract_of(output), card)
+    lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
+    return (
+        f"# {output} gives the network's numbers, and {contract_of(output).name} beside it says what it takes.\n"
+        f"# {lifetime(promise.until, promise.counted_from, datetime.now(UTC).date())}\n"
+        f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"
+    )
+
+
+@contextmanager
+def _without_folders() -> Iterator[None]:
+    """Keeps the folders of this machine out of the source lines that JAX writes into a program."""
+    before = jax.config.values[SOURCE_FILES]
+    jax.config.update(SOURCE_FILES, ".*/")
+    try:
+        yield
+    finally:
+        jax.config.update(SOURCE_FILES, before)
+
+
+def lifetime(until: date, counted_from: str, today: date) -> str:
+    """Says until when a `jax.export` file is covered, in two lines of a comment."""
+    ends = f"that are built up to {until}" if until >= today else f"up to {until}, which is over: update JAX"
+    return f"JAX promises that releases {ends} read it ({counted_from}).\n# To keep a network, take ONNX or weights."
+
+
+def _embed_on_one_device(network: Network, flip: bool) -> Callable[[np.ndarray], np.ndarray]:
+    devices = jax.local_devices()[:1]
+    return lambda image: embed(network, image, devices=devices, flip=flip)

@@ -3,7 +3,6 @@
 The card is the contract for whoever feeds pictures to the network. Reading executes nothing.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,18 @@ from flax import traverse_util
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
+from mancs_jax.inference.contract import FORMAT, read_json_card
 from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
 
-FORMAT = 1  # of a card; a reader refuses others
 CARD, WEIGHTS = ".json", ".safetensors"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 USE = (
     "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
     "data set hold for its weights, too. Do not decide anything about a person with it."
 )
-FIELDS: dict[str, tuple[type, ...]] = {
-    "input": (dict,),
-    "embedding": (dict,),
-    "network": (str,),
-    "num_classes": (int,),
-    "step": (int,),
-    "best": (float, type(None)),
-    "data_fingerprint": (str,),
-    "config": (dict,),
-}
 
 
 def card_of(network: Network, step: int, description: Description) -> dict[str, Any]:
@@ -139,7 +128,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
             raise FileNotFoundError(
                 f"{file}: no such file; a network is a pair of files, NAME.safetensors and NAME.json"
             )
-    card = _read_card(card_path)
+    card = read_json_card(card_path)
     tensors = read_safetensors(weights_path)
     try:
         config = checks.from_json(card["config"])
@@ -162,16 +151,3 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
         raise ValueError(f"{weights_path} has other numbers than {card_path.name} says; get both files again")
     variables = jax.device_put(variables, jax.local_devices()[0])
     return Network(config, card["num_classes"], variables), card
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{path}: not the card of a network (format {FORMAT}), which mancs export-network writes")
-    wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
-    if wrong or not 1 <= card["num_classes"] < 2**24:
-        raise ValueError(f"{path}: no usable {', '.join(wrong) or 'num_classes'} in it; get the file again")
-    return card

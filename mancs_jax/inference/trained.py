@@ -40,6 +40,11 @@ def load_trained(source: str | Path) -> Trained:
     """
     if isinstance(source, str) and source in shipped_networks():
         return _shared(SHIPPED / f"{source}{CARD}")
+    if exported_path(source) is not None:
+        raise ValueError(
+            f"{source}: a file, and only its embeddings can be asked for; this needs the parameters: give a workdir or "
+            "weights of mancs export-network"
+        )
     path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
         return _shared(path)
@@ -55,6 +60,16 @@ def load_trained(source: str | Path) -> Trained:
         f"{source}: no network there; give the --workdir of a run of mancs train, a file or folder of mancs "
         f"export-network, or one of the networks of the package: {', '.join(shipped_networks()) or 'none'}"
     )
+
+
+def exported_path(source: str | Path) -> Path | None:
+    """The file that a source names, where it is taken for one of `mancs export`; else None."""
+    path = local_path(source)
+    if not path.is_file() or (isinstance(source, str) and source in shipped_networks()):
+        return None
+    # mancs.jax.json names mancs.jax.
+    named = path.with_suffix("") if path.suffix == CARD else path
+    return named if named.suffix not in (CARD, WEIGHTS) and named.is_file() else None
 
 
 def shipped_networks() -> list[str]:

@@ -1,0 +1,193 @@
+"""Exported files, ONNX and `jax.export`, opened by their contract: functions from pixels to embeddings."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import numpy as np
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters.mlir import make_ir_context
+from ml_collections import ConfigDict
+
+from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.config.checks import from_json
+from mancs_jax.data.augment import MEAN, STD
+from mancs_jax.inference.contract import JAX, check_exported, read_json_card
+from mancs_jax.inference.forward import IN_FLIGHT
+
+CONTRACT = ".json"  # beside a `jax.export` file, behind its whole name
+ONNX_SUFFIX, ONNX_START = ".onnx", b"\x08"  # the first field of an ONNX file is its version
+# Calls into jaxlib that the program of a network has: a check that a batch is not empty.
+CALLS = frozenset({"shape_assertion"})
+
+
+class Exported(NamedTuple):
+    """An exported file as a function."""
+
+    card: dict[str, Any]
+    config: ConfigDict  # of the training
+    run_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]  # uint8 [B, H, W, 3] -> float32 [B, D]
+
+
+def open_exported(
+    path: Path, *, batch: int, flip: bool = False, devices: Sequence[jax.Device] | None = None
+) -> Exported:
+    """Opens a file of `mancs export`; all that can be checked is checked before anything of it runs.
+
+    Args:
+      path: of the file.
+      batch: images that go through a `jax.export` file together; an ONNX file takes what comes.
+      flip: whether the embeddings of mirror images have to be averaged with; a file that does so does it always.
+      devices: for a `jax.export` file one device, the first local one by default; for an ONNX file none.
+
+    Raises:
+      FileNotFoundError: a `jax.export` file without its contract.
+      ValueError: one line: damaged, not what its contract says, or an argument that does not apply.
+      ImportError: ONNX, and its libraries are not installed.
+    """
+    if is_onnx(path):
+        if devices is not None:
+            raise ValueError(f"{path}: ONNX Runtime chooses its device; leave devices out")
+        # Not at the top: the libraries are an extra.
+        from mancs_jax.inference.onnx_file import open_onnx, read_onnx
+
+        content, card = read_onnx(path)
+        _check_flip(card, flip, path)
+        run = open_onnx(content, path)
+        return Exported(card, from_json(card["config"]), lambda batches: (run(_input(x, card)) for x in batches))
+    content, card = read_jax(path)
+    _check_flip(card, flip, path)
+    call, device = open_jax(content, card, path, devices)
+    return Exported(card, from_json(card["config"]), lambda batches: _run_jax(call, device, batches, batch, card))
+
+
+def is_onnx(path: Path) -> bool:
+    """Tells if a file is taken for ONNX: by its suffix, or by its first byte where no contract lies beside it."""
+    if path.suffix == ONNX_SUFFIX or contract_of(path).is_file():
+        return path.suffix == ONNX_SUFFIX
+    with path.open("rb") as file:
+        return file.read(1) == ONNX_START
+
+
+def contract_of(path: Path) -> Path:
+    """The contract beside a `jax.export` file: mancs.jax has mancs.jax.json."""
+    return path.with_name(f"{path.name}{CONTRACT}")
+
+
+def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Reads a `jax.export` file and its contract; nothing of it is parsed before its digest is right.
+
+    Raises:
+      FileNotFoundError: there is no contract beside it.
+      ValueError: one line: the contract is damaged, or of another file.
+    """
+    if not contract_of(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: no network in it: it is no ONNX file, and {contract_of(path).name}, the contract of a jax.export "
+            "file, is not beside it; mancs export writes both"
+        )
+    card = read_json_card(contract_of(path))
+    check_exported(card, JAX, contract_of(path))
+    content = path.read_bytes()
+    if digest(content) != card["exported"]["file"]:
+        raise ValueError(
+            f"{path} is damaged, or {contract_of(path).name} is the contract of another file; get both again"
+        )
+    return content, card
+
+
+def digest(content: bytes) -> str:
+    """Returns 32 hex digits that depend on every byte."""
+    return fingerprint(np.frombuffer(content, np.uint8))
+
+
+def open_jax(
+    content: bytes, card: dict[str, Any], path: Path, devices: Sequence[jax.Device] | None
+) -> tuple[Callable, jax.Device]:
+    """Makes a compiled function of the bytes that `read_jax` returned, and the device that it runs on.
+
+    Raises:
+      ValueError: one line: not a program of `mancs export` for this device, or more devices than one.
+    """
+    devices = jax.local_devices()[:1] if devices is None else devices
+    if len(devices) != 1:
+        raise ValueError(
+            f"{path}: an exported file runs on one device, not {len(devices)}: give one, or load a workdir"
+        )
+    try:
+        exported = jax.export.deserialize(bytearray(content))
+        calls = _calls(exported.mlir_module_serialized)
+        taken, given = [[(str(each.dtype), each.shape[1:]) for each in avals] for avals in _avals(exported)]
+    except Exception as error:  # of flatbuffers, MLIR and JAX, which have no common class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"{path}: this JAX cannot read it ({reason}); it was exported on {card['exported']['date'][:10]}, "
+            "see docs/use.md for how long such a file lives"
+        ) from None
+    if calls - CALLS:
+        raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")
+    height, width = card["input"]["height"], card["input"]["width"]
+    expected = [("uint8", (height, width, 3))], [("float32", (card["embedding"]["width"],))]
+    if (taken, given) != expected or exported.nr_devices != 1:
+        raise ValueError(f"{path}: it takes {taken} and gives {given}, but its contract says {expected}"[:500])
+    if devices[0].platform not in (names := [{"cuda": "gpu"}.get(name, name) for name in exported.platforms]):
+        raise ValueError(f"{path}: exported for {', '.join(names)}, and this device is {devices[0].platform}")
+    return jax.jit(exported.call), devices[0]
+
+
+def _avals(exported: jax.export.Exported) -> tuple[Sequence[Any], Sequence[Any]]:
+    return exported.in_avals, exported.out_avals
+
+
+def _calls(program: bytes) -> set[str]:
+    """Names of the functions outside StableHLO that a program calls; it is parsed, not run."""
+    found: set[str] = set()
+    with make_ir_context() as context:
+        context.attach_diagnostic_handler(lambda _: True)  # MLIR would print pages
+        module = stablehlo.deserialize_portable_artifact(context, program)
+
+        def visit(operation: Any) -> Any:
+            if operation.name == "stablehlo.custom_call":
+                found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(visit)
+    return found
+
+
+def _run_jax(
+    call: Callable, device: jax.Device, batches: Iterable[np.ndarray], batch: int, card: dict[str, Any]
+) -> Iterator[np.ndarray]:
+    running: deque = deque()
+    for image in batches:
+        filled = np.zeros((batch, *image.shape[1:]), image.dtype)  # one size is compiled
+        filled[: len(image)] = image
+        running.append((len(image), call(jax.device_put(_input(filled, card), device))))
+        if len(running) > IN_FLIGHT:
+            number, embedding = running.popleft()
+            yield np.asarray(embedding)[:number]
+    for number, embedding in running:
+        yield np.asarray(embedding)[:number]
+
+
+def _input(image: np.ndarray, card: dict[str, Any]) -> np.ndarray:
+    """uint8 [B, H, W, 3] as the file takes it; ValueError, one line, for another dtype or size."""
+    taken = card["input"]
+    if image.dtype != np.uint8 or image.shape[1:] != (taken["height"], taken["width"], 3):
+        raise ValueError(
+            f"images are {image.dtype} {list(image.shape)}, but the contract of the file says uint8 "
+            f"[N, {taken['height']}, {taken['width']}, 3], RGB"
+        )
+    if taken["dtype"] == "uint8":
+        return image
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    return np.ascontiguousarray((image * (1 / (255 * std)) - mean / std).transpose(0, 3, 1, 2), np.float32)
+
+
+def _check_flip(card: dict[str, Any], flip: bool, path: Path) -> None:
+    if flip and not card["exported"]["flip"]:
+        raise ValueError(f"{path}: exported without flip; export it with --flip, or leave flip out")

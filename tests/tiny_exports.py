@@ -1,0 +1,27 @@
+"""Exported files of the tiny network, and the one line that refuses a file."""
+
+from pathlib import Path
+
+import pytest
+from tiny_workdir import write_workdir
+
+from mancs_jax.inference.export import export
+from mancs_jax.publish import export_network
+
+
+def write_exports(place: Path) -> Path:
+    """Writes a workdir w, and files of every kind made of it."""
+    write_workdir(place / "w")
+    export(place / "w", place / "n.jax")
+    export(place / "w", place / "n.onnx")
+    export(place / "w", place / "float.onnx", input="float")
+    export(place / "w", place / "flip.onnx", flip=True, format="onnx")
+    export_network(place / "w", "n", place, dtype="float32", scores=False)
+    return place
+
+
+def refused(call, *arguments, error=ValueError, **options):
+    with pytest.raises(error) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 700
+    return str(raised.value)
