@@ -132,6 +132,8 @@ def count_text(text: str) -> tuple[int, dict[str, int], int]:
             continue
         loops += operation == "while"
         operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
+        if operation == "slice" or name.startswith("wrapped_slice"):
+            operands = [name]  # of its operand it reads as much as it writes
         moved += sizes[name] + sum(sizes.get(operand, 0) for operand in operands)
     return moved, convolutions, loops
 

@@ -86,6 +86,7 @@ ENTRY %main (x: bf16[2,8,8,3], k: bf16[3,3,3,4]) -> f32[4] {{
   %k = bf16[3,3,3,4]{{3,2,1,0}} parameter(1)
   %conv = (bf16[2,8,8,4]{{3,2,1,0}}, u8[16]{{0}}) custom-call(%x, %k), {CONVOLUTION}
   %y = bf16[2,8,8,4]{{3,2,1,0}} get-tuple-element(%conv), index=0
+  %part = bf16[1,8,8,4]{{3,2,1,0}} slice(%y), slice={{[0:1], [0:8], [0:8], [0:4]}}
   %z = f32[4]{{0}} reduce(%y), dimensions={{0,1,2}}
   ROOT %out = f32[4]{{0}} fusion(%z, %z), kind=kLoop, calls=%fused
 }}
@@ -95,8 +96,9 @@ ENTRY %main (x: bf16[2,8,8,3], k: bf16[3,3,3,4]) -> f32[4] {{
 def test_bytes_of_a_program_are_counted(load):
     moved, convolutions, loops = load("accelerators").count_text(HLO)
     x, k, y, workspace, z = 2 * 8 * 8 * 3 * 2, 3 * 3 * 3 * 4 * 2, 2 * 8 * 8 * 4 * 2, 16, 4 * 4
-    # The convolution reads x and k, the reduction y, the fusion z twice; what is in the fusion moves nothing.
-    assert moved == (x + k + y + workspace) + (y + z) + (z + z + z)
+    # The convolution reads x and k, the slice half of y, the reduction y, the fusion z twice; what is in the fusion
+    # moves nothing.
+    assert moved == (x + k + y + workspace) + (y / 2 + y / 2) + (y + z) + (z + z + z)
     assert convolutions == {"bf16 b01f_o01i->b01f": 1} and loops == 0
 
 
