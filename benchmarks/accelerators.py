@@ -90,8 +90,10 @@ def compiled(lowered, flops: float) -> Program:
     start = time.perf_counter()
     program = lowered.compile()
     seconds = time.perf_counter() - start
-    memory, text = program.memory_analysis(), program.as_text()
-    moved, convolutions, loops = count_text(text)
+    memory = program.memory_analysis()
+    moved, convolutions, loops = count_text(program.as_text())
+    # A TPU's program copies between its memories: there, the compiler's own count. A GPU's compiler has none.
+    moved = int((program.cost_analysis() or {}).get("bytes accessed", moved))
     return Program(
         round(seconds, 1),
         memory.argument_size_in_bytes,
@@ -212,6 +214,7 @@ def main(arguments=None) -> None:
         print("\n".join(lines_of(what, images, chip, options.dtype, found[what])), flush=True)
     if options.json:
         about = {"chip": chip.name, "devices": options.devices, "dtype": options.dtype, "set": options.set}
+        about |= {"memory": chip.memory, "bandwidth": chip.bandwidth, "peak_flops": chip.flops[options.dtype]}
         counts = {what: program._asdict() for what, program in found.items()}
         options.json.write_text(json.dumps(about | counts, indent=2) + "\n")
 

@@ -2,11 +2,15 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS, TINY = Path(__file__).parents[1] / "benchmarks", Path(__file__).parent / "tiny.py"
+PLUGINS = os.environ.get("MANCS_PLUGINS", "")  # the folder of NVIDIA's compiler, see benchmarks/accelerators.py
 
 
 @pytest.fixture
@@ -37,20 +41,29 @@ def test_a_share_at_a_time_takes_less_memory(load, run, monkeypatch):
     assert all(row["measured"] is None for row in rows)
 
 
-def test_seconds_are_those_of_the_slower_of_arithmetic_and_memory(load):
-    scaling = load("scaling")
-    one = scaling.Machine("one", 1, flops=10.0, bandwidth=4.0, memory=1.0, link=1.0)
-    assert scaling.seconds(scaling.Cost(flops=50.0, bytes=8.0, sent=3.0), one, reached=0.5) == 10.0
-    assert scaling.seconds(scaling.Cost(flops=1.0, bytes=80.0, sent=3.0), one, reached=1.0) == 10.0  # half the bytes
-    two = one._replace(devices=2)
-    assert scaling.seconds(scaling.Cost(flops=50.0, bytes=8.0, sent=3.0), two, reached=0.5) == 5.0 + 3.0
+def test_galleries_are_weighed(load, capsys, tmp_path):
+    load("scaling").main([f"--json={tmp_path / 'figures.json'}"])  # run("scaling") without a configuration
+    printed, (small, *_, large) = capsys.readouterr().out, json.loads((tmp_path / "figures.json").read_text())
+    # 2,048 numbers of 4 bytes; an H200 gives four fifths of its 141 GB, and reads 4.8 TB a second.
+    assert small["float32"] == 2 * small["float16"] == 8_192_000_000 and small["cards"] == 1
+    assert small["seconds"] == 4_096_000_000 / 4.8e12 and large["cards"] == -(-40_960_000_000_000 // 112_800_000_000)
+    assert "| 1e+06 | 8.19 GB | 4.1 GB | 1 |" in printed and "| 1e+10 | 81.9 TB |" in printed
 
 
-def test_operations_are_counted_and_galleries_weighed(run, monkeypatch):
-    for name in ("_CHUNK_BYTES", "_EXTRA_ROWS"):  # the benchmark sets them: put back afterwards
-        monkeypatch.setattr(f"mancs_jax.models.convolution.{name}", 1)
-    counted, table = run("scaling")
-    assert "| TPU v5e-8 |" in table and "| 1e+06 | 8.19 GB | 4.1 GB | 1 |" in table and "| 1e+10 | 81.9 TB |" in table
-    # Backward is about twice forward: one for the gradient of the inputs, one for that of the weights.
-    assert 2 < counted["training"]["flops"] / counted["embedding"]["flops"] < 6
-    assert [row["machine"] for row in counted["steps"]] == ["H200", "8 x H200", "TPU v5e-8"]
+@pytest.mark.skipif(not PLUGINS, reason="MANCS_PLUGINS names no folder of NVIDIA's compiler")
+def test_the_program_of_a_gpu_takes_no_path_of_the_cpu(tmp_path):
+    def run(name, *arguments):  # a process of its own: it has to find the plugin when it starts
+        figures = tmp_path / "figures.json"
+        command = [sys.executable, BENCHMARKS / f"{name}.py", f"--config={TINY}", f"--json={figures}", *arguments]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"XLA_FLAGS": ""})
+        return json.loads(figures.read_text())
+
+    counted = run("accelerators", f"--plugins={PLUGINS}", "--chip=h100")
+    # A ResNet-10 has twelve convolutions, and two gradients of each but for that of the pixels.
+    assert sum(counted["step"]["convolutions"].values()) == 3 * 12 - 1
+    assert sum(counted["embedding"]["convolutions"].values()) == 12
+    kinds = {*counted["step"]["convolutions"], *counted["embedding"]["convolutions"]}
+    assert kinds == {"bf16 b01f_o01i->b01f"}  # in the asked dtype, channels last
+    assert counted["step"]["loops"] == 0
+    # The new state lies where the old one did; what is left are the metrics.
+    assert 0 <= counted["step"]["results"] - counted["step"]["donated"] < 1000

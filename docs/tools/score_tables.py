@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerator_table import accelerators
 from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
 from result_files import COSINE, EUCLIDEAN, REPOSITORY, RESULTS, SMALL, markdown, pair, per_cent, read, scores
 
@@ -186,6 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),
     "ablation_market_questions": ablation("ablation_market_questions"),
+    "accelerators": accelerators,
     "paper_table1": paper_table1,
     "paper_tables_2_to_4": paper_tables_2_to_4,
     "paper_table5": paper_table5,
