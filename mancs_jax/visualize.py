@@ -122,7 +122,7 @@ def _about(scored):
     result = scored.results[NETWORK]
     return (
         f"recipe {result['recipe']}, step {result['step']:,}, seed {result['seed']}; {result['num_queries']:,} queries "
-        f"({result['split']}), {_distance(scored)}, {result['date']}{'' if result['cameras_known'] else f'; {UNKNOWN}'}"
+        f"({result['split']}), {_distance(scored)}, {result['date']}{'' if result.get('cameras_known', True) else f'; {UNKNOWN}'}"
     )
 
 

@@ -187,6 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),
     "ablation_market_questions": ablation("ablation_market_questions"),
+    "ablation_market_scratch": ablation("ablation_market_scratch"),
     "accelerators": accelerators,
     "paper_table1": paper_table1,
     "paper_tables_2_to_4": paper_tables_2_to_4,
