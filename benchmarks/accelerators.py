@@ -1,8 +1,7 @@
 """A training step and an embedding, compiled for accelerators that are not at hand: memory, bytes moved, FLOP, bounds.
 
-    pip install --no-deps --target=PLUGINS jax-cuda12-pjrt==0.10.2 jax-cuda12-plugin==0.10.2
+    pip install --no-deps --target=PLUGINS -r benchmarks/compilers.txt
     python benchmarks/accelerators.py --plugins=PLUGINS --chip=h100 [--devices=8] [--dtype=bfloat16] [--set remat=2,3]
-    pip install --target=PLUGINS "libtpu==0.0.42.*"
     python benchmarks/accelerators.py --plugins=PLUGINS --chip=v5e --devices=8
 
 The makers' own compilers make the programs, without their machines. Bytes moved are those of the optimised program:

@@ -120,9 +120,10 @@ def _roc_chart(curves: dict[str, list]) -> str:
 
 def _about(scored):
     result = scored.results[NETWORK]
+    cameras = "" if result.get("cameras_known", True) else f"; {UNKNOWN}"
     return (
         f"recipe {result['recipe']}, step {result['step']:,}, seed {result['seed']}; {result['num_queries']:,} queries "
-        f"({result['split']}), {_distance(scored)}, {result['date']}{'' if result.get('cameras_known', True) else f'; {UNKNOWN}'}"
+        f"({result['split']}), {_distance(scored)}, {result['date']}{cameras}"
     )
 
 

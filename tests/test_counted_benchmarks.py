@@ -66,4 +66,4 @@ def test_the_program_of_a_gpu_takes_no_path_of_the_cpu(tmp_path):
     assert kinds == {"bf16 b01f_o01i->b01f"}  # in the asked dtype, channels last
     assert counted["step"]["loops"] == 0
     # The new state lies where the old one did; what is left are the metrics.
-    assert 0 <= counted["step"]["results"] - counted["step"]["donated"] < 1000
+    assert 0.99 * counted["step"]["results"] < counted["step"]["donated"] <= counted["step"]["results"]

@@ -209,7 +209,8 @@ def test_other_programs():
             assert all(f"\n{target}:" in makefile and f"\nmake {target}\n" in ci for target in arguments), where
         elif program == "pip":
             assert arguments[0] == "install"
-            names = [word for before, word in zip(arguments, arguments[1:]) if word != "-r" and before != "-r"]
+            named = [word for word in arguments if not word.startswith("--")]  # not --no-deps and the like
+            names = [word for before, word in zip(named, named[1:]) if word != "-r" and before != "-r"]
             files = [word for before, word in zip(arguments, arguments[1:]) if before == "-r"]
             assert all((REPOSITORY / file).is_file() for file in files), where
             extras = {name.strip("]")[2:] for name in arguments if name.startswith(".[")}
