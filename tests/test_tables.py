@@ -27,7 +27,7 @@ def test_the_documents_have_every_table_as_it_is_written(tables):
 
 def test_a_changed_number_is_found(tables):
     page = (REPOSITORY / "README.md").read_text()
-    changed = page.replace("| 89.0 |", "| 89.1 |")
+    changed = re.sub(r"\| [\d.]+ (?=\| `make demo` \|)", "| 12.3 ", page)
     assert changed != page and tables.with_tables(changed) == page
 
 
