@@ -25,8 +25,8 @@ from mancs_jax.evaluation.tracks import score_tracks
 from mancs_jax.inference.gallery import find_images
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
-COAST = 10  # frames without a detection, up to which motion predicts a box
-MAX_GAP = 30  # frames without a detection, after which a track ends
+COAST = 10  # frames since the last detection, up to which motion predicts a box
+MAX_GAP = 30  # frames since the last detection, after which a track ends
 SMOOTHING = 0.6  # share of the newest step in a track's velocity
 MEMORY = 0.9  # share of what a track has looked like, beside the newest crop
 REACH, PACE = 0.3, 0.1  # body heights that somebody may be from the last place: at once, and more with each frame
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("frames", type=local_path, help="folder of frames")
     parser.add_argument("--detections", type=local_path, required=True, help="MOT file of boxes")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--network", help="as market1501, or a file of `mancs export-network`")
+    network.add_argument("--network", help="as market1501, or a file of `mancs export-network` or `mancs export`")
     network.add_argument("--workdir", help="of `mancs train`")
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
@@ -205,7 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         run(arguments)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"track: {' '.join(str(error).split())}")
 
 

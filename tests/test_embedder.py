@@ -146,7 +146,7 @@ def test_images_are_read_as_they_are_needed(embedder):
         (np.zeros((2, 4, 4, 1), np.uint8), r"image 0 is uint8 \[4, 4, 1\]"),
         (
             np.zeros((0, 4, 3), np.uint8),
-            r"image 0 is empty, \[0, 4, 3\]: its box lies outside the frame, or has no area",
+            r"image 0 is empty, \[0, 4, 3\]: a crop whose box lies outside the frame, or has no area",
         ),
         (b"bytes", "an image cannot be bytes: give a path"),
         (7, "an image cannot be int: give a path"),

@@ -131,6 +131,7 @@ def test_onnx_by_another_name(place, tmp_path):
     export(place / "w", tmp_path / "other")
     assert mancs_jax.load(tmp_path / "other.json").card["exported"]["format"] == "jax.export"
     assert "other.json is in the way" in refused(export, place / "w", tmp_path / "other", format="onnx")
+    assert "n.json is the card of n.safetensors" in refused(export, place / "w", place / "n")
 
 
 def test_without_the_libraries_of_onnx(place, tmp_path):

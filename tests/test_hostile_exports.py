@@ -110,6 +110,21 @@ def test_wrong_metadata(place, pair, tmp_path, change, line):
     assert line in refused(mancs_jax.load, tmp_path / "n.onnx")
 
 
+def test_a_jax_file_takes_pixels_alone(pair):
+    """Its program has one signature: a contract that says float would end in an error of JAX's own."""
+    card = json.loads(pair.with_name("n.jax.json").read_text())
+    card["input"].update(dtype="float32", layout="NCHW", values="(pixel / 255 - mean) / std, normalised outside")
+    pair.with_name("n.jax.json").write_text(json.dumps(card))
+    assert "no usable input in its contract" in refused(mancs_jax.load, pair)
+
+
+def test_names_of_a_file_stay_on_one_line(place, tmp_path):
+    model = onnx.load(place / "n.onnx")
+    model.graph.node[0].op_type = "Sh\x1b[31m\nell"
+    (tmp_path / "n.onnx").write_bytes(model.SerializeToString())
+    assert "it asks for the operation Sh [31m ell" in refused(mancs_jax.load, tmp_path / "n.onnx")
+
+
 def changed(place, path, change, sealed=True):
     """Writes n.onnx with something changed, its digest right again."""
     model = onnx.load(place / "n.onnx")
@@ -146,6 +161,13 @@ def huge_dims(model):
     model.graph.initializer[0].dims.extend([2**40, 2**40])
 
 
+def huge_product(model):
+    """Two small parameters whose product has 2^40 numbers; it has no batch."""
+    for name, sides in (("tall", (2**20, 1)), ("broad", (1, 2**20))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(sides, np.float32), name))
+    model.graph.node.insert(0, onnx.helper.make_node("Gemm", ["tall", "broad"], ["product"], name="product"))
+
+
 def huge_map(model):
     node = next(node for node in model.graph.node if node.op_type == "Conv")
     next(attribute for attribute in node.attribute if attribute.name == "pads").ints[:] = [2**20] * 4
@@ -169,6 +191,7 @@ def other_numbers(model):
         (custom_domain, "it asks for operations of another library; nothing of it was run"),
         (loop, "it asks for the operation Loop; nothing of it was run"),
         (huge_dims, "has another shape than its numbers; nothing of it was run"),
+        (huge_product, "has no size, or more numbers than 134,217,728; nothing of it was run"),
         (huge_map, "has no size, or more numbers than 134,217,728; nothing of it was run"),
         (more_numbers, "has another shape than its numbers"),
         (lambda model: model.graph.node.pop(), "nothing of it was run"),

@@ -42,6 +42,7 @@ def test_what_is_written_is_read(tmp_path):
         ("\n\n", "a.txt holds no boxes"),
         ("1,-1,2,3,4,5\n1,-1,2,3\n", "a.txt line 2: 4 fields, not frame,id,x,y,width,height and more"),
         ("1 -1 2 3 4 5\n", "a.txt line 1: 1 fields, not frame,id"),
+        ("1e300,1,2,3,4,5\n", "a.txt line 1: a field is larger than 2^53"),
         ("frame,id,x,y,w,h\n", "a.txt line 1: 'frame,id,x,y,w,h' has a field that is no number"),
         ("1,-1,2,,4,5\n", "a.txt line 1: '1,-1,2,,4,5' has a field that is no number"),
         ("1,-1,2,nan,4,5\n", "a.txt line 1: a field is NaN or infinite"),

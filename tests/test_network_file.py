@@ -69,7 +69,7 @@ def test_all_that_is_known_of_it_comes_along(workdir, pair):
         "width": 32,
         "channels": "RGB",
         "dtype": "uint8",
-        "resize": "area (cv2.INTER_AREA)",
+        "resize": "area (cv2.INTER_AREA); linear (cv2.INTER_LINEAR) where the image is smaller on a side",
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     }

@@ -20,7 +20,7 @@ def checked_boxes(boxes: Any) -> np.ndarray:
         array = np.asarray(boxes)
     except ValueError:  # rows of several lengths
         raise ValueError(f"boxes have rows of several lengths: {FORM}") from None
-    if array.size == 0 and array.ndim < 3:
+    if array.shape in ((0,), (1, 0), (0, 4)):  # no box, as [], [[]] or cut from others
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"boxes are {array.dtype} {list(array.shape)}: {FORM}")

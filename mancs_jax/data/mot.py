@@ -68,6 +68,9 @@ def write_mot(path: str | Path, tracks: Tracks) -> None:
     write_text(path, "".join(lines))
 
 
+LARGEST = 2.0**53
+
+
 def _parsed(line: str) -> tuple[list[float], str]:
     """(frame, id, x, y, width, height, conf of a line; a fault, "" where it has none)."""
     fields = line.split(",")
@@ -80,6 +83,8 @@ def _parsed(line: str) -> tuple[list[float], str]:
     frame, number, _, _, width, height, _ = row
     if not all(map(math.isfinite, row)):
         return [], "a field is NaN or infinite"
+    if max(map(abs, row)) >= LARGEST:
+        return [], "a field is larger than 2^53, where float64 has no next whole number"
     if frame < 1 or frame % 1 or number % 1:
         return [], f"frame {fields[0]} and id {fields[1]} have to be whole numbers, and frames begin at 1"
     if width <= 0 or height <= 0:

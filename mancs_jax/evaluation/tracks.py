@@ -2,7 +2,7 @@
 
 Bernardin and Stiefelhagen (2008), "Evaluating multiple object tracking performance"; Ristani et al. (2016),
 "Performance measures and a data set for multi-target, multi-camera tracking". Details are those of MOTChallenge's
-TrackEval.
+TrackEval, but that found boxes on people who are not scored count as false.
 """
 
 from typing import Any

@@ -223,6 +223,8 @@ def _pixels(what: str, image: Any) -> np.ndarray:
 
 def _check_array(image: np.ndarray, what: str) -> None:
     if image.dtype == np.uint8 and image.ndim == 3 and not image.size:
-        raise ValueError(f"{what} is empty, {list(image.shape)}: its box lies outside the frame, or has no area")
+        raise ValueError(
+            f"{what} is empty, {list(image.shape)}: a crop whose box lies outside the frame, or has no area"
+        )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{what} is {image.dtype} {list(image.shape)}: it has to be uint8 [height, width, 3], RGB")

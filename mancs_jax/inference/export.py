@@ -158,6 +158,8 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
 
 
 def _write_jax(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:
+    if (weights := contract_of(output).with_suffix(WEIGHTS)).exists():
+        raise ValueError(f"--output={output}: {contract_of(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
     forward = create_forward(network.config, network.num_classes, options["flip"])
     batch = jax.export.symbolic_shape("batch")[0]

@@ -77,7 +77,8 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        fault = "is a file: give the folder that it lies in" if folder.is_file() else "no such folder"
+        raise FileNotFoundError(f"{folder}: {fault}")
     below = [PurePosixPath(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()]
     files = sorted(file for file in below if not is_passed_over(file))
     images = [str(file) for file in files if file.suffix.lower() in SUFFIXES]

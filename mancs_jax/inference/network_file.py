@@ -14,7 +14,7 @@ from flax import traverse_util
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
-from mancs_jax.inference.contract import FORMAT, read_json_card
+from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
 from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
@@ -49,7 +49,7 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
             "width": width,
             "channels": "RGB",
             "dtype": "uint8",
-            "resize": "area (cv2.INTER_AREA)",
+            "resize": RESIZE,
             "mean": list(MEAN),
             "std": list(STD),
         },

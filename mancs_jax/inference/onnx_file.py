@@ -99,7 +99,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
         raise ValueError(f"{path}: not an ONNX file, or damaged at {size:,} bytes; get the file again") from None
     card = _card(model, path)
     if reason := _refusal(model, card):
-        raise ValueError(f"{path}: {reason}{REFUSED}")
+        raise ValueError(f"{path}: {_printable(reason)}{REFUSED}")
     if digest(model.graph) != card["exported"]["file"]:
         raise ValueError(f"{path} has other numbers or operations than its contract says{REFUSED}")
     try:
@@ -195,7 +195,13 @@ def _too_large(model: onnx.ModelProto) -> str:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     known = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.value_info, *inferred.output)}
     for name in (name for node in model.graph.node for name in node.output):
-        sides = [side.dim_value for side in known.get(name, ())][1:]
+        # A first side that is known counts: it is not the batch.
+        sides = [side.dim_value or int(axis == 0) for axis, side in enumerate(known.get(name, ()))]
         if not sides or not all(sides) or math.prod(sides) > MOST_NUMBERS:
-            return name[:80]
+            return _printable(name[:80])
     return ""
+
+
+def _printable(text: str) -> str:
+    """Keeps names of a file on one line, and out of the terminal's escapes."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

@@ -67,6 +67,7 @@ def render_scene(seed: int = 0, num_frames: int = 150, num_people: int = 10) -> 
     for name, count in (("num_frames", num_frames), ("num_people", num_people)):
         if count < 1:
             raise ValueError(f"scene: {name} is {count}; it has to be at least 1")
+    # NumPy pads a seed with zeros, so these are the numbers of person 0 below, too. The scored scenes have them.
     rng = np.random.default_rng([seed, WALK])
     camid = int(rng.integers(1, len(CAMERAS) + 1))
     height, width = FRAME_SIZE
