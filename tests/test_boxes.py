@@ -62,7 +62,7 @@ def test_no_boxes(boxes):
     [
         ([1, 2, 3, 4], r"boxes are int64 \[4\]: boxes are \[N, 4\], x1, y1, x2, y2 in pixels"),
         ([[1, 2, 3, 4, 5]], r"boxes are int64 \[1, 5\]: boxes are"),
-        (np.zeros((3, 0)), "boxes are float64 [3, 0]: boxes are"),
+        (np.zeros((3, 0)), r"boxes are float64 \[3, 0\]: boxes are"),
         ([[1, 2, 3, 4], [1, 2]], "boxes have rows of several lengths: boxes are"),
         ([["a", "b", "c", "d"]], r"boxes are <U1 \[1, 4\]: boxes are"),
         (np.zeros((2, 4), bool), r"boxes are bool \[2, 4\]: boxes are"),

@@ -59,7 +59,7 @@ def ways() -> str:
             "your own people",
             "[a folder and a CSV](docs/data.md#your-own-folder)",
             "",
-            "`mancs prepare-data --dataset=folder --name=mydata --source=FOLDER --csv=labels.csv`, then "
+            "`mancs prepare-data --dataset=folder --name=mydata --source=FOLDER --csv=labels.csv --root=data`, then "
             "`mancs train --config=market:small --workdir=W --config.data.name=mydata`",
         ),
     ]
