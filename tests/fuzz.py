@@ -41,9 +41,7 @@ from mancs_jax.weights.safetensors_file import write_safetensors
 from mancs_jax.weights.state_dict import read_tensors
 
 LONGEST = 3000  # characters of a message
-# Bytes beyond what the first read of each good file took. The header of a damaged picture may ask OpenCV for the
-# 2^30 pixels that it allows.
-MOST_MEMORY = 3 * 2**30 + 0.3e9
+MOST_MEMORY = 1.5e9  # bytes beyond what the first read of each good file took
 
 
 class Target(NamedTuple):

@@ -104,6 +104,16 @@ def test_only_cuhk03_has_test_sets(root):
         arrays.load_split("unsorted", root, "train", (8, 4), testset=2)
 
 
+def test_a_chunk_of_a_png_lies_in_the_file():
+    """Else OpenCV takes the memory that its length asks for."""
+    encoded = png(np.zeros((4, 4, 3), np.uint8))
+    at = encoded.index(b"IDAT") - 4
+    for length in (b"\xc2\x00\x00\x10", b"\x00\x00\xff\xff"):
+        with pytest.raises(ValueError, match="^x: cut off; copy or download it again$"):
+            images.decode_image(encoded[:at] + length + encoded[at + 4 :], (4, 4), "x")
+    assert images.decode_image(encoded + bytes(4096), (4, 4), "x").shape == (4, 4, 3)
+
+
 def test_decode_image_is_rgb():
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 0] = 200

@@ -35,10 +35,14 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
 def is_cut_off(encoded: bytes) -> bool:
     """Tells if a JPEG or PNG file stops before its end. Bytes after the end count for nothing: phones write such files.
 
-    OpenCV 4 fills up a JPEG that was cut off, and does not complain.
+    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a chunk of a PNG
+    says that it has, up to 4 GB.
     """
     if encoded.startswith(b"\x89PNG"):
-        return b"IEND" not in encoded
+        at = 8
+        while encoded[at + 4 : at + 8] not in (b"IEND", b""):
+            at += 12 + int.from_bytes(encoded[at : at + 4])
+        return encoded[at + 4 : at + 8] != b"IEND"
     if not encoded.startswith(b"\xff\xd8"):
         return False
     # Segments, each with its length, come before the scan; one of them may hold a small JPEG with an end of its own.

@@ -121,7 +121,9 @@ def open_jax(
     try:
         exported = jax.export.deserialize(bytearray(content))
         calls = _calls(exported.mlir_module_serialized)
-        taken, given = [[(str(each.dtype), each.shape[1:]) for each in avals] for avals in _avals(exported)]
+        taken, given = [
+            [(str(each.dtype), each.shape[1:]) for each in avals] for avals in (exported.in_avals, exported.out_avals)
+        ]
     except Exception as error:  # of flatbuffers, MLIR and JAX, which have no common class
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
@@ -137,10 +139,6 @@ def open_jax(
     if devices[0].platform not in (names := [{"cuda": "gpu"}.get(name, name) for name in exported.platforms]):
         raise ValueError(f"{path}: exported for {', '.join(names)}, and this device is {devices[0].platform}")
     return jax.jit(exported.call), devices[0]
-
-
-def _avals(exported: jax.export.Exported) -> tuple[Sequence[Any], Sequence[Any]]:
-    return exported.in_avals, exported.out_avals
 
 
 def _calls(program: bytes) -> set[str]:
