@@ -104,14 +104,26 @@ def test_only_cuhk03_has_test_sets(root):
         arrays.load_split("unsorted", root, "train", (8, 4), testset=2)
 
 
-def test_a_chunk_of_a_png_lies_in_the_file():
-    """Else OpenCV takes the memory that its length asks for."""
+def test_a_damaged_png_is_refused_before_opencv_reads_it():
+    """OpenCV takes the memory that a length or a size asks for, up to 4 GB."""
     encoded = png(np.zeros((4, 4, 3), np.uint8))
-    at = encoded.index(b"IDAT") - 4
+    data = encoded.index(b"IDAT")
+
+    def refused(start, changed, fault):
+        with pytest.raises(ValueError, match=f"^x: {fault}; copy or download it again$"):
+            images.decode_image(encoded[:start] + changed + encoded[start + len(changed) :], (4, 4), "x")
+
     for length in (b"\xc2\x00\x00\x10", b"\x00\x00\xff\xff"):
-        with pytest.raises(ValueError, match="^x: cut off; copy or download it again$"):
-            images.decode_image(encoded[:at] + length + encoded[at + 4 :], (4, 4), "x")
-    assert images.decode_image(encoded + bytes(4096), (4, 4), "x").shape == (4, 4, 3)
+        refused(data - 4, length, "cut off")
+    refused(data, b"IDAM", "damaged")
+    refused(encoded.index(b"IHDR") + 4, b"\x00\x00\x7f\xff", "damaged")  # the width
+
+
+def test_a_png_may_have_a_damaged_text_and_bytes_after_its_end():
+    encoded = png(np.full((4, 4, 3), 9, np.uint8))
+    text = b"\x00\x00\x00\x03tEXta\x00b" + bytes(4)  # its checksum is another
+    for content in (encoded[:33] + text + encoded[33:], encoded + bytes(4096)):
+        assert (images.decode_image(content, (4, 4), "x") == 9).all()
 
 
 def test_decode_image_is_rgb():

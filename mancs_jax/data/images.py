@@ -1,6 +1,7 @@
 """Encoded images and arrays of any size to uint8 arrays of one size."""
 
 import numbers
+import zlib
 from collections.abc import Sequence
 
 import cv2
@@ -21,8 +22,8 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
     Raises:
       ValueError: the bytes are not an image, or not the whole of one.
     """
-    if is_cut_off(encoded):
-        raise ValueError(f"{name}: cut off; copy or download it again")
+    if fault := find_fault(encoded):
+        raise ValueError(f"{name}: {fault}; copy or download it again")
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
     except cv2.error:  # for example of a size that OpenCV does not allow
@@ -32,24 +33,38 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
     return resize(image, image_size)
 
 
-def is_cut_off(encoded: bytes) -> bool:
-    """Tells if a JPEG or PNG file stops before its end. Bytes after the end count for nothing: phones write such files.
+def find_fault(encoded: bytes) -> str | None:
+    """Finds a JPEG or PNG file that stops before its end, and a PNG file whose checksums do not hold.
 
-    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a chunk of a PNG
-    says that it has, up to 4 GB.
+    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a damaged PNG asks
+    for, up to 4 GB. Bytes after the end count for nothing: phones write such files.
+
+    Returns:
+      "cut off", "damaged" or None.
     """
     if encoded.startswith(b"\x89PNG"):
-        at = 8
-        while encoded[at + 4 : at + 8] not in (b"IEND", b""):
-            at += 12 + int.from_bytes(encoded[at : at + 4])
-        return encoded[at + 4 : at + 8] != b"IEND"
+        return _fault_of_png(encoded)
     if not encoded.startswith(b"\xff\xd8"):
-        return False
+        return None
     # Segments, each with its length, come before the scan; one of them may hold a small JPEG with an end of its own.
     at = 2
     while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] not in (b"\xda", b"\xd9"):
         at += 1 if encoded[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(encoded[at + 2 : at + 4])
-    return encoded.find(b"\xff\xd9", at) < 0
+    return "cut off" if encoded.find(b"\xff\xd9", at) < 0 else None
+
+
+def _fault_of_png(encoded):
+    at, chunk = 8, b""
+    while chunk[:4] != b"IEND":
+        end = at + 12 + int.from_bytes(encoded[at : at + 4])
+        if end > len(encoded):
+            return "cut off"
+        chunk, checksum = encoded[at + 4 : end - 4], encoded[end - 4 : end]
+        is_critical = not chunk[0] & 32  # a capital letter: no picture without this chunk
+        if is_critical and zlib.crc32(chunk) != int.from_bytes(checksum):
+            return "damaged"
+        at = end
+    return None
 
 
 def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:

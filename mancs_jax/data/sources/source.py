@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mancs_jax.data.images import is_cut_off
+from mancs_jax.data.images import find_fault
 
 # Made by file managers, macOS and network disks beside the files of people.
 PASSED_OVER = ("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX")
@@ -168,8 +168,8 @@ def _what_is_wrong(file, read):
         return f"cannot be read: {error}"
     if not encoded:
         return "empty"
-    if is_cut_off(encoded):
-        return "cut off"
+    if fault := find_fault(encoded):
+        return fault
     try:
         is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
     except cv2.error:  # for example of a size that OpenCV does not allow
