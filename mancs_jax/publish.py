@@ -10,10 +10,11 @@ from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.inference.network import averaged
-from mancs_jax.inference.network_file import NAME, card_of, read_network, rounded, write_network
+from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.run import load_training_data
 from mancs_jax.scoring import NETWORK, Scored, Task, score_network
+from mancs_jax.weights.shared import NAME
 from mancs_jax.workdir import Workdir
 
 DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for

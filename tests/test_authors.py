@@ -12,6 +12,7 @@ from mancs_jax.losses.triplet import euclidean_distances, triplet_loss
 from mancs_jax.models.mancs import create_model
 from mancs_jax.weights import authors, imagenet
 from mancs_jax.weights.safetensors_file import write_safetensors
+from mancs_jax.weights.start import load_into
 
 torch = pytest.importorskip("torch")
 import torch_mancs  # noqa: E402
@@ -271,23 +272,26 @@ def test_cut_and_old_files_are_refused(tmp_path, small):
     assert "before 1.6" in refused(authors.load_released, path, config)
 
 
-def test_training_starts_from_the_whole_network_or_from_its_backbone(tmp_path):
+def test_training_starts_from_the_whole_network_or_from_its_backbone(tmp_path, capsys):
     reference, path = create_reference("resnet18", cls_dim=CLS_DIM), tmp_path / "model.pth"
     torch.save({"state_dict": reference.state_dict()}, path)
     config = authors_config(arch="resnet18", cls_dim=CLS_DIM)
     before = draw_variables(config)
-    params, batch_stats = imagenet.load_into(before["params"], before["batch_stats"], path, "resnet18")
+    params, batch_stats = load_into(before["params"], before["batch_stats"], path, "resnet18")
     loaded, _ = authors.load_released(path, config)
     assert_bits_equal({"params": params, "batch_stats": batch_stats}, loaded)
 
     other = draw_variables(config, num_classes=CLASSES + 1)
-    message = refused(imagenet.load_into, other["params"], other["batch_stats"], path, "resnet18")
-    assert message.startswith(f"{path} has classifiers for 5 identities, and here there are 6; ")
-    assert f"scripts/import_weights.py --source={path} --arch=resnet18 --output=backbone.safetensors" in message
+    params, batch_stats = load_into(other["params"], other["batch_stats"], path, "resnet18")
+    assert "has classifiers for 5 identities, and here there are 6: they start anew" in capsys.readouterr().err
+    assert_bits_equal(batch_stats, loaded["batch_stats"])
+    for name, tree in params.items():
+        assert_bits_equal(tree, (other if name.endswith("_classifier") else loaded)["params"][name])
+
     write_safetensors(imagenet.read_backbone(path, "resnet18"), tmp_path / "backbone.safetensors")
-    params, _ = imagenet.load_into(other["params"], other["batch_stats"], tmp_path / "backbone.safetensors", "resnet18")
+    params, _ = load_into(other["params"], other["batch_stats"], tmp_path / "backbone.safetensors", "resnet18")
     same = {name: tree for name, tree in loaded["params"]["backbone"].items() if name != "layer4_1"}
     assert_bits_equal({name: params["backbone"][name] for name in same}, same)
     slope = other["params"]["backbone"]["layer4_1"]["prelu"]["slope"]
     assert params["backbone"]["layer4_1"]["prelu"]["slope"] == slope
-    assert params["fab2"] is other["params"]["fab2"]
+    assert_bits_equal(params["fab2"], other["params"]["fab2"])

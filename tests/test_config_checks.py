@@ -6,7 +6,7 @@ import pytest
 
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
-from mancs_jax.weights import imagenet
+from mancs_jax.weights.start import check_there
 
 
 def paper():
@@ -112,12 +112,12 @@ def test_more_identities_a_batch_than_there_are():
 
 def test_missing_weights_are_named_with_the_way_out():
     config = paper()
-    imagenet.check_there(config.pretrained, config.model.arch)
+    check_there(config.pretrained, config.model.arch)
     config.pretrained = "nowhere/resnet50.pth"
     with pytest.raises(
         ValueError, match=r"no file nowhere/resnet50.pth; .* start from scratch with --config.pretrained=''"
     ):
-        imagenet.check_there(config.pretrained, config.model.arch)
+        check_there(config.pretrained, config.model.arch)
 
 
 def test_json_and_back_is_the_same():

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from mancs_jax.models.mancs import Mancs
 from mancs_jax.weights import imagenet
+from mancs_jax.weights.start import load_into
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
@@ -152,7 +153,7 @@ def test_training_starts_from_the_weights_of_any_source(tmp_path, arch, save, re
     reference, path = reference_of(arch), tmp_path / "weights"
     save({rename(name): tensor for name, tensor in reference.state_dict().items()}, path)
     before = draw_variables(Mancs(num_classes=3, arch=arch, rank_dim=8, cls_dim=8))
-    params, batch_stats = imagenet.load_into(before["params"], before["batch_stats"], path, arch)
+    params, batch_stats = load_into(before["params"], before["batch_stats"], path, arch)
     after = {"params": params, "batch_stats": batch_stats}
     assert jax.tree.structure(after) == jax.tree.structure(before)
 
@@ -181,7 +182,7 @@ def test_mancs_with_loaded_weights_has_the_features_of_torch(tmp_path, arch):
     for leaf, value in flatten_dict(before["params"]).items():
         if leaf[-2:] == ("excite", "bias") or leaf[-1] == "slope":
             value[...] = 0 if leaf[-1] == "slope" else -1e4
-    params, batch_stats = imagenet.load_into(before["params"], before["batch_stats"], path, arch)
+    params, batch_stats = load_into(before["params"], before["batch_stats"], path, arch)
     x = np.random.default_rng(0).normal(size=(2, 64, 32, 3)).astype(np.float32)
     maps = jax.jit(partial(model.apply, train=False))({"params": params, "batch_stats": batch_stats}, x).maps
     with torch.no_grad():
@@ -231,7 +232,7 @@ def test_other_width_is_refused(tmp_path, state_dict):
     model = Mancs(num_classes=3, arch="resnet18", width=32)
     variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))
     with pytest.raises(ValueError, match=r"config.model.width = 64"):
-        imagenet.load_into(variables["params"], variables["batch_stats"], tmp_path / "weights.pth", "resnet18")
+        load_into(variables["params"], variables["batch_stats"], tmp_path / "weights.pth", "resnet18")
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path, state_dict):

@@ -8,12 +8,14 @@ import pytest
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.inference import trained as trained_module
 from mancs_jax.inference.network import Network, fingerprint_of
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import load_trained
+from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.checkpoint import Description
+from mancs_jax.weights import shared
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from mancs_jax.weights.start import check_there, load_into
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), np.uint8)
 
@@ -46,7 +48,7 @@ def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
         embed = mancs_jax.load(source)
         np.testing.assert_array_equal(embed(IMAGE), expected)
         assert embed.network == mancs_jax.load(workdir[0]).network and embed.width == WIDTH
-    monkeypatch.setattr(trained_module, "SHIPPED", pair)  # a network that comes with the package
+    monkeypatch.setattr(shared, "SHIPPED", pair)  # a network that comes with the package
     np.testing.assert_array_equal(mancs_jax.load("tiny")(IMAGE), expected)
     monkeypatch.chdir(pair.parent)
     (pair.parent / "tiny").mkdir()
@@ -55,13 +57,42 @@ def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
         mancs_jax.load("./tiny")
 
 
+@pytest.mark.parametrize("num_classes", [NUM_CLASSES, NUM_CLASSES + 1])
+def test_training_starts_from_it(workdir, pair, monkeypatch, capsys, num_classes):
+    config, variables = workdir[1]
+    before = jax.tree.map(lambda leaf: np.full(leaf.shape, 9, leaf.dtype), init_variables(config, num_classes))
+    monkeypatch.setattr(shared, "SHIPPED", pair)  # "tiny" is a network that comes with the package
+    for pretrained in ("tiny", str(pair / "tiny.safetensors")):
+        check_there(pretrained, config.model.arch)
+        params, batch_stats = load_into(before["params"], before["batch_stats"], pretrained, config.model.arch)
+        jax.tree.map(np.testing.assert_array_equal, batch_stats, variables["batch_stats"])
+        assert params.keys() == variables["params"].keys()
+        for name, tree in params.items():
+            anew = name.endswith("_classifier") and num_classes != NUM_CLASSES
+            jax.tree.map(np.testing.assert_array_equal, tree, (before if anew else variables)["params"][name])
+    assert ("has classifiers for 12 identities, and here there are 13" in capsys.readouterr().err) == (
+        num_classes != 12
+    )
+
+
+def test_training_of_another_model_does_not_start_from_it(workdir, pair):
+    config = workdir[1][0].copy_and_resolve_references().unlock()
+    config.model.width *= 2
+    wider = jax.eval_shape(lambda: init_variables(config, NUM_CLASSES))
+    with pytest.raises(ValueError, match=rf"does not fit the network of config.model: .*; {pair}/tiny.json has the co"):
+        load_into(wider["params"], wider["batch_stats"], pair / "tiny.safetensors", config.model.arch)
+    write_safetensors({"params.x": np.zeros(2), "batch_stats.y.z": np.zeros(2)}, pair / "tiny.safetensors")
+    with pytest.raises(ValueError, match="tiny.safetensors: a network with parts that are unknown here"):
+        load_into(wider["params"], wider["batch_stats"], pair / "tiny.safetensors", config.model.arch)
+
+
 def test_all_that_is_known_of_it_comes_along(workdir, pair):
     config, variables = workdir[1]
-    shared = load_trained(pair)
-    assert (shared.step, shared.workdir, shared.network.num_classes) == (7, None, NUM_CLASSES)
-    assert shared.description.best == 0.5 and shared.description.data_fingerprint == "f"
-    jax.tree.map(np.testing.assert_array_equal, shared.network.variables, variables)
-    assert shared.network.config.augment == config.augment and shared.network.config.model == config.model
+    found = load_trained(pair)
+    assert (found.step, found.workdir, found.network.num_classes) == (7, None, NUM_CLASSES)
+    assert found.description.best == 0.5 and found.description.data_fingerprint == "f"
+    jax.tree.map(np.testing.assert_array_equal, found.network.variables, variables)
+    assert found.network.config.augment == config.augment and found.network.config.model == config.model
     card = mancs_jax.load(pair).card
     assert card["use"].startswith("For research only.")
     assert card["input"] == {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mancs_jax
-from mancs_jax.inference.trained import SHIPPED, shipped_networks
+from mancs_jax.weights.shared import SHIPPED, shipped_networks
 
 MOST_BYTES = 12e6
 

@@ -70,20 +70,24 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
 
 def _expand_paths(values: flags.FlagValues) -> None:
     """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
+
+    def expand(path: str) -> str:
+        expanded = local_path(path)
+        # "./market1501" is a folder, "market1501" the name of a network: pathlib would make both one.
+        return str(expanded) if path.startswith("~") else path
+
     for name in PATHS:
         path = values[name].value if name in values else None
         if path:
             try:
-                expanded = local_path(path)
-                # "./market1501" is a folder, "market1501" the name of a network: pathlib would make both one.
-                values[name].value = str(expanded) if path.startswith("~") else path
+                values[name].value = expand(path)
             except ValueError as error:
                 raise ValueError(f"--{name}={error}") from None
     config = values["config"].value if "config" in values else None
     if config:
         with config.unlocked():
             config.data.root, config.pretrained = (
-                str(local_path(path)) if path else path for path in (config.data.root, config.pretrained)
+                expand(path) if path else path for path in (config.data.root, config.pretrained)
             )
 
 

@@ -40,8 +40,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation import results
-    from mancs_jax.inference.network_file import WEIGHTS
     from mancs_jax.publish import export_network
+    from mancs_jax.weights.shared import WEIGHTS
 
     keep_compiled_programs()
     path, card = export_network(

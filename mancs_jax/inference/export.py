@@ -18,8 +18,8 @@ from mancs_jax.inference.contract import JAX, ONNX, UINT8, covered, exported_car
 from mancs_jax.inference.exported import ONNX_SUFFIX, contract_of, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
-from mancs_jax.inference.network_file import CARD, WEIGHTS
 from mancs_jax.inference.trained import load_trained
+from mancs_jax.weights.shared import CARD, WEIGHTS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.

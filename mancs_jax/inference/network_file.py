@@ -3,7 +3,6 @@
 The card is the contract for whoever feeds pictures to the network. Reading executes nothing.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
+from mancs_jax.weights.shared import CARD, WEIGHTS
 
-CARD, WEIGHTS = ".json", ".safetensors"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 USE = (
     "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
     "data set hold for its weights, too. Do not decide anything about a person with it."

@@ -8,12 +8,11 @@ import jax
 from mancs_jax.common.local_path import local_path
 from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
-from mancs_jax.inference.network_file import CARD, NAME, WEIGHTS, card_of, read_network
+from mancs_jax.inference.network_file import card_of, read_network
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
+from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_networks, shipped_weights
 from mancs_jax.workdir import Workdir
-
-SHIPPED = Path(__file__).parents[1] / "networks"
 
 
 class Trained(NamedTuple):
@@ -38,8 +37,8 @@ def load_trained(source: str | Path) -> Trained:
       FileNotFoundError: no network there.
       ValueError: one line: a file is damaged, or a folder holds several networks.
     """
-    if isinstance(source, str) and source in shipped_networks():
-        return _shared(SHIPPED / f"{source}{CARD}")
+    if (shipped := shipped_weights(source)) is not None:
+        return _shared(shipped)
     if exported_path(source) is not None:
         raise ValueError(
             f"{source}: a file, and only its embeddings can be asked for; this needs the parameters: give a workdir or "
@@ -65,16 +64,11 @@ def load_trained(source: str | Path) -> Trained:
 def exported_path(source: str | Path) -> Path | None:
     """The file that a source names, where it is taken for one of `mancs export`; else None."""
     path = local_path(source)
-    if not path.is_file() or (isinstance(source, str) and source in shipped_networks()):
+    if not path.is_file() or shipped_weights(source) is not None:
         return None
     # mancs.jax.json names mancs.jax.
     named = path.with_suffix("") if path.suffix == CARD else path
     return named if named.suffix not in (CARD, WEIGHTS) and named.is_file() else None
-
-
-def shipped_networks() -> list[str]:
-    """Names of the networks that come with the package, sorted."""
-    return sorted(card.stem for card in SHIPPED.glob(f"*{CARD}") if NAME.fullmatch(card.stem))
 
 
 def _from_workdir(paths: Workdir) -> Trained | None:

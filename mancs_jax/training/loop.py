@@ -19,7 +19,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
-from mancs_jax.weights.imagenet import load_into
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
 Validate = Callable[[TrainState], dict[str, float]]

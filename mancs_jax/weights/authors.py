@@ -75,27 +75,18 @@ def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any],
     model = create_model(config, num_classes)
     x = jnp.zeros((1, *config.data.image_size, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
-    return fit(tensors, shapes, path), num_classes
+    leaves = leaves_of(shapes)
+    return to_variables(check_whole(tensors, leaves, path), leaves), num_classes
 
 
-def fit(tensors: Tensors, variables: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """The tensors of a file as the variables of a network.
-
-    Args:
-      tensors: under the release's names.
-      variables: {"params", "batch_stats"} of the network that they are for, arrays or shapes.
-      path: of the file, for the message.
+def check_whole(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path) -> Tensors:
+    """The tensors of `leaves` as float32; those that the release never uses do not count.
 
     Raises:
-      ValueError: they do not fit: the message names the two numbers of identities, or lists every tensor that is
-        missing, left over or wrong.
+      ValueError: they do not fit: the message lists every tensor that is missing, left over or wrong.
     """
-    leaves = leaves_of(variables)
-    here, there = leaves["classifier_x2.weight"].torch_shape[0], num_classes_of(tensors)
-    if there not in (None, here):
-        raise ValueError(f"{path} has classifiers for {there} identities, and here there are {here}")
     used = {name: t for name, t in tensors.items() if name not in UNUSED and not name.endswith(".num_batches_tracked")}
-    return to_variables(check(used, leaves, path, "the network of config.model"), leaves)
+    return check(used, leaves, path, "the network of config.model")
 
 
 def to_released(variables: dict[str, Any]) -> Tensors:
@@ -119,6 +110,11 @@ def to_released(variables: dict[str, Any]) -> Tensors:
 def is_released(tensors: Tensors) -> bool:
     """Tells if these are the tensors of a whole network, not of a ResNet."""
     return any(name.startswith("base.") for name in tensors)
+
+
+def is_of_classifier(name: str) -> bool:
+    """Tells if a tensor of the release belongs to a layer with one output for each identity."""
+    return name.startswith(("classifier_x2.", "classifier_x3."))
 
 
 def num_classes_of(tensors: Tensors) -> int | None:

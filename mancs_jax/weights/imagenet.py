@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
 from mancs_jax.weights import authors
+from mancs_jax.weights.shared import shipped_networks
 from mancs_jax.weights.state_dict import (
     Leaf,
     Tensors,
@@ -39,14 +40,9 @@ def missing_file(path: str | Path, arch: str) -> str:
     where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
     return (
         f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
-        f"https://huggingface.co/timm/{arch}.tv_in1k, or start from scratch with --config.pretrained=''"
+        f"https://huggingface.co/timm/{arch}.tv_in1k, give a network of the package ({', '.join(shipped_networks())}), "
+        "or start from scratch with --config.pretrained=''"
     )
-
-
-def check_there(path: str, arch: str) -> None:
-    """Refuses a run that would start from a file that is not there (ValueError, one line); "" starts from scratch."""
-    if path and not Path(path).is_file():
-        raise ValueError(missing_file(path, arch))
 
 
 def load_imagenet(path: str | Path, arch: str) -> dict[str, Any]:
@@ -68,50 +64,6 @@ def load_imagenet(path: str | Path, arch: str) -> dict[str, Any]:
     return to_variables(read_backbone(path, arch), backbone_leaves(arch))
 
 
-def load_into(params: dict, batch_stats: dict, path: str | Path, arch: str) -> tuple[dict, dict]:
-    """Puts the weights of a file into the state that training starts from.
-
-    ImageNet weights replace the backbone; all else, FABs and the PReLU slope too, stays as it is. A checkpoint of the
-    authors' release, or what `scripts/export_weights.py` wrote, replaces the whole network.
-
-    Args:
-      params: of `Mancs`, with a subtree "backbone".
-      batch_stats: of `Mancs`, with a subtree "backbone".
-      path: as in `load_imagenet`.
-      arch: as in `load_imagenet`.
-
-    Returns:
-      (params, batch_stats), new dictionaries of the same structure.
-
-    Raises:
-      FileNotFoundError, ValueError: as in `load_imagenet`; and ValueError where the backbone is not that of ImageNet,
-        or a whole network's classifiers are for another number of identities.
-    """
-    tensors = _read(path, arch)
-    if authors.is_released(tensors):
-        try:
-            variables = authors.fit(tensors, {"params": params, "batch_stats": batch_stats}, path)
-        except ValueError as error:
-            raise ValueError(
-                f"{error}; to start from its backbone alone, write that to a file: scripts/import_weights.py "
-                f"--source={path} --arch={arch} --output=backbone.safetensors"
-            ) from None
-        return variables["params"], variables["batch_stats"]
-    weights = to_variables(_backbone(tensors, path, arch), backbone_leaves(arch))
-    replaced: list[dict] = []
-    for tree, collection in ((params, "params"), (batch_stats, "batch_stats")):
-        old, new = flatten_dict(tree["backbone"]), flatten_dict(weights[collection])
-        kept = {leaf: value for leaf, value in old.items() if leaf[-1] == "slope"}
-        shapes = {leaf: value.shape for leaf, value in old.items() if leaf not in kept}
-        if shapes != {leaf: value.shape for leaf, value in new.items()}:
-            raise ValueError(
-                f"{path} holds a {arch} 64 channels wide, and the network's backbone is another one; "
-                "set config.model.arch and config.model.width = 64, or start from scratch with --config.pretrained=''"
-            )
-        replaced.append({**tree, "backbone": unflatten_dict({**new, **kept})})
-    return replaced[0], replaced[1]
-
-
 def read_backbone(path: str | Path, arch: str) -> Tensors:
     """The backbone's tensors of a file: torchvision names and layouts, float32, complete and of the right shapes.
 
@@ -120,8 +72,22 @@ def read_backbone(path: str | Path, arch: str) -> Tensors:
     Raises:
       FileNotFoundError, ValueError: as in `load_imagenet`.
     """
-    tensors = _read(path, arch)
-    return _backbone(authors.backbone_of(tensors) if authors.is_released(tensors) else tensors, path, arch)
+    if not Path(path).exists():
+        raise FileNotFoundError(missing_file(path, arch))
+    return backbone_of(read_tensors(path), path, arch)
+
+
+def backbone_of(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
+    """The backbone's tensors among those of the file `path`, as `read_backbone` gives them.
+
+    Raises:
+      ValueError: as in `load_imagenet`.
+    """
+    if arch not in TORCHVISION_FILES:
+        raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
+    tensors = authors.backbone_of(tensors) if authors.is_released(tensors) else tensors
+    tensors = {name: array for name, array in tensors.items() if not IGNORED.fullmatch(torchvision_name(name))}
+    return check(rename(tensors, torchvision_name, path), backbone_leaves(arch), path, arch)
 
 
 def torchvision_name(name: str) -> str:
@@ -152,16 +118,3 @@ def backbone_leaves(arch: str) -> dict[str, Leaf]:
     return {
         backbone_name(path[1:-1], path[-1]): leaf_at(path, leaf.shape) for path, leaf in flatten_dict(variables).items()
     }
-
-
-def _read(path: str | Path, arch: str) -> Tensors:
-    if not Path(path).exists():
-        raise FileNotFoundError(missing_file(path, arch))
-    return read_tensors(path)
-
-
-def _backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
-    if arch not in TORCHVISION_FILES:
-        raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
-    tensors = {name: array for name, array in tensors.items() if not IGNORED.fullmatch(torchvision_name(name))}
-    return check(rename(tensors, torchvision_name, path), backbone_leaves(arch), path, arch)
