@@ -324,6 +324,8 @@ def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
     prepared = tmp_path / "mine" / VERSION
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"root=.*, which has mine; name its directory with --config\.data\.root"):
+    with pytest.raises(
+        ValueError, match=r"root=.*, which has mine; prepare it \(python scripts/prepare_data\.py .* --name=other "
+    ):
         arrays.check_known("other", tmp_path)
     arrays.check_known("walkers", tmp_path)  # known, prepared or not

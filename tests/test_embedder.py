@@ -15,8 +15,9 @@ import mancs_jax
 from mancs_jax.data import arrays, build, images
 from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
+from mancs_jax.inference.answers import find_queries
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.gallery import embed_folder, find_images
+from mancs_jax.inference.gallery import embed_folder, find_images, find_whole
 from mancs_jax.inference.network import Network, fingerprint_of
 
 
@@ -207,6 +208,27 @@ def test_images_of_every_suffix_are_found_and_what_is_passed_over_is_told(embedd
     (tmp_path / "empty" / "a.heic").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no images in it; it has a\.heic; names of images end in \.jpg, \.jpeg"):
         find_images(tmp_path / "empty")
+
+
+def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(tmp_path):
+    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
+    for name, content in {
+        "a.jpg": encoded,
+        "b.jpg": encoded[:-20],
+        "c.png": b"x",
+        "d.jpg": b"",
+        "e.jpg": encoded,
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    damaged = {"b.jpg": "cut off", "c.png": "damaged, or not an image", "d.jpg": "empty"}
+    assert find_whole(tmp_path, find_images(tmp_path)[0]) == (["a.jpg", "e.jpg"], damaged)
+    queries, passed_over = find_queries(tmp_path)
+    assert ([query.name for query in queries], passed_over) == (["a.jpg", "e.jpg"], damaged)
+    for name in ("a.jpg", "e.jpg"):
+        (tmp_path / name).unlink()
+    message = r"no image in it can be read: b\.jpg \(cut off\), c\.png \(damaged, or not an image\), d\.jpg \(empty\)$"
+    with pytest.raises(ValueError, match=message):
+        find_queries(tmp_path)
 
 
 def test_a_file_that_is_cut_off_is_refused(embedder, tmp_path):

@@ -117,6 +117,7 @@ def test_what_does_not_apply(place):
         ("a.json", {}, ".json is the name of shared weights; take .onnx or .jax"),
         ("a.onnx", {"format": "jax"}, "a.onnx and --format=jax do not go together: take another name"),
         ("a.jax", {"input": "float"}, "--input and --dtype are for ONNX: give --output=NAME.onnx"),
+        ("a.pt", {}, "a.pt: name it NAME.onnx or NAME.jax, or give --format=onnx or --format=jax"),
         ("a.jax", {"dtype": "float16"}, "--input and --dtype are for ONNX: give --output=NAME.onnx"),
     ],
 )
@@ -128,10 +129,10 @@ def test_options_that_do_not_go_together(place, tmp_path, name, options, line):
 def test_onnx_by_another_name(place, tmp_path):
     export(place / "w", tmp_path / "network", format="onnx")
     assert mancs_jax.load(tmp_path / "network").card["exported"]["format"] == "onnx"
-    export(place / "w", tmp_path / "other")
+    export(place / "w", tmp_path / "other", format="jax")
     assert mancs_jax.load(tmp_path / "other.json").card["exported"]["format"] == "jax.export"
     assert "other.json is in the way" in refused(export, place / "w", tmp_path / "other", format="onnx")
-    assert "n.json is the card of n.safetensors" in refused(export, place / "w", place / "n")
+    assert "n.json is the card of n.safetensors" in refused(export, place / "w", place / "n", format="jax")
 
 
 def test_without_the_libraries_of_onnx(place, tmp_path):

@@ -60,6 +60,7 @@ def test_a_score_that_a_protocol_lacks_shows_as_a_dash():
 
 def test_the_table_of_pairs():
     verification = {
+        "num_negative_pairs": 10_000,
         "at": [
             {"max_fpr": 0.01, "tpr": 0.9, "distance": 12.3456},
             {"max_fpr": 0.001, "tpr": 0.25, "distance": 8.0},
@@ -79,3 +80,20 @@ def test_the_table_of_pairs():
     assert len(head) == len(rule) == len(row)
     assert " ".join(row.split()) == "| Mancs | 90.00 (12.35) | 25.00 (8) | 0.00 (-) | 3.21 (14) |"
     assert results.verification_table({"classic": {}}) == ""
+
+    rows["Mancs"]["verification"]["num_negative_pairs"] = 999  # fewer than one of them may be accepted at 0.1 %
+    assert results.verification_table(rows).splitlines()[-1].split() == [
+        "|",
+        "Mancs",
+        "|",
+        "90.00",
+        "(12.35)",
+        "|",
+        "-",
+        "|",
+        "-",
+        "|",
+        "3.21",
+        "(14)",
+        "|",
+    ]

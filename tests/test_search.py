@@ -142,10 +142,20 @@ def test_small_galleries_have_an_index_too():
     assert search(gallery, gallery, 1, index=index).index[:, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("with_index", [False, True])
+def test_more_answers_than_the_gallery_has_are_filled_up(with_index):
+    query, gallery = clusters(11, 2), clusters(12, 5)
+    options = {"index": mancs_jax.build_index(gallery)} if with_index else {}
+    found, whole = search(query, gallery, 8, **options), search(query, gallery, 5)
+    np.testing.assert_array_equal(found.index, np.hstack([whole.index, np.full((2, 3), -1)]))
+    np.testing.assert_array_equal(found.distance, np.hstack([whole.distance, np.full((2, 3), np.inf)]))
+    assert (found.index.dtype, found.distance.dtype) == (np.int32, np.float32)
+
+
 def test_what_is_wrong_gets_one_line(tmp_path):
     query, gallery = clusters(11, 2), clusters(12, 5)
-    with pytest.raises(ValueError, match="k is 6: it must be from 1 to 5, the size of the gallery"):
-        search(query, gallery, 6)
+    with pytest.raises(ValueError, match="k is 0: it must be at least 1"):
+        search(query, gallery, 0)
     with pytest.raises(ValueError, match="unknown distance 'manhattan'"):
         search(query, gallery, 1, distance="manhattan")
     with pytest.raises(ValueError, match=r"query embeddings are float64 \[2, 16\]"):

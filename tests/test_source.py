@@ -153,7 +153,8 @@ def test_unreadable_images_are_named(tmp_path, as_zip, data, problem):
     path = write(tmp_path / "source", FILES | {"query/a.jpg": data}, as_zip)
     with open_source(path) as found:
         unreadable = source.find_unreadable(["gallery/a.jpg", "query/a.jpg", "query/b.jpg"], found.read)
-    assert unreadable == ([f"query/a.jpg ({problem})"] if problem else [])
+    assert unreadable == ({"query/a.jpg": problem} if problem else {})
+    assert source.name_faults(unreadable) == (f"query/a.jpg ({problem})" if problem else "")
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -162,8 +163,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
     data[data.index(b"\xff\xd8\xff") + 100] ^= 255  # of the first member
     path.write_bytes(data)
     with open_source(path) as found:
-        [text] = source.find_unreadable(["query/a.jpg", "query/b.jpg"], found.read)
-    assert text.startswith("query/b.jpg (cannot be read: Bad CRC-32")
+        unreadable = source.find_unreadable(["query/a.jpg", "query/b.jpg"], found.read)
+    assert unreadable.keys() == {"query/b.jpg"}
+    assert unreadable["query/b.jpg"].startswith("cannot be read: Bad CRC-32")
 
 
 def test_md5_and_name_some(tmp_path):

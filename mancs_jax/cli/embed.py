@@ -35,15 +35,18 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
-    from mancs_jax.data.sources.source import name_some
-    from mancs_jax.inference.gallery import embed_folder, find_images, write_gallery
+    from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.inference.gallery import embed_folder, find_images, find_whole, write_gallery
 
     keep_compiled_programs()
-    _, others = find_images(arguments[0])  # before the network is loaded
+    names, others = find_images(arguments[0])  # before the network is loaded
     if others:
         print(f"{len(others):,} passed over, no image by name: {name_some(others)}")
+    names, damaged = find_whole(arguments[0], names)
+    if damaged:
+        print(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
     embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
-    gallery = embed_folder(arguments[0], embedder)
+    gallery = embed_folder(arguments[0], embedder, names)
     write_gallery(values.output, gallery)
     labels = "" if gallery.pid is None else ", with pid and camid"
     print(f"{values.output}: {len(gallery.name):,} embeddings, {gallery.embedding.shape[1]} wide{labels}")

@@ -54,7 +54,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         average_with=values.average_with,
         average_share=values.average_share,
     )
-    if "scores" in card:
+    if card["scores"]:
         print(results.table({values.name: card["scores"]}))
     weights = path.with_suffix(WEIGHTS)
     print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB; {path}: the card")

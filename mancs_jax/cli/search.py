@@ -50,6 +50,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
+    from mancs_jax.data.sources.source import name_faults
     from mancs_jax.inference import answers
     from mancs_jax.inference.gallery import check_network, load_gallery
     from mancs_jax.reporting.ranked_lists import write_picture
@@ -57,7 +58,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_compiled_programs()
     gallery = load_gallery(values.gallery)
-    queries = answers.find_queries(arguments[0])
+    queries, damaged = answers.find_queries(arguments[0])
+    if damaged:
+        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
     if values.picture and len(queries) > answers.MOST_DRAWN:
         raise ValueError(
             f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {len(queries):,}: "

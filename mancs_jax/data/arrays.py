@@ -223,21 +223,23 @@ def check_known(dataset: str, root: str | Path) -> None:
         own = [path.name for path in sorted(Path(root).expanduser().glob("*")) if is_prepared(root, path.name)]
         raise ValueError(
             f"config.data.name is {dataset!r}, and no such data set is prepared under config.data.root={root}, which "
-            f"has {', '.join(own) or 'none'}; name its directory with --config.data.root, or one of "
-            f"{', '.join(DATASETS)}.{suggest(dataset, [*DATASETS, *own])}"
+            f"has {', '.join(own) or 'none'}; prepare it ({_preparing(dataset, root)}), name its directory with "
+            f"--config.data.root, or take one of {', '.join(DATASETS)}.{suggest(dataset, [*DATASETS, *own])}"
         )
+
+
+def _preparing(dataset, root):
+    arguments = f"--dataset={dataset} --source=ZIP_OR_FOLDER"
+    if dataset == "walkers":
+        arguments = "--dataset=walkers"
+    elif dataset not in DATASETS:
+        arguments = f"--dataset=folder --name={dataset} --source=ZIP_OR_FOLDER"
+    return f"python scripts/prepare_data.py {arguments} --root={root}"
 
 
 def _open_prepared(dataset, root):
     if not is_prepared(root, dataset):
-        arguments = f"--dataset={dataset} --source=ZIP_OR_FOLDER"
-        if dataset == "walkers":
-            arguments = "--dataset=walkers"
-        elif dataset not in DATASETS:
-            arguments = f"--dataset=folder --name={dataset} --source=ZIP_OR_FOLDER"
-        raise FileNotFoundError(
-            f"{dataset} is not prepared under {root}; run: python scripts/prepare_data.py {arguments} --root={root}"
-        )
+        raise FileNotFoundError(f"{dataset} is not prepared under {root}; run: {_preparing(dataset, root)}")
     import tensorflow_datasets as tfds
 
     return tfds.builder_from_directory(prepared_path(root, dataset))

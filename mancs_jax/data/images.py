@@ -36,8 +36,8 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
 def find_fault(encoded: bytes) -> str | None:
     """Finds a JPEG or PNG file that stops before its end, and a PNG file whose checksums do not hold.
 
-    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a damaged PNG asks
-    for, up to 4 GB. Bytes after the end count for nothing: phones write such files.
+    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a damaged PNG
+    asks for, up to 4 GB. Bytes after the end count for nothing: phones write such files.
 
     Returns:
       "cut off", "damaged" or None.

@@ -49,16 +49,20 @@ def verification_table(results: Mapping[str, Mapping]) -> str:
 
     Returns:
       Aligned lines: true positive rates at false positive rates of 1, 0.1 and 0.01 %, with the distances up to which
-      pairs are accepted there, and the equal error rate.
+      pairs are accepted there, and the equal error rate. A rate of less than one negative pair is a dash.
     """
     rows = []
     for name, result in results.items():
         if verification := result.get("verification"):
             rates = [f"{100 * at['max_fpr']:g} %" for at in verification["at"]]
             head = ["same person or not", *(f"TPR at FPR {rate} (distance)" for rate in rates), "EER (distance)"]
-            points = [(at["tpr"], at["distance"]) for at in verification["at"]]
-            points.append((verification["equal_error"]["rate"], verification["equal_error"]["distance"]))
-            rows.append([name, *(_point(*point) for point in points)])
+            num_negatives = verification["num_negative_pairs"]
+            points = [
+                "-" if num_negatives * at["max_fpr"] < 1 else _point(at["tpr"], at["distance"])
+                for at in verification["at"]
+            ]
+            equal_error = verification["equal_error"]
+            rows.append([name, *points, _point(equal_error["rate"], equal_error["distance"])])
     return _aligned([head, *rows]) if rows else ""
 
 

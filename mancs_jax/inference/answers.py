@@ -12,6 +12,7 @@ from mancs_jax.inference.gallery import (
     answers_of,
     decoded,
     find_images,
+    find_whole,
     labels_of,
     picture,
     table,
@@ -31,10 +32,20 @@ class Answered(NamedTuple):
     itself: str  # the gallery's entry of the query, which is left out; "" where there is none
 
 
-def find_queries(path: str | Path) -> list[Path]:
-    """Returns the image itself, or the images of a folder, sorted by name; errors of a folder as `find_images`."""
+def find_queries(path: str | Path) -> tuple[list[Path], dict[str, str]]:
+    """Finds the image itself, or the images of a folder.
+
+    Returns:
+      (files, sorted by name; what is wrong with each damaged image of the folder).
+
+    Raises:
+      ValueError: no image of the folder is whole; or as `find_images`.
+    """
     path = Path(path)
-    return [path / name for name in find_images(path)[0]] if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path], {}
+    names, damaged = find_whole(path, find_images(path)[0])
+    return [path / name for name in names], damaged
 
 
 def find_answers(

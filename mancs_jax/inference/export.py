@@ -21,6 +21,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
+JAX_SUFFIX = ".jax"
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
@@ -75,7 +76,7 @@ def export(
       source: see `mancs_jax.load`.
       output: the file; its folder is made. It has its name only once its numbers have been compared with the model's.
       flip: average the embeddings of an image and of its mirror image.
-      format: "onnx" or "jax"; "" takes ONNX where `output` ends in .onnx.
+      format: "onnx" or "jax"; "" takes what `output` ends in, .onnx or .jax.
       input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
         by whoever runs the file, as trackers do.
       dtype: of backbone and attention in an ONNX file, "float32" or "float16".
@@ -126,6 +127,8 @@ def _kind(output: Path, format: str, input: str, dtype: str) -> str:
     is_onnx = format == "onnx" or (not format and output.suffix == ONNX_SUFFIX)
     if not is_onnx and output.suffix == ONNX_SUFFIX:
         raise ValueError(f"--output={output} and --format={format} do not go together: take another name")
+    if not format and not is_onnx and output.suffix != JAX_SUFFIX:
+        raise ValueError(f"--output={output}: name it NAME.onnx or NAME.jax, or give --format=onnx or --format=jax")
     if not is_onnx and (input != UINT8 or dtype != "float32"):
         raise ValueError("--input and --dtype are for ONNX: give --output=NAME.onnx")
     return ONNX if is_onnx else JAX

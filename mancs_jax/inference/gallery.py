@@ -1,6 +1,7 @@
 """A folder of images as a file of embeddings, and ranked lists out of it."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.data import images
-from mancs_jax.data.sources.source import is_passed_over, name_some
+from mancs_jax.data.sources.source import find_unreadable, is_passed_over, name_faults, name_some
 from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.search import Found
@@ -50,14 +51,22 @@ class Gallery(NamedTuple):
     camid: np.ndarray | None = None  # int32 [N], likewise
 
 
-def embed_folder(folder: str | Path, embedder: Embedder, *, progress: bool = True) -> Gallery:
-    """Embeds every image of a folder and its subfolders, sorted by name; see `find_images`.
+def embed_folder(
+    folder: str | Path, embedder: Embedder, names: Sequence[str] | None = None, *, progress: bool = True
+) -> Gallery:
+    """Embeds images of a folder and its subfolders.
+
+    Args:
+      folder: of the images.
+      embedder: the network.
+      names: paths below the folder, as `find_whole`; None for all of `find_images`.
+      progress: whether a bar is shown.
 
     Raises:
       FileNotFoundError: no such folder.
       ValueError: no images in it, or one that cannot be decoded.
     """
-    names, _ = find_images(folder)
+    names = find_images(folder)[0] if names is None else names
     embedding = embedder([Path(folder, name) for name in names], progress=progress)
     labels = [labels_of(name) for name in names]
     pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
@@ -87,6 +96,26 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
         found = f"; it has {name_some(others)}" if others else ""
         raise ValueError(f"{folder}: no images in it{found}; names of images end in {', '.join(SUFFIXES)}")
     return images, others
+
+
+def find_whole(folder: str | Path, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Decodes every image, so that one that is damaged does not stop the others.
+
+    Args:
+      folder: of the images.
+      names: paths below it, as `find_images` gives them.
+
+    Returns:
+      (the names of the whole images, what is wrong with each of the others).
+
+    Raises:
+      ValueError: none is whole.
+    """
+    damaged = find_unreadable(names, lambda name: Path(folder, name).read_bytes())
+    whole = [name for name in names if name not in damaged]
+    if not whole:
+        raise ValueError(f"{folder}: no image in it can be read: {name_faults(damaged)}")
+    return whole, damaged
 
 
 def labels_of(name: str) -> tuple[int, int] | None:

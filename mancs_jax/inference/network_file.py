@@ -32,8 +32,9 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
     Returns:
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
-      None), `trained_on`, `data_fingerprint`, `num_classes` and `config`. The configuration names no path of the
-      machine of the training.
+      None), `trained_on`, `data_fingerprint`, `num_classes` and `config`; `scores` and `thresholds`, which
+      `mancs export-network` fills in, and None until then. The configuration names no path of the machine of the
+      training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():
@@ -60,6 +61,8 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
         "trained_on": config.data.name,
         "data_fingerprint": description.data_fingerprint,
         "num_classes": network.num_classes,
+        "scores": None,
+        "thresholds": None,
         "config": config.to_dict(),
     }
 

@@ -28,9 +28,9 @@ TIE = 1e-4
 class Found(NamedTuple):
     """The k nearest of each of Q queries, nearest first."""
 
-    # int32 [Q, k], into the gallery; -1 beyond the greatest distance
+    # int32 [Q, k], into the gallery; -1 beyond the greatest distance, or where the gallery has fewer than k
     index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    distance: np.ndarray  # float32 [Q, k]; infinite beyond the greatest distance
+    distance: np.ndarray  # float32 [Q, k]; infinite where the index is -1
 
 
 def search(
@@ -54,7 +54,7 @@ def search(
     Args:
       query: float32 [Q, D].
       gallery: float32 [G, D].
-      k: entries for each query, from 1 to G.
+      k: entries for each query, at least 1; of fewer than k, the rest is -1 at an infinite distance.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
       max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
         in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
@@ -70,11 +70,25 @@ def search(
     checks.check_distance(distance)
     query, gallery = checks.checked_embedding("query", query), checks.checked_embedding("gallery", gallery)
     checks.check_same_width(query, gallery)
-    if not 1 <= k <= len(gallery):
-        raise ValueError(f"k is {k}: it must be from 1 to {len(gallery)}, the size of the gallery")
+    if k < 1:
+        raise ValueError(f"k is {k}: it must be at least 1")
     if max_distance is not None and not max_distance >= 0:
         raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
     checks.squared_norms("query", query, distance)
+    if k > len(gallery):
+        found = search(
+            query,
+            gallery,
+            len(gallery),
+            distance=distance,
+            max_distance=max_distance,
+            index=index,
+            num_candidates=num_candidates,
+        )
+        beyond = ((0, 0), (0, k - len(gallery)))
+        return Found(
+            np.pad(found.index, beyond, constant_values=-1), np.pad(found.distance, beyond, constant_values=np.inf)
+        )
     if index is None:
         return _within(_in_order(query, gallery, _exact(query, gallery, k, distance), distance), max_distance)
 

@@ -152,6 +152,8 @@ def to_tensors(variables: dict[str, Any], leaves: dict[str, Leaf]) -> Tensors:
 
 
 def _read(path: str | Path) -> Tensors:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
     with Path(path).open("rb") as file:
         head = file.read(262)
     if head.startswith(b"PK\x03\x04"):

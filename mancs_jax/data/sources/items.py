@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from mancs_jax.data.sources.source import find_unreadable, md5, name_some
+from mancs_jax.data.sources.source import find_unreadable, md5, name_faults, name_some
 
 
 class Counts(NamedTuple):
@@ -103,7 +103,7 @@ def check(contents: Contents, path: str | Path, allow_differences: bool = False)
     differences = find_differences(contents) if about.counts else []
     files = sorted({item.file for items in contents.splits.values() for item in items})
     unreadable = find_unreadable(files, contents.read)
-    problems = [f"{len(unreadable):,} unreadable: {name_some(unreadable)}"] if unreadable else []
+    problems = [f"{len(unreadable):,} unreadable: {name_faults(unreadable)}"] if unreadable else []
     if differences and not allow_differences:
         problems.append(
             f"differs from the published {about.title}: {'; '.join(differences)} (allow_differences builds it as it is)"

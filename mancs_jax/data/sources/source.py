@@ -5,7 +5,7 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -65,18 +65,18 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise ValueError(f"{path} is not a zip file, or is cut off ({error})") from error
 
 
-def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> list[str]:
+def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> dict[str, str]:
     """Reads and decodes every image.
 
     Returns:
-      A text "folder/name (what is wrong)" for each image that is not whole.
+      What is wrong with each image that is not whole.
     """
-    files, unreadable = list(files), []
+    files, unreadable = list(files), dict[str, str]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(files), 4096):  # hundreds of thousands at once would take memory
             block = files[start : start + 4096]
             wrong = pool.map(lambda file: _what_is_wrong(file, read), block)
-            unreadable += [f"{file} ({text})" for file, text in zip(block, wrong) if text]
+            unreadable |= {file: text for file, text in zip(block, wrong) if text}
     return unreadable
 
 
@@ -84,6 +84,11 @@ def md5(path: Path) -> str:
     """Returns the md5 of a file, 32 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def name_faults(unreadable: Mapping[str, str]) -> str:
+    """Returns the first five of the files of `find_unreadable` with their faults, and how many more there are."""
+    return name_some([f"{file} ({fault})" for file, fault in unreadable.items()])
 
 
 def name_some(items: Sequence[str]) -> str:
