@@ -12,7 +12,7 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import checks, cuhk03_classic, features, histogram, protocols, reranking
+from mancs_jax.evaluation import checks, cuhk03_classic, histogram, protocols, reranking
 from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
@@ -192,18 +192,6 @@ def score_network(
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
     return Scored(network, trained.workdir, parts, embedded, results, ranked)
-
-
-def score_features(
-    path: str | Path, options: Options = protocols.DEFAULT, *, queries: str = "", progress: bool = True
-) -> dict[str, Any]:
-    """Scores embeddings of any origin, see `features.load_features` for the file and `features.score` for the result.
-
-    Raises:
-      FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
-    """
-    scored = features.score(features.load_features(path, queries), options, progress=progress)
-    return scored | {"features": Path(path).name} | environment(jax.local_devices())
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:

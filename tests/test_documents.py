@@ -31,7 +31,7 @@ CALLS = {
     "ablation": ["mancs_jax.ablation.run_all"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
     "embed": ["mancs_jax.inference.gallery.find_images"],
-    "evaluate": ["mancs_jax.scoring.score", "mancs_jax.scoring.score_features"],
+    "evaluate": ["mancs_jax.scoring.score", "mancs_jax.evaluation.features.score_file"],
     "export": ["mancs_jax.inference.export.export"],
     "export_network": ["mancs_jax.publish.export_network"],
     "export_weights": ["mancs_jax.convert.export_weights"],

@@ -69,7 +69,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json
     from mancs_jax.evaluation import results
-    from mancs_jax.scoring import Task, score, score_features, write_results
 
     keep_compiled_programs()
     if values.json:
@@ -77,9 +76,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     of_network = None
     options = distance_options(values)
     if values.features:
-        scored = score_features(values.features, options, queries=values.queries)
+        from mancs_jax.evaluation.features import score_file  # without what networks need
+
+        scored = score_file(values.features, options, queries=values.queries)
         rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
+        from mancs_jax.scoring import Task, score, write_results
+
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
         task = Task(**fields, options=options)
         of_network = score(values.workdir or values.network, task, write=False)

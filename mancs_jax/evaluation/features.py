@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.evaluation import checks, protocols
 from mancs_jax.evaluation.protocols import Labelled, Options
@@ -131,6 +133,18 @@ def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
             f"{part} embeddings are {embedding.dtype} and lose too much as float32: subtract their mean, or scale them"
         )
     return rounded
+
+
+def score_file(
+    path: str | Path, options: Options = protocols.DEFAULT, *, queries: str = "", progress: bool = True
+) -> dict[str, Any]:
+    """Scores embeddings of any origin, see `load_features` for the file and `score` for the result.
+
+    Raises:
+      FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
+    """
+    scored = score(load_features(path, queries), options, progress=progress)
+    return scored | {"features": Path(path).name} | environment(jax.local_devices())
 
 
 def score(features: dict[str, Labelled], options: Options, *, progress: bool = False) -> dict:

@@ -8,17 +8,19 @@ are sparse matrices in memory. Products of these replace the authors' loops over
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from tqdm import tqdm
 
 from mancs_jax.evaluation import checks
 from mancs_jax.evaluation.distances import squared_euclidean
 from mancs_jax.evaluation.nearest import GROUP, smallest
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
 BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
@@ -170,31 +172,35 @@ def _precision_of(points):
     return jax.enable_x64(points.dtype == np.float64)
 
 
-def _links(index: np.ndarray) -> scipy.sparse.csr_array:
+def _links(index: np.ndarray) -> "csr_array":
     """[N, N] with a 1 at (i, j) for each j in row i of `index`, [N, k]."""
+    from scipy.sparse import csr_array  # not at the top: it takes a third of a second
+
     number, k = index.shape
     ones = np.ones(number * k, np.int32)
-    return scipy.sparse.csr_array((ones, index.ravel(), np.arange(0, number * k + 1, k)), shape=(number, number))
+    return csr_array((ones, index.ravel(), np.arange(0, number * k + 1, k)), shape=(number, number))
 
 
-def _reciprocal(index: np.ndarray) -> scipy.sparse.csr_array:
+def _reciprocal(index: np.ndarray) -> "csr_array":
     """[N, N] with a 1 where each of two images is among the neighbours [N, k] of the other."""
     links = _links(index)
     return links.multiply(links.T).tocsr()
 
 
-def _expanded(reciprocal: scipy.sparse.csr_array, half: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+def _expanded(reciprocal: "csr_array", half: "csr_array") -> "csr_array":
     """[N, N], above 0 where j is in the expanded set of i: the paper's R*, equation 5."""
+    from scipy.sparse import csr_array
+
     shared = reciprocal.multiply(reciprocal @ half.T).tocoo()
     joins = 3 * shared.data > 2 * half.sum(axis=1)[shared.col]
-    joining = scipy.sparse.csr_array(
-        (np.ones(joins.sum(), np.int32), (shared.row[joins], shared.col[joins])), shape=shared.shape
-    )
+    joining = csr_array((np.ones(joins.sum(), np.int32), (shared.row[joins], shared.col[joins])), shape=shared.shape)
     return reciprocal + joining @ half
 
 
 def _encoded(sets, points, farthest):
     """The sets with exp(-d) in place of each member, each row of sum 1: equation 7, [N, N] sparse."""
+    from scipy.sparse import csr_array
+
     squared = _squared(points)
     closeness = np.empty(sets.nnz, points.dtype)
     for image, point in enumerate(points):
@@ -203,7 +209,7 @@ def _encoded(sets, points, farthest):
         distances = np.maximum(squared[image] + squared[members] - 2 * (points[members] @ point), 0)
         weights = np.exp(-distances / farthest[image])
         closeness[mine] = weights / weights.sum()
-    return scipy.sparse.csr_array((closeness, sets.indices, sets.indptr), shape=sets.shape)
+    return csr_array((closeness, sets.indices, sets.indptr), shape=sets.shape)
 
 
 def _overlap(of_query, by_image):
