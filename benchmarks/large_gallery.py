@@ -11,13 +11,12 @@ every 2 ms). Pages of the memory-mapped file do not count, because the kernel ca
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import drawn_embeddings, drawn_labels, in_fresh_process, measured, megabytes, official_labels
+from measure import drawn_embeddings, drawn_labels, in_fresh_process, measured, megabytes, official_labels, report
 
 from mancs_jax.evaluation import metrics, ranking
 
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--distractors", type=int, default=500_000)
     parser.add_argument("--width", type=int, default=512, help="of the embeddings")
     parser.add_argument("--in_memory", action="store_true", help="measure the gallery in memory as well")
-    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     flags = parser.parse_args()
     if flags.distractors < 0 or flags.width < 1:
         parser.error("--distractors must be at least 0, --width at least 1")
@@ -73,14 +72,16 @@ def main() -> None:
             write(Path(folder) / f"{part}.npy", pid, flags.width, rng)
         ways = [False, True] if flags.in_memory else [False]
         rows = [in_fresh_process(measure, folder, labels, in_memory) for in_memory in ways]
-    if flags.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(f"{rows[0]['queries']} queries, {rows[0]['images']} gallery images, embeddings {flags.width} wide")
-        print(f"{'gallery':14} seconds  peak MB beyond the embeddings    mAP %")
-        for row in rows:
-            memory = megabytes(row["peak_bytes"])
-            print(f"{row['gallery']:14}{row['seconds']:8.1f}{memory:>9}{'':23}{100 * row['mAP']:7.3f}")
+    table = [
+        {
+            "gallery": row["gallery"],
+            "seconds": row["seconds"],
+            "peak MB beyond the embeddings": megabytes(row["peak_bytes"]),
+            "mAP %": f"{100 * row['mAP']:.3f}",
+        }
+        for row in rows
+    ]
+    report(table, flags.json, **{name: rows[0][name] for name in ("queries", "images", "width")})
     if any(row["peak_bytes"] and row["peak_bytes"] > LARGEST_MEMORY for row in rows):
         sys.exit(f"large_gallery: more than {megabytes(LARGEST_MEMORY)} MB beyond the embeddings")
 

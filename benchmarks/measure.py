@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from cells import cell
 
 from mancs_jax.evaluation.features import load_features
 from mancs_jax.evaluation.protocols import Labelled
@@ -180,9 +181,9 @@ def resident_bytes(field: str) -> int | None:
     return 1024 * int(line.split()[1])
 
 
-def megabytes(size: int | None) -> str:
-    """The size in MB for a table."""
-    return "-" if size is None else f"{size / 1e6:.0f}"
+def megabytes(size: int | None) -> int | None:
+    """The size in whole MB, for a table."""
+    return None if size is None else round(size / 1e6)
 
 
 def clocks() -> tuple[float, float, float]:
@@ -233,19 +234,10 @@ def report(rows: list[dict[str, Any]], file: Path | None = None, **figures) -> N
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "---|" * len(rows[0]))
     for row in rows:
-        print("| " + " | ".join(map(_cell, row.values())) + " |")
+        print("| " + " | ".join(map(cell, row.values())) + " |")
     print()
     made_with = about()
     for name, value in (figures | {"cores that other work had": made_with["cores_that_other_work_had"]}).items():
-        print(f"{name.replace('_', ' ')}: {_cell(value)}")
+        print(f"{name.replace('_', ' ')}: {cell(value)}")
     if file:
         file.write_text(json.dumps(made_with | {"rows": rows} | figures, indent=2) + "\n")
-
-
-def _cell(value: Any) -> str:
-    """A number to three digits, all of them where it has more before the point."""
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

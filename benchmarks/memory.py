@@ -9,7 +9,6 @@ bfloat16 in float32. Its rows then say little and take long.
 
 import argparse
 import itertools
-import json
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import recipe
+from measure import report
 
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step
@@ -57,20 +57,21 @@ def main(arguments=None):
     config = recipe.load_config(options.config)
     measure = jax.default_backend() == "gpu"
     rows = []
-    print("| dtype | remat | accumulate | GB, compiled | GB, measured | fits |\n" + "|---" * 6 + "|", flush=True)
     ways = list(itertools.product(options.dtypes, REMAT, options.accumulate))
     for dtype, remat, accumulate in sorted(ways, key=lambda way: (way[0] == "float32", -way[2], -len(way[1]))):
         config.dtype, config.remat, config.accumulate = dtype, remat, accumulate
         compiled, measured = step_bytes(config, measure)
-        fits = next((f"{size} GB" for size in SIZES_GB if (measured or compiled) < size * 1e9), "-")
-        cells = (dtype, remat, accumulate, f"{compiled / 1e9:.1f}", f"{measured / 1e9:.1f}" if measured else "-", fits)
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
         rows.append(
-            {"dtype": dtype, "remat": remat, "accumulate": accumulate, "compiled": compiled, "measured": measured}
+            {
+                "dtype": dtype,
+                "remat": str(remat),
+                "accumulate": accumulate,
+                "GB, compiled": compiled / 1e9,
+                "GB, measured": measured / 1e9 if measured else None,
+                "fits": next((f"{size} GB" for size in SIZES_GB if (measured or compiled) < size * 1e9), "-"),
+            }
         )
-    if options.json:
-        about = {"config": options.config, "backend": jax.default_backend(), "jax": jax.__version__, "rows": rows}
-        options.json.write_text(json.dumps(about, indent=2) + "\n")
+    report(rows, options.json, config=options.config, backend=jax.default_backend())
 
 
 if __name__ == "__main__":

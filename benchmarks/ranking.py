@@ -15,7 +15,6 @@ rounds its own float32 distances, so some neighbours change places.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes
+from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes, report
 
 from mancs_jax.evaluation import metrics, ranking, roc
 
@@ -152,16 +151,19 @@ def compare(rows: list[dict]) -> None:
         row["difference"] = difference(rows[0], row) if row["cmc"] else None
 
 
-def print_table(rows: list[dict], repeats: int) -> None:
-    sizes = f"{rows[0]['queries']} queries, {rows[0]['gallery']} gallery images, embeddings {rows[0]['width']} wide"
-    print(f"{sizes}; median of {repeats}")
-    print(f"{'':41} first s  median s  x ours  peak MB  plain mAP %  rank-1 %  off ours")
-    for row in rows:
-        times = f"{row['first_s']:8.2f}{row['median_s']:10.3f}{row['times_ours']:8.1f}"
-        scores = (
-            f"{100 * row['mAP_plain']:13.4f}{100 * row['cmc'][0]:10.3f}{row['difference']:10.0e}" if row["cmc"] else ""
-        )
-        print(f"{row['from']:12}{row['way']:29}{times}{megabytes(row['peak_bytes']):>9}{scores}")
+def shown(row: dict) -> dict:
+    """A row of the table."""
+    return {
+        "from": row["from"],
+        "way": row["way"],
+        "first s": row["first_s"],
+        "seconds": row["median_s"],
+        "times ours": row["times_ours"],
+        "peak MB": megabytes(row["peak_bytes"]),
+        "plain mAP %": f"{100 * row['mAP_plain']:.4f}" if row["cmc"] else None,
+        "rank-1 %": f"{100 * row['cmc'][0]:.3f}" if row["cmc"] else None,
+        "off ours": row["difference"],
+    }
 
 
 def main() -> None:
@@ -170,7 +172,7 @@ def main() -> None:
     parser.add_argument("--torchreid", type=Path, metavar="CHECKOUT", help="the reader's copy of torchreid")
     parser.add_argument("--width", type=int, default=512, help="of drawn embeddings")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls, after the one that compiles")
-    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     flags = parser.parse_args()
     if flags.repeats < 1 or flags.width < 1:
         parser.error("--repeats and --width must be at least 1")
@@ -189,7 +191,8 @@ def main() -> None:
                 rows += of_source
         except (ValueError, OSError) as error:
             sys.exit(f"ranking: {error}")
-    print(json.dumps(rows, indent=2)) if flags.json else print_table(rows, flags.repeats)
+    sizes = {name: rows[0][name] for name in ("queries", "gallery", "width")}
+    report([shown(row) for row in rows], flags.json, **sizes, repeats=flags.repeats)
     far = [row for row in rows if (row["from"], row["way"]) == ("distances", TORCHREID)]
     if any(row["difference"] > LARGEST_DIFFERENCE for row in far):
         sys.exit(

@@ -16,7 +16,6 @@ The port sorts equal distances in no certain order, and Market-1501 has images t
 
 import argparse
 import importlib.util
-import json
 import sys
 import tempfile
 from functools import partial
@@ -24,7 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes
+from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes, report
 
 from mancs_jax.evaluation import metrics, ranking, reranking
 
@@ -115,21 +114,29 @@ def compared(row: dict, port: dict, pairs: dict, result: Path, of_port: Path) ->
     }
 
 
-def print_table(rows: list[dict], comparisons: list[dict]) -> None:
-    print(f"{rows[0]['queries']} queries, {rows[0]['gallery']} gallery images; k1 {reranking.K1}, k2 {reranking.K2}")
-    print(f"{'':31} width  seconds  peak MB    mAP %  rank-1 %")
-    for row in rows:
-        times = f"{row['width'] or '-':>6}{row['first_s']:9.1f}{megabytes(row['peak_bytes']):>9}"
-        print(f"{row['way']:31}{times}", f"{100 * row['mAP']:8.4f}{100 * row['rank_1']:10.3f}" if "mAP" in row else "")
-    for found in comparisons:
-        memory = "" if found["part_of_memory"] is None else f", {found['part_of_memory']:.3f} of the memory"
-        alone = found["times_faster_than_without_pairs"]
-        print(f"width {found['width']}, beside {found['with']}:")
-        print(f"  {found['times_faster']:.1f} times as fast ({alone:.1f} if all pairs cost the port nothing){memory}")
-        print(
-            f"  differences: of a distance up to {found['largest_difference']:.1e}, {found['num_above']} of them above"
-        )
-        print(f"  {LARGEST_DIFFERENCE:g}; of mAP {found['mAP_difference']:+.1e}")
+def shown(row: dict) -> dict:
+    """A row of the table."""
+    return {
+        "way": row["way"],
+        "width": row["width"],
+        "seconds": row["first_s"],
+        "peak MB": megabytes(row["peak_bytes"]),
+        "mAP %": f"{100 * row['mAP']:.4f}" if "mAP" in row else None,
+        "rank-1 %": f"{100 * row['rank_1']:.3f}" if "mAP" in row else None,
+    }
+
+
+def figures(found: dict) -> dict:
+    """The figures of a comparison, below the table."""
+    beside = f"width {found['width']}, beside {found['with']}"
+    return {
+        f"{beside}: times as fast": found["times_faster"],
+        f"{beside}: times as fast, if all pairs cost the port nothing": found["times_faster_than_without_pairs"],
+        f"{beside}: part of its memory": found["part_of_memory"],
+        f"{beside}: largest difference of a distance": found["largest_difference"],
+        f"{beside}: distances that differ by more than {LARGEST_DIFFERENCE:g}": found["num_above"],
+        f"{beside}: difference in mAP": found["mAP_difference"],
+    }
 
 
 def main() -> None:
@@ -138,7 +145,7 @@ def main() -> None:
     parser.add_argument("--port", type=Path, metavar="FILE", help="the reader's copy of re_ranking_ranklist.py")
     parser.add_argument("--widths", type=int, nargs="+", help="of the embeddings ours starts from; theirs by default")
     parser.add_argument("--stable", action="store_true", help="run the port with a stable sort as well")
-    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     flags = parser.parse_args()
     if flags.port and not flags.port.is_file():
         parser.error(f"{flags.port} is not a file: give a copy of re_ranking_ranklist.py")
@@ -163,10 +170,9 @@ def main() -> None:
                 port = in_fresh_process(by_port, inputs, flags.port, stable, of_port)
                 rows.append(port)
                 comparisons += [compared(row, port, *more, of_port) for row, *more in zip(own, pairs, results)]
-    if flags.json:
-        print(json.dumps({"rows": rows, "comparisons": comparisons}, indent=2))
-    else:
-        print_table(rows, comparisons)
+    of_all = {name: figure for found in comparisons for name, figure in figures(found).items()}
+    sizes = {name: rows[0][name] for name in ("queries", "gallery")}
+    report([shown(row) for row in rows], flags.json, **sizes, k1=reranking.K1, k2=reranking.K2, **of_all)
     for found in comparisons:
         far = max(abs(found["mAP_difference"]), found["largest_difference"] if found["with"] == STABLE else 0)
         if far > LARGEST_DIFFERENCE:

@@ -15,7 +15,6 @@ memory.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measure import report
 
 import mancs_jax
 from mancs_jax.inference.search import search
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=1.0, help="of a person's images, in parts of that of persons")
     parser.add_argument("--folder", type=Path, help="keeps gallery and index for the next run")
     parser.add_argument("--in_memory", action="store_true", help="compare with NumPy and FAISS flat, which need it")
-    parser.add_argument("--json", action="store_true", help="print one JSON list in place of the table")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     flags = parser.parse_args()
     if flags.gallery < IMAGES_A_PERSON or flags.width < 1 or flags.queries < 1:
         parser.error(f"--gallery must be at least {IMAGES_A_PERSON}, --width and --queries at least 1")
@@ -144,14 +144,18 @@ def main() -> None:
             rows = measure(folder, flags)
         except (ValueError, OSError, ImportError) as error:
             sys.exit(f"search: {error}")
-    if flags.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(f"gallery {flags.gallery:,} x {flags.width:,}, {flags.queries} queries, {K} nearest; ms a query")
-        print(f"{'':20} build s    one ms  95% of ones  together ms  recall@{K}")
-        for row in rows:
-            times = f"{row['build_s']:8.1f}{row['median_ms']:10.2f}{row['p95_ms']:13.2f}{row['together_ms']:13.2f}"
-            print(f"{row['way']:20}{times}{row['recall']:11.4f}")
+    table = [
+        {
+            "way": row["way"],
+            "build s": row["build_s"],
+            "ms, one query": row["median_ms"],
+            "95% of them": row["p95_ms"],
+            "ms a query, together": row["together_ms"],
+            f"recall@{K}": f"{row['recall']:.4f}",
+        }
+        for row in rows
+    ]
+    report(table, flags.json, gallery=flags.gallery, width=flags.width, queries=flags.queries)
     indexed = rows[-1]
     if indexed["median_ms"] > LARGEST_MS or indexed["recall"] < LEAST_RECALL:
         sys.exit(f"search: the index is to answer within {LARGEST_MS} ms with a recall of {LEAST_RECALL}")

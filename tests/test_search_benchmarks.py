@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mancs_jax.evaluation.features import load_features
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PORT = """
 import numpy as np
@@ -22,8 +24,8 @@ def re_ranking(q_g, q_q, g_g, k1, k2, weight):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a benchmark with flags, in threads instead of processes: what it prints, as JSON."""
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a benchmark with flags, in threads instead of processes: the rows that it writes, and what it prints."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setattr("measure.STATUS", Path("nowhere"))  # at this size no memory is added
     monkeypatch.setattr("measure.ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
@@ -34,12 +36,9 @@ def run(monkeypatch, capsys):
         spec.loader.exec_module(module)
         for constant, value in constants.items():
             monkeypatch.setattr(module, constant, value)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), f"--json={tmp_path / 'figures.json'}"])
         module.main()
-        table = capsys.readouterr().out
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--json"])
-        module.main()
-        return json.loads(capsys.readouterr().out), table
+        return json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
 
     return run
 
@@ -59,25 +58,34 @@ def features(tmp_path):
 
 
 def test_ranking(run, features):
-    rows, table = run("ranking", features, "--repeats=1")
-    assert {row["from"] for row in rows} == {"distances", "embeddings", "pairs"} and "counted ranks" in table
-    ours, sorting = (row for row in rows if row["from"] == "pairs")
-    np.testing.assert_allclose(ours["tpr"], sorting["tpr"], atol=0.02)
-    assert all((row.get("difference") or 0) < 1e-6 for row in rows)
+    found, table = run("ranking", features, "--repeats=1")
+    assert [row["from"] for row in found["rows"]] == ["distances"] * 2 + ["embeddings"] * 3 + ["pairs"] * 2
+    assert all((row["off ours"] or 0) < 1e-6 for row in found["rows"])
+    assert (found["queries"], found["gallery"], found["width"]) == (20, 70, 8) and "counted ranks" in table
+
+
+def test_both_ways_count_the_same_pairs(features, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module("ranking")
+    query, gallery = (load_features(features.removeprefix("--features="))[part] for part in ("query", "gallery"))
+    given = (query.embedding, gallery.embedding, query.pid, query.camid, gallery.pid, gallery.camid)
+    np.testing.assert_allclose(module.rates(*given)["tpr"], module.rates_by_sorting(*given)["tpr"], atol=0.02)
 
 
 def test_reranking(run, features, tmp_path):
     (tmp_path / "port.py").write_text(PORT)
     found, table = run("reranking", features, f"--port={tmp_path / 'port.py'}", "--widths", "8", "16")
-    assert [row["width"] for row in found["comparisons"]] == [8, 16] and "times as fast" in table
-    assert all(row["largest_difference"] < 1e-5 for row in found["comparisons"])
+    assert [row["width"] for row in found["rows"]][:2] == [8, 16] and "times as fast" in table
+    for width in (8, 16):
+        assert found[f"width {width}, beside authors' port: largest difference of a distance"] < 1e-5
 
 
 def test_large_gallery(run, monkeypatch):
     monkeypatch.setattr("measure.drawn_labels", few_labels)
-    rows, table = run("large_gallery", "--in_memory", "--distractors=50", "--width=8", drawn_labels=few_labels)
-    assert len(rows) == 2 and rows[0]["images"] == 100 + 50 and rows[0]["mAP"] == rows[1]["mAP"] > 0
-    assert "150 gallery images" in table
+    found, table = run("large_gallery", "--in_memory", "--distractors=50", "--width=8", drawn_labels=few_labels)
+    mapped, held = found["rows"]
+    assert found["images"] == 100 + 50 and float(mapped["mAP %"]) == float(held["mAP %"]) > 0
+    assert "images: 150" in table
 
 
 def few_labels(rng):
@@ -87,6 +95,7 @@ def few_labels(rng):
 
 def test_search(run, tmp_path):
     arguments = ["--gallery=400", "--width=16", "--queries=8", "--in_memory", f"--folder={tmp_path}"]
-    rows, table = run("search", *arguments, LARGEST_MS=math.inf)
+    found, table = run("search", *arguments, LARGEST_MS=math.inf)
+    rows = found["rows"]
     assert [row["way"] for row in rows][::3] == ["exact, search()", "index, search()"] and "recall@10" in table
-    assert all(row["recall"] > 0.95 for row in rows)
+    assert all(float(row["recall@10"]) > 0.95 for row in rows)
