@@ -1,7 +1,6 @@
 """Shared parts of the benchmarks: inputs of Market-1501's size, a process for each way, time, memory, results."""
 
 import gc
-import json
 import math
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ import jax
 import numpy as np
 from cells import cell
 
+from mancs_jax.common.atomic_write import write_json
 from mancs_jax.evaluation.features import load_features
 from mancs_jax.evaluation.protocols import Labelled
 
@@ -215,12 +215,18 @@ def about() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "versions": versions,
         "cores_that_other_work_had": cores_of_others(),
     }
+
+
+def _without_folders(argument: str) -> str:
+    """A path of this machine says nothing to others."""
+    flag, _, value = argument.partition("=")
+    return f"{flag}={Path(value).name}" if "/" in value else argument
 
 
 def report(rows: list[dict[str, Any]], file: Path | None = None, **figures) -> None:
@@ -240,4 +246,4 @@ def report(rows: list[dict[str, Any]], file: Path | None = None, **figures) -> N
     for name, value in (figures | {"cores that other work had": made_with["cores_that_other_work_had"]}).items():
         print(f"{name.replace('_', ' ')}: {cell(value)}")
     if file:
-        file.write_text(json.dumps(made_with | {"rows": rows} | figures, indent=2) + "\n")
+        write_json(file, made_with | {"rows": rows} | figures)

@@ -58,20 +58,23 @@ def main(arguments=None):
     measure = jax.default_backend() == "gpu"
     rows = []
     ways = list(itertools.product(options.dtypes, REMAT, options.accumulate))
-    for dtype, remat, accumulate in sorted(ways, key=lambda way: (way[0] == "float32", -way[2], -len(way[1]))):
-        config.dtype, config.remat, config.accumulate = dtype, remat, accumulate
-        compiled, measured = step_bytes(config, measure)
-        rows.append(
-            {
-                "dtype": dtype,
-                "remat": str(remat),
-                "accumulate": accumulate,
-                "GB, compiled": compiled / 1e9,
-                "GB, measured": measured / 1e9 if measured else None,
-                "fits": next((f"{size} GB" for size in SIZES_GB if (measured or compiled) < size * 1e9), "-"),
-            }
-        )
-    report(rows, options.json, config=options.config, backend=jax.default_backend())
+    try:
+        for dtype, remat, accumulate in sorted(ways, key=lambda way: (way[0] == "float32", -way[2], -len(way[1]))):
+            config.dtype, config.remat, config.accumulate = dtype, remat, accumulate
+            compiled, measured = step_bytes(config, measure)
+            rows.append(
+                {
+                    "dtype": dtype,
+                    "remat": str(remat),
+                    "accumulate": accumulate,
+                    "GB, compiled": compiled / 1e9,
+                    "GB, measured": measured / 1e9 if measured else None,
+                    "fits": next((f"{size} GB" for size in SIZES_GB if (measured or compiled) < size * 1e9), "-"),
+                }
+            )
+    finally:  # the last ways may not fit
+        if rows:
+            report(rows, options.json, config=options.config, backend=jax.default_backend())
 
 
 if __name__ == "__main__":

@@ -113,7 +113,9 @@ def _scores(trained: Trained, root: str) -> dict[str, Any]:
 def _thresholds(held_out: Scored, test: Scored, distance: str) -> list[dict[str, Any]]:
     """Distances at the false positive rates of `roc.RATES` on one set, and the rates that they give on another."""
     curve = roc.create_roc(*_arguments(held_out.embedded), distance=distance)
-    points = [at for rate in roc.RATES if (at := roc.at_rate(curve, rate))["distance"] is not None]
+    # A rate of less than one negative pair would be a guess.
+    points = [roc.at_rate(curve, rate) for rate in roc.RATES if rate * curve.num_negatives >= 1]
+    points = [at for at in points if at["distance"] is not None]
     limits = [at["distance"] for at in points]
     reached = roc.rates_within(*_arguments(test.embedded), thresholds=limits, distance=distance)
     return [

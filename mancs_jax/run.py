@@ -30,7 +30,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
-from mancs_jax.weights.start import check_there
+from mancs_jax.weights.start import check_start
 from mancs_jax.workdir import Workdir
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
@@ -65,7 +65,7 @@ def train_and_evaluate(
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
         if saved is None:
-            check_there(config.pretrained, config.model.arch)
+            check_start(config)
         split, validation = load_training_data(config)
         labels = arrays.relabel(split.pid)
         description = Description(

@@ -114,9 +114,13 @@ def test_a_damaged_png_is_refused_before_opencv_reads_it():
             images.decode_image(encoded[:start] + changed + encoded[start + len(changed) :], (4, 4), "x")
 
     for length in (b"\xc2\x00\x00\x10", b"\x00\x00\xff\xff"):
-        refused(data - 4, length, "cut off")
+        refused(data - 4, length, "damaged")
     refused(data, b"IDAM", "damaged")
     refused(encoded.index(b"IHDR") + 4, b"\x00\x00\x7f\xff", "damaged")  # the width
+    refused(4, b"\n\x1a\n", "damaged")  # as a transfer as text leaves it
+    for length in (30, len(encoded) - 20, len(encoded) - 1):
+        with pytest.raises(ValueError, match="^x: cut off; copy or download it again$"):
+            images.decode_image(encoded[:length], (4, 4), "x")
 
 
 def test_a_png_may_have_a_damaged_text_and_bytes_after_its_end():

@@ -86,7 +86,7 @@ def test_the_one_before_a_damaged_one_is_taken(directory, state, damage, capsys)
     )
     assert len(line) < 350 and (directory / "9").exists()  # whoever reads changes nothing
     with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
-        found, best = restore_or_create(manager, config, NUM_CLASSES, optimizer, jax.devices()[:1])
+        found, best = restore_or_create(manager, config, description(config), optimizer, jax.devices()[:1])
         assert (int(found.step), best) == (6, 0.6)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + 6), found.params, first.params)
         assert manager.all_steps() == [3, 6]  # training makes step 9 again

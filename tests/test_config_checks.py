@@ -6,7 +6,7 @@ import pytest
 
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
-from mancs_jax.weights.start import check_there
+from mancs_jax.weights.start import check_start
 
 
 def paper():
@@ -112,12 +112,13 @@ def test_more_identities_a_batch_than_there_are():
 
 def test_missing_weights_are_named_with_the_way_out():
     config = paper()
-    check_there(config.pretrained, config.model.arch)
+    config.pretrained = ""
+    check_start(config)
     config.pretrained = "nowhere/resnet50.pth"
     with pytest.raises(
         ValueError, match=r"no file nowhere/resnet50.pth; .* start from scratch with --config.pretrained=''"
     ):
-        check_there(config.pretrained, config.model.arch)
+        check_start(config)
 
 
 def test_json_and_back_is_the_same():

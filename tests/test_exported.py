@@ -117,6 +117,7 @@ def test_what_does_not_apply(place):
         ("a.json", {}, ".json is the name of shared weights; take .onnx or .jax"),
         ("a.onnx", {"format": "jax"}, "a.onnx and --format=jax do not go together: take another name"),
         ("a.jax", {"input": "float"}, "--input and --dtype are for ONNX: give --output=NAME.onnx"),
+        ("a.jax", {"format": "onnx"}, "a.jax and --format=onnx do not go together: take another name"),
         ("a.pt", {}, "a.pt: name it NAME.onnx or NAME.jax, or give --format=onnx or --format=jax"),
         ("a.jax", {"dtype": "float16"}, "--input and --dtype are for ONNX: give --output=NAME.onnx"),
     ],

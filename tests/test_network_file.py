@@ -15,7 +15,7 @@ from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.weights import shared
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
-from mancs_jax.weights.start import check_there, load_into
+from mancs_jax.weights.start import check_start, knows_held_out, load_into
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), np.uint8)
 
@@ -57,33 +57,70 @@ def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
         mancs_jax.load("./tiny")
 
 
-@pytest.mark.parametrize("num_classes", [NUM_CLASSES, NUM_CLASSES + 1])
-def test_training_starts_from_it(workdir, pair, monkeypatch, capsys, num_classes):
+@pytest.mark.parametrize(
+    ("num_classes", "images"), [(NUM_CLASSES, "f"), (NUM_CLASSES, "other"), (NUM_CLASSES + 1, "g")]
+)
+def test_training_starts_from_it(workdir, pair, monkeypatch, capsys, num_classes, images):
     config, variables = workdir[1]
     before = jax.tree.map(lambda leaf: np.full(leaf.shape, 9, leaf.dtype), init_variables(config, num_classes))
     monkeypatch.setattr(shared, "SHIPPED", pair)  # "tiny" is a network that comes with the package
-    for pretrained in ("tiny", str(pair / "tiny.safetensors")):
-        check_there(pretrained, config.model.arch)
-        params, batch_stats = load_into(before["params"], before["batch_stats"], pretrained, config.model.arch)
+    for pretrained in ("tiny", str(pair / "tiny.safetensors"), str(pair / "tiny.json")):
+        params, batch_stats = load_into(before["params"], before["batch_stats"], pretrained, config.model.arch, images)
         jax.tree.map(np.testing.assert_array_equal, batch_stats, variables["batch_stats"])
         assert params.keys() == variables["params"].keys()
         for name, tree in params.items():
-            anew = name.endswith("_classifier") and num_classes != NUM_CLASSES
+            anew = name.endswith("_classifier") and images != "f"
             jax.tree.map(np.testing.assert_array_equal, tree, (before if anew else variables)["params"][name])
-    assert ("has classifiers for 12 identities, and here there are 13" in capsys.readouterr().err) == (
-        num_classes != 12
+        line = f"{pretrained}: its classifiers are for other people and start anew\n"
+        assert capsys.readouterr().err == (line if images != "f" else "")
+
+
+def test_without_its_card_the_number_of_people_tells(workdir, pair):
+    config, variables = workdir[1]
+    (pair / "tiny.json").unlink()
+    before = init_variables(config, NUM_CLASSES)
+    params, _ = load_into(
+        before["params"], before["batch_stats"], pair / "tiny.safetensors", config.model.arch, "other"
     )
+    jax.tree.map(np.testing.assert_array_equal, params, variables["params"])
+
+
+def test_a_start_that_cannot_be_is_refused_before_the_first_step(workdir, pair):
+    config = workdir[1][0].copy_and_resolve_references().unlock()
+    for pretrained in (pair / "tiny.safetensors", pair / "tiny.json"):
+        config.pretrained = str(pretrained)
+        check_start(config)
+    config.model.dropout = 0.5  # no number of the network depends on it
+    check_start(config)
+    config.model.width, config.model.attention_pool = 2 * config.model.width, "mask_times_map"
+    fields = "--config.model.attention_pool='mask', --config.model.width=8$"
+    with pytest.raises(ValueError, match=f"tiny.json is a network of another model; give it {fields}"):
+        check_start(config)
+    config.pretrained = str(pair)
+    with pytest.raises(ValueError, match="is a folder; give the file NAME.safetensors in it"):
+        check_start(config)
+    (pair / "tiny.json").write_text("[]")
+    config.pretrained = str(pair / "tiny.safetensors")
+    with pytest.raises(ValueError, match="tiny.json is not the card of tiny.safetensors; get both files again"):
+        check_start(config)
+
+
+def test_a_network_that_may_know_those_who_are_held_out(workdir, pair):
+    config = workdir[1][0].copy_and_resolve_references().unlock()
+    config.pretrained, config.data.validation_ids = str(pair / "tiny.safetensors"), 3
+    assert knows_held_out(config, "other") and not knows_held_out(config, "f")
+    config.data.name = "elsewhere"
+    assert not knows_held_out(config, "other")
+    config.data.name, config.data.validation_ids = workdir[1][0].data.name, 0
+    assert not knows_held_out(config, "other")
 
 
 def test_training_of_another_model_does_not_start_from_it(workdir, pair):
     config = workdir[1][0].copy_and_resolve_references().unlock()
     config.model.width *= 2
     wider = jax.eval_shape(lambda: init_variables(config, NUM_CLASSES))
-    with pytest.raises(ValueError, match=rf"does not fit the network of config.model: .*; {pair}/tiny.json has the co"):
-        load_into(wider["params"], wider["batch_stats"], pair / "tiny.safetensors", config.model.arch)
-    write_safetensors({"params.x": np.zeros(2), "batch_stats.y.z": np.zeros(2)}, pair / "tiny.safetensors")
-    with pytest.raises(ValueError, match="tiny.safetensors: a network with parts that are unknown here"):
-        load_into(wider["params"], wider["batch_stats"], pair / "tiny.safetensors", config.model.arch)
+    with pytest.raises(ValueError, match="does not fit the network of config.model: .* wrong: batch_stats"):
+        load_into(wider["params"], wider["batch_stats"], pair / "tiny.safetensors", config.model.arch, "f")
 
 
 def test_all_that_is_known_of_it_comes_along(workdir, pair):

@@ -1,5 +1,6 @@
 """docs/use.md: every line of it works, in its order. Blocks of `sh` take longer: tests/test_track_example.py."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -99,6 +100,22 @@ def test_command_line(place):
     assert run(line, place).stderr == "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp\n"
     refused = run("python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market", place)
     assert (refused.returncode, refused.stderr) == (1, "search: nowhere.jpg: no such file\n")
+
+
+def test_a_damaged_image_stops_neither_command(place, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    whole = (place / "query.jpg").read_bytes()
+    for name, content in {"a.jpg": whole, "b.jpg": whole[:-20], "c.jpg": whole}.items():
+        (photos / name).write_bytes(content)
+    line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
+    told = "1 passed over, damaged: b.jpg (cut off)\n"
+    embedded = run(f"python scripts/embed.py {line} --output=g.npz", tmp_path)
+    assert embedded.stdout.startswith(told) and load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
+    found = run(f"python scripts/search.py {line} --gallery=g.npz --json=a.json", tmp_path)
+    assert found.stdout.startswith(told) and "query c.jpg" in found.stdout
+    answers = json.loads((tmp_path / "a.json").read_text())
+    assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
 
 
 def test_galleries_without_labels_and_of_another_network(place, tmp_path):

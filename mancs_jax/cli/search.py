@@ -58,19 +58,18 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_compiled_programs()
     gallery = load_gallery(values.gallery)
-    queries, damaged = answers.find_queries(arguments[0])
-    if damaged:
-        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
-    if values.picture and len(queries) > answers.MOST_DRAWN:
+    queries = answers.find_queries(arguments[0])
+    if queries.damaged:
+        show(f"{len(queries.damaged):,} passed over, damaged: {name_faults(queries.damaged)}")
+    number = len(queries.names)
+    if values.picture and number > answers.MOST_DRAWN:
         raise ValueError(
-            f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {len(queries):,}: "
+            f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {number:,}: "
             "--report=OUT.html shows all"
         )
     for path in filter(None, (values.picture, values.report, values.json)):
         check_writable(path)
-    embedder = mancs_jax.load(
-        source, batch=1 if len(queries) == 1 else 32, flip=gallery.flip, normalize=gallery.normalize
-    )
+    embedder = mancs_jax.load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     found = answers.find_answers(
         queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
@@ -78,6 +77,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     show(answers.as_text(found, gallery))
     if values.json:
         how = {"distance": values.distance, "k": values.k, "max_distance": values.max_distance}
+        how["passed_over"] = queries.damaged
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"answers: {values.json}")
     if values.picture:

@@ -221,10 +221,12 @@ def check_known(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
         own = [path.name for path in sorted(Path(root).expanduser().glob("*")) if is_prepared(root, path.name)]
+        meant = suggest(dataset, [*DATASETS, *own])
+        prepare = "" if meant else f"prepare it ({_preparing(dataset, root)}), "
         raise ValueError(
             f"config.data.name is {dataset!r}, and no such data set is prepared under config.data.root={root}, which "
-            f"has {', '.join(own) or 'none'}; prepare it ({_preparing(dataset, root)}), name its directory with "
-            f"--config.data.root, or take one of {', '.join(DATASETS)}.{suggest(dataset, [*DATASETS, *own])}"
+            f"has {', '.join(own) or 'none'}; {prepare}name its directory with --config.data.root, or take one of "
+            f"{', '.join(DATASETS)}.{meant}"
         )
 
 

@@ -22,7 +22,7 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
     Raises:
       ValueError: the bytes are not an image, or not the whole of one.
     """
-    if fault := find_fault(encoded):
+    if fault := _fault_of_file(encoded):
         raise ValueError(f"{name}: {fault}; copy or download it again")
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
@@ -34,13 +34,27 @@ def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) 
 
 
 def find_fault(encoded: bytes) -> str | None:
-    """Finds a JPEG or PNG file that stops before its end, and a PNG file whose checksums do not hold.
+    """Decodes an image file.
+
+    Returns:
+      What is wrong with it, in a few words; None if it is whole.
+    """
+    if not encoded:
+        return "empty"
+    if fault := _fault_of_file(encoded):
+        return fault
+    try:
+        is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
+    except cv2.error:  # for example of a size that OpenCV does not allow
+        is_image = False
+    return None if is_image else "damaged, or not an image"
+
+
+def _fault_of_file(encoded: bytes) -> str | None:
+    """Tells if a JPEG or PNG file stops before its end ("cut off"), or the checksums of a PNG do not hold ("damaged").
 
     OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a damaged PNG
     asks for, up to 4 GB. Bytes after the end count for nothing: phones write such files.
-
-    Returns:
-      "cut off", "damaged" or None.
     """
     if encoded.startswith(b"\x89PNG"):
         return _fault_of_png(encoded)
@@ -53,12 +67,14 @@ def find_fault(encoded: bytes) -> str | None:
     return "cut off" if encoded.find(b"\xff\xd9", at) < 0 else None
 
 
-def _fault_of_png(encoded):
+def _fault_of_png(encoded: bytes) -> str | None:
+    if not encoded.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "damaged"
     at, chunk = 8, b""
     while chunk[:4] != b"IEND":
         end = at + 12 + int.from_bytes(encoded[at : at + 4])
         if end > len(encoded):
-            return "cut off"
+            return "damaged" if encoded[-8:-4] == b"IEND" else "cut off"
         chunk, checksum = encoded[at + 4 : end - 4], encoded[end - 4 : end]
         is_critical = not chunk[0] & 32  # a capital letter: no picture without this chunk
         if is_critical and zlib.crc32(chunk) != int.from_bytes(checksum):

@@ -23,6 +23,14 @@ from mancs_jax.inference.search import Found, search
 MOST_DRAWN = 20  # queries of one picture
 
 
+class Queries(NamedTuple):
+    """One image, or those of a folder."""
+
+    folder: Path
+    names: list[str]  # paths below the folder, sorted
+    damaged: dict[str, str]  # name and fault of each image that is passed over
+
+
 class Answered(NamedTuple):
     """One query and its answers."""
 
@@ -32,24 +40,20 @@ class Answered(NamedTuple):
     itself: str  # the gallery's entry of the query, which is left out; "" where there is none
 
 
-def find_queries(path: str | Path) -> tuple[list[Path], dict[str, str]]:
+def find_queries(path: str | Path) -> Queries:
     """Finds the image itself, or the images of a folder.
 
-    Returns:
-      (files, sorted by name; what is wrong with each damaged image of the folder).
-
     Raises:
-      ValueError: no image of the folder is whole; or as `find_images`.
+      FileNotFoundError, OSError, ValueError: as `find_images` and `find_whole`.
     """
     path = Path(path)
     if not path.is_dir():
-        return [path], {}
-    names, damaged = find_whole(path, find_images(path)[0])
-    return [path / name for name in names], damaged
+        return Queries(path.parent, [path.name], {})
+    return Queries(path, *find_whole(path, find_images(path)[0]))
 
 
 def find_answers(
-    queries: Sequence[Path],
+    queries: Queries,
     embedder: Embedder,
     gallery: Gallery,
     *,
@@ -60,7 +64,7 @@ def find_answers(
     """Searches for each query; nobody has to know who is on it.
 
     Args:
-      queries: image files.
+      queries: see `find_queries`.
       embedder: the network that embedded the gallery.
       gallery: to search.
       k: answers of each query, or as many as there are.
@@ -70,15 +74,14 @@ def find_answers(
     Raises:
       FileNotFoundError, ValueError: one line: a query is no image, or as `search`.
     """
-    embedding = embedder(list(queries), progress=len(queries) > 1)
-    number = min(k + 1, len(gallery.name))
-    found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
-    top = queries[0].parent if len(queries) == 1 else _common(queries)
+    files = [queries.folder / name for name in queries.names]
+    embedding = embedder(files, progress=len(files) > 1)
+    found = search(embedding, gallery.embedding, k + 1, distance=distance, max_distance=max_distance)
     answered = []
-    for row, query in enumerate(queries):
+    for row, (file, name) in enumerate(zip(files, queries.names, strict=True)):
         own = Found(found.index[[row]], found.distance[[row]])
-        kept, itself = without_itself(own, gallery, query, embedding[[row]], k)
-        answered.append(Answered(query, query.relative_to(top).as_posix(), kept, itself))
+        kept, itself = without_itself(own, gallery, file, embedding[[row]], k)
+        answered.append(Answered(file, name, kept, itself))
     return answered
 
 
@@ -142,8 +145,3 @@ def _labels(gallery: Gallery, i: int) -> dict[str, int]:
     if gallery.pid is None or gallery.camid is None:
         return {}
     return {"pid": int(gallery.pid[i]), "camid": int(gallery.camid[i])}
-
-
-def _common(queries: Sequence[Path]) -> Path:
-    """The nearest folder that holds all queries."""
-    return next(folder for folder in queries[0].parents if all(folder in query.parents for query in queries))

@@ -15,13 +15,12 @@ import numpy as np
 from mancs_jax.common.atomic_write import atomic_write, write_json
 from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, covered, exported_card
-from mancs_jax.inference.exported import ONNX_SUFFIX, contract_of, digest, open_exported
+from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
-JAX_SUFFIX = ".jax"
 PLATFORMS = ("cpu", "cuda", "tpu")
 # Largest difference from the model, as a part of the largest number of the embeddings.
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3}
@@ -126,6 +125,8 @@ def _kind(output: Path, format: str, input: str, dtype: str) -> str:
         raise ValueError(f"--output={output}: {output.suffix} is the name of shared weights; take .onnx or .jax")
     is_onnx = format == "onnx" or (not format and output.suffix == ONNX_SUFFIX)
     if not is_onnx and output.suffix == ONNX_SUFFIX:
+        raise ValueError(f"--output={output} and --format={format} do not go together: take another name")
+    if is_onnx and output.suffix == JAX_SUFFIX:
         raise ValueError(f"--output={output} and --format={format} do not go together: take another name")
     if not format and not is_onnx and output.suffix != JAX_SUFFIX:
         raise ValueError(f"--output={output}: name it NAME.onnx or NAME.jax, or give --format=onnx or --format=jax")

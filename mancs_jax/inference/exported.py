@@ -20,7 +20,8 @@ from mancs_jax.inference.contract import JAX, check_exported, read_json_card
 from mancs_jax.inference.forward import IN_FLIGHT
 
 CONTRACT = ".json"  # beside a `jax.export` file, behind its whole name
-ONNX_SUFFIX, ONNX_START = ".onnx", b"\x08"  # the first field of an ONNX file is its version
+JAX_SUFFIX, ONNX_SUFFIX = ".jax", ".onnx"
+ONNX_START = b"\x08"  # the first field of an ONNX file is its version
 # Calls into jaxlib that the program of a network has: a check that a batch is not empty.
 CALLS = frozenset({"shape_assertion"})
 

@@ -1,7 +1,9 @@
 """A folder of images as a file of embeddings, and ranked lists out of it."""
 
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.data import images
-from mancs_jax.data.sources.source import find_unreadable, is_passed_over, name_faults, name_some
+from mancs_jax.data.sources.source import is_passed_over, name_faults, name_some
 from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.search import Found
@@ -106,13 +108,16 @@ def find_whole(folder: str | Path, names: Sequence[str]) -> tuple[list[str], dic
       names: paths below it, as `find_images` gives them.
 
     Returns:
-      (the names of the whole images, what is wrong with each of the others).
+      (the names of the whole images; name and fault of each of the others).
 
     Raises:
+      OSError: a file cannot be read.
       ValueError: none is whole.
     """
-    damaged = find_unreadable(names, lambda name: Path(folder, name).read_bytes())
-    whole = [name for name in names if name not in damaged]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        faults = list(pool.map(lambda name: images.find_fault(Path(folder, name).read_bytes()), names))
+    damaged = {name: fault for name, fault in zip(names, faults, strict=True) if fault}
+    whole = [name for name, fault in zip(names, faults, strict=True) if not fault]
     if not whole:
         raise ValueError(f"{folder}: no image in it can be read: {name_faults(damaged)}")
     return whole, damaged

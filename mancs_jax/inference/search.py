@@ -54,7 +54,7 @@ def search(
     Args:
       query: float32 [Q, D].
       gallery: float32 [G, D].
-      k: entries for each query, at least 1; of fewer than k, the rest is -1 at an infinite distance.
+      k: entries for each query, at least 1. A gallery with fewer entries is filled up with -1 at an infinite distance.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
       max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
         in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
@@ -75,28 +75,16 @@ def search(
     if max_distance is not None and not max_distance >= 0:
         raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
     checks.squared_norms("query", query, distance)
-    if k > len(gallery):
-        found = search(
-            query,
-            gallery,
-            len(gallery),
-            distance=distance,
-            max_distance=max_distance,
-            index=index,
-            num_candidates=num_candidates,
-        )
-        beyond = ((0, 0), (0, k - len(gallery)))
-        return Found(
-            np.pad(found.index, beyond, constant_values=-1), np.pad(found.distance, beyond, constant_values=np.inf)
-        )
+    if num_candidates is not None and num_candidates < k:
+        raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
+    wanted, k = k, min(k, len(gallery))
     if index is None:
-        return _within(_in_order(query, gallery, _exact(query, gallery, k, distance), distance), max_distance)
+        exact = _in_order(query, gallery, _exact(query, gallery, k, distance), distance)
+        return _filled(_within(exact, max_distance), wanted)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
     number = min(CANDIDATES * k if num_candidates is None else num_candidates, len(gallery))
-    if number < k:
-        raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     nearest = _in_order(query, gallery, candidates(index, query, gallery, number, distance), distance)
     kth, last = nearest.distance[:, k - 1], nearest.distance[:, -1]
     is_tied = np.isfinite(last) & ((1 - TIE) * last <= kth)
@@ -106,7 +94,7 @@ def search(
         exact = _in_order(query[doubtful], gallery, _exact(query[doubtful], gallery, k, distance), distance)
         for field, values in zip(nearest, exact, strict=True):
             field[doubtful] = values
-    return _within(nearest, max_distance)
+    return _filled(_within(nearest, max_distance), wanted)
 
 
 def _within(found: Found, max_distance: float | None) -> Found:
@@ -114,6 +102,13 @@ def _within(found: Found, max_distance: float | None) -> Found:
         return found
     is_far = found.distance > max_distance
     return Found(np.where(is_far, -1, found.index), np.where(is_far, np.float32(np.inf), found.distance))
+
+
+def _filled(found: Found, k: int) -> Found:
+    beyond = ((0, 0), (0, k - found.index.shape[1]))
+    return Found(
+        np.pad(found.index, beyond, constant_values=-1), np.pad(found.distance, beyond, constant_values=np.inf)
+    )
 
 
 def _exact(query, gallery, k, distance) -> np.ndarray:

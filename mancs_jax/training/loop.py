@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -19,7 +20,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
-from mancs_jax.weights.start import load_into
+from mancs_jax.weights.start import knows_held_out, load_into
 from mancs_jax.workdir import Workdir
 
 Validate = Callable[[TrainState], dict[str, float]]
@@ -65,7 +66,7 @@ def train(
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
     with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
-        state, best = restore_or_create(manager, config, description.num_classes, optimizer, devices)
+        state, best = restore_or_create(manager, config, description, optimizer, devices)
         description = description._replace(best=best)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
@@ -118,16 +119,24 @@ def steps_of(epochs: float, steps_per_epoch: int) -> int:
 def restore_or_create(
     manager: ocp.CheckpointManager,
     config: ConfigDict,
-    num_classes: int,
+    description: Description,
     optimizer: Any,
     devices: list[jax.Device],
 ) -> tuple[TrainState, float | None]:
     """(the state of the latest checkpoint, else a new one from `config.pretrained`, if any, on all devices; the best
     score so far)."""
-    state = create_train_state(config, num_classes, optimizer)
+    state = create_train_state(config, description.num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
-        params, batch_stats = load_into(state.params, state.batch_stats, config.pretrained, config.model.arch)
+        params, batch_stats = load_into(
+            state.params, state.batch_stats, config.pretrained, config.model.arch, description.data_fingerprint
+        )
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
+        if knows_held_out(config, description.data_fingerprint):
+            print(
+                f"{config.pretrained} was trained on people of {config.data.name}: some of those that are held out may "
+                "be among them, which flatters their scores",
+                file=sys.stderr,
+            )
     state = replicated(state, devices)
     if (found := checkpoint.restore(manager, state)) is None:
         return state, None

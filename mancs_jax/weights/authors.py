@@ -76,17 +76,13 @@ def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any],
     x = jnp.zeros((1, *config.data.image_size, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     leaves = leaves_of(shapes)
-    return to_variables(check_whole(tensors, leaves, path), leaves), num_classes
+    fitting = check(without_unused(tensors), leaves, path, "the network of config.model")
+    return to_variables(fitting, leaves), num_classes
 
 
-def check_whole(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path) -> Tensors:
-    """The tensors of `leaves` as float32; those that the release never uses do not count.
-
-    Raises:
-      ValueError: they do not fit: the message lists every tensor that is missing, left over or wrong.
-    """
-    used = {name: t for name, t in tensors.items() if name not in UNUSED and not name.endswith(".num_batches_tracked")}
-    return check(used, leaves, path, "the network of config.model")
+def without_unused(tensors: Tensors) -> Tensors:
+    """The tensors without those that the release never uses, and without counters."""
+    return {name: t for name, t in tensors.items() if name not in UNUSED and not name.endswith(".num_batches_tracked")}
 
 
 def to_released(variables: dict[str, Any]) -> Tensors:
@@ -110,11 +106,6 @@ def to_released(variables: dict[str, Any]) -> Tensors:
 def is_released(tensors: Tensors) -> bool:
     """Tells if these are the tensors of a whole network, not of a ResNet."""
     return any(name.startswith("base.") for name in tensors)
-
-
-def is_of_classifier(name: str) -> bool:
-    """Tells if a tensor of the release belongs to a layer with one output for each identity."""
-    return name.startswith(("classifier_x2.", "classifier_x3."))
 
 
 def num_classes_of(tensors: Tensors) -> int | None:

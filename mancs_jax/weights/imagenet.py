@@ -12,7 +12,6 @@ from flax.traverse_util import flatten_dict
 from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
 from mancs_jax.weights import authors
-from mancs_jax.weights.shared import shipped_networks
 from mancs_jax.weights.state_dict import (
     Leaf,
     Tensors,
@@ -32,17 +31,6 @@ TORCHVISION_FILES = {
     "resnet152": "resnet152-394f9c45.pth",
 }
 IGNORED = re.compile(r"(fc|classifier)\..*|.*\.num_batches_tracked")
-
-
-def missing_file(path: str | Path, arch: str) -> str:
-    """The line for weights that are not there: where to get them, and how to do without."""
-    name = TORCHVISION_FILES.get(arch)
-    where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
-    return (
-        f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
-        f"https://huggingface.co/timm/{arch}.tv_in1k, give a network of the package ({', '.join(shipped_networks())}), "
-        "or start from scratch with --config.pretrained=''"
-    )
 
 
 def load_imagenet(path: str | Path, arch: str) -> dict[str, Any]:
@@ -72,12 +60,10 @@ def read_backbone(path: str | Path, arch: str) -> Tensors:
     Raises:
       FileNotFoundError, ValueError: as in `load_imagenet`.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(missing_file(path, arch))
-    return backbone_of(read_tensors(path), path, arch)
+    return fit_backbone(read_tensors(path), path, arch)
 
 
-def backbone_of(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
+def fit_backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
     """The backbone's tensors among those of the file `path`, as `read_backbone` gives them.
 
     Raises:

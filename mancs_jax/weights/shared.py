@@ -2,10 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from flax.traverse_util import unflatten_dict
 
 from mancs_jax.weights.state_dict import Tensors
 
@@ -27,8 +23,6 @@ def shipped_weights(source: str | Path) -> Path | None:
     return SHIPPED / f"{source}{WEIGHTS}" if isinstance(source, str) and source in shipped_networks() else None
 
 
-def variables_of(tensors: Tensors) -> dict[str, Any] | None:
-    """Returns {"params", "batch_stats"}, NumPy float32, of a shared network's tensors; None of other tensors."""
-    if {name.partition(".")[0] for name in tensors} != {"params", "batch_stats"}:
-        return None
-    return unflatten_dict({tuple(name.split(".")): np.asarray(array, np.float32) for name, array in tensors.items()})
+def is_shared(tensors: Tensors) -> bool:
+    """Tells if these are the tensors of a shared network: their names are the paths of its variables."""
+    return {name.partition(".")[0] for name in tensors} == {"params", "batch_stats"}

@@ -1,28 +1,52 @@
 """The numbers that training starts from: a backbone of ImageNet, or a whole network."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
+from mancs_jax.config.checks import from_json
 from mancs_jax.weights import authors
-from mancs_jax.weights.imagenet import backbone_leaves, backbone_of, missing_file
-from mancs_jax.weights.shared import CARD, shipped_weights, variables_of
-from mancs_jax.weights.state_dict import Tensors, read_tensors, to_variables
+from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_backbone
+from mancs_jax.weights.shared import CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
+from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
+
+# Fields of `config.model` on which the numbers of a network do not depend.
+OF_TRAINING = ("dropout", "head_init", "fab_init")
 
 
-def check_there(pretrained: str, arch: str) -> None:
-    """Refuses a run that would start from a file that is not there (ValueError, one line); "" starts from scratch."""
-    if pretrained and not (shipped_weights(pretrained) or Path(pretrained)).is_file():
-        raise ValueError(missing_file(pretrained, arch))
+def check_start(config: ConfigDict) -> None:
+    """Refuses a run that could not start from `config.pretrained`; "" starts from scratch.
+
+    Raises:
+      ValueError: one line: the file is not there, or is a network with another `config.model`.
+    """
+    if not config.pretrained:
+        return
+    path = _path(config.pretrained)
+    if path.is_dir():
+        raise ValueError(f"config.pretrained: {path} is a folder; give the file NAME{WEIGHTS} in it")
+    if not path.is_file():
+        raise ValueError(_missing(config.pretrained, config.model.arch))
+    if (card := _card(path)) is None:
+        return
+    there, here = from_json(card["config"]).model.to_dict(), config.model.to_dict()
+    if other := sorted(name for name in here if name not in OF_TRAINING and here[name] != there.get(name)):
+        fields = ", ".join(f"--config.model.{name}={there.get(name)!r}" for name in other)
+        raise ValueError(f"config.pretrained: {config.pretrained} is a network of another model; give it {fields}")
 
 
-def load_into(params: dict, batch_stats: dict, pretrained: str | Path, arch: str) -> tuple[dict, dict]:
+def load_into(
+    params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
+) -> tuple[dict, dict]:
     """Puts the weights of a file into the state that training starts from.
 
     ImageNet weights replace the backbone; all else, FABs and the PReLU slope too, stays as it is. A whole network
-    replaces everything. Its classifiers are left out where they are for another number of identities; a line on stderr
+    replaces everything. Its classifiers are for the people of its own training: they start anew where the card beside
+    the file names other images, or where there is no card and the number of identities is another. A line on stderr
     says so.
 
     Args:
@@ -31,6 +55,7 @@ def load_into(params: dict, batch_stats: dict, pretrained: str | Path, arch: str
       pretrained: the name of a network of the package, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
         weights, of the authors' release, of `mancs export-weights` or of `mancs export-network`.
       arch: key of `STAGE_SIZES`.
+      data_fingerprint: of the training images.
 
     Returns:
       (params, batch_stats), new dictionaries of the same structure.
@@ -39,48 +64,85 @@ def load_into(params: dict, batch_stats: dict, pretrained: str | Path, arch: str
       FileNotFoundError: no such file.
       ValueError: one line: the file cannot be read or does not fit the network.
     """
+    path, variables = _path(pretrained), {"params": params, "batch_stats": batch_stats}
+    tensors = read_tensors(path)
+    if is_shared(tensors):
+        flat = flatten_dict(variables)
+        leaves = {".".join(name): Leaf(name, leaf.shape, leaf.shape) for name, leaf in flat.items()}
+    elif authors.is_released(tensors):
+        leaves, tensors = authors.leaves_of(variables), authors.without_unused(tensors)
+    else:
+        return _with_backbone(variables, tensors, path, arch)
+    classifiers = {name for name, leaf in leaves.items() if leaf.path[1].endswith("_classifier")}
+    card = _card(path)
+    if card is not None:
+        are_others = card["data_fingerprint"] != data_fingerprint
+    else:
+        are_others = any(name in tensors and tensors[name].shape != leaves[name].torch_shape for name in classifiers)
+    if are_others:
+        leaves = {name: leaf for name, leaf in leaves.items() if name not in classifiers}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in classifiers}
+    fitting = check(tensors, leaves, path, "the network of config.model")
+    if are_others:
+        print(f"{pretrained}: its classifiers are for other people and start anew", file=sys.stderr)
+    if is_shared(tensors):
+        return _joined(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
+    return _joined(variables, flatten_dict(to_variables(fitting, leaves)))
+
+
+def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
+    """Tells if people that are held out may have been trained on by the network that training starts from."""
+    card = _card(_path(config.pretrained)) if config.pretrained else None
+    return (
+        card is not None
+        and bool(config.data.validation_ids)
+        and card["trained_on"] == config.data.name
+        and card["data_fingerprint"] != data_fingerprint
+    )
+
+
+def _missing(path: str, arch: str) -> str:
+    name = TORCHVISION_FILES.get(arch)
+    where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
+    return (
+        f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
+        f"https://huggingface.co/timm/{arch}.tv_in1k, give a network of the package ({', '.join(shipped_networks())}), "
+        "or start from scratch with --config.pretrained=''"
+    )
+
+
+def _path(pretrained: str | Path) -> Path:
+    """The file; of a card, the weights beside it."""
     path = shipped_weights(pretrained) or Path(pretrained)
-    if not path.exists():
-        raise FileNotFoundError(missing_file(path, arch))
-    tensors, variables = read_tensors(path), {"params": params, "batch_stats": batch_stats}
-    if (shared := variables_of(tensors)) is not None:
-        tensors = _released(shared, path)
+    return path.with_suffix(WEIGHTS) if path.suffix == CARD else path
+
+
+def _card(path: Path) -> dict[str, Any] | None:
+    """The card of a shared network beside its weights; None for other files."""
+    beside = path.with_suffix(CARD)
+    if path.suffix != WEIGHTS or not beside.is_file():
+        return None
     try:
-        new = (_whole if authors.is_released(tensors) else _backbone)(tensors, variables, path, arch)
-    except ValueError as error:
-        if shared is None:
-            raise
-        raise ValueError(f"{error}; {path.with_suffix(CARD)} has the config.model that it fits") from None
-    started = unflatten_dict(flatten_dict(variables) | flatten_dict(new))
-    return started["params"], started["batch_stats"]
+        card = json.loads(beside.read_text())
+        if all(name in card for name in ("config", "data_fingerprint", "trained_on")):
+            return card
+    except (ValueError, TypeError):
+        pass
+    raise ValueError(f"{beside} is not the card of {path.name}; get both files again, or move it away")
 
 
-def _released(shared: dict[str, Any], path: Path) -> Tensors:
-    try:
-        return authors.to_released(shared)
-    except (KeyError, IndexError, ValueError) as error:
-        raise ValueError(f"{path}: a network with parts that are unknown here ({error}); get it again") from None
+def _joined(variables: dict[str, Any], new: dict[tuple[str, ...], Any]) -> tuple[dict, dict]:
+    joined = unflatten_dict(flatten_dict(variables) | new)
+    return joined["params"], joined["batch_stats"]
 
 
-def _whole(tensors, variables, path, arch):
-    leaves = authors.leaves_of(variables)
-    here, there = leaves["classifier_x2.weight"].torch_shape[0], authors.num_classes_of(tensors)
-    if there not in (None, here):
-        print(
-            f"{path} has classifiers for {there} identities, and here there are {here}: they start anew",
-            file=sys.stderr,
-        )
-        leaves = {name: leaf for name, leaf in leaves.items() if not authors.is_of_classifier(name)}
-        tensors = {name: tensor for name, tensor in tensors.items() if not authors.is_of_classifier(name)}
-    return to_variables(authors.check_whole(tensors, leaves, path), leaves)
-
-
-def _backbone(tensors, variables, path, arch):
-    weights, before = to_variables(backbone_of(tensors, path, arch), backbone_leaves(arch)), flatten_dict(variables)
+def _with_backbone(variables, tensors, path, arch):
+    weights = to_variables(fit_backbone(tensors, path, arch), backbone_leaves(arch))
+    before = flatten_dict(variables)
     new = {(collection, "backbone", *rest): leaf for (collection, *rest), leaf in flatten_dict(weights).items()}
     if any(name not in before or before[name].shape != leaf.shape for name, leaf in new.items()):
         raise ValueError(
             f"{path} holds a {arch} 64 channels wide, and the network's backbone is another one; "
             "set config.model.arch and config.model.width = 64, or start from scratch with --config.pretrained=''"
         )
-    return unflatten_dict(new)
+    return _joined(variables, new)

@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-
 from mancs_jax.data.images import find_fault
 
 # Made by file managers, macOS and network disks beside the files of people.
@@ -69,7 +66,7 @@ def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> dict[
     """Reads and decodes every image.
 
     Returns:
-      What is wrong with each image that is not whole.
+      The file and the fault of each image that is not whole.
     """
     files, unreadable = list(files), dict[str, str]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -171,12 +168,4 @@ def _what_is_wrong(file, read):
         encoded = read(file)
     except UNREADABLE as error:
         return f"cannot be read: {error}"
-    if not encoded:
-        return "empty"
-    if fault := find_fault(encoded):
-        return fault
-    try:
-        is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
-    except cv2.error:  # for example of a size that OpenCV does not allow
-        is_image = False
-    return None if is_image else "damaged, or not an image"
+    return find_fault(encoded)
