@@ -10,7 +10,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -22,6 +24,12 @@ MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of 
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
 settings.load_profile("reproducible")
+
+
+def pytest_collection_finish():
+    """Spares the collector all that was imported: it would look through it again and again while JAX traces."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

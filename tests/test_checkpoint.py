@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -114,8 +115,8 @@ def test_a_run_goes_on_from_the_one_before(tmp_path, state):
     config = tiny.get_config().unlock()
     config.data.root, config.keep_checkpoints = str(tmp_path / "data"), 3
     config.lock()
-    for name in ("undisturbed", "damaged"):
-        run.train_and_evaluate(config, tmp_path / name, report=False)
+    run.train_and_evaluate(config, tmp_path / "undisturbed", report=False)
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "damaged")
     steps = sorted(int(path.name) for path in (tmp_path / "damaged" / "checkpoints").iterdir())
     cut_data(tmp_path / "damaged" / "checkpoints" / str(steps[-1]))
     again = run.train_and_evaluate(config, tmp_path / "damaged", report=False)
