@@ -21,9 +21,23 @@ from hypothesis import settings  # noqa: E402
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of memory; Linux aborts it at 65,530
 
+# Files of tests that start no process and compile no network, for `pytest -m quick`.
+QUICK = """
+arrays atomic_write batches build config_checks cuhk03 cuhk03_classic curves data_configs dukemtmc_reid
+figure1 figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory own_cameras pk prose
+protocols ranked_lists recipes report results roc site source tables tracks
+""".split()
+
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
 settings.load_profile("reproducible")
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the quick tests, by the name of their file."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in QUICK:
+            item.add_marker("quick")
 
 
 def pytest_collection_finish():

@@ -22,6 +22,8 @@ torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
 from tiny_release import CLASSES, SMALL, assert_bits_equal, authors_config, create_reference, refused  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+
 
 @pytest.fixture(scope="module")
 def state_dict():

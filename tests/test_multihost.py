@@ -108,6 +108,7 @@ def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
     assert "Traceback" not in error
 
 
+@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 def test_flags_that_belong_together():
     line = run_script("train", f"--config={tiny.__file__}", "--workdir=nowhere", "--num_processes=2")
     assert line == "train: --coordinator=HOST:PORT, --num_processes and --process_id go together"

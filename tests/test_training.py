@@ -15,6 +15,7 @@ import pytest
 from tiny import EPOCHS, STEPS_PER_EPOCH, write_folder
 from tiny_sources import run_script
 
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
 PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
