@@ -24,9 +24,9 @@ MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of 
 # Files of tests that start no process and compile no network, for `pytest -m quick`.
 QUICK = """
 arrays atomic_write batches build config_checks cuhk03 cuhk03_classic curves data_configs dukemtmc_reid
-figure1 figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory own_cameras pk prose
-protocols ranked_lists recipes report results roc site source tables tracks
-""".split()
+figure1 figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory own_cameras pk
+prose protocols ranked_lists recipes report results roc site source tables tracks
+"""
 
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
@@ -35,8 +35,9 @@ settings.load_profile("reproducible")
 
 def pytest_collection_modifyitems(items):
     """Marks the quick tests, by the name of their file."""
+    quick = {f"test_{name}" for name in QUICK.split()}
     for item in items:
-        if item.path.stem.removeprefix("test_") in QUICK:
+        if item.path.stem in quick:
             item.add_marker("quick")
 
 
@@ -52,3 +53,12 @@ def few_mapped_regions():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def one_device():
+    """Trains on one device: of a state on eight, Orbax saves slices, and compiles a hundred programs for them."""
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(jax, "devices", lambda *_: devices)
+        yield

@@ -105,6 +105,7 @@ def test_all_damaged_is_one_line(directory, state):
         assert "\n" not in str(error.value) and "step 3 (" in str(error.value)
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_run_goes_on_from_the_one_before(tmp_path, state):
     """The whole way: config.json and the rows of metrics.jsonl come out as those of an undisturbed run."""
     from mancs_jax.data import build

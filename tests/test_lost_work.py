@@ -36,6 +36,7 @@ def full_disk(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tmp_path):
     config = tiny.get_config("bare").unlock()
     config.data.root, config.data.name = str(root), "trainonly"
@@ -58,6 +59,7 @@ def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, ca
     assert json.loads((tmp_path / "out.json").read_text())["Mancs"]["mAP"] > 0
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monkeypatch, capsys):
     config = tiny.get_config("bare").unlock()
     config.data.root, config.max_steps = str(root), 1

@@ -92,8 +92,9 @@ run(train)
 
 
 def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
-    arguments = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", f"--config.data.root={root}"]
-    arguments += ["--config=tests/tiny.py:bare", f"--workdir={tmp_path / 'w'}", "--config.epochs=4000", "--process_id="]
+    arguments = ["--config=tests/tiny.py:bare", f"--config.data.root={root}", "--config.epochs=4000"]
+    arguments += [f"--coordinator=localhost:{free_port()}", "--num_processes=2"]
+    arguments += [f"--workdir={tmp_path / 'w'}", "--process_id="]
     running = [start(1, *arguments[:-1], f"{arguments[-1]}{i}", program=["-c", LOSING]) for i in range(2)]
     metrics = tmp_path / "w" / "metrics.jsonl"
     while running[0].poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 3):
