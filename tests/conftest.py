@@ -10,7 +10,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -19,9 +21,30 @@ from hypothesis import settings  # noqa: E402
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of memory; Linux aborts it at 65,530
 
+# Files of tests that start no process and compile no network, for `pytest -m quick`.
+QUICK = """
+arrays atomic_write batches build config_checks cuhk03 cuhk03_classic curves data_configs dukemtmc_reid
+figure1 figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory own_cameras pk
+prose protocols ranked_lists recipes report results roc site source tables tracks
+"""
+
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
 settings.load_profile("reproducible")
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the quick tests, by the name of their file."""
+    quick = {f"test_{name}" for name in QUICK.split()}
+    for item in items:
+        if item.path.stem in quick:
+            item.add_marker("quick")
+
+
+def pytest_collection_finish():
+    """Spares the collector all that was imported: it would look through it again and again while JAX traces."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +53,12 @@ def few_mapped_regions():
     yield
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def one_device():
+    """Trains on one device: of a state on eight, Orbax saves slices, and compiles a hundred programs for them."""
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(jax, "devices", lambda *_: devices)
+        yield

@@ -1,14 +1,13 @@
 """Weights in and out, by the functions and by the scripts: backbones, and workdirs of whole networks."""
 
+import io
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
 import tiny
+from tiny_sources import run_script
 
 from mancs_jax import convert, scoring
 from mancs_jax.data import arrays, build
@@ -23,7 +22,7 @@ torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
 from tiny_release import CLASSES, SMALL, assert_bits_equal, authors_config, create_reference, refused  # noqa: E402
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +36,11 @@ def small():
     return create_reference(**SMALL)
 
 
-def run_script(name, *arguments):
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-
-def test_a_backbone_becomes_clean_safetensors(tmp_path, state_dict):
+def test_a_backbone_becomes_clean_safetensors(tmp_path, state_dict, capsys):
     source, output = tmp_path / "weights.bin", tmp_path / "clean.safetensors"
     torch.save({"state_dict": {f"module.{name}": tensor.double() for name, tensor in state_dict.items()}}, source)
-    result = run_script("import_weights.py", f"--source={source}", "--arch=resnet18", f"--output={output}")
-    assert result.returncode == 0, result.stderr
-    assert "100 tensors of resnet18" in result.stdout
+    assert run_script("import_weights", f"--source={source}", "--arch=resnet18", f"--output={output}") == ""
+    assert "100 tensors of resnet18" in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == ["clean.safetensors", "weights.bin"]
     content = output.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -100,9 +92,10 @@ def imported(tmp_path_factory, small):
     with market1501.open_source(tiny.write_folder(directory / "pictures")) as contents:
         build.build(contents, directory / "data")
     config_file.write_text(CONFIG_FILE.format(model=SMALL, root=str(directory / "data")))
-    result = run_script("import_weights.py", f"--source={source}", f"--config={config_file}", f"--workdir={workdir}")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"{workdir}: resnet10, {CLASSES} identities")
+    with redirect_stdout(io.StringIO()) as printed:
+        arguments = (f"--source={source}", f"--config={config_file}", f"--workdir={workdir}")
+        assert run_script("import_weights", *arguments) == ""
+    assert printed.getvalue().startswith(f"{workdir}: resnet10, {CLASSES} identities")
     return source, config_file, workdir
 
 
@@ -125,12 +118,11 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     assert (scored["recipe"], scored["step"], scored["config"]["pretrained"]) == ("authors", 0, str(source))
 
 
-def test_a_workdir_is_written_back(tmp_path, imported):
+def test_a_workdir_is_written_back(tmp_path, imported, capsys):
     source, _, workdir = imported
     exported = tmp_path / "mancs.safetensors"
-    result = run_script("export_weights.py", f"--workdir={workdir}", f"--output={exported}")
-    assert result.returncode == 0, result.stderr
-    assert f"recipe authors, resnet10, {CLASSES} identities, step 0" in result.stdout
+    assert run_script("export_weights", f"--workdir={workdir}", f"--output={exported}") == ""
+    assert f"recipe authors, resnet10, {CLASSES} identities, step 0" in capsys.readouterr().out
     config = authors_config(**SMALL)
     assert_bits_equal(authors.load_released(exported, config)[0], authors.load_released(source, config)[0])
 
@@ -154,15 +146,15 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
 @pytest.mark.parametrize(
     "script, arguments, words",
     [
-        ("import_weights.py", ["--source=none.pth", "--output=a.safetensors"], "no file none.pth"),
-        ("import_weights.py", ["--source=a.pth"], "give --output=FILE for a backbone, or --workdir=W and --config="),
-        ("import_weights.py", ["--source=a.pth", "--workdir=W", "--config=none.py"], "none.py"),
-        ("export_weights.py", ["--workdir=W", "--output=a.pth"], "must end in .safetensors"),
+        ("import_weights", ["--source=none.pth", "--output=a.safetensors"], "no file none.pth"),
+        ("import_weights", ["--source=a.pth"], "give --output=FILE for a backbone, or --workdir=W and --config="),
+        ("import_weights", ["--source=a.pth", "--workdir=W", "--config=none.py"], "none.py"),
+        ("export_weights", ["--workdir=W", "--output=a.pth"], "must end in .safetensors"),
     ],
 )
-def test_scripts_refuse_in_one_line(tmp_path, script, arguments, words):
+def test_scripts_refuse_in_one_line(tmp_path, script, arguments, words, capsys):
     arguments = [argument.replace("=W", f"={tmp_path / 'W'}") for argument in arguments]
-    result = run_script(script, *arguments)
-    assert result.returncode == 1 and result.stdout == "" and words in result.stderr
-    assert result.stderr.startswith(script.removesuffix(".py") + ": ") and result.stderr.count("\n") == 1
+    line = run_script(script, *arguments)
+    assert line.startswith(f"{script}: ") and words in line and "\n" not in line
+    assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "W").exists()

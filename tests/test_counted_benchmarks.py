@@ -33,7 +33,7 @@ def run(load, tmp_path, capsys):
 def test_a_share_at_a_time_takes_less_memory(load, run, monkeypatch):
     memory = load("memory")
     monkeypatch.setattr(memory, "REMAT", (memory.REMAT[0], memory.REMAT[-1]))
-    figures, table = run("memory", "--accumulate", "1", "4")
+    figures, table = run("memory", f"--config={TINY}:bare", "--accumulate", "1", "4")
     rows = figures["rows"]
     assert len(rows) == len(memory.REMAT) * 2 == table.count("| float32 |")
     size = {(row["remat"], row["accumulate"]): row["GB, compiled"] for row in rows}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from test_step import NUM_CLASSES, losses, run, tiny_config
+from test_step import NUM_CLASSES, losses, record_sizes, run, tiny_config
 
 from mancs_jax.config import checks, recipes
 from mancs_jax.losses.identity import focal_loss
@@ -103,48 +103,30 @@ def train_here(config, workdir, num_devices: int = 1) -> list[dict]:
     return (workdir / "metrics.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("field", [(), ("augment.half_size_epochs",)])
-def test_first_epochs_see_half_the_size(field, tmp_path, monkeypatch):
-    """An epoch is three steps: the network sees 32x16 pixels in these, and 64x32 in the rest."""
-    seen = []
-    from mancs_jax.models.mancs import Mancs
-
-    call = Mancs.__call__
-
-    def record(self, x, train, keys=None):
-        seen.append((x.shape[1:3], train))
-        return call(self, x, train, keys)
-
-    monkeypatch.setattr(Mancs, "__call__", record)
-    config = with_fields(*field) if field else tiny_config()
-    config.pretrained, config.max_steps = "", 4
-    train_here(config, tmp_path)
-    assert {size for size, train in seen if train} == ({(32, 16), (64, 32)} if field else {(64, 32)})
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(rows, sizes that the network saw) of five steps with all fields, three of them an epoch."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        seen = record_sizes(monkeypatch)
+        return train_here(long_run(5), tmp_path_factory.mktemp("whole")), seen
 
 
-def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path):
-    """With all fields; stopped at step 2, before the images grow, and at step 4, after."""
+def long_run(steps: int):
     config = with_fields()
-    config.pretrained, config.epochs, config.max_steps = "", 10.0, 5
-    whole = train_here(config, tmp_path / "whole")
-    for config.max_steps in (2, 4, 5):
-        parts = train_here(config, tmp_path / "parts")
-    assert parts == whole
+    config.pretrained, config.epochs, config.max_steps = "", 10.0, steps
+    return config
 
 
-def test_the_fields_hold_on_any_number_of_devices():
-    one, four = run(with_fields(), 1, steps=3), run(with_fields(), 4, steps=3)
-    np.testing.assert_allclose(losses(four), losses(one), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (four, one)), rtol=1e-4)
+def test_first_epochs_see_half_the_size(whole):
+    """Without the field: `test_nothing_is_compiled_after_the_first_step`."""
+    assert whole[1] == {(32, 16), (64, 32)}
 
 
-def test_the_fields_hold_for_a_batch_in_shares():
-    config = with_fields()
-    config.batch_norm_sync = False
-    two = run(config, 2, steps=3)
-    config.accumulate = 2
-    shares = run(config, 1, steps=3)
-    np.testing.assert_allclose(losses(shares), losses(two), rtol=1e-5, atol=1e-6)
+def test_a_run_goes_on_as_if_it_had_not_stopped(whole, tmp_path):
+    """Stopped at step 2, before the images grow, and at step 4, after."""
+    for steps in (2, 4, 5):
+        parts = train_here(long_run(steps), tmp_path)
+    assert parts == whole[0]
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,9 @@ def full_disk(*arguments, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tmp_path):
-    config = tiny.get_config().unlock()
+    config = tiny.get_config("bare").unlock()
     config.data.root, config.data.name = str(root), "trainonly"
     message = r"^trainonly under .* has no split query and gallery, only train: .* --config\.data\.validation_ids=20$"
     with pytest.raises(ValueError, match=message):
@@ -58,9 +59,11 @@ def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, ca
     assert json.loads((tmp_path / "out.json").read_text())["Mancs"]["mAP"] > 0
 
 
+@pytest.mark.usefixtures("one_device")
 def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monkeypatch, capsys):
-    config = tiny.get_config().unlock()
+    config = tiny.get_config("bare").unlock()
     config.data.root, config.max_steps = str(root), 1
+    config.data.unused_ids = 4  # as many identities as above, so that one compiled step serves both
     monkeypatch.setattr(scoring, "write_json", full_disk)
     with pytest.raises(OSError, match="No space left on device"):
         run.train_and_evaluate(config, tmp_path / "w", report=False)

@@ -89,16 +89,16 @@ def _only_means(path, leaf):
     return leaf if path[-1].key == "mean" else np.zeros(leaf.shape)
 
 
-def test_resnet18_equals_torch_in_training():
-    check_parity(STAGE_SIZES["resnet18"], False, (96, 48), np.float64, True, 1e-9)
+def test_basic_blocks_equal_torch_in_training():
+    check_parity((1, 2, 1, 1), False, (96, 48), np.float64, True, 1e-9, width=8)
 
 
 def test_resnet50_equals_torch_in_training():
     check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
 
 
-def test_resnet50_equals_torch_in_evaluation():
-    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, False, 1e-9)
+def test_bottlenecks_equal_torch_in_evaluation():  # a whole ResNet-50: test_imagenet.py and test_authors.py
+    check_parity((1, 2, 1, 1), True, (64, 32), np.float64, False, 1e-9, width=8)
 
 
 @pytest.mark.parametrize(

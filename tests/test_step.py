@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
+from mancs_jax.models.mancs import Mancs
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
@@ -87,13 +88,25 @@ def test_the_loss_is_equation_11(one_device):
         np.testing.assert_allclose(total, 1.0 * rank + 1.0 * cls + 0.2 * att, rtol=1e-6)
 
 
-def test_the_other_heads_and_dropout_do_not_depend_on_the_devices_either():
+def other_config() -> ConfigDict:
+    """All that `tiny_config` does not have: the other heads, dropout, pairs, momentum, label smoothing."""
     config = tiny_config()
     config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"
     config.model.attention_pool, config.model.last_activation = "mask_times_map", "prelu_shared"
     config.model.dropout, config.model.head_init = 0.3, 0.1
     config.loss.positives, config.loss.num_nearest = "later", 6
-    one, four = run(config, 1, steps=3), run(config, 4, steps=3)
+    config.loss.label_smoothing = 0.1
+    config.optim.name, config.optim.learning_rate = "sgd", 0.01
+    return config
+
+
+@pytest.fixture(scope="module")
+def others_on_one_device():
+    return run(other_config(), 1, steps=3)
+
+
+def test_the_others_do_not_depend_on_the_devices_either(others_on_one_device):
+    one, four = others_on_one_device, run(other_config(), 4, steps=3)
     np.testing.assert_allclose(losses(four), losses(one), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(*([row["grad_norm"] for row in rows] for rows in (four, one)), rtol=1e-4)
 
@@ -105,25 +118,27 @@ def test_loss_falls():
     assert np.mean([row["cls_loss"] for row in rows[-5:]]) < 0.9 * rows[0]["cls_loss"]
 
 
-def test_batch_norm_on_each_device_s_own_share_is_another_run(one_device):
-    config = tiny_config()
+@pytest.fixture(scope="module")
+def own_shares():
+    """On four devices, each with the statistics of its own share."""
+    config = other_config()
     config.batch_norm_sync = False
-    own = run(config, 2, steps=1)
-    assert np.isfinite(losses(own)).all()
-    assert np.abs(losses(own) - losses(one_device[:1])).max() > 1e-4
+    return run(config, 4, steps=3)
+
+
+def test_batch_norm_on_each_device_s_own_share_is_another_run(others_on_one_device, own_shares):
+    assert np.isfinite(losses(own_shares)).all()
+    assert np.abs(losses(own_shares[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
 
 
 @pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 4), (2, 2)])
-def test_a_batch_in_shares_is_that_of_as_many_devices(num_devices, accumulate):
-    config = tiny_config()
-    config.batch_norm_sync = False
-    config.model.dropout, config.model.cls_head, config.model.head_init = 0.3, "bn_prelu", 0.1
-    four = run(config, 4, steps=3)
-    config.accumulate = accumulate
+def test_a_batch_in_shares_is_that_of_as_many_devices(own_shares, num_devices, accumulate):
+    config = other_config()
+    config.batch_norm_sync, config.accumulate = False, accumulate
     shares = run(config, num_devices, steps=3)
-    np.testing.assert_allclose(losses(shares), losses(four), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(losses(shares), losses(own_shares), rtol=1e-5, atol=1e-6)
     for name in ("grad_norm", "param_norm", "accuracy", "triplets_in_order"):
-        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, four)), rtol=1e-4)
+        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, own_shares)), rtol=1e-4)
 
 
 def test_the_accumulated_gradient_is_that_of_the_whole_batch():
@@ -241,8 +256,21 @@ def test_clipping_limits_the_norm():
     np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.05], rtol=1e-3)  # a gradient as small as epsilon
 
 
+def record_sizes(monkeypatch) -> set[tuple[int, int]]:
+    """Height and width of the images that any network sees in training from now on."""
+    seen, call = set(), Mancs.__call__
+
+    def record(self, x, train, keys=None):
+        if train:
+            seen.add(x.shape[1:3])
+        return call(self, x, train, keys)
+
+    monkeypatch.setattr(Mancs, "__call__", record)
+    return seen
+
+
 def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
-    config = tiny_config()
+    config, seen = tiny_config(), record_sizes(monkeypatch)
     config.pretrained, config.max_steps = "", 4
     labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
     image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
@@ -265,3 +293,4 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0
     assert at_step[1] == at_step[4], "a step was compiled again"
+    assert seen == {(64, 32)}  # no epoch of half the size

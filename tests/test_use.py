@@ -3,13 +3,12 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tiny_sources import run_script
 from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.inference.export import USE, USE_ONNX, VALUES
@@ -49,11 +48,11 @@ def place(tmp_path_factory):
     return place
 
 
-def run(line, place):
+def run(line, capsys):
+    """Runs a line in this process; returns (the line with which it exits, "" for success; stdout)."""
     program, script, *arguments = shlex.split(line)
-    assert program == "python"
-    command = [sys.executable, REPOSITORY / script, *arguments]
-    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert program == "python" and (REPOSITORY / script).is_file()
+    return run_script(Path(script).stem, *arguments), capsys.readouterr().out
 
 
 def test_python(place, monkeypatch, capsys):
@@ -72,34 +71,36 @@ def test_python(place, monkeypatch, capsys):
     assert exact.index.tolist() == names["found"].index.tolist() and exact.distance[0, 0] > 0
 
 
-def test_command_line(place):
-    results = [run(line, place) for line in SCRIPTS]
-    assert [result.returncode for result in results] == [0] * 8, [result.stderr for result in results]
+def test_command_line(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    ends, stdout = zip(*[run(line, capsys) for line in SCRIPTS], strict=True)
+    assert ends == ("",) * 8
     others = "1 passed over, no image by name: notes.txt\n"
-    assert results[0].stdout == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
+    assert stdout[0] == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
     assert gallery.name.tolist() == sorted(file.name for file in (place / "photos").glob("0*.jpg"))
     assert gallery.pid[:5].tolist() == [1, 1, 1, 1, 2] and gallery.camid[:3].tolist() == [1, 1, 2]
-    rows = [line.split() for line in results[1].stdout.splitlines()]
+    rows = [line.split() for line in stdout[1].splitlines()]
     assert rows[0] == ["rank", "distance", "pid", "camid", "name"] and [row[0] for row in rows[1:6]] == list("12345")
     assert all(row[4].startswith(f"{int(row[2]):04d}_c{row[3]}s1") for row in rows[1:6])
     assert cv2.imread(str(place / "answers.png")) is not None
-    assert results[2].stdout.count("query one.jpg\nrank") == results[2].stdout.count("query two.jpg\nrank") == 1
-    assert results[2].stdout.endswith("answers: answers.json\nreport: answers.html\n")
-    assert "networks/mine.json: the card" in results[3].stdout
-    assert results[4].stdout.startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
-    assert "np.zeros((2, 3, 64, 32), np.float32)" in results[5].stdout
-    assert results[6].stdout.endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
-    assert "\n# JAX promises that releases that are built up to 20" in results[6].stdout
+    assert stdout[2].count("query one.jpg\nrank") == stdout[2].count("query two.jpg\nrank") == 1
+    assert stdout[2].endswith("answers: answers.json\nreport: answers.html\n")
+    assert "networks/mine.json: the card" in stdout[3]
+    assert stdout[4].startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
+    assert "np.zeros((2, 3, 64, 32), np.float32)" in stdout[5]
+    assert stdout[6].endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
+    assert "\n# JAX promises that releases that are built up to 20" in stdout[6]
     by_onnx = load_gallery(place / "by_onnx.npz")
     np.testing.assert_allclose(
         by_onnx.embedding, gallery.embedding, rtol=0, atol=1e-6 * np.abs(gallery.embedding).max()
     )
     assert by_onnx.network == gallery.network
     line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
-    assert run(line, place).stderr == "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp\n"
-    refused = run("python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market", place)
-    assert (refused.returncode, refused.stderr) == (1, "search: nowhere.jpg: no such file\n")
+    words = "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp"
+    assert run(line, capsys) == (words, "")
+    line = "python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market"
+    assert run(line, capsys) == ("search: nowhere.jpg: no such file", "")
 
 
 def test_a_damaged_image_stops_neither_command(place, tmp_path):
