@@ -304,7 +304,7 @@ def test_no_root(run, tmp_path):
 def test_a_root_that_is_a_file(run, tmp_path):
     (tmp_path / "root").write_bytes(b"x")
     line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
-    assert "root: market1501 cannot be built (" in line and (tmp_path / "root").read_bytes() == b"x"
+    assert "root cannot be written (" in line and (tmp_path / "root").read_bytes() == b"x"
 
 
 def test_a_full_disk(run, tmp_path, monkeypatch):

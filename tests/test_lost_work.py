@@ -2,10 +2,12 @@
 
 import errno
 import json
+import re
 
 import pytest
 import tiny
 from test_scoring import write_workdir
+from tiny_sources import REPOSITORY, run_script
 
 from mancs_jax import run, scoring
 from mancs_jax.cli import evaluate
@@ -74,6 +76,38 @@ def test_a_place_for_json_is_looked_at_first(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"out\.json cannot be written \(.*\): choose another place$"):
         run_command(evaluate, ["evaluate", "--workdir=nowhere", f"--json={tmp_path}/file/out.json"])
     assert capsys.readouterr().out == ""
+
+
+# Command, its output, and the file in that output where it is a folder. No source is there: it would be missed if the
+# place was not looked at first.
+OUTPUTS = [
+    ("embed nowhere --workdir=nowhere --output={}", "x.npz", ""),
+    ("evaluate --workdir=nowhere --json={}", "x.json", ""),
+    ("export --workdir=nowhere --output={}", "x.onnx", ""),
+    ("export --workdir=nowhere --output={}", "x.jax", ""),
+    ("export_network nowhere --name=n --output={}", "x", "n.json"),
+    ("export_weights --workdir=nowhere --output={}", "x.safetensors", ""),
+    ("import_weights --source=nowhere.pth --output={}", "x.safetensors", ""),
+    ("import_weights --source=nowhere.pth --config=tests/tiny.py --workdir={}", "x", "config.json"),
+    ("visualize --workdir={}", "x", "report.html"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize(("command", "output", "file"), OUTPUTS)
+def test_a_place_is_looked_at_before_the_work(command, output, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    line = run_script(*command.format(f"/proc/nowhere/{output}").split())
+    assert re.search(r": /proc/nowhere/\S+ cannot be written \(.*\): choose another place$", line), line
+    (tmp_path / output / file).mkdir(parents=True)
+    line = run_script(*command.format(tmp_path / output).split())
+    assert line.endswith(f"{tmp_path / output / file} cannot be written (it is a folder): choose another place"), line
+
+
+def test_a_root_is_looked_at_before_the_images(monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
+    line = run_script("prepare_data", "--dataset=market1501", "--source=nowhere.zip", "--root=/proc/nowhere/x")
+    assert re.search(r": /proc/nowhere/x cannot be written \(.*\): choose another place$", line), line
 
 
 def test_places_that_can_be_written(tmp_path):

@@ -1,5 +1,6 @@
 """Files that are either the old one or the whole new one, whenever somebody looks or a process is killed."""
 
+import errno
 import json
 import os
 import sys
@@ -32,15 +33,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuses a file that could not be written later, and leaves nothing behind.
+def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Refuses a file that could not be written later, before the work is done; it leaves nothing behind.
+
+    Args:
+      path: the file.
+      folder: `path` is a folder instead, in which files are to be made.
 
     Raises:
-      OSError: one line: no file can be made in its folder, or in the nearest folder above that is there.
+      OSError: one line: the file is a folder, or no file can be made in its folder, or in the nearest folder above
+        that is there.
     """
-    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    whole = Path(path).absolute()
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        if not folder and whole.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        folders = (whole, *whole.parents) if folder else whole.parents
+        nearest = next(path for path in folders if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror or error}): choose another place") from None

@@ -2,7 +2,9 @@
 
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
 from mancs_jax.data.cameras import UNKNOWN
@@ -49,6 +51,8 @@ def prepare(
     if not only_check and is_prepared(root, prepared) and not overwrite:
         path = prepared_path(root, prepared)
         return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
+    if not only_check:
+        check_writable(Path(root).expanduser(), folder=True)
     if dataset == "walkers":
         print("rendering walkers, half a minute on one core", file=sys.stderr)
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
