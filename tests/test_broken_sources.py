@@ -250,7 +250,7 @@ ROWS = {
     "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
     "a query of nobody": (
         labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),
-        r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave the line out$",
+        r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave it out$",
     ),
     "junk to learn": (labels("a.jpg,-1,1,train"), r"line 2: pid -1 in train is no person, but junk: number people"),
     "a path in two forms": (

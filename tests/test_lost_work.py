@@ -7,7 +7,7 @@ import re
 import pytest
 import tiny
 from test_scoring import write_workdir
-from tiny_sources import REPOSITORY, run_script
+from tiny_sources import REPOSITORY, jpeg, run_script
 
 from mancs_jax import run, scoring
 from mancs_jax.cli import evaluate
@@ -15,6 +15,7 @@ from mancs_jax.cli.command_line import run as run_command
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.data import build
 from mancs_jax.data.sources import folder, market1501
+from mancs_jax.data.sources.items import About, Contents, Item
 from mancs_jax.workdir import Workdir
 
 
@@ -48,6 +49,32 @@ def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tm
     config.data.validation_ids, config.max_steps = 4, 1
     results = run.train_and_evaluate(config, tmp_path / "w", report=False)
     assert results["Mancs"]["split"] == "held-out training identities"
+
+
+def only_images(train, query, gallery):
+    """Splits of people, an image each, as a source could not have them: it would be refused."""
+    pids = {"train": train, "query": query, "gallery": gallery}
+    return {
+        split: [Item(f"{split}{i}.jpg", pid, i % 2, f"{pid}.jpg") for i, pid in enumerate(of)] for split, of in pids.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "words"),
+    [
+        ([0, 1], [0, 1], r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set agai"),
+        ([1, 2], [-1, -1], r"no person of query is in gallery, so that the trained network could not be scored; mend the"),
+        ([1, 2], [3, 0], r"no person of query is in gallery, so that the trained network could not be scored; mend the"),
+    ],
+)
+def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gallery, words, tmp_path):
+    splits = only_images([1, 1, 2, 2, 3, 3, 4, 4], query, gallery)
+    build.build(Contents("odd", About("odd", "odd"), splits, lambda file: jpeg(int(file[:-4]) + 1)), tmp_path / "data")
+    config = tiny.get_config().unlock()
+    config.data.root, config.data.name = str(tmp_path / "data"), "odd"
+    with pytest.raises(ValueError, match=rf"^odd under .*: {words}"):
+        run.train_and_evaluate(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
 
 
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
