@@ -119,9 +119,13 @@ def test_names_as_in_market1501(tmp_path, as_zip):
     ("names", "words"),
     [
         (
-            {"bounding_box_train": ["0_c1.jpg", "1_c1.jpg"], "query": ["0000_c1.jpg"], "bounding_box_test": ["0_c2.jpg"]},
-            r"mine: bounding_box_train/0_c1\.jpg: pid 0 in train is no person, but a distractor: number people from 1, or "
-            r"leave it out, query/0000_c1\.jpg: pid 0 in query is no person",
+            {
+                "bounding_box_train": ["0_c1.jpg", "1_c1.jpg"],
+                "query": ["0000_c1.jpg"],
+                "bounding_box_test": ["0_c2.jpg"],
+            },
+            r"mine: bounding_box_train/0_c1\.jpg: pid 0 in train is no person, but a distractor: number people from 1, "
+            r"or leave it out, query/0000_c1\.jpg: pid 0 in query is no person",
         ),
         ({"bounding_box_train": ["-1_c1.jpg"]}, "pid -1 in train is no person, but junk: number people from 1"),
         (

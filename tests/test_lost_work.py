@@ -2,16 +2,19 @@
 
 import errno
 import json
+import os
 import re
+import stat
 
 import pytest
 import tiny
 from test_scoring import write_workdir
 from tiny_sources import REPOSITORY, jpeg, run_script
 
-from mancs_jax import run, scoring
+from mancs_jax import run
 from mancs_jax.cli import evaluate
 from mancs_jax.cli.command_line import run as run_command
+from mancs_jax.common import atomic_write
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.data import build
 from mancs_jax.data.sources import folder, market1501
@@ -35,8 +38,21 @@ def root(tmp_path_factory):
     return root
 
 
-def full_disk(*arguments, **options):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def fill_disk(monkeypatch, folder):
+    """Lets no file in a folder reach the disk any more."""
+    flush = atomic_write._flush
+
+    def full(path):
+        if path.parent.name == folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(atomic_write, "_flush", full)
+
+
+FREE_IT = (
+    r"cannot be written \(No space left on device\); free the disk, and start the same command again"
+)
 
 
 def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tmp_path):
@@ -55,16 +71,29 @@ def only_images(train, query, gallery):
     """Splits of people, an image each, as a source could not have them: it would be refused."""
     pids = {"train": train, "query": query, "gallery": gallery}
     return {
-        split: [Item(f"{split}{i}.jpg", pid, i % 2, f"{pid}.jpg") for i, pid in enumerate(of)] for split, of in pids.items()
+        split: [Item(f"{split}{i}.jpg", pid, i % 2, f"{pid}.jpg") for i, pid in enumerate(of)]
+        for split, of in pids.items()
     }
 
 
 @pytest.mark.parametrize(
     ("query", "gallery", "words"),
     [
-        ([0, 1], [0, 1], r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set agai"),
-        ([1, 2], [-1, -1], r"no person of query is in gallery, so that the trained network could not be scored; mend the"),
-        ([1, 2], [3, 0], r"no person of query is in gallery, so that the trained network could not be scored; mend the"),
+        (
+            [0, 1],
+            [0, 1],
+            r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set agai",
+        ),
+        (
+            [1, 2],
+            [-1, -1],
+            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+        ),
+        (
+            [1, 2],
+            [3, 0],
+            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+        ),
     ],
 )
 def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gallery, words, tmp_path):
@@ -79,8 +108,8 @@ def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gal
 
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
     write_workdir(tmp_path / "w", root)
-    monkeypatch.setattr(scoring, "write_json", full_disk)
-    with pytest.raises(SystemExit, match=r"^evaluate: \[Errno 28\] No space left on device$"):
+    fill_disk(monkeypatch, "results")
+    with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])
     printed = capsys.readouterr().out
     assert "| Mancs " in printed and "same person or not" in printed
@@ -90,8 +119,8 @@ def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, ca
 def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monkeypatch, capsys):
     config = tiny.get_config().unlock()
     config.data.root, config.max_steps = str(root), 1
-    monkeypatch.setattr(scoring, "write_json", full_disk)
-    with pytest.raises(OSError, match="No space left on device"):
+    fill_disk(monkeypatch, "results")
+    with pytest.raises(OSError, match=rf"^.*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run.train_and_evaluate(config, tmp_path / "w", report=False)
     assert "| Mancs " in capsys.readouterr().out
     monkeypatch.undo()
@@ -143,6 +172,23 @@ def test_places_that_can_be_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match=r"^/proc/nowhere/result\.json cannot be written \(.*\): choose another place$"):
         check_writable("/proc/nowhere/result.json")
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, code):
+    fsync = os.fsync
+
+    def of_files(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    atomic_write.write_text(tmp_path / "a.txt", "text")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        atomic_write.write_text(tmp_path / "a.txt", "more")
 
 
 def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, capsys):

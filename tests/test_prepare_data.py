@@ -246,7 +246,10 @@ def test_the_command_is_quoted(run, tmp_path, root):
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        (people(15, per_camera=1), "no training could be scored: there is no query, and nobody can be held out in its pl"),
+        (
+            people(15, per_camera=1),
+            "no training could be scored: there is no query, and nobody can be held out in its pl",
+        ),
         (people(1), "no training could be scored: there is no query, and nobody can be held out in its place (a p"),
         (people(2), "no training is possible: two people at least have to be trained on"),
         (people(1) + QUERY, "no training is possible: two people at least have to be trained on"),

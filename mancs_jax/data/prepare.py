@@ -80,8 +80,8 @@ def how_to_train(dataset: str, root: str) -> list[str]:
     num_p = min(32, num_ids - held_out)
     if "query" not in splits and not held_out:
         return [
-            "no training could be scored: there is no query, and nobody can be held out in its place (a person with two "
-            "images under each of two cameras, and others to train on)"
+            "no training could be scored: there is no query, and nobody can be held out in its place (a person with "
+            "two images under each of two cameras, and others to train on)"
         ]
     if num_p < 2:
         return ["no training is possible: two people at least have to be trained on"]

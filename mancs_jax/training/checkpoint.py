@@ -207,7 +207,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
             print(line, file=sys.stderr)
     if damaged:
         raise ValueError(
-            f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to go on without it"
+            f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to go on "
+            "without it"
         )
     return None
 
