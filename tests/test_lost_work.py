@@ -50,9 +50,7 @@ def fill_disk(monkeypatch, folder):
     monkeypatch.setattr(atomic_write, "_flush", full)
 
 
-FREE_IT = (
-    r"cannot be written \(No space left on device\); free the disk, and start the same command again"
-)
+FREE_IT = r"cannot be written \(No space left on device\); free the disk, and start the same command again"
 
 
 def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tmp_path):
