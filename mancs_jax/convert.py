@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
 from mancs_jax.inference.trained import load_trained
@@ -53,6 +54,7 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     configuration.validate(config, num_devices=1)
     paths = Workdir(Path(workdir))
     checkpoint.check_path(paths.latest)
+    check_writable(paths.config)
     arrays.check_known(config.data.name, config.data.root)
     if checkpoint.peek(paths.latest) is not None:
         raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
@@ -93,3 +95,4 @@ def export_weights(source: str | Path, output: str | Path) -> str:
 def _check_output(output: str | Path) -> None:
     if Path(output).suffix != ".safetensors":
         raise ValueError(f"--output={output}: must end in .safetensors")
+    check_writable(output)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import mancs_jax
-from mancs_jax.common.atomic_write import read_list
+from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.config import checks
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
@@ -14,7 +14,7 @@ from mancs_jax.inference.network_file import card_of, read_network, rounded, wri
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.run import load_training_data
 from mancs_jax.scoring import NETWORK, Scored, Task, score_network
-from mancs_jax.weights.shared import NAME
+from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
 
 DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for
@@ -60,6 +60,8 @@ def export_network(
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"--name={name}: give letters, digits, _, - and . alone, as --name=my_network")
+    for suffix in (WEIGHTS, CARD):
+        check_writable(Path(folder) / f"{name}{suffix}")
     trained = load_trained(workdir)
     data = trained.network.config.data
     if scores:

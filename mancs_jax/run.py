@@ -19,7 +19,7 @@ from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import cuhk03_classic, protocols
+from mancs_jax.evaluation import checks, cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
@@ -106,6 +106,16 @@ def _check_scorable(config: ConfigDict) -> None:
             f"{data.name} under {data.root} has no split {' and '.join(missing)}, only {', '.join(there)}: the trained "
             "network could not be scored; prepare the data set with them, or hold training identities out, as with "
             "--config.data.validation_ids=20"
+        )
+    query, gallery = (arrays.open_split(data.name, data.root, part).pid for part in ("query", "gallery"))
+    try:
+        checks.check_known(query)
+    except ValueError as error:
+        raise ValueError(f"{data.name} under {data.root}: {error}, and prepare the data set again") from None
+    if not np.isin(query, gallery).any():
+        raise ValueError(
+            f"{data.name} under {data.root}: no person of query is in gallery, so that the trained network could not "
+            "be scored; mend the data set, or hold training identities out, as with --config.data.validation_ids=20"
         )
 
 

@@ -4,8 +4,8 @@
 
 A start of the training ends in one of four ways, at a random moment: `kill -9`, SIGTERM, `kill -9` with damage to the
 newest checkpoint, or a full disk. The next start goes on. Each training that comes to its end has to have the curve, to
-the byte, and the scores of an undisturbed one. The full disk is a file system in memory, which root alone can mount;
-without it the other three ways are taken.
+the byte, and the scores of an undisturbed one. A refusal is a fault too, and the end, unless the disk is full. The full
+disk is a file system in memory, which root alone can mount; without it the other three ways are taken.
 """
 
 import argparse
@@ -42,6 +42,7 @@ class End(NamedTuple):
     finished: bool
     reached: int  # steps that had been logged
     error: str  # stderr without progress bars
+    refused: bool  # it ended by itself, with status 1
 
 
 class Soak:
@@ -67,7 +68,7 @@ class Soak:
         lines = [line.rpartition("\r")[2] for line in text.splitlines()]
         error = "\n".join(line for line in lines if not re.search(r"\d+%\||\d+/\d+ \[", line))
         finished = process.returncode == 0 and (self.workdir / "report.html").exists()
-        return End(finished, self.reached(), error)
+        return End(finished, self.reached(), error, process.returncode == 1)
 
     def reached(self) -> int:
         """Steps in metrics.jsonl."""
@@ -102,6 +103,8 @@ class Soak:
         if len(steps) < 2:
             return
         files = sorted(file for file in steps[-1][1].rglob("*") if file.is_file() and file.stat().st_size)
+        if not files:  # all were emptied before
+            return
         for file in files if self.rng.random() < 0.3 else [files[self.rng.integers(len(files))]]:
             kind = self.rng.integers(3)
             content = file.read_bytes()
@@ -129,7 +132,8 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
     while True:
         way = str(rng.choice(WAYS[: len(WAYS) if has_disk else -1])) if sum(ways.values()) < kills else UNDISTURBED
         ended = soak.disturb(way, longest)
-        if "Traceback" in ended.error:
+        stuck = _is_stuck(way, ended)
+        if stuck or "Traceback" in ended.error:
             faults.append(f"{way}: {ended.error[-1500:]}")
         if found := re.search(r"goes on from step (\d+)", _said(soak)):
             most = max(most, before - int(found[1]))
@@ -138,6 +142,8 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
             f"{sum(ways.values())} of {kills}: {way}, step {before}{' (finished)' if ended.finished else ''}",
             flush=True,
         )
+        if stuck:
+            break
         if not ended.finished:
             ways[way] += 1
             continue
@@ -147,6 +153,11 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
         if way == UNDISTURBED:
             break
     return ways, most, faults
+
+
+def _is_stuck(way: str, ended: End) -> bool:
+    """Tells if a start got nowhere without a reason: the next one would fare no better."""
+    return way != "full disk" and (ended.refused or (way == UNDISTURBED and not ended.finished))
 
 
 def _said(soak: Soak) -> str:

@@ -250,7 +250,7 @@ ROWS = {
     "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
     "a query of nobody": (
         labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),
-        r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave the line out$",
+        r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave it out$",
     ),
     "junk to learn": (labels("a.jpg,-1,1,train"), r"line 2: pid -1 in train is no person, but junk: number people"),
     "a path in two forms": (
@@ -304,7 +304,7 @@ def test_no_root(run, tmp_path):
 def test_a_root_that_is_a_file(run, tmp_path):
     (tmp_path / "root").write_bytes(b"x")
     line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
-    assert "root: market1501 cannot be built (" in line and (tmp_path / "root").read_bytes() == b"x"
+    assert "root cannot be written (" in line and (tmp_path / "root").read_bytes() == b"x"
 
 
 def test_a_full_disk(run, tmp_path, monkeypatch):

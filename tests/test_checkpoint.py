@@ -19,6 +19,8 @@ from tiny_workdir import NUM_CLASSES, write_workdir
 
 import mancs_jax
 from mancs_jax import convert, run
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
 from mancs_jax.training import checkpoint
 from mancs_jax.training.loop import restore_or_create
 from mancs_jax.training.state import create_optimizer, create_train_state
@@ -105,16 +107,48 @@ def test_all_damaged_is_one_line(directory, state):
         assert "\n" not in str(error.value) and "step 3 (" in str(error.value)
 
 
-@pytest.mark.usefixtures("one_device")
-def test_a_run_goes_on_from_the_one_before(tmp_path, state):
-    """The whole way: config.json and the rows of metrics.jsonl come out as those of an undisturbed run."""
-    from mancs_jax.data import build
-    from mancs_jax.data.sources import market1501
+def test_a_damaged_best_gives_way_to_the_latest(directory, capsys):
+    best = Path(shutil.copytree(directory, directory.parent / "best"))
+    for step in ("6", "9"):
+        shutil.rmtree(best / step)
+    cut_data(best / "3")
+    assert mancs_jax.inference.trained.load_trained(directory.parent).step == 9
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{best}: no checkpoint is whole: step 3 (")
+    assert line.endswith(f"; until then step 9 of {directory} is taken")
+    shutil.rmtree(directory)
+    with pytest.raises(ValueError, match="best: no checkpoint is whole"):
+        mancs_jax.load(directory.parent)
 
-    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
-        build.build(contents, tmp_path / "data")
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    source = tiny.write_folder(tmp_path_factory.mktemp("source"))
+    with market1501.open_source(source) as contents:
+        return build.build(contents, tmp_path_factory.mktemp("data")).parents[1]
+
+
+@pytest.mark.parametrize("damage", [cut_data, shutil.rmtree])
+def test_a_training_fills_a_damaged_best_anew(tmp_path, data, damage, monkeypatch, capsys):
     config = tiny.get_config().unlock()
-    config.data.root, config.keep_checkpoints = str(tmp_path / "data"), 3
+    config.data.root, config.data.validation_ids, config.max_steps = str(data), 4, 1
+    run.train_and_evaluate(config, tmp_path, report=False)
+    # No later score is higher than this: with it remembered, best/ would stay as it is.
+    monkeypatch.setattr(run, "_validate", lambda *_: {"mAP": 0.0})
+    damage(tmp_path / "best" / "1")
+    capsys.readouterr()
+    config.max_steps = 2
+    results = run.train_and_evaluate(config, tmp_path, allow_config_change=True, report=False)
+    assert results["Mancs"]["step"] == 2 and checkpoint.peek(tmp_path / "best")[0] == 2
+    said = "; else the next validation fills it anew\n" in capsys.readouterr().err
+    assert said == (damage is cut_data)  # a best/ that was moved away is no surprise
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_goes_on_from_the_one_before(tmp_path, data):
+    """The whole way: config.json and the rows of metrics.jsonl come out as those of an undisturbed run."""
+    config = tiny.get_config().unlock()
+    config.data.root, config.keep_checkpoints = str(data), 3
     config.lock()
     run.train_and_evaluate(config, tmp_path / "undisturbed", report=False)
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "damaged")

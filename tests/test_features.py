@@ -212,3 +212,20 @@ def test_a_file_of_embed_is_scored(tmp_path):
     np.savez(tmp_path / "f.npz", **found)
     assert run(file, "--queries=query").endswith("has arrays of queries already: leave --queries out")
     assert run("--workdir=w", "--queries=query").endswith("--queries goes with --features=FILE of mancs embed")
+
+
+def test_person_0_in_the_names_is_told(tmp_path, capsys):
+    both = embedded()
+    np.savez(tmp_path / "f.npz", **both)
+    file, number = f"--features={tmp_path / 'f.npz'}", np.sum(both["pid"] == 0)
+    line = f"{number} gallery images have pid 0, which is no person: they count as distractors\n"
+    for queries in ([], ["--queries=query"]):
+        assert run(file, *queries) == "" and line in capsys.readouterr().out
+    pid = np.where(np.arange(len(both["pid"])) == 3, 0, both["pid"])
+    np.savez(tmp_path / "f.npz", **both | {"pid": pid})
+    assert run(file, "--queries=query").endswith(
+        "f.npz: 1 of the queries are of no person, as query/0003.jpg with pid 0: embed them without these images, or, "
+        "if people are numbered from 0, add 1 to every pid above -1 in the names"
+    )
+    np.savez(tmp_path / "f.npz", **both | {"pid": np.where(both["pid"] == 0, -1, both["pid"])})
+    assert run(file) == "" and "distractors" not in capsys.readouterr().out

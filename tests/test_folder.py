@@ -115,6 +115,32 @@ def test_names_as_in_market1501(tmp_path, as_zip):
         assert all(found.read(item.file) for items in found.splits.values() for item in items)
 
 
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            {
+                "bounding_box_train": ["0_c1.jpg", "1_c1.jpg"],
+                "query": ["0000_c1.jpg"],
+                "bounding_box_test": ["0_c2.jpg"],
+            },
+            r"mine: bounding_box_train/0_c1\.jpg: pid 0 in train is no person, but a distractor: number people from 1, "
+            r"or leave it out, query/0000_c1\.jpg: pid 0 in query is no person",
+        ),
+        ({"bounding_box_train": ["-1_c1.jpg"]}, "pid -1 in train is no person, but junk: number people from 1"),
+        (
+            {"query": ["1_c1.jpg"], "bounding_box_test": ["-1_c1.jpg"]},
+            "^mine: no person of query is in gallery, so that nothing could be scored$",
+        ),
+        ({"query": ["1_c1.jpg"], "bounding_box_test": ["2_c2.jpg", "0_c2.jpg"]}, "no person of query is in gallery"),
+    ],
+)
+def test_names_that_could_not_be_scored(tmp_path, names, words):
+    path = write(tmp_path / "mine", image_files(names), False)
+    with pytest.raises(ValueError, match=words), folder.open_own("mine", path):
+        pass
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "ü", "a.b", *DATASETS])
 def test_names_of_data_sets(name):
     with pytest.raises(ValueError, match="cannot be the name of a data set: it may have letters, digits, _ and -"):

@@ -2,6 +2,7 @@
 
 import json
 from importlib import metadata
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -38,6 +39,16 @@ def test_rows_that_a_disk_damaged_are_dropped(tmp_path):
     path.write_bytes(b'{"step": 1}\n\x00\x00\n[]\n3\n{"loss": 1.0}\n{"step": "2"}\n\xff{"step": 2}\n{"step": 3}\n')
     keep_rows(path, last_step=3)
     assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+def test_a_full_disk_is_named(tmp_path):
+    log = MetricsLog(Workdir(tmp_path), step=0, num_steps=3, batch=2, log_every=1)
+    log._file.close()
+    log._file = Path("/dev/full").open("a")  # noqa: SIM115  (a device that takes nothing)
+    line = r"/metrics\.jsonl cannot be written \(No space left on device\); free the disk, and start the same"
+    for call in (lambda: log.write(1, {"loss": 1.0}), log.close):
+        with pytest.raises(OSError, match=line):
+            call()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

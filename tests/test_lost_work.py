@@ -2,17 +2,23 @@
 
 import errno
 import json
+import os
+import re
+import stat
 
 import pytest
 import tiny
 from test_scoring import write_workdir
+from tiny_sources import REPOSITORY, jpeg, run_script
 
-from mancs_jax import run, scoring
+from mancs_jax import run
 from mancs_jax.cli import evaluate
 from mancs_jax.cli.command_line import run as run_command
+from mancs_jax.common import atomic_write
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.data import build
 from mancs_jax.data.sources import folder, market1501
+from mancs_jax.data.sources.items import About, Contents, Item
 from mancs_jax.workdir import Workdir
 
 
@@ -32,8 +38,19 @@ def root(tmp_path_factory):
     return root
 
 
-def full_disk(*arguments, **options):
-    raise OSError(errno.ENOSPC, "No space left on device")
+def fill_disk(monkeypatch, folder):
+    """Lets no file in a folder reach the disk any more."""
+    flush = atomic_write._flush
+
+    def full(path):
+        if path.parent.name == folder:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(atomic_write, "_flush", full)
+
+
+FREE_IT = r"cannot be written \(No space left on device\); free the disk, and start the same command again"
 
 
 @pytest.mark.usefixtures("one_device")
@@ -49,10 +66,49 @@ def test_a_data_set_without_a_test_set_is_refused_before_the_first_step(root, tm
     assert results["Mancs"]["split"] == "held-out training identities"
 
 
+def only_images(train, query, gallery):
+    """Splits of people, an image each, as a source could not have them: it would be refused."""
+    pids = {"train": train, "query": query, "gallery": gallery}
+    return {
+        split: [Item(f"{split}{i}.jpg", pid, i % 2, f"{pid}.jpg") for i, pid in enumerate(of)]
+        for split, of in pids.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "words"),
+    [
+        (
+            [0, 1],
+            [0, 1],
+            r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set agai",
+        ),
+        (
+            [1, 2],
+            [-1, -1],
+            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+        ),
+        (
+            [1, 2],
+            [3, 0],
+            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+        ),
+    ],
+)
+def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gallery, words, tmp_path):
+    splits = only_images([1, 1, 2, 2, 3, 3, 4, 4], query, gallery)
+    build.build(Contents("odd", About("odd", "odd"), splits, lambda file: jpeg(int(file[:-4]) + 1)), tmp_path / "data")
+    config = tiny.get_config().unlock()
+    config.data.root, config.data.name = str(tmp_path / "data"), "odd"
+    with pytest.raises(ValueError, match=rf"^odd under .*: {words}"):
+        run.train_and_evaluate(config, tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
     write_workdir(tmp_path / "w", root)
-    monkeypatch.setattr(scoring, "write_json", full_disk)
-    with pytest.raises(SystemExit, match=r"^evaluate: \[Errno 28\] No space left on device$"):
+    fill_disk(monkeypatch, "results")
+    with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])
     printed = capsys.readouterr().out
     assert "| Mancs " in printed and "same person or not" in printed
@@ -64,8 +120,8 @@ def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monke
     config = tiny.get_config("bare").unlock()
     config.data.root, config.max_steps = str(root), 1
     config.data.unused_ids = 4  # as many identities as above, so that one compiled step serves both
-    monkeypatch.setattr(scoring, "write_json", full_disk)
-    with pytest.raises(OSError, match="No space left on device"):
+    fill_disk(monkeypatch, "results")
+    with pytest.raises(OSError, match=rf"^.*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run.train_and_evaluate(config, tmp_path / "w", report=False)
     assert "| Mancs " in capsys.readouterr().out
     monkeypatch.undo()
@@ -79,12 +135,61 @@ def test_a_place_for_json_is_looked_at_first(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+# Command, its output, and the file in that output where it is a folder. No source is there: it would be missed if the
+# place was not looked at first.
+OUTPUTS = [
+    ("embed nowhere --workdir=nowhere --output={}", "x.npz", ""),
+    ("evaluate --workdir=nowhere --json={}", "x.json", ""),
+    ("export --workdir=nowhere --output={}", "x.onnx", ""),
+    ("export --workdir=nowhere --output={}", "x.jax", ""),
+    ("export_network nowhere --name=n --output={}", "x", "n.json"),
+    ("export_weights --workdir=nowhere --output={}", "x.safetensors", ""),
+    ("import_weights --source=nowhere.pth --output={}", "x.safetensors", ""),
+    ("import_weights --source=nowhere.pth --config=tests/tiny.py --workdir={}", "x", "config.json"),
+    ("visualize --workdir={}", "x", "report.html"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")
+@pytest.mark.parametrize(("command", "output", "file"), OUTPUTS)
+def test_a_place_is_looked_at_before_the_work(command, output, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    line = run_script(*command.format(f"/proc/nowhere/{output}").split())
+    assert re.search(r": /proc/nowhere/\S+ cannot be written \(.*\): choose another place$", line), line
+    (tmp_path / output / file).mkdir(parents=True)
+    line = run_script(*command.format(tmp_path / output).split())
+    assert line.endswith(f"{tmp_path / output / file} cannot be written (it is a folder): choose another place"), line
+
+
+def test_a_root_is_looked_at_before_the_images(monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
+    line = run_script("prepare_data", "--dataset=market1501", "--source=nowhere.zip", "--root=/proc/nowhere/x")
+    assert re.search(r": /proc/nowhere/x cannot be written \(.*\): choose another place$", line), line
+
+
 def test_places_that_can_be_written(tmp_path):
     check_writable(tmp_path / "new" / "folders" / "result.json")
     check_writable(tmp_path / "result.json")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match=r"^/proc/nowhere/result\.json cannot be written \(.*\): choose another place$"):
         check_writable("/proc/nowhere/result.json")
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, code):
+    fsync = os.fsync
+
+    def of_files(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    atomic_write.write_text(tmp_path / "a.txt", "text")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        atomic_write.write_text(tmp_path / "a.txt", "more")
 
 
 def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, capsys):

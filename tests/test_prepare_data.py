@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+import re
+import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tiny_sources import (
     DUKE,
@@ -17,6 +20,7 @@ from tiny_sources import (
     write_protocol,
 )
 
+from mancs_jax.config import by_name, checks
 from mancs_jax.data import arrays, images
 from mancs_jax.data.prepared import prepared_path
 from mancs_jax.data.sources import market1501, walkers
@@ -168,6 +172,7 @@ def test_ones_own_data(run, tmp_path):
             "1 ids are in train and in query or gallery",
             "1 of 1 queries have no match under another camera",
             str(prepared_path(tmp_path, "My-data")),
+            "no training is possible: two people at least have to be trained on",
         ],
     )
     assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg"]
@@ -193,14 +198,62 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
         assert found.read(found.splits["query"][0].file) == jpeg(15)
 
 
-def test_a_data_set_of_ones_own_comes_with_the_command_that_trains_on_it(run, tmp_path):
-    source = write(tmp_path / "source", {f"{i}.jpg": jpeg(i) for i in range(30)}, False)
-    rows = [f"{i}.jpg,{i // 2 + 1},{i % 2},train" for i in range(30)]
-    (tmp_path / "labels.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
-    arguments = ["--dataset=folder", "--name=mine", f"--source={source}", f"--csv={tmp_path / 'labels.csv'}"]
-    line, out = run(*arguments, f"--root={tmp_path / 'root'}")
-    command = out.splitlines()[-1]
-    assert line == "" and command == (
-        "train on it: mancs train --config=market:small --workdir=workdirs/mine --config.data.name=mine "
-        f"--config.data.root={tmp_path / 'root'} --config.data.p=12 --config.data.validation_ids=3"
-    )
+def prepare_own(run, place, rows, root="root"):
+    """Prepares images with rows pid,camid,split; the last line that is printed."""
+    source = write(place / "source", {f"{i}.jpg": jpeg(i) for i in range(len(rows))}, False)
+    lines = [f"{i}.jpg,{row}" for i, row in enumerate(rows)]
+    (place / "labels.csv").write_text("\n".join(["path,pid,camid,split", *lines]))
+    arguments = ["--dataset=folder", "--name=mine", f"--source={source}", f"--csv={place / 'labels.csv'}"]
+    line, out = run(*arguments, f"--root={place / root}")
+    assert line == ""
+    return out.splitlines()[-1]
+
+
+def people(number, per_camera=2):
+    return [f"{pid},{camid},train" for pid in range(1, number + 1) for camid in (1, 2) for _ in range(per_camera)]
+
+
+QUERY = ["90,1,query", "90,2,gallery"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        (people(15), "p=12 --config.data.validation_ids=3"),
+        (people(4), "p=3 --config.data.validation_ids=1"),
+        (people(10, per_camera=1) + people(1), "p=9 --config.data.validation_ids=1"),
+        (people(15, per_camera=1) + QUERY, "p=15"),
+    ],
+)
+def test_the_command_that_trains_on_ones_own_data(run, tmp_path, rows, fields):
+    line = prepare_own(run, tmp_path, rows)
+    start = "train on it: mancs train --config=market:small --workdir=workdirs/mine --config.data.name=mine "
+    assert line == f"{start}--config.data.root={tmp_path / 'root'} --config.data.{fields}"
+    if "validation_ids" in fields:  # what training does with it
+        train = arrays.load_split("mine", tmp_path / "root", "train", (16, 8))
+        assert len(arrays.hold_out(train, int(fields[-1]), seed=0)[1].pid) >= 2
+        config = by_name.get_config("market:small").unlock()
+        config.data.p = int(re.search(r"p=(\d+)", fields)[1])
+        checks.validate_identities(config, len(np.unique(train.pid)) - int(fields[-1]))
+
+
+@pytest.mark.parametrize("root", ["my data", "a*b", "it's"])
+def test_the_command_is_quoted(run, tmp_path, root):
+    words = shlex.split(prepare_own(run, tmp_path, people(4), root))
+    assert f"--config.data.root={tmp_path / root}" in words and words[-1] == "--config.data.validation_ids=1"
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (
+            people(15, per_camera=1),
+            "no training could be scored: there is no query, and nobody can be held out in its pl",
+        ),
+        (people(1), "no training could be scored: there is no query, and nobody can be held out in its place (a p"),
+        (people(2), "no training is possible: two people at least have to be trained on"),
+        (people(1) + QUERY, "no training is possible: two people at least have to be trained on"),
+    ],
+)
+def test_no_command_where_none_would_train(run, tmp_path, rows, line):
+    assert prepare_own(run, tmp_path, rows).startswith(line)

@@ -35,10 +35,12 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
+    from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference.gallery import embed_folder, find_images, find_whole, write_gallery
 
     keep_compiled_programs()
+    check_writable(values.output)
     names, others = find_images(arguments[0])  # before the network is loaded
     if others:
         print(f"{len(others):,} passed over, no image by name: {name_some(others)}")

@@ -89,6 +89,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         scored = rows = of_network.results
     print(results.table(rows))
     print(results.matches(rows))
+    if values.features and (line := results.distractors(scored)):
+        print(line)
     if of_pairs := results.verification_table(rows):
         print(f"\n{of_pairs}")
     # After the screen: a disk that is full or read-only takes no result away.

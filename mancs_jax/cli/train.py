@@ -1,6 +1,8 @@
 """Trains Mancs and scores it: python scripts/train.py --config=configs/market.py --workdir=W."""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -51,11 +53,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
-    from mancs_jax.training import multihost
+    from mancs_jax.training import checkpoint, multihost
+    from mancs_jax.workdir import Workdir
 
     keep_compiled_programs()
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
-        multihost.start(values.coordinator, values.num_processes, values.process_id)
+        latest_step = partial(checkpoint.latest_on_disk, Workdir(Path(values.workdir)).latest)
+        multihost.start(values.coordinator, values.num_processes, values.process_id, latest_step)
     results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
     if results and multihost.is_writer():
         print(table(results))

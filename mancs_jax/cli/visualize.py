@@ -34,10 +34,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise ValueError(
             f"--workdir={values.workdir} is a file: a report shows masks and curves of a run; give its folder"
         )
+    from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.scoring import Task, score
     from mancs_jax.visualize import write_report
+    from mancs_jax.workdir import Workdir
 
     task = Task(dataset=values.dataset, root=values.root, flip=values.flip, options=distance_options(values))
     keep_compiled_programs()
+    check_writable(Workdir(Path(values.workdir)).report)
     path = write_report(values.workdir, score(values.workdir, task), task)
     print(f"report: {path}\npictures: {path.parent / 'results'}")

@@ -1,5 +1,6 @@
 """Files that are either the old one or the whole new one, whenever somebody looks or a process is killed."""
 
+import errno
 import json
 import os
 import sys
@@ -8,6 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # of some network disks
+
+
+@contextmanager
+def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file, and the way on, where a full disk does not take it (OSError, one line)."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}); free the disk, and start the same command again: a training "
+            "goes on"
+        ) from error
 
 
 @contextmanager
@@ -21,26 +39,36 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
       OSError: a folder or the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+            _flush_names(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
-    """Refuses a file that could not be written later, and leaves nothing behind.
+def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Refuses a file that could not be written later, before the work is done; it leaves nothing behind.
+
+    Args:
+      path: the file.
+      folder: `path` is a folder instead, in which files are to be made.
 
     Raises:
-      OSError: one line: no file can be made in its folder, or in the nearest folder above that is there.
+      OSError: one line: the file is a folder, or no file can be made in its folder, or in the nearest folder above
+        that is there.
     """
-    folder = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    whole = Path(path).absolute()
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        if not folder and whole.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        folders = (whole, *whole.parents) if folder else whole.parents
+        nearest = next(path for path in folders if path.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror or error}): choose another place") from None
@@ -95,6 +123,15 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
         path.replace(aside)
         print(f"{path} is damaged ({' '.join(str(error).split())[:80]}); it is {aside.name} now", file=sys.stderr)
         return []
+
+
+def _flush_names(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where its file system can: the file is whole in any case."""
+    try:
+        _flush(folder)
+    except OSError as error:
+        if error.errno not in NO_SYNC_OF_FOLDERS:
+            raise
 
 
 def _flush(path: Path) -> None:

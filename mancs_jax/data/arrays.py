@@ -168,14 +168,13 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
     Raises:
       ValueError: `num_ids` < 1, or more than can be drawn, or none would be left to train on.
     """
-    people, camid = np.unique(split.pid[split.pid > 0]), split.camid
-    has_cameras = not each_its_own(camid)
-    camid, is_eligible = (camid, _has_two_full_cameras) if has_cameras else (np.zeros_like(camid), _has_two)
-    eligible = np.array([pid for pid in people if is_eligible(camid[split.pid == pid])], np.int32)
-    if not 1 <= num_ids <= len(eligible) or num_ids == len(people):
+    has_cameras = not each_its_own(split.camid)
+    camid = split.camid if has_cameras else np.zeros_like(split.camid)
+    eligible, most = eligible_to_hold_out(split.pid, split.camid)
+    if not 1 <= num_ids <= most:
         raise ValueError(
-            f"hold_out: num_ids is {num_ids}; it has to be from 1 to {min(len(eligible), len(people) - 1)}"
-            f" (of {len(people)} identities, {len(eligible)} have two images"
+            f"hold_out: num_ids is {num_ids}; it has to be from 1 to {most}"
+            f" (of {len(np.unique(split.pid[split.pid > 0]))} identities, {len(eligible)} have two images"
             f"{' under each of two cameras' if has_cameras else ''})"
         )
     rng = np.random.default_rng(seed)
@@ -185,6 +184,14 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
     is_query = np.zeros(len(split.pid), bool)
     is_query[order[first]] = True
     return take(split, ~held), take(split, is_query), take(split, held & ~is_query)
+
+
+def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray, int]:
+    """(identities that `hold_out` draws from, int32; the most that it takes: somebody is left to train on)."""
+    people = np.unique(pid[pid > 0])
+    is_eligible = _has_two if each_its_own(camid) else _has_two_full_cameras
+    eligible = np.array([person for person in people if is_eligible(camid[pid == person])], np.int32)
+    return eligible, max(min(len(eligible), len(people) - 1), 0)
 
 
 def leave_out(split: Split, num_ids: int, seed: int) -> Split:

@@ -1,8 +1,13 @@
 """From the source of a data set to its records: the one call behind `mancs prepare-data`."""
 
+import shlex
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+import numpy as np
+
+from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
 from mancs_jax.data.cameras import UNKNOWN
@@ -49,6 +54,8 @@ def prepare(
     if not only_check and is_prepared(root, prepared) and not overwrite:
         path = prepared_path(root, prepared)
         return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
+    if not only_check:
+        check_writable(Path(root).expanduser(), folder=True)
     if dataset == "walkers":
         print("rendering walkers, half a minute on one core", file=sys.stderr)
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
@@ -57,21 +64,30 @@ def prepare(
             counts, end = {split: count_items(items) for split, items in contents.splits.items()}, []
         else:
             path = build.build(contents, root, overwrite)
-            counts, end = count_prepared(prepared, root), [str(path)]
-            end += [f"train on it: {line}"] if (line := training_command(prepared, root, counts)) else []
+            counts, end = count_prepared(prepared, root), [str(path), *how_to_train(prepared, root)]
     return "\n".join([table(counts), *notes, *end])
 
 
-def training_command(dataset: str, root: str, counts: dict[str, Counts]) -> str:
-    """Returns a command that trains on a data set of one's own; "" for others, and where too few people are in it."""
-    num_ids = counts["train"].ids if "train" in counts else 0
-    held_out = 0 if "query" in counts else num_ids // 5
+def how_to_train(dataset: str, root: str) -> list[str]:
+    """Returns a line with a command that trains on a data set of one's own, or says why none would; none for others."""
+    splits = arrays.split_names(dataset, root)
+    if dataset in names.DATASETS or "train" not in splits:
+        return []
+    train = arrays.open_split(dataset, root, "train")
+    num_ids, (_, most) = len(np.unique(train.pid)), arrays.eligible_to_hold_out(train.pid, train.camid)
+    # Without a query, a trained network can be scored on people who are held out alone.
+    held_out = 0 if "query" in splits else min(max(num_ids // 5, 1), most)
     num_p = min(32, num_ids - held_out)
-    if dataset in names.DATASETS or num_p < 2:
-        return ""
+    if "query" not in splits and not held_out:
+        return [
+            "no training could be scored: there is no query, and nobody can be held out in its place (a person with "
+            "two images under each of two cameras, and others to train on)"
+        ]
+    if num_p < 2:
+        return ["no training is possible: two people at least have to be trained on"]
     fields = {"name": dataset, "root": root, "p": num_p} | ({"validation_ids": held_out} if held_out else {})
-    flags = " ".join(f"--config.data.{field}={value}" for field, value in fields.items())
-    return f"mancs train --config=market:small --workdir=workdirs/{dataset} {flags}"
+    flags = " ".join(f"--config.data.{field}={shlex.quote(str(value))}" for field, value in fields.items())
+    return [f"train on it: mancs train --config=market:small --workdir=workdirs/{dataset} {flags}"]
 
 
 def refuse_arguments(

@@ -102,7 +102,13 @@ def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[st
     is_query = np.asarray(pid) > 0
     if queries:
         is_below = np.array([name.startswith(f"{queries.rstrip('/')}/") for name in names])
-        is_query, is_gallery = is_query & is_below, ~is_below
+        if (nobody := np.flatnonzero(is_below & ~is_query)).size:
+            raise ValueError(
+                f"{path}: {len(nobody):,} of the queries are of no person, as {names[nobody[0]]} with pid "
+                f"{pid[nobody[0]]}: embed them without these images, or, if people are numbered from 0, add 1 to every "
+                "pid above -1 in the names"
+            )
+        is_query, is_gallery = is_below, ~is_below
     for what, chosen in (("queries", is_query), ("gallery", is_gallery)):
         if not chosen.any():
             folders = sorted({name.rpartition("/")[0] for name in names} - {""})

@@ -75,3 +75,9 @@ def matches(results: Mapping[str, Mapping]) -> str:
     counts = {(result["num_matched_queries"], result["num_queries"]) for result in results.values()}
     line = "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))
     return line if all(result.get("cameras_known", True) for result in results.values()) else f"{line}\n{UNKNOWN}"
+
+
+def distractors(result: Mapping) -> str:
+    """A line that says how many gallery images are of nobody: who numbers people from 0 would not think so."""
+    number = result["num_distractors"]
+    return f"{number:,} gallery images have pid 0, which is no person: they count as distractors" if number else ""

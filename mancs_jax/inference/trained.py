@@ -1,5 +1,6 @@
 """A trained network from where it lies: a workdir, a shared file, or the networks that come with the package."""
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,6 +78,7 @@ def _from_workdir(paths: Workdir) -> Trained | None:
     # Not at the top: a shared network does without Orbax, which takes half a second.
     from mancs_jax.training.checkpoint import newest_whole, restore_variables
 
+    faults: list[ValueError] = []
     for directory in (paths.best, paths.latest):
 
         def read(step: int, description: Description, directory: Path = directory) -> Trained:
@@ -85,8 +87,17 @@ def _from_workdir(paths: Workdir) -> Trained | None:
             network = Network(config, num_classes, restore_variables(directory, step, shapes))
             return Trained(network, step, description, card_of(network, step, description), paths)
 
-        if (found := newest_whole(directory, read)) is not None:
+        try:
+            found = newest_whole(directory, read)
+        except ValueError as error:  # the other directory may be whole
+            faults.append(error)
+            continue
+        if found is not None:
+            for fault in faults:
+                print(f"{fault}; until then step {found[0]} of {directory} is taken", file=sys.stderr)
             return found[1]
+    if faults:
+        raise faults[-1]
     return None
 
 

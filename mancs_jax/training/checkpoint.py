@@ -96,14 +96,19 @@ def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # orbax, tensorstore and the disk have many kinds
-        whole = [int(path.name) for path in Path(manager.directory).glob("*") if path.name.isdigit()]
-        left = f"that of step {max(whole)} is kept" if whole else "there is none before it"
+        step = latest_on_disk(Path(manager.directory))
+        left = "there is none before it" if step is None else f"that of step {step} is kept"
         full = "No space left on device"
         reason = full if full in str(error) else _reason(error)
         raise OSError(
             f"{manager.directory}: the checkpoint cannot be written ({reason}); {left}; free the disk, and the "
             "same command goes on"
         ) from error
+
+
+def latest_on_disk(directory: Path) -> int | None:
+    """The latest step that has its final name, from the names alone; None without one."""
+    return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=None)
 
 
 def check_whole(directory: Path, step: int, parts: Sequence[str] = ("",)) -> None:
@@ -202,7 +207,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
             print(line, file=sys.stderr)
     if damaged:
         raise ValueError(
-            f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to begin again"
+            f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to go on "
+            "without it"
         )
     return None
 

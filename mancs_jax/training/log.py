@@ -5,13 +5,14 @@ import math
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
 import tensorboardX
 from tqdm import tqdm
 
-from mancs_jax.common.atomic_write import read_list, write_json, write_text
+from mancs_jax.common.atomic_write import naming_full_disk, read_list, write_json, write_text
 from mancs_jax.common.environment import environment
 from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
@@ -73,9 +74,13 @@ class MetricsLog:
         path = workdir.metrics if writes else Path(os.devnull)
         if writes:
             keep_rows(path, step)
-        self._file = path.open("a")
+        self._naming_full_disk = partial(naming_full_disk, path)
+        with self._naming_full_disk():
+            self._file = path.open("a")
+        self._naming_full_board = partial(naming_full_disk, workdir.tensorboard)
         board = str(workdir.tensorboard)
-        self._board = tensorboardX.SummaryWriter(board, purge_step=step + 1, write_to_disk=writes)
+        with self._naming_full_board():
+            self._board = tensorboardX.SummaryWriter(board, purge_step=step + 1, write_to_disk=writes)
         self._bar = tqdm(
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
         )
@@ -99,7 +104,8 @@ class MetricsLog:
           Diverged: a value is not finite.
         """
         self._settle()
-        self._board.flush()
+        with self._naming_full_board():
+            self._board.flush()
 
     def _settle(self) -> None:
         if self._pending is None:
@@ -122,8 +128,9 @@ class MetricsLog:
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Adds a row."""
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
-        self._file.flush()
+        with self._naming_full_disk():
+            self._file.write(json.dumps({"step": step, **row}) + "\n")
+            self._file.flush()
         for name, value in row.items():
             self._board.add_scalar(name, value, step)
 
@@ -135,5 +142,9 @@ class MetricsLog:
     def close(self) -> None:
         """Ends the bar and writes out what is buffered."""
         self._bar.close()
-        self._file.close()
-        self._board.close()
+        try:
+            with self._naming_full_disk():  # a row that a full disk did not take is tried once more
+                self._file.close()
+        finally:
+            with self._naming_full_board():
+                self._board.close()

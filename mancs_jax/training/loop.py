@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -67,9 +68,9 @@ def train(
 
     with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
         state, best = restore_or_create(manager, config, description, optimizer, devices)
-        description = description._replace(best=best)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
+        description = description._replace(best=best if holds_network(workdir.best) else None)
         if multihost.is_writer():
             record_start(workdir, description, devices, step)
         batch = config.data.p * config.data.k
@@ -143,10 +144,25 @@ def restore_or_create(
     return found[0], found[1].best
 
 
+def holds_network(directory: Path) -> bool:
+    """Tells if best/ has a network that is whole. Where not, its score is forgotten, and the next validation fills it.
+
+    The score alone would keep worse networks out for ever, and the run would end without a best one.
+    """
+    try:
+        found = checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
+    except ValueError as error:
+        print(f"{error}; else the next validation fills it anew", file=sys.stderr)
+        return False
+    return found is not None
+
+
 def keep_best(workdir: Workdir, state: TrainState, description: Description, score: float) -> Description:
     """Saves `state` in best/ if its score is the highest yet; returns the description with the highest score."""
     if description.best is not None and score <= description.best:
         return description
+    if description.best is None:
+        checkpoint.drop_after(workdir.best, -1)  # what cannot be read; orbax would read it back before it saves
     description = description._replace(best=score)
     with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
         checkpoint.save(manager, state, description)

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,7 +28,12 @@ BEAT, SILENCE = 5.0, 60.0  # seconds between beats; without one for so long, a p
 DONE = "done"
 
 
-def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+def start(
+    coordinator: str = "",
+    num_processes: int = 0,
+    process_id: int = -1,
+    latest_step: Callable[[], int | None] = lambda: None,
+) -> None:
     """Joins the other processes, before anything else asks JAX for its devices.
 
     Args:
@@ -36,6 +41,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
         SLURM, Kubernetes, MPI or a TPU pod says who takes part.
       num_processes: of all machines.
       process_id: of this one, from 0.
+      latest_step: of the checkpoints on the disk, None without one: from there the run goes on after a loss.
 
     Raises:
       ValueError: some of the three are given and not the others, no cluster is found, or process 0 is out of reach.
@@ -52,7 +58,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
-    _start_watch()
+    _start_watch(latest_step)
 
 
 @contextmanager
@@ -65,7 +71,7 @@ def _without_proxies() -> Iterator[None]:
         os.environ.update(proxies)
 
 
-def _watch(client: Any, own: int, others: Sequence[int]) -> None:
+def _watch(client: Any, own: int, others: Sequence[int], latest_step: Callable[[], int | None]) -> None:
     """Beats for this process, and ends it in one line where another one has stopped to beat.
 
     JAX would end it after 100 seconds, in an abort with a page of addresses. The main thread cannot say anything: it
@@ -83,13 +89,21 @@ def _watch(client: Any, own: int, others: Sequence[int]) -> None:
             if found != last[other][0]:
                 last[other] = (found, time.monotonic())
             elif found != DONE and time.monotonic() - last[other][1] > SILENCE:
-                print(
-                    f"\ntrain: process {other} was lost; start all processes again with the same command: they go on "
-                    "from the latest checkpoint",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                _tell_of_loss(other, latest_step)
                 os._exit(1)
+
+
+def _tell_of_loss(process: int, latest_step: Callable[[], int | None]) -> None:
+    try:
+        step = latest_step()
+        then = "they begin again, for there is no checkpoint" if step is None else f"they go on from step {step}"
+    except OSError:  # the disk may have gone with the process
+        then = "they go on from the latest checkpoint"
+    print(
+        f"\ntrain: process {process} was lost; start all processes again with the same command: {then}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _beat_of(client: Any, process: int) -> str:
@@ -99,10 +113,10 @@ def _beat_of(client: Any, process: int) -> str:
         return ""
 
 
-def _start_watch() -> None:
+def _start_watch(latest_step: Callable[[], int | None]) -> None:
     state: Any = distributed.global_state
     others = [process for process in range(state.num_processes) if process != state.process_id]
-    watch = partial(_watch, state.client, state.process_id, others)
+    watch = partial(_watch, state.client, state.process_id, others, latest_step)
     threading.Thread(target=watch, name="watch", daemon=True).start()
     # Registered after JAX's own, so it runs before JAX leaves the others.
     atexit.register(state.client.key_value_set, f"{BEATS}/{state.process_id}", DONE, allow_overwrite=True)

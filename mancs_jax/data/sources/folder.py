@@ -51,6 +51,9 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
     )
     with open_folders(name, about, layout, path) as contents:
         splits = {split: [item._replace(name=item.file) for item in items] for split, items in contents.splits.items()}
+        items = [(split, item) for split in splits for item in splits[split]]
+        if wrong := [f"{item.file}: {fault}" for split, item in items if (fault := _no_person(item.pid, split))]:
+            raise ValueError(f"{path}: {name_some(wrong)}")
         yield _checked(contents._replace(splits=splits))
 
 
@@ -139,12 +142,19 @@ def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) 
         return f"pid {pid!r} is not an integer from -1"
     if not _is_integer(camid, 0):
         return f"camid {camid!r} is not an integer from 0"
-    if split in ("train", "query") and int(pid) < 1:
-        meaning = "a distractor" if int(pid) == 0 else "junk"
-        return f"pid {pid} in {split} is no person, but {meaning}: number people from 1, or leave the line out"
+    if fault := _no_person(int(pid), split):
+        return fault
     if split not in SPLITS:
         return f"split {split!r} is not one of {', '.join(SPLITS)}"
     return None if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
+
+
+def _no_person(pid: int, split: str) -> str:
+    """Says why the images of a split cannot have this pid; "" where they can."""
+    if pid > 0 or split not in ("train", "query"):
+        return ""
+    meaning = "a distractor" if pid == 0 else "junk"
+    return f"pid {pid} in {split} is no person, but {meaning}: number people from 1, or leave it out"
 
 
 def _file_of(path: str, source: Source) -> str:
@@ -172,4 +182,7 @@ def _checked(contents: Contents) -> Contents:
         raise ValueError(
             f"{contents.name}: query and gallery go together, but only {', '.join(contents.splits)} has images"
         )
+    people = {split: {item.pid for item in items if item.pid > 0} for split, items in contents.splits.items()}
+    if "query" in people and not people["query"] & people["gallery"]:
+        raise ValueError(f"{contents.name}: no person of query is in gallery, so that nothing could be scored")
     return contents
