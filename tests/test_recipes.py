@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -140,12 +139,13 @@ def test_unused_identities_are_not_trained_on(root):
         run.load_training_data(tiny_config(root, data__unused_ids=9))
 
 
-def test_choosing_on_the_test_set_says_so(root, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("one_device")
+def test_choosing_on_the_test_set_says_so(root, tmp_path):
     _, parts = run.load_training_data(tiny_config(root, choose_on="test"))
     official = [arrays.load_split("market1501", root, part, (64, 32)) for part in ("query", "gallery")]
     assert [arrays.fingerprint(part) for part in parts] == [arrays.fingerprint(part) for part in official]
-    config = tiny_config(root, choose_on="test", epochs=2.0, eval_every=1.0)
-    monkeypatch.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+    bare = {"model__fab_stages": (), "loss__sampling": "batch_hard"}
+    config = tiny_config(root, choose_on="test", epochs=2.0, eval_every=1.0, **bare)
     (result,) = run.train_and_evaluate(config, tmp_path).values()
     assert result["chosen_on"] == "test" and result["split"] == "official" and result["protocol"] == "single_query"
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
