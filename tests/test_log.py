@@ -1,12 +1,15 @@
 """The files a run leaves: rows that survive kills, and JSON that is whole or old."""
 
 import json
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import mancs_jax
 from mancs_jax.common.atomic_write import write_json
@@ -49,6 +52,47 @@ def test_a_full_disk_is_named(tmp_path):
     for call in (lambda: log.write(1, {"loss": 1.0}), log.close):
         with pytest.raises(OSError, match=line):
             call()
+
+
+def test_a_full_disk_takes_no_board_and_leaves_no_traceback(tmp_path):
+    """In a process of its own: threads and hooks at its end would print theirs."""
+    code = """
+import sys
+from pathlib import Path
+from tensorboardX import record_writer
+from mancs_jax.training.log import MetricsLog
+from mancs_jax.workdir import Workdir
+record_writer.open_file = lambda path: open("/dev/full", "wb")
+log = MetricsLog(Workdir(Path(sys.argv[1])), step=0, num_steps=3, batch=2, log_every=1)
+log.write(1, {"loss": 1.0})
+try:
+    log.flush()
+except OSError as error:
+    sys.exit(str(error))
+"""
+    ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free the disk, and start the same"
+    assert ended.returncode == 1 and f"\n{line}" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_the_board_has_the_numbers(tmp_path):
+    log = MetricsLog(Workdir(tmp_path), step=7, num_steps=9, batch=2, log_every=1)
+    log.write(8, {"loss": 0.5, "accuracy": 0.25})
+    log.close()
+    [file] = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:  # length, its checksum, the event, its checksum
+        length = int.from_bytes(content[:8], "little")
+        events.append(Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
+    version, start, *numbers = events
+    assert version.file_version == "brain.Event:2"
+    assert (start.step, start.session_log.status) == (
+        8,
+        SessionLog.START,
+    )  # hides what an earlier file has from there on
+    shown = [(event.step, value.tag, value.simple_value) for event in numbers for value in event.summary.value]
+    assert shown == [(8, "loss", 0.5), (8, "accuracy", 0.25)]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

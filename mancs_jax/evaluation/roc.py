@@ -121,8 +121,9 @@ def rates_within(
     num_negatives = num_positives = 0
     for negatives, positives in _blocks(plan, distance):
         negatives, positives = (from_pair(values, distance) for values in (negatives, positives))
-        false_positives += [np.count_nonzero(negatives <= limit) for limit in limits]
-        true_positives += [np.count_nonzero(positives <= limit) for limit in limits]
+        for number, limit in enumerate(limits):
+            false_positives[number] += np.count_nonzero(negatives <= limit)
+            true_positives[number] += np.count_nonzero(positives <= limit)
         num_negatives += int(np.count_nonzero(np.isfinite(negatives)))
         num_positives += len(positives)
     if not num_negatives or not num_positives:

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import tensorboardX
 from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import naming_full_disk, read_list, write_json, write_text
 from mancs_jax.common.environment import environment
+from mancs_jax.training.board import add_scalar, open_board
 from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
@@ -78,9 +78,8 @@ class MetricsLog:
         with self._naming_full_disk():
             self._file = path.open("a")
         self._naming_full_board = partial(naming_full_disk, workdir.tensorboard)
-        board = str(workdir.tensorboard)
         with self._naming_full_board():
-            self._board = tensorboardX.SummaryWriter(board, purge_step=step + 1, write_to_disk=writes)
+            self._board = open_board(workdir.tensorboard, step) if writes else None
         self._bar = tqdm(
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
         )
@@ -104,8 +103,9 @@ class MetricsLog:
           Diverged: a value is not finite.
         """
         self._settle()
-        with self._naming_full_board():
-            self._board.flush()
+        if self._board:
+            with self._naming_full_board():
+                self._board.flush()
 
     def _settle(self) -> None:
         if self._pending is None:
@@ -122,7 +122,7 @@ class MetricsLog:
             self.write(step, row)
         rate = self._batch / max(time.monotonic() - self._then, 1e-9)
         self._then = time.monotonic()
-        self._board.add_scalar("images_per_second", rate, step)
+        self._show("images_per_second", rate, step)
         self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {rate:.0f} images/s", refresh=False)
         self._bar.update(step - self._bar.n)
 
@@ -132,7 +132,12 @@ class MetricsLog:
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
         for name, value in row.items():
-            self._board.add_scalar(name, value, step)
+            self._show(name, value, step)
+
+    def _show(self, name: str, value: float, step: int) -> None:
+        if self._board:
+            with self._naming_full_board():
+                add_scalar(self._board, name, value, step)
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -146,5 +151,6 @@ class MetricsLog:
             with self._naming_full_disk():  # a row that a full disk did not take is tried once more
                 self._file.close()
         finally:
-            with self._naming_full_board():
-                self._board.close()
+            if self._board:
+                with self._naming_full_board():
+                    self._board.close()
