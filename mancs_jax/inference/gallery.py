@@ -39,6 +39,16 @@ SUFFIXES = (
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
+# Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
+FORMS = {
+    "embedding": ("f", 2, "floats [images, width]"),
+    "name": ("U", 1, "text [images]"),
+    "network": ("U", 0, "a text"),
+    "flip": ("b", 0, "True or False"),
+    "normalize": ("b", 0, "True or False"),
+    "pid": ("iu", 1, "whole numbers [images]"),
+    "camid": ("iu", 1, "whole numbers [images]"),
+}
 
 
 class Gallery(NamedTuple):
@@ -140,7 +150,7 @@ def load_gallery(path: str | Path) -> Gallery:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is none of these files, or is cut off.
+      ValueError: one line: it is none of these files, is cut off, or its arrays do not go together.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
@@ -151,8 +161,25 @@ def load_gallery(path: str | Path) -> Gallery:
         raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
     if missing := [name for name in FIELDS if name not in fields]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
+    if fault := _fault_of(fields):
+        raise ValueError(f"{path}: {fault}; embed the folder again")
     plain = {name: fields[name].item() for name in ("network", "flip", "normalize")}
     return Gallery(**fields | plain)
+
+
+def _fault_of(fields: dict[str, np.ndarray]) -> str:
+    """Tells which array of a gallery's file has another shape or type than `Gallery` says; "" where none has."""
+    number = len(fields["embedding"]) if fields["embedding"].ndim else 0
+    for name, array in fields.items():
+        kinds, ndim, form = FORMS[name]
+        if array.dtype.kind not in kinds or array.ndim != ndim:
+            return f"{name} is {array.dtype} {list(array.shape)}; it has to be {form}"
+        if ndim and len(array) != number:
+            return f"{name} has {len(array):,} entries, and embedding has {number:,}"
+    if ("pid" in fields) != ("camid" in fields):
+        there, missing = ("pid", "camid") if "pid" in fields else ("camid", "pid")
+        return f"it has {there} without {missing}"
+    return "" if fields["embedding"].size else "embedding is empty"
 
 
 def check_network(gallery: Gallery, embedder: Embedder) -> None:
