@@ -32,6 +32,7 @@ PATHS = (
     "network",
     "average_with",
 )
+LONGEST = 500  # letters of a word that a message shows whole
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -108,11 +109,16 @@ def _help(command: ModuleType, values: flags.FlagValues) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error on one line; ml_collections puts a traceback in front, which goes."""
+    """Returns the message of an error on one line; ml_collections puts a traceback in front, which goes.
+
+    The middle of very long words is left out.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Error whilst parsing config file" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2] or text
     text = re.sub(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", r"--\1 is missing.", text)
+    # No path of a user is so long: it is a mistake, which would fill the screen.
+    text = re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:60]}...{word[0][-30:]}", text)
     return " ".join(text.split()) or type(error).__name__
 
 
