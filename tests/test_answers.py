@@ -91,6 +91,14 @@ def test_known_people_have_colours_on_the_page(place, monkeypatch):
     assert data["queries"][0]["pid"] == 1 and {of["pid"] for of in data["gallery"]} <= set(range(1, 13))
 
 
+def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):
+    (place / "mixed").mkdir()
+    shutil.copy(place / "queries" / "b.jpg", place / "mixed")
+    (place / "mixed" / "notes.txt").write_text("x")
+    run(place, monkeypatch, "mixed", "--gallery=unknown.npz", "--k=1")
+    assert capsys.readouterr().out.startswith("1 passed over, no image by name: notes.txt\nrank")
+
+
 def test_queries_of_the_gallery_are_no_answers(place):
     embedder = mancs_jax.load(place / "workdirs" / "market")
     gallery = embed_folder(place / "unknown", embedder, progress=False)

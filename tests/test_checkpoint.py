@@ -202,6 +202,30 @@ def test_only_the_notes_on_reading_are_kept_back(directory, caplog):
     assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_a_lost_file_of_times_is_not_told(directory, content):
+    from absl import logging as absl_logging
+
+    for step in ("6", "9"):
+        (directory / step / "_CHECKPOINT_METADATA").unlink()
+        if content is not None:
+            (directory / step / "_CHECKPOINT_METADATA").write_bytes(content)
+    records, handler = [], logging.Handler()
+    handler.emit = records.append
+    logger = absl_logging.get_absl_logger()
+    logger.removeFilter(checkpoint._is_no_echo)  # of earlier tests in this process
+    logger.addHandler(handler)
+    try:
+        assert checkpoint.peek(directory)[0] == 9
+        with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+            assert manager.latest_step() == 9
+        absl_logging.warning("Metadata file does not exist: %s", "/w/best/3/_METADATA")
+    finally:
+        logger.removeHandler(handler)
+    told = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+    assert told == ["Metadata file does not exist: /w/best/3/_METADATA"]
+
+
 def test_a_workdir_of_patterns_is_no_network(tmp_path):
     """Reading from such a path is no loss; there is nothing there."""
     write_workdir(tmp_path / "w")

@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).parents[1]
         (ValueError("Error whilst parsing config file:\n\n trace \nValueError: wrong: x"), "wrong: x"),
         (KeyError("config.x is not there"), "config.x is not there"),
         (OSError(), "OSError"),
+        (ValueError(f"{'a' * 5000}.jpg: no such file"), f"{'a' * 60}...{'a' * 25}.jpg: no such file"),
     ],
 )
 def test_one_line(error, line):

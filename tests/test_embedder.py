@@ -149,12 +149,30 @@ def test_images_are_read_as_they_are_needed(embedder):
             np.zeros((0, 4, 3), np.uint8),
             r"image 0 is empty, \[0, 4, 3\]: a crop whose box lies outside the frame, or has no area",
         ),
+        (np.zeros((0, 4, 3)), r"image 0 is empty, \[0, 4, 3\]: a crop whose box"),
+        (np.zeros((4, 0), np.uint8), r"image 0 is empty, \[4, 0\]: a crop whose box"),
+        (Image.new("RGB", (0, 4)), r"image 0 is empty, \[4, 0\]: a crop whose box"),
+        ([Image.new("F", (4, 0))], r"image 0 is empty, \[0, 4\]: a crop whose box"),
         (b"bytes", "an image cannot be bytes: give a path"),
         (7, "an image cannot be int: give a path"),
         ([None], "image 0 cannot be NoneType: give a path"),
         (Image.new("F", (4, 4)), "image 0 is a PIL image of mode F: convert it to 8 bits"),
     ],
-    ids=["missing", "float", "grey", "channel", "empty", "bytes", "int", "None", "deep"],
+    ids=[
+        "missing",
+        "float",
+        "grey",
+        "channel",
+        "empty",
+        "empty float",
+        "empty grey",
+        "empty PIL",
+        "list of empty PIL",
+        "bytes",
+        "int",
+        "None",
+        "deep",
+    ],
 )
 def test_what_is_no_image_gets_one_line(embedder, images, line):
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=f"^{line}"):
@@ -210,6 +228,26 @@ def test_images_of_every_suffix_are_found_and_what_is_passed_over_is_told(embedd
         find_images(tmp_path / "empty")
 
 
+def test_links_that_give_no_image_are_told(tmp_path):
+    (tmp_path / "album" / "sub").mkdir(parents=True)
+    (tmp_path / "photos").mkdir()
+    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
+    for name in ("album/a.jpg", "album/sub/b.jpg", "photos/c.jpg"):
+        (tmp_path / name).write_bytes(encoded)
+    (tmp_path / "photos" / "album").symlink_to(tmp_path / "album")
+    (tmp_path / "photos" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "photos" / "good.jpg").symlink_to(tmp_path / "album" / "a.jpg")
+    told = ["album (a link to a folder)", "dead.jpg (a link that leads nowhere)"]
+    assert find_images(tmp_path / "photos") == (["c.jpg", "good.jpg"], told)
+    assert find_queries(tmp_path / "photos").others == told
+    (tmp_path / "lone").mkdir()
+    (tmp_path / "lone" / "album").symlink_to(tmp_path / "album")
+    with pytest.raises(
+        ValueError, match=r"no images in it; it has album \(a link to a folder\); names of images end in"
+    ):
+        find_images(tmp_path / "lone")
+
+
 def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(tmp_path):
     encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
     for name, content in {
@@ -222,7 +260,7 @@ def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(tmp_path
         (tmp_path / name).write_bytes(content)
     damaged = {"b.jpg": "cut off", "c.png": "damaged, or not an image", "d.jpg": "empty"}
     assert find_whole(tmp_path, find_images(tmp_path)[0]) == (["a.jpg", "e.jpg"], damaged)
-    assert find_queries(tmp_path) == (tmp_path, ["a.jpg", "e.jpg"], damaged)
+    assert find_queries(tmp_path) == (tmp_path, ["a.jpg", "e.jpg"], damaged, [])
     for name in ("a.jpg", "e.jpg"):
         (tmp_path / name).unlink()
     message = r"no image in it can be read: b\.jpg \(cut off\), c\.png \(damaged, or not an image\), d\.jpg \(empty\)$"

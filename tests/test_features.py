@@ -190,9 +190,10 @@ def test_a_file_of_embed_is_scored(tmp_path):
     both, found = embedded(), arrays(**WITHOUT_MORE)
     np.savez(tmp_path / "f.npz", **both)
     out, file = tmp_path / "out.json", f"--features={tmp_path / 'f.npz'}"
-    assert run(file, "--queries=query", f"--json={out}") == ""
     expected = metrics.scores(ranking.hit_ranks(found["query"], found["gallery"], *map(found.get, LABELS)))
-    assert json.loads(out.read_text())["mAP"] == expected["mAP"]
+    for queries in ("query", "./query", "query/"):
+        assert run(file, f"--queries={queries}", f"--json={out}") == ""
+        assert json.loads(out.read_text())["mAP"] == expected["mAP"]
     # Without --queries each image of a person is a query; the image itself is of its own camera, which never counts.
     assert run(file, f"--json={out}") == ""
     result, is_person = json.loads(out.read_text()), both["pid"] > 0

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import cv2
 import pytest
 from tiny_sources import image_files, jpeg, noise, write
@@ -62,6 +64,38 @@ def test_paths_of_a_csv_may_begin_elsewhere(tmp_path, as_zip, form):
     (tmp_path / "labels.csv").write_text("\n".join(["path,pid,camid,split", *lines]))
     with folder.open_own("mine", path, tmp_path / "labels.csv") as found:
         assert [(item.file, item.pid) for item in found.splits["train"]] == [("a.jpg", 1), ("b/c.jpg", 2)]
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("top", ["", "v2/"])
+@pytest.mark.parametrize("form", ["data/images/{}", "./data/images/{top}{}", "images/{top}{}", "{tail}/{}"])
+def test_paths_of_a_csv_may_begin_with_any_end_of_the_path_of_the_source(tmp_path, monkeypatch, as_zip, top, form):
+    monkeypatch.chdir(tmp_path)
+    path = Path("data", "images.zip" if as_zip else "images")
+    path.parent.mkdir()
+    write(path, {"a.jpg": jpeg(1), "b/c.jpg": jpeg(2), "data/images/b/c.jpg": jpeg(3)}, as_zip, top)
+    tail = f"{tmp_path.name}/data/images"
+    line = form.format("a.jpg", top=top, tail=tail)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,pid,camid,split\n{line},1,0,train\ndata/images/b/c.jpg,2,0,train\n")
+    with folder.open_own("mine", path, table) as found:
+        # A path that names a file in the source means this file.
+        assert {item.file for item in found.splits["train"]} == {"a.jpg", "data/images/b/c.jpg"}
+    table.write_text("path,pid,camid,split\nother/images/a.jpg,1,0,train\n")
+    with pytest.raises(ValueError, match="path 'other/images/a.jpg' is no file in"), folder.open_own("m", path, table):
+        pass
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize(("name", "shown"), [("a\0.jpg", r"'a\\x00.jpg'"), ("a" * 5000, "'a{5000}'")])
+def test_names_that_no_disk_has(tmp_path, as_zip, name, shown):
+    path = write(tmp_path / "images", {"b.jpg": jpeg(1)}, as_zip)
+    (tmp_path / "labels.csv").write_text(f"path,pid,camid,split\nb.jpg,1,0,train\n{name},2,0,train\n")
+    with (
+        pytest.raises(ValueError, match=f"labels.csv line 3: path {shown} is no file in"),
+        folder.open_own("mine", path, tmp_path / "labels.csv"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("as_zip", [True, False])

@@ -9,7 +9,7 @@ from absl import flags
 from tiny_workdir import write_workdir
 
 import mancs_jax
-from mancs_jax.cli import command_line, embed, evaluate, search, train
+from mancs_jax.cli import ablation, command_line, embed, evaluate, search, train
 from mancs_jax.cli.main import COMMANDS
 from mancs_jax.common.local_path import local_path
 
@@ -22,6 +22,10 @@ def test_home_and_remote_places(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/runs") == tmp_path / "runs" and local_path("a/~/b") == Path("a/~/b")
     assert local_path("C:/runs") == Path("C:/runs") and local_path(Path("/a")) == Path("/a")
+    for url in ("file:///data/my%20set", "file://localhost/data/my%20set", "FILE:///data/my set"):
+        assert local_path(url) == Path("/data/my set")
+    with pytest.raises(ValueError, match=r"^file://other/data: remote paths are not supported"):
+        local_path("file://other/data")
     with pytest.raises(ValueError, match=r"^gs://bucket/run: remote paths are not supported; mount it"):
         local_path("gs://bucket/run")
     with pytest.raises(ValueError, match=r"^~nobody-of-this-name/run: "):
@@ -54,6 +58,14 @@ def test_commands_refuse_remote_paths_at_once(tmp_path, monkeypatch):
         (train, ["--config=market:small", "--workdir=w", "--config.pretrained=hf://repo/weights.pth"]),
     ):
         assert "remote paths are not supported" in refused(command, *arguments)
+    base = ["--base=walkers", "--workdir=w"]
+    for field in ("data.root", "pretrained"):
+        told = refused(ablation, *base, f"--set={field}=gs://b/x")
+        assert told.startswith(f"ablation: --set={field}=gs://b/x: remote paths are not supported")
+    for value in ("gs://b/x.py", "gs://b/x.py:small"):
+        for arguments in ([f"--config={value}"], ["--config", value]):
+            told = refused(train, *arguments, "--workdir=w")
+            assert told.startswith(f"train: --config={value}: remote paths are not supported")
     assert refused(evaluate, "--workdir=gs://b/run").startswith("evaluate: --workdir=gs://b/run: remote paths")
     assert list(tmp_path.iterdir()) == []
 
@@ -66,6 +78,40 @@ def test_home_in_flags_and_fields(tmp_path, monkeypatch):
     command_line.run(train, ["mancs", *arguments])
     assert (taken["workdir"], taken["config"].data.root) == (f"{tmp_path}/w", f"{tmp_path}/data")
     assert taken["config"].pretrained == f"{tmp_path}/r.pth"
+
+
+def test_a_recipe_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "x.py").write_text(
+        "from mancs_jax.config import recipes\n\ndef get_config(variant=''):\n  return recipes.market(variant)\n"
+    )
+    taken = {}
+    monkeypatch.setattr("mancs_jax.run.train_and_evaluate", lambda config, workdir, **_: taken.update(locals()))
+    forms = (
+        ["--config=~/own/x.py:small"],
+        ["--config", "~/own/x.py:small"],
+        [f"--config=file://{tmp_path}/own/x.py:small"],
+    )
+    for form in forms:
+        taken.clear()
+        command_line.run(train, ["mancs", *form, "--workdir=~/w"])
+        assert taken["config"].recipe == "small"
+    told = refused(train, "--config=~/y.py", "--workdir=~/w")
+    assert told.startswith(f"train: --config={tmp_path}/y.py: no file {tmp_path}/y.py in ")
+
+
+def test_home_in_fields_of_an_ablation(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    taken = []
+    monkeypatch.setattr("mancs_jax.ablation.plan", lambda base, rows, seeds, changes: taken.append(changes))
+    monkeypatch.setattr("mancs_jax.ablation.run_all", lambda *_: None)
+    monkeypatch.setattr(ablation, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(ablation, "keep_freed_memory", lambda: None)
+    fields = ["--set=pretrained=~/w.pth", "--set=data.root=file:///data", "--set=data.p=8", "--set=data.name=~x"]
+    command_line.run(ablation, ["mancs", "--base=walkers", "--workdir=w", *fields])
+    expected = {"pretrained": f"{tmp_path}/w.pth", "data.root": "/data", "data.p": 8, "data.name": "~x"}
+    assert taken == [expected]
 
 
 def test_a_folder_with_the_name_of_a_network(tmp_path, monkeypatch):

@@ -146,6 +146,12 @@ def test_flags_that_belong_together():
     assert line == "train: --coordinator=HOST:PORT, --num_processes and --process_id go together"
 
 
+@pytest.mark.parametrize("coordinator", ["localhost", ":1234", "localhost:", "localhost:http", "localhost:65536"])
+def test_a_coordinator_without_a_port(coordinator):
+    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT"):
+        multihost.start(coordinator, num_processes=2, process_id=0)
+
+
 def test_shares_cover_all_rows_once(monkeypatch):
     for number, count in [(10, 4), (3, 4), (8, 2), (1, 1), (0, 3)]:
         monkeypatch.setattr(multihost.jax, "process_count", lambda count=count: count)

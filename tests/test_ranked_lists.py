@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import NearestLists
@@ -39,6 +40,39 @@ def test_order_and_borders(tmp_path):
     assert (captions[:, :across] < 200).any() and (captions[:, 3 * across :] < 200).any()  # text
     write_picture(tmp_path / "a" / "b.png", picture)
     assert (cv2.imread(str(tmp_path / "a" / "b.png"))[:, :, ::-1] == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "line"),
+    [
+        ("a.jpg", 70_000, r"70,000 x 1 pixels, and \.jpg holds 65,500 a side: take \.png$"),
+        ("a.WEBP", 20_000, r"20,000 x 1 pixels, and \.webp holds 16,383 a side: take \.png, \.jpg, \.jpeg$"),
+        ("a.png", 1_000_001, r"1,000,001 x 1 pixels, and \.png holds 1,000,000 a side: draw fewer images$"),
+    ],
+)
+def test_a_picture_too_large_for_its_format(tmp_path, capfd, name, side, line):
+    with pytest.raises(ValueError, match=line):
+        write_picture(tmp_path / name, np.zeros((1, side, 3), np.uint8))
+    assert capfd.readouterr() == ("", "") and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "side"), [("a.jpg", 65_500), ("a.webp", 16_383), ("a.png", 70_000)])
+def test_a_picture_of_the_largest_size_is_written(tmp_path, name, side):
+    write_picture(tmp_path / name, np.zeros((1, side, 3), np.uint8))
+    assert cv2.imread(str(tmp_path / name)).shape == (1, side, 3)
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png", np.zeros((1, 2, 3), np.uint8))
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_picture(tmp_path / "a.png", np.ones((9, 9, 3), np.uint8))
+    assert (tmp_path / "a.png").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_masks_lie_over_their_image():

@@ -52,6 +52,18 @@ def test_a_folder_that_encloses_everything_is_passed_through(tmp_path, as_zip, t
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
+def test_the_only_folder_that_holds_the_others_is_passed_through(tmp_path, as_zip):
+    """A file or another folder beside it counts for nothing."""
+    files = {"mine-v2/query/a.jpg": jpeg(0), "mine-v2/gallery/b.jpg": jpeg(1), "README.txt": b"x", "docs/a.txt": b"x"}
+    with open_source(write(tmp_path / "mine (1)", files, as_zip), "Top", ["query", "gallery"]) as found:
+        assert (found.top, found.list("query"), found.list("gallery")) == ("mine-v2", ["a.jpg"], ["b.jpg"])
+    for beside in ("other/query/a.jpg", "query/a.jpg"):
+        path = write(tmp_path / beside.partition("/")[0], files | {beside: jpeg(2)}, as_zip)
+        with open_source(path, "Top", ["query", "gallery"]) as found:
+            assert found.top == "" and found.list("query") == (["a.jpg"] if beside.startswith("query") else [])
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
 def test_a_folder_of_files_encloses_nothing(tmp_path, as_zip):
     path = write(tmp_path / "source", {"query/a.jpg": jpeg(0), "query/@eaDir/a.jpg/THUMB.jpg": b"x"}, as_zip)
     with open_source(path, "Top", ["query", "gallery"]) as found:

@@ -297,3 +297,83 @@ def test_a_tensor_of_eight_bits_is_read(tmp_path, name):
     save_safetensors({"a": values.to(getattr(torch, name)), "b": values}, tmp_path / "w.safetensors")
     found = read_safetensors(tmp_path / "w.safetensors")
     assert found["a"].astype(np.float32).tolist() == found["b"].tolist() == [0.5, -2.0, 16.0]
+
+
+NEWER = ("uint16", "uint32", "uint64", "complex64", "complex128")
+NEWER += ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_newer_types_of_tensors_are_read(tmp_path, name):
+    tensor = torch.tensor([1, 2, 4]).to(getattr(torch, name))
+    torch.save({"a": tensor.repeat(2).view(2, 3).T, "b": tensor, "type": tensor.dtype}, tmp_path / "w.pth")
+    found = read_tensors(tmp_path / "w.pth")
+    assert found["a"].dtype.name == name and found["a"].astype(np.complex64).tolist() == [[1, 1], [2, 2], [4, 4]]
+    assert found["b"].astype(np.complex64).tolist() == [1, 2, 4]
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns of its own kinds of tensors
+def test_tensors_that_are_no_arrays_are_named_and_left_out(tmp_path, capsys):
+    kinds = {
+        "sparse": torch.eye(2).to_sparse(),
+        "quantized": torch.quantize_per_tensor(torch.zeros(2), 0.1, 0, torch.qint8),
+        "without numbers (meta)": torch.zeros(2, device="meta"),
+        "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        "conjugated or negated": torch.tensor([1j]).conj(),
+        "complex32": torch.zeros(2, dtype=torch.complex32),
+    }
+    beside = {"storage": torch.zeros(2).untyped_storage(), "type": torch.complex64, "other": torch.float8_e5m2}
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.note = "kept with its attributes"
+    for number, (kind, tensor) in enumerate(kinds.items()):
+        path = tmp_path / f"{number}.pth"
+        torch.save({"weight": weight, "odd": tensor} | beside, path)
+        assert {name: array.tolist() for name, array in read_tensors(path).items()} == {"weight": [1, 1]}
+        assert capsys.readouterr().err == f"{path}: cannot be used and left out: odd ({kind})\n"
+        torch.save({"odd": tensor}, path)
+        check_refused(path, re.escape(f"no tensor that is an array of numbers, only odd ({kind})"))
+    torch.save({"weight": weight} | {f"odd{i}": kinds["sparse"] for i in range(7)}, path)
+    read_tensors(path)
+    assert capsys.readouterr().err.endswith("odd4 (sparse) and 2 more\n")
+
+
+def test_several_entries_with_tensors_are_listed(tmp_path, state_dict):
+    path = tmp_path / "w.pth"
+    of_optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}, 1: {"exp_avg": torch.zeros(2)}}, "param_groups": [1]}
+    for content, names in (
+        ({"ema": dict(state_dict), "optimizer": of_optimizer, "epoch": 3, "args": {"lr": 1}}, "'ema', 'optimizer'"),
+        ({"student": dict(state_dict), "teacher": dict(state_dict)}, "'student', 'teacher'"),
+    ):
+        torch.save(content, path)
+        line = check_refused(path, f"{names} in it hold tensors")
+        save = line.partition("the one that you mean: ")[2].replace("NEW", "new")
+        exec(save, {"torch": torch, "new": path})  # what the line says works
+        assert read_tensors(path).keys() == state_dict.keys()
+
+
+@pytest.mark.parametrize(
+    ("name_of", "prefix"),
+    [
+        (lambda name: f"model.{name}", "model."),
+        (lambda name: f"model.net.{name}", "model.net."),
+        (lambda name: f"model.base.{name}", "model."),
+        (lambda name: f"base.{name}", ""),
+        (lambda name: name, ""),
+    ],
+)
+def test_a_network_beside_other_tensors_is_found(tmp_path, state_dict, name_of, prefix, capsys):
+    tensors = {name_of(name): tensor for name, tensor in state_dict.items()} | {"criterion.centers": torch.zeros(2)}
+    torch.save({"state_dict": tensors}, tmp_path / "w.pth")
+    found = read_tensors(tmp_path / "w.pth").keys()
+    if prefix:
+        assert found == {name_of(name).removeprefix(prefix) for name in state_dict}
+        told = f"{tmp_path / 'w.pth'}: the network is below {prefix}; left out are criterion.centers\n"
+        assert capsys.readouterr().err == told
+    else:
+        assert found == tensors.keys() and capsys.readouterr().err == ""
+
+
+def test_of_several_networks_none_is_taken(tmp_path, state_dict):
+    names = [f"{whose}.{name}" for whose in ("student", "teacher") for name in state_dict]
+    torch.save({name: torch.zeros(1) for name in names}, tmp_path / "w.pth")
+    assert list(read_tensors(tmp_path / "w.pth")) == names

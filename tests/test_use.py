@@ -193,6 +193,33 @@ def test_files_that_are_no_gallery(tmp_path):
         embed_folder(tmp_path, None)
 
 
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"embedding": np.zeros(2, np.float32)}, r"embedding is float32 \[2\]; it has to be floats \[images, width\]"),
+        ({"embedding": np.zeros((2, 3), int)}, r"embedding is int64 \[2, 3\]"),
+        ({"embedding": np.zeros((2, 0), np.float32)}, "embedding is empty"),
+        ({"name": np.array(["a.jpg"])}, "name has 1 entries, and embedding has 2"),
+        ({"name": np.array("a.jpg")}, r"name is <U5 \[\]; it has to be text \[images\]"),
+        ({"name": np.array([1, 2])}, r"name is int64 \[2\]"),
+        ({"pid": np.array([1]), "camid": np.array([1, 2])}, "pid has 1 entries, and embedding has 2"),
+        ({"pid": np.array([1, 2]), "camid": np.array([1.0, 2.0])}, r"camid is float64 \[2\]"),
+        ({"pid": np.array([1, 2])}, "it has pid without camid"),
+        ({"camid": np.array([1, 2])}, "it has camid without pid"),
+        ({"network": np.array(["n", "n"])}, r"network is <U1 \[2\]; it has to be a text"),
+        ({"flip": np.array([True, False])}, r"flip is bool \[2\]; it has to be True or False"),
+    ],
+)
+def test_arrays_of_a_gallery_that_do_not_go_together(tmp_path, changed, line):
+    whole = {"embedding": np.zeros((2, 3), np.float32), "name": np.array(["a.jpg", "b.jpg"])}
+    whole |= {"network": np.array("n"), "flip": np.array(False), "normalize": np.array(False)}
+    np.savez(tmp_path / "g.npz", **whole)
+    assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "b.jpg"]
+    np.savez(tmp_path / "g.npz", **whole | changed)
+    with pytest.raises(ValueError, match=f"g.npz: {line}.*; embed the folder again$"):
+        load_gallery(tmp_path / "g.npz")
+
+
 def test_the_query_itself_is_no_answer(tmp_path):
     names = np.array(["a/1.jpg", "a/2.jpg", "b/1.jpg", "3.jpg"])
     embedding = np.eye(4, dtype=np.float32)

@@ -32,6 +32,8 @@ PATHS = (
     "network",
     "average_with",
 )
+LONGEST = 500  # letters of a word that a message shows whole
+PATH_FIELDS = ("data.root", "pretrained")  # of a configuration
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -49,7 +51,10 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv if argv is None else argv)
     name = command.__name__.rpartition(".")[2]
     values = flags.FlagValues()
-    argv = [argv[0], *_recipes_as_files(argv[1:])]
+    try:
+        argv = [argv[0], *_recipes_as_files(argv[1:])]
+    except ValueError as error:
+        sys.exit(f"{name}: --config={one_line(error)}")
     command.define(values, argv)
     if any(argument in HELP for argument in argv[1:]):
         show(_help(command, values))
@@ -70,25 +75,38 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
 
 def _expand_paths(values: flags.FlagValues) -> None:
     """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
-
-    def expand(path: str) -> str:
-        expanded = local_path(path)
-        # "./market1501" is a folder, "market1501" the name of a network: pathlib would make both one.
-        return str(expanded) if path.startswith("~") else path
-
     for name in PATHS:
         path = values[name].value if name in values else None
         if path:
             try:
-                values[name].value = expand(path)
+                values[name].value = _expanded(path)
             except ValueError as error:
                 raise ValueError(f"--{name}={error}") from None
     config = values["config"].value if "config" in values else None
     if config:
         with config.unlocked():
             config.data.root, config.pretrained = (
-                expand(path) if path else path for path in (config.data.root, config.pretrained)
+                _expanded(path) if path else path for path in (config.data.root, config.pretrained)
             )
+    if "set" in values:  # fields of all runs of an ablation
+        values["set"].value = [_with_path(setting) for setting in values["set"].value or []]
+
+
+def _expanded(path: str) -> str:
+    expanded = local_path(path)
+    # "./market1501" is a folder, "market1501" the name of a network: pathlib would make both one.
+    return path if Path(path) == expanded else str(expanded)
+
+
+def _with_path(setting: str) -> str:
+    """Expands the path of FIELD=PATH; other settings stay as they are."""
+    field, _, path = setting.partition("=")
+    if field not in PATH_FIELDS or not path:
+        return setting
+    try:
+        return f"{field}={_expanded(path)}"
+    except ValueError as error:
+        raise ValueError(f"--set={field}={error}") from None
 
 
 def show(text: str) -> None:
@@ -108,11 +126,16 @@ def _help(command: ModuleType, values: flags.FlagValues) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message of an error on one line; ml_collections puts a traceback in front, which goes."""
+    """Returns the message of an error on one line; ml_collections puts a traceback in front, which goes.
+
+    The middle of very long words is left out.
+    """
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if "Error whilst parsing config file" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2] or text
     text = re.sub(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", r"--\1 is missing.", text)
+    # No path of a user is so long: it is a mistake, which would fill the screen.
+    text = re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:60]}...{word[0][-30:]}", text)
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -166,13 +189,19 @@ def _recipe_values(arguments: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _recipes_as_files(arguments: Sequence[str]) -> list[str]:
-    """Replaces the name of a recipe by the file that takes names; an existing file wins over a name."""
+    """Replaces the name of a recipe by the file that takes names; an existing file wins over a name.
+
+    Raises:
+      ValueError: the file of a recipe is remote.
+    """
     found = list(arguments)
     for i, value in _recipe_values(arguments):
+        option = found[i].removesuffix(value)
+        value = _expanded(value)  # before the variants are parted from the file: gs://bucket/recipe.py:small
+        found[i] = f"{option}{value}"
         file = value.partition(":")[0]
         if not Path(file).exists() and not file.endswith(".py") and file:
-            prefix = found[i].partition("=")[0] + "=" if found[i].startswith("-") else ""
-            found[i] = f"{prefix}{BY_NAME}:{value}"
+            found[i] = f"{option}{BY_NAME}:{value}"
     return found
 
 

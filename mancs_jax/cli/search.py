@@ -50,7 +50,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     import mancs_jax
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
-    from mancs_jax.data.sources.source import name_faults
+    from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference import answers
     from mancs_jax.inference.gallery import check_network, load_gallery
     from mancs_jax.reporting.ranked_lists import write_picture
@@ -59,6 +59,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     gallery = load_gallery(values.gallery)
     queries = answers.find_queries(arguments[0])
+    if queries.others:
+        show(f"{len(queries.others):,} passed over, no image by name: {name_some(queries.others)}")
     if queries.damaged:
         show(f"{len(queries.damaged):,} passed over, damaged: {name_faults(queries.damaged)}")
     number = len(queries.names)

@@ -3,16 +3,21 @@
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
+LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
+
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Replaces a leading `~` by the home directory.
+    """Replaces a leading `~` by the home directory, and takes `file://` off.
 
     Raises:
       ValueError: one line: the path is remote, as gs://bucket/run. Locks and atomic writes need a local file system.
     """
+    if local := LOCAL.match(os.fspath(path)):
+        return Path(unquote(local[1]))
     if REMOTE.match(os.fspath(path)):
         raise ValueError(f"{path}: remote paths are not supported; mount it, or give a local path and copy it later")
     try:

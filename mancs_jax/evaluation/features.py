@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
@@ -101,7 +101,8 @@ def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[st
     is_gallery = np.ones(len(pid), bool)
     is_query = np.asarray(pid) > 0
     if queries:
-        is_below = np.array([name.startswith(f"{queries.rstrip('/')}/") for name in names])
+        folder = PurePosixPath(queries)  # as names of the file are, without "./" and a slash at the end
+        is_below = np.array([name.startswith(f"{folder}/") for name in names])
         if (nobody := np.flatnonzero(is_below & ~is_query)).size:
             raise ValueError(
                 f"{path}: {len(nobody):,} of the queries are of no person, as {names[nobody[0]]} with pid "

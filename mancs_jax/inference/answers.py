@@ -29,6 +29,7 @@ class Queries(NamedTuple):
     folder: Path
     names: list[str]  # paths below the folder, sorted
     damaged: dict[str, str]  # name and fault of each image that is passed over
+    others: list[str]  # files that are no images by name
 
 
 class Answered(NamedTuple):
@@ -48,8 +49,9 @@ def find_queries(path: str | Path) -> Queries:
     """
     path = Path(path)
     if not path.is_dir():
-        return Queries(path.parent, [path.name], {})
-    return Queries(path, *find_whole(path, find_images(path)[0]))
+        return Queries(path.parent, [path.name], {}, [])
+    names, others = find_images(path)
+    return Queries(path, *find_whole(path, names), others)
 
 
 def find_answers(

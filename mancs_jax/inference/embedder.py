@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -216,15 +216,18 @@ def _is_pil(image: Any) -> bool:
 def _pixels(what: str, image: Any) -> np.ndarray:
     from PIL import ImageOps
 
+    _check_area(image.size[::-1], what)
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"{what} is a PIL image of mode {image.mode}: convert it to 8 bits a channel")
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _check_array(image: np.ndarray, what: str) -> None:
-    if image.dtype == np.uint8 and image.ndim == 3 and not image.size:
-        raise ValueError(
-            f"{what} is empty, {list(image.shape)}: a crop whose box lies outside the frame, or has no area"
-        )
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+    _check_area(image.shape, what)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{what} is {image.dtype} {list(image.shape)}: it has to be uint8 [height, width, 3], RGB")
+
+
+def _check_area(shape: Sequence[int], what: str) -> None:
+    if 0 in shape:
+        raise ValueError(f"{what} is empty, {list(shape)}: a crop whose box lies outside the frame, or has no area")

@@ -37,8 +37,20 @@ SUFFIXES = (
     ".pnm",
 )
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
+# How a list of files names those that cannot be opened.
+OF_LINKS = {"linked folder": " (a link to a folder)", "dead link": " (a link that leads nowhere)"}
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
+# Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
+FORMS = {
+    "embedding": ("f", 2, "floats [images, width]"),
+    "name": ("U", 1, "text [images]"),
+    "network": ("U", 0, "a text"),
+    "flip": ("b", 0, "True or False"),
+    "normalize": ("b", 0, "True or False"),
+    "pid": ("iu", 1, "whole numbers [images]"),
+    "camid": ("iu", 1, "whole numbers [images]"),
+}
 
 
 class Gallery(NamedTuple):
@@ -79,8 +91,9 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
     """Lists the files below a folder.
 
     Returns:
-      Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files. Hidden files and those
-      of `source.PASSED_OVER` are in neither.
+      Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files, of links that lead
+      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.PASSED_OVER` are in
+      neither.
 
     Raises:
       FileNotFoundError: no such folder.
@@ -90,14 +103,21 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
     if not folder.is_dir():
         fault = "is a file: give the folder that it lies in" if folder.is_file() else "no such folder"
         raise FileNotFoundError(f"{folder}: {fault}")
-    below = [PurePosixPath(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()]
-    files = sorted(file for file in below if not is_passed_over(file))
-    images = [str(file) for file in files if file.suffix.lower() in SUFFIXES]
-    others = [str(file) for file in files if file.suffix.lower() not in SUFFIXES]
+    kinds = {PurePosixPath(file.relative_to(folder).as_posix()): _kind_of(file) for file in folder.rglob("*")}
+    files = sorted(file for file, kind in kinds.items() if kind != "folder" and not is_passed_over(file))
+    is_image = {file: kinds[file] == "file" and file.suffix.lower() in SUFFIXES for file in files}
+    images = [str(file) for file in files if is_image[file]]
+    others = [f"{file}{OF_LINKS.get(kinds[file], '')}" for file in files if not is_image[file]]
     if not images:
         found = f"; it has {name_some(others)}" if others else ""
         raise ValueError(f"{folder}: no images in it{found}; names of images end in {', '.join(SUFFIXES)}")
     return images, others
+
+
+def _kind_of(file: Path) -> str:
+    if file.is_symlink() and not file.is_file():
+        return "linked folder" if file.is_dir() else "dead link"
+    return "file" if file.is_file() else "folder"
 
 
 def find_whole(folder: str | Path, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -140,7 +160,7 @@ def load_gallery(path: str | Path) -> Gallery:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: it is none of these files, or is cut off.
+      ValueError: one line: it is none of these files, is cut off, or its arrays do not go together.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
@@ -151,8 +171,25 @@ def load_gallery(path: str | Path) -> Gallery:
         raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
     if missing := [name for name in FIELDS if name not in fields]:
         raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
+    if fault := _fault_of(fields):
+        raise ValueError(f"{path}: {fault}; embed the folder again")
     plain = {name: fields[name].item() for name in ("network", "flip", "normalize")}
     return Gallery(**fields | plain)
+
+
+def _fault_of(fields: dict[str, np.ndarray]) -> str:
+    """Tells which array of a gallery's file has another shape or type than `Gallery` says; "" where none has."""
+    number = len(fields["embedding"]) if fields["embedding"].ndim else 0
+    for name, array in fields.items():
+        kinds, ndim, form = FORMS[name]
+        if array.dtype.kind not in kinds or array.ndim != ndim:
+            return f"{name} is {array.dtype} {list(array.shape)}; it has to be {form}"
+        if ndim and len(array) != number:
+            return f"{name} has {len(array):,} entries, and embedding has {number:,}"
+    if ("pid" in fields) != ("camid" in fields):
+        there, missing = ("pid", "camid") if "pid" in fields else ("camid", "pid")
+        return f"it has {there} without {missing}"
+    return "" if fields["embedding"].size else "embedding is empty"
 
 
 def check_network(gallery: Gallery, embedder: Embedder) -> None:

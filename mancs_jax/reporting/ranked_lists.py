@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mancs_jax.common.atomic_write import write_bytes
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation.ranking import NearestLists
@@ -14,6 +15,7 @@ RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129),
 BORDER, GAP = 3, 4  # pixels
 LINE, FONT_SIZE = 13, 0.35  # of a caption: pixels from line to line, and OpenCV's measure
 LEAST_WIDTH = 64  # pixels of an image, for its caption to fit
+MOST_PIXELS = {".png": 1_000_000, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # of a side, in libraries of OpenCV
 HEAT = cv2.COLORMAP_TURBO
 
 
@@ -98,10 +100,25 @@ def stacked(lines: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] RGB as a picture; the directory is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image[:, :, ::-1]):
+    """Writes uint8 [H, W, 3] RGB as a picture, atomically; the directory is made.
+
+    Raises:
+      ValueError: one line: its format holds no picture of this size.
+      OSError: it cannot be written.
+    """
+    kind = path.suffix.lower()
+    height, width = image.shape[:2]
+    most = MOST_PIXELS.get(kind)
+    if most and max(height, width) > most:  # OpenCV would say so on stderr, in lines of its own
+        larger = ", ".join(other for other, limit in MOST_PIXELS.items() if limit >= max(height, width))
+        way = f"take {larger}" if larger else "draw fewer images"
+        raise ValueError(
+            f"{path}: the picture has {width:,} x {height:,} pixels, and {kind} holds {most:,} a side: {way}"
+        )
+    is_encoded, encoded = cv2.imencode(kind, image[:, :, ::-1])
+    if not is_encoded:
         raise OSError(f"{path} could not be written")
+    write_bytes(path, encoded.tobytes())
 
 
 def _padded(image, pad):

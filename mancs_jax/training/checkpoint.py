@@ -20,6 +20,8 @@ from mancs_jax.training.state import TrainState
 Read = TypeVar("Read")
 
 PATTERNS = "*?[]"  # orbax takes these in a path for patterns, and then does not find what it has just written
+# Orbax on a file that holds times alone: without it a checkpoint is whole, and damage elsewhere has a line of its own.
+ON_TIMES = ("Metadata file does not exist: ", "Failed to json parse Metadata file: ", "Failed to read Metadata file: ")
 REASON_LENGTH = 160  # characters of a library's message that a line quotes
 
 
@@ -257,12 +259,15 @@ def _report(before: Callable[[Any], Any], unraisable: Any) -> None:
 
 
 def _is_no_echo(record: LogRecord) -> bool:
-    """Tells if a record is no error of orbax with its traceback, which it raises as well."""
+    """Tells if a record is no error of orbax with its traceback, which it raises as well, and no note on times."""
+    if "_CHECKPOINT_METADATA" in record.getMessage() and record.getMessage().startswith(ON_TIMES):
+        return False
     where = f"{record.pathname} {record.getMessage()}"  # asyncio tells of tasks that nobody waits for any more
     return record.levelno < ERROR or not record.exc_info or not any(name in where for name in ("/orbax/", "OCDBT"))
 
 
 def _open_to_read(directory: Path) -> ocp.CheckpointManager:
+    logging.get_absl_logger().addFilter(_is_no_echo)
     # Neither makes the directory nor clears away a save that a running training has under way.
     with _without_notes_on_reading(), _naming_damage(directory):
         return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))

@@ -44,11 +44,14 @@ def start(
       latest_step: of the checkpoints on the disk, None without one: from there the run goes on after a loss.
 
     Raises:
-      ValueError: some of the three are given and not the others, no cluster is found, or process 0 is out of reach.
+      ValueError: some of the three are given and not the others, the coordinator is no "host:port", no cluster is
+        found, or process 0 is out of reach.
     """
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
     if any(given) and not all(given):
         raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
+    if coordinator and not _is_address(coordinator):
+        raise ValueError(f"--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT, as node0:12345")
     # Of no effect elsewhere; without it, processes on CPU cannot talk to each other.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     arguments = (coordinator, num_processes, process_id) if all(given) else ()
@@ -59,6 +62,11 @@ def start(
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
     _start_watch(latest_step)
+
+
+def _is_address(coordinator: str) -> bool:
+    host, _, port = coordinator.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 @contextmanager

@@ -26,6 +26,9 @@ LEAF_NAMES = {
 
 
 COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel, which is no weight
+# Where the network begins: the prefix of the first convolution in torchvision's names, the release's or Hugging Face's.
+BEGINNING = re.compile(r"(.*?)(?:base\.)?conv1\.weight|(.*?)(?:resnet\.)?embedder\.embedder\.convolution\.weight")
+BLOCK = re.compile(r"(.*\.)?layer\d+\.\d+\.")  # which has a conv1, too
 OWN = {"base"}  # the release's name of its backbone
 SHOWN = 8  # names that a message lists; the rest is counted
 
@@ -68,7 +71,8 @@ def read_tensors(path: str | Path) -> Tensors:
     """All tensors of a PyTorch zip file or a safetensors file, with the dtypes of the file.
 
     Names are those of the file without what wrappers add: `module.` of DataParallel in front, `_orig_mod.` of
-    torch.compile anywhere, and any other word that all names begin with; a line on stderr says which.
+    torch.compile anywhere, and any other word that all names begin with, or those of the network. A line on stderr says
+    which it is, and how many tensors are not the network's.
 
     Raises:
       ValueError: neither of the two, or damaged.
@@ -80,7 +84,20 @@ def read_tensors(path: str | Path) -> Tensors:
         [prefix] = first
         print(f"{path}: every name begins with {prefix}., which is left out", file=sys.stderr)
         tensors = {name.removeprefix(f"{prefix}."): array for name, array in tensors.items()}
+    if prefix := _prefix_of_network(tensors):
+        inner = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+        others = sorted(name for name in tensors if not name.startswith(prefix))
+        print(f"{path}: the network is below {prefix}; left out are {_some(others)}", file=sys.stderr)
+        return inner
     return tensors
+
+
+def _prefix_of_network(tensors: Tensors) -> str:
+    """What stands before the names of the only network among tensors; "" where there are several, or none."""
+    found = [begin for name in tensors if (begin := BEGINNING.fullmatch(name))]
+    prefixes = {begin[1] or begin[2] or "" for begin in found}
+    prefixes = {prefix for prefix in prefixes if not BLOCK.fullmatch(prefix)}
+    return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) -> Tensors:

@@ -2,6 +2,8 @@
 
 import io
 import pickle
+import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +11,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-# PyTorch names the type of a tensor by a class; here it is only a word.
-STORAGE_DTYPES = {
+# PyTorch names the type of a tensor by a class of storages, or by the type itself; here both are only words.
+DTYPES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16,
@@ -21,25 +23,43 @@ STORAGE_DTYPES = {
     "CharStorage": np.int8,
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64,
+    "ComplexDoubleStorage": np.complex128,
+    "float16": np.float16,
+    "float32": np.float32,
+    "float64": np.float64,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+    "complex64": np.complex64,
+    "complex128": np.complex128,
+    "uint8": np.uint8,
+    "uint16": np.uint16,
+    "uint32": np.uint32,
+    "uint64": np.uint64,
+    "int8": np.int8,
+    "int16": np.int16,
+    "int32": np.int32,
+    "int64": np.int64,
+    "bool": np.bool_,
 }
-TENSOR_TYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "bfloat16",
-    "half",
-    "float",
-    "double",
-    "uint8",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "short",
-    "int",
-    "long",
-    "bool",
+# Types of tensors that NumPy cannot hold, and ways to quantize; names that older versions of PyTorch gave to types.
+OTHER_TYPES = re.compile(
+    r"half|float|double|short|int|long|complex32|float4_e2m1fn_x2|u?int[1-7]|bits\d+(x\d)?|qu?int\d(x\d)?\d?|"
+    r"per_(tensor|channel)_\w+|QU?Int\d+(x\d)?Storage"
 )
+REBUILD = "torch._utils"
+# Names under `REBUILD` -> tensors that are no arrays of numbers.
+NO_ARRAYS = {
+    "_rebuild_sparse_tensor": "sparse",
+    "_rebuild_qtensor": "quantized",
+    "_rebuild_meta_tensor_no_storage": "without numbers (meta)",
+    "_rebuild_nested_tensor": "nested",
+    "_rebuild_wrapper_subclass": "of a class of its own",
+}
 # Names beside those of tensors that `torch.load(weights_only=True)` reads, too. No weight is one: NumPy numbers (a
 # best score, say), types and places of tensors.
 SKIPPED = (
@@ -51,19 +71,26 @@ SKIPPED = (
     ("torch.serialization", "_get_layout"),
     ("builtins", "bytearray"),
     ("__builtin__", "bytearray"),
+    ("torch", "Tensor"),
+    ("torch.nn.parameter", "Parameter"),
 )
 CONTAINERS = {"set": set, "frozenset": frozenset, "complex": complex}
+SHOWN = 5  # names that a line lists; the rest is counted
 # Entries of a checkpoint that hold its network, the likeliest first.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network")
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies, as the pickle says; checked when it is read. `offset` and `strides` count elements."""
+    """Where a tensor lies, as the pickle says; checked when it is read. `offset` and `strides` count elements.
 
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
+    A tensor that is no array of numbers has `kind`, in words, and nothing else.
+    """
+
+    storage: Any = None  # (word of its type, name of its member)
+    offset: Any = 0
+    shape: Any = ()
+    strides: Any = ()
+    kind: str = ""
 
 
 class _Dictionary(dict):
@@ -87,20 +114,29 @@ class _Forbidden(ValueError):
     pass
 
 
+class _Several(ValueError):
+    """Names of the entries that hold tensors."""
+
+
 class _TensorUnpickler(pickle.Unpickler):
     """Makes dictionaries, lists, tuples, numbers, strings and `_Tensor`s only."""
 
     def find_class(self, module: str, name: str) -> Any:
         # New functions at each call: a hostile pickle could set attributes of a lasting one.
-        if module == "torch" and name in STORAGE_DTYPES:
+        if module == "torch" and (name in DTYPES or OTHER_TYPES.fullmatch(name)):
             return name
-        if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
-            return lambda storage, offset, shape, strides, *_: _Tensor(storage, offset, shape, strides)
-        if (module, name) in (
-            ("torch._utils", "_rebuild_parameter"),
-            ("torch._utils", "_rebuild_parameter_with_state"),
-        ):
+        if (module, name) == ("torch.storage", "UntypedStorage"):
+            return name
+        if module == REBUILD and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
+            return lambda *arguments: _typed(*arguments)
+        if (module, name) == (REBUILD, "_rebuild_tensor_v3"):
+            return lambda *arguments: _untyped(*arguments)
+        if module == REBUILD and name in NO_ARRAYS:
+            return lambda *_: _Tensor(kind=NO_ARRAYS[name])
+        if module == REBUILD and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
             return lambda tensor, *_: tensor
+        if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
+            return lambda rebuild, _, arguments, *__: rebuild(*arguments)
         if (module, name) in (("collections", "OrderedDict"), ("collections", "Counter")):
             return _Dictionary
         if (module, name) == ("torch", "Size"):
@@ -108,7 +144,7 @@ class _TensorUnpickler(pickle.Unpickler):
         if module in ("builtins", "__builtin__") and name in CONTAINERS:
             kind = CONTAINERS[name]
             return lambda *arguments: kind(*arguments)
-        if (module, name) in SKIPPED or (module == "torch" and name in TENSOR_TYPES):
+        if (module, name) in SKIPPED:
             return _Skipped
         raise _Forbidden(f"{module}.{name}"[:80])
 
@@ -122,18 +158,27 @@ class _TensorUnpickler(pickle.Unpickler):
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict that `torch.save` wrote (PyTorch 1.6 or later), by name, with the dtypes of the file.
 
-    A state dict inside a checkpoint is found by the names in `WRAPPERS`, or as its only dictionary.
+    A state dict inside a checkpoint is found by the names in `WRAPPERS`, or as its only dictionary. Tensors that are
+    no arrays of numbers are left out; a line on stderr names them.
 
     Raises:
-      ValueError: the file is damaged, cut short, no such file, or asks for anything but tensors.
+      ValueError: the file is damaged, cut short, no such file, asks for anything but tensors, or has no tensors but in
+        several entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive)
+            tensors, others = _read_archive(archive)
     except _Forbidden as error:
         raise ValueError(
             f"{path}: refused, nothing of it was run: it asks for {str(error)!r}, and only tensors, dictionaries, "
             "lists, numbers and text are read; save the weights alone: torch.save(model.state_dict(), NEW)"
+        ) from None
+    except _Several as error:
+        first, *_ = error.args[0]
+        raise ValueError(
+            f"{path}: {', '.join(map(repr, error.args[0]))} in it hold tensors, and none of them has a name such as "
+            f"state_dict or model; save the one that you mean: torch.save(torch.load({str(path)!r}, 'cpu')[{first!r}], "
+            "NEW)"
         ) from None
     except zipfile.BadZipFile as error:
         size = Path(path).stat().st_size
@@ -141,9 +186,27 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # a pickle of unknown origin can fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ValueError(f"{path}: no state dict that torch.save wrote, or a damaged one ({reason})") from None
+    if others:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        print(f"{path}: cannot be used and left out: {', '.join(others[:SHOWN])}{more}", file=sys.stderr)
+    return tensors
 
 
-def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+def _typed(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
+    """A tensor of a storage that has a type; the rest is requires_grad, hooks and metadata."""
+    is_lazy = len(rest) > 2 and rest[2]  # the numbers of the file are still to be conjugated or negated
+    if storage[0] not in DTYPES or is_lazy:
+        return _Tensor(kind="conjugated or negated" if is_lazy else f"{storage[0]}")
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _untyped(storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *rest: Any) -> _Tensor:
+    """A tensor that says its type itself."""
+    return _typed((dtype, storage[1]), offset, shape, strides, None, None, *rest)
+
+
+def _read_archive(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the arrays, and in words each tensor that is none."""
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError(f"{len(pickles)} members named data.pkl instead of 1")
@@ -151,13 +214,17 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("written on a big-endian machine")
     tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
-    tensors = _tensors_of(tree)
+    found = _tensors_of(tree)
+    others = [f"{name} ({tensor.kind})" for name, tensor in found.items() if tensor.kind]
+    tensors = {name: tensor for name, tensor in found.items() if not tensor.kind}
+    if not tensors:
+        raise ValueError(f"no tensor that is an array of numbers, only {', '.join(others)}")
 
     storages = {}
     for _, key in (tensor.storage for tensor in tensors.values()):
         if key not in storages:
             storages[key] = archive.read(f"{folder}data/{key}")
-    return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}
+    return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}, others
 
 
 def _tensors_of(tree: Any) -> dict[Any, _Tensor]:
@@ -171,12 +238,21 @@ def _tensors_of(tree: Any) -> dict[Any, _Tensor]:
         return tensors
     if len(inner) == 1:
         return _tensors_of(*inner.values())
+    if holding := [name for name, entry in tree.items() if _holds_tensors(entry)]:
+        raise _Several(holding)
     raise ValueError(f"no tensors, only {', '.join(map(str, tree)) or 'nothing'}")
+
+
+def _holds_tensors(entry: Any) -> bool:
+    if isinstance(entry, _Tensor):
+        return True
+    parts = entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list | tuple) else ()
+    return any(_holds_tensors(part) for part in parts)
 
 
 def _view(tensor: _Tensor, storages: dict[str, bytes]) -> np.ndarray:
     type_name, key = tensor.storage
-    dtype = np.dtype(STORAGE_DTYPES[type_name])
+    dtype = np.dtype(DTYPES[type_name])
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     # NumPy checks that shape, offset and strides stay inside the buffer.
     return np.ndarray(tensor.shape, dtype, storages[key], tensor.offset * dtype.itemsize, strides)

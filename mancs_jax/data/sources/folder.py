@@ -158,11 +158,26 @@ def _no_person(pid: int, split: str) -> str:
 
 
 def _file_of(path: str, source: Source) -> str:
-    """Returns the file in the source that a path means: relative to it, or from its own folder on, or absolute."""
+    """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
     file = _below(path, source)
-    first, _, rest = file.partition("/")
-    is_own = first in (source.path.name, source.path.stem, source.top)
-    return rest if is_own and not source.has(file) and source.has(rest) else file
+    parts = PurePosixPath(file).parts
+    rests = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
+    if not rests or source.has(file):
+        return file
+    return next((rest for rest in rests if source.has(rest)), file)
+
+
+def _own_paths(source: Source) -> list[tuple[str, ...]]:
+    """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
+    whole = source.path.absolute()
+    tails = [
+        (*parents, name)
+        for name in {whole.name, whole.stem}
+        for parents in (whole.parts[start:-1] for start in range(1, len(whole.parts)))
+    ]
+    if not source.top:
+        return tails
+    return [*tails, (source.top,), *((*tail, source.top) for tail in tails)]
 
 
 def _below(path: str, source: Source) -> str:

@@ -35,8 +35,8 @@ def open_source(path: str | Path, top_folder: str = "", folders: Collection[str]
 
     Args:
       path: the zip or the folder.
-      top_folder: folder that may enclose the others; paths start below it. Without it, paths start below a folder that
-        encloses everything, whatever its name is.
+      top_folder: folder that may enclose the others; paths start below it. Without it, paths start below the only
+        folder that holds one of `folders`, or a folder that encloses everything, whatever its name is.
       folders: names of folders that hold files, and so enclose no others.
 
     Raises:
@@ -102,7 +102,7 @@ def _folder(path, top_folder, folders):
     top, enclosing = path.resolve(), ""
     if top_folder and (top / top_folder).is_dir():
         top, enclosing = (top / top_folder).resolve(), top_folder
-    elif (only := _only_folder(top)) and only not in folders:
+    elif only := _enclosing(_names_at(top), folders, lambda folder: (top / folder).is_dir()):
         top, enclosing = top / only, only
 
     def names(folder):
@@ -114,16 +114,29 @@ def _folder(path, top_folder, folders):
         return sorted(entry.name for entry in entries)
 
     def has(file):
-        target = (top / file).resolve()
-        return target.is_relative_to(top) and target.is_file()
+        try:
+            target = (top / file).resolve()
+            return target.is_relative_to(top) and target.is_file()
+        except (OSError, ValueError):  # no disk has such a name: it is too long, or has a NUL
+            return False
 
     return Source(path, enclosing, names, has, lambda file: (top / file).read_bytes())
 
 
-def _only_folder(path):
+def _names_at(path):
+    """Names of folders at the top, and "" where there is something else, too."""
     with os.scandir(path) as entries:
         entries = [entry for entry in entries if not is_passed_over(PurePosixPath(entry.name))]
-    return entries[0].name if len(entries) == 1 and entries[0].is_dir(follow_symlinks=False) else ""
+    return {entry.name if entry.is_dir(follow_symlinks=False) else "" for entry in entries}
+
+
+def _enclosing(tops, folders, is_folder):
+    """The folder of `tops` that encloses the others, see `open_source`; "" where none does."""
+    if any(is_folder(folder) for folder in folders):
+        return ""
+    holding = [top for top in tops if top and any(is_folder(f"{top}/{folder}") for folder in folders)]
+    found = holding if folders and holding else tops
+    return next(iter(found)) if len(found) == 1 else ""
 
 
 def _zip(archive, path, top_folder, folders):
@@ -131,8 +144,8 @@ def _zip(archive, path, top_folder, folders):
     named = [(info, PurePosixPath(info.filename)) for info in infos]
     named = [(info, name) for info, name in named if name.parts and not is_passed_over(name)]
     tops = {name.parts[0] if len(name.parts) > 1 else "" for _, name in named}  # "": files beside the folders
-    only = next(iter(tops)) if len(tops) == 1 else ""
-    enclosing = top_folder if top_folder in tops else only if only not in folders else ""
+    inside = {"/".join(name.parts[:depth]) for _, name in named for depth in (1, 2) if len(name.parts) > depth}
+    enclosing = top_folder if top_folder in tops else _enclosing(tops, folders, inside.__contains__)
     members, odd = {}, []
     for info, name in named:
         file = "/".join(name.parts[1:] if name.parts[0] == enclosing else name.parts)
