@@ -240,10 +240,6 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, state_dict):
     check_refused(tmp_path / "weights.pth", "two tensors are conv1.weight")
 
 
-def test_missing_file_says_where_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError) as error:
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path / 'none.pth'}: no such file$"):
         imagenet.load_imagenet(tmp_path / "none.pth", "resnet50")
-    message = str(error.value)
-    assert message.startswith(f"config.pretrained: no file {tmp_path / 'none.pth'}; ") and "\n" not in message
-    for words in ("download.pytorch.org/models/resnet50-0676ba61.pth", "huggingface.co/timm/resnet50", "=''"):
-        assert words in message

@@ -3,6 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tiny
 from absl import flags
@@ -117,7 +119,7 @@ def test_home_in_fields_of_an_ablation(tmp_path, monkeypatch):
 def test_a_folder_with_the_name_of_a_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.jpg").write_bytes(b"")
+    cv2.imwrite("photos/a.jpg", np.zeros((8, 4, 3), np.uint8))
     (tmp_path / "market1501").mkdir()
     arguments = ["photos", "--network=./market1501", "--output=a.npz"]
     assert refused(embed, *arguments).startswith("embed: ./market1501: no network there; give the --workdir of a run")

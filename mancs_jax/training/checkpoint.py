@@ -237,9 +237,8 @@ def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[
     check_whole(directory, step, [f"{name}." for name in like])
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
-    args = ocp.args.PyTreeRestore(
-        item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
-    )
+    restore_args = ocp.checkpoint_utils.construct_restore_args(like)
+    args = ocp.args.PyTreeRestore(item=like, restore_args=restore_args, partial_restore=True)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         return checkpointer.restore(directory.absolute() / str(step) / "state", args=args)
 
@@ -291,9 +290,8 @@ def _without_notes_on_reading() -> Iterator[None]:
     logger = logging.get_absl_logger()
 
     def is_other(record: LogRecord) -> bool:
-        return not record.getMessage().startswith(
-            ("CheckpointManagerOptions.read_only=True", "Given directory is read")
-        )
+        on_reading = ("CheckpointManagerOptions.read_only=True", "Given directory is read")
+        return not record.getMessage().startswith(on_reading)
 
     logger.addFilter(is_other)
     try:
