@@ -19,6 +19,7 @@ from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
+from mancs_jax.data.cameras import has_match
 from mancs_jax.evaluation import checks, cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.evaluation.results import table
@@ -62,6 +63,8 @@ def train_and_evaluate(
     checkpoint.check_path(paths.latest)
     arrays.check_known(config.data.name, config.data.root)
     _check_scorable(config)
+    if not paths.latest.is_dir():  # a run that goes on was checked when it began
+        _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
         if saved is None:
@@ -107,15 +110,24 @@ def _check_scorable(config: ConfigDict) -> None:
             "network could not be scored; prepare the data set with them, or hold training identities out, as with "
             "--config.data.validation_ids=20"
         )
-    query, gallery = (arrays.open_split(data.name, data.root, part).pid for part in ("query", "gallery"))
+
+
+def _check_people(config: ConfigDict) -> None:
+    """Refuses a data set of one's own whose people could not be scored; published ones were checked when prepared."""
+    data = config.data
+    if data.name in names.DATASETS or (data.validation_ids and config.choose_on == "validation"):
+        return
+    query, gallery = (arrays.open_split(data.name, data.root, part) for part in ("query", "gallery"))
     try:
-        checks.check_known(query)
+        checks.check_known(query.pid)
     except ValueError as error:
         raise ValueError(f"{data.name} under {data.root}: {error}, and prepare the data set again") from None
-    if not np.isin(query, gallery).any():
+    labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
+    if not has_match(*labels):
         raise ValueError(
-            f"{data.name} under {data.root}: no person of query is in gallery, so that the trained network could not "
-            "be scored; mend the data set, or hold training identities out, as with --config.data.validation_ids=20"
+            f"{data.name} under {data.root}: no person of query is in gallery under another camera, so that the "
+            "trained network could not be scored; mend the data set, or hold training identities out, as with "
+            "--config.data.validation_ids=20"
         )
 
 

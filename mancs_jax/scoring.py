@@ -90,7 +90,7 @@ def score(
     """
     if exported_path(source) is not None:
         return _score_exported(load(source, flip=task.flip), task, progress)
-    trained = load_trained(source)
+    trained = load_trained(source, take_latest=True)
     if write and trained.workdir is not None:
         check_writable(trained.workdir.result("single_query"))
     scored = score_network(trained, task, validation=validation, progress=progress)

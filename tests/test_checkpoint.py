@@ -21,7 +21,7 @@ import mancs_jax
 from mancs_jax import convert, run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
-from mancs_jax.training import checkpoint
+from mancs_jax.training import checkpoint, echoes
 from mancs_jax.training.loop import restore_or_create
 from mancs_jax.training.state import create_optimizer, create_train_state
 
@@ -107,12 +107,24 @@ def test_all_damaged_is_one_line(directory, state):
         assert "\n" not in str(error.value) and "step 3 (" in str(error.value)
 
 
+def test_an_error_of_the_disk_is_no_damage(directory, monkeypatch):
+    def fails(*_):
+        raise ValueError("PERMISSION_DENIED: Error opening state [source locations=...]")
+
+    monkeypatch.setattr(checkpoint, "check_whole", fails)
+    with pytest.raises(OSError, match=rf"^{directory}: step 9 cannot be read now \(PERMISSION_DENIED: Error opening"):
+        checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
+
+
 def test_a_damaged_best_gives_way_to_the_latest(directory, capsys):
     best = Path(shutil.copytree(directory, directory.parent / "best"))
     for step in ("6", "9"):
         shutil.rmtree(best / step)
     cut_data(best / "3")
-    assert mancs_jax.inference.trained.load_trained(directory.parent).step == 9
+    with pytest.raises(ValueError, match="best: no checkpoint is whole"):  # others would not know which network it is
+        mancs_jax.load(directory.parent)
+    capsys.readouterr()
+    assert mancs_jax.inference.trained.load_trained(directory.parent, take_latest=True).step == 9
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{best}: no checkpoint is whole: step 3 (")
     assert line.endswith(f"; until then step 9 of {directory} is taken")
@@ -213,7 +225,7 @@ def test_a_lost_file_of_times_is_not_told(directory, content):
     records, handler = [], logging.Handler()
     handler.emit = records.append
     logger = absl_logging.get_absl_logger()
-    logger.removeFilter(checkpoint._is_no_echo)  # of earlier tests in this process
+    logger.removeFilter(echoes.is_no_echo)  # of earlier tests in this process
     logger.addHandler(handler)
     try:
         assert checkpoint.peek(directory)[0] == 9
@@ -237,7 +249,7 @@ def test_a_workdir_of_patterns_is_no_network(tmp_path):
 FULL_DISK = """
 import resource, sys
 import numpy as np, optax, tiny
-from mancs_jax.training import checkpoint
+from mancs_jax.training import checkpoint, echoes
 from mancs_jax.training.state import create_optimizer, create_train_state
 config = tiny.get_config()
 state = create_train_state(config, 12, create_optimizer(config, optax.constant_schedule(0.0)))

@@ -228,5 +228,7 @@ def test_person_0_in_the_names_is_told(tmp_path, capsys):
         "f.npz: 1 of the queries are of no person, as query/0003.jpg with pid 0: embed them without these images, or, "
         "if people are numbered from 0, add 1 to every pid above -1 in the names"
     )
-    np.savez(tmp_path / "f.npz", **both | {"pid": np.where(both["pid"] == 0, -1, both["pid"])})
-    assert run(file) == "" and "distractors" not in capsys.readouterr().out
+    junk = np.where(np.arange(len(both["pid"])) == 3, -1, np.where(both["pid"] == 0, -1, both["pid"]))
+    np.savez(tmp_path / "f.npz", **both | {"pid": junk})
+    for queries in ([], ["--queries=query"]):  # junk below the queries is left out
+        assert run(file, *queries) == "" and "distractors" not in capsys.readouterr().out

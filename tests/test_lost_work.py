@@ -86,12 +86,12 @@ def only_images(train, query, gallery):
         (
             [1, 2],
             [-1, -1],
-            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
         ),
         (
             [1, 2],
             [3, 0],
-            r"no person of query is in gallery, so that the trained network could not be scored; mend the",
+            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
         ),
     ],
 )

@@ -126,7 +126,7 @@ def ends(status):
 
 @pytest.mark.parametrize(
     ("steps", "then"),
-    [((), "they begin again, for there is no checkpoint"), ((3, 12, 9), "they go on from step 12")],
+    [((), "they begin again, for there is no checkpoint"), ((3, 12, 9, "\u00b2"), "they go on from step 12")],
 )
 def test_the_line_of_a_lost_process_has_the_step(steps, then, tmp_path, monkeypatch, capsys):
     for name in (*map(str, steps), "15.orbax-checkpoint-tmp"):
@@ -138,6 +138,13 @@ def test_the_line_of_a_lost_process_has_the_step(steps, then, tmp_path, monkeypa
         multihost._watch(Silence(), 0, [1], lambda: checkpoint.latest_on_disk(tmp_path))
     line = "\ntrain: process 1 was lost; start all processes again with the same command: "
     assert capsys.readouterr().err == f"{line}{then}\n"
+
+
+def test_a_disk_that_went_with_the_process_does_not_hold_the_line_back(monkeypatch, capsys):
+    monkeypatch.setattr(multihost, "LOOK", 0.01)
+    for answer in (lambda: time.sleep(60), lambda: 1 // 0):
+        multihost._tell_of_loss(1, answer)
+        assert capsys.readouterr().err.endswith("with the same command: they go on from the latest checkpoint\n")
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it

@@ -373,6 +373,28 @@ def test_a_network_beside_other_tensors_is_found(tmp_path, state_dict, name_of, 
         assert found == tensors.keys() and capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["localization.conv1.weight", "backbone.stem.0.weight", "backbone.layer1.0.conv1.weight"],
+        ["conv1.0.weight", "layer1.0.conv1.weight", "layer1.0.se.conv1.weight"],
+        ["xconv1.weight", "xlayer1.0.conv1.weight", "other"],
+    ],
+)
+def test_other_parts_with_a_conv1_are_no_network(tmp_path, names, capsys):
+    torch.save({name: torch.zeros(1) for name in names}, tmp_path / "w.pth")
+    assert list(read_tensors(tmp_path / "w.pth")) == names and capsys.readouterr().err == ""
+
+
+def test_all_names_are_shown_as_they_are(tmp_path, state_dict, capsys):
+    torch.save(
+        {f"model.{name}": tensor for name, tensor in state_dict.items()} | {"b": torch.zeros(2)}, tmp_path / "w.pth"
+    )
+    assert run_script("import_weights", f"--source={tmp_path / 'w.pth'}", "--names") == ""
+    out = capsys.readouterr().out
+    assert out.startswith("model.conv1.weight float32[64, 3, 7, 7]\n") and out.endswith("b float32[2]\n")
+
+
 def test_of_several_networks_none_is_taken(tmp_path, state_dict):
     names = [f"{whose}.{name}" for whose in ("student", "teacher") for name in state_dict]
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "w.pth")

@@ -44,9 +44,9 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Writes a backbone's weights, or makes a workdir of a whole network, and prints a line about it."""
     if values.names:
-        from mancs_jax.weights.state_dict import read_tensors
+        from mancs_jax.weights.state_dict import read_all
 
-        show("\n".join(f"{name} {t.dtype}{list(t.shape)}" for name, t in read_tensors(values.source).items()))
+        show("\n".join(f"{name} {t.dtype}{list(t.shape)}" for name, t in read_all(values.source).items()))
         return
     if bool(values.output) == bool(values.workdir) or bool(values.workdir) != bool(values["config"].present):
         raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a network")

@@ -41,6 +41,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 
     task = Task(dataset=values.dataset, root=values.root, flip=values.flip, options=distance_options(values))
     keep_compiled_programs()
-    check_writable(Workdir(Path(values.workdir)).report)
+    if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
+        check_writable(Workdir(Path(values.workdir)).report)
     path = write_report(values.workdir, score(values.workdir, task), task)
     print(f"report: {path}\npictures: {path.parent / 'results'}")

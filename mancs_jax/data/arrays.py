@@ -188,9 +188,12 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
 
 def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray, int]:
     """(identities that `hold_out` draws from, int32; the most that it takes: somebody is left to train on)."""
-    people = np.unique(pid[pid > 0])
+    order = np.argsort(pid, kind="stable")
+    order = order[pid[order] > 0]
+    people, first = np.unique(pid[order], return_index=True)
     is_eligible = _has_two if each_its_own(camid) else _has_two_full_cameras
-    eligible = np.array([person for person in people if is_eligible(camid[pid == person])], np.int32)
+    of_people = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
+    eligible = np.array([person for person, rows in of_people if is_eligible(camid[rows])], np.int32)
     return eligible, max(min(len(eligible), len(people) - 1), 0)
 
 

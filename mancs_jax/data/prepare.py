@@ -74,9 +74,9 @@ def how_to_train(dataset: str, root: str) -> list[str]:
     if dataset in names.DATASETS or "train" not in splits:
         return []
     train = arrays.open_split(dataset, root, "train")
-    num_ids, (_, most) = len(np.unique(train.pid)), arrays.eligible_to_hold_out(train.pid, train.camid)
-    # Without a query, a trained network can be scored on people who are held out alone.
-    held_out = 0 if "query" in splits else min(max(num_ids // 5, 1), most)
+    num_ids, held_out = len(np.unique(train.pid)), 0
+    if "query" not in splits:  # a trained network can be scored on people who are held out alone
+        held_out = min(max(num_ids // 5, 1), arrays.eligible_to_hold_out(train.pid, train.camid)[1])
     num_p = min(32, num_ids - held_out)
     if "query" not in splits and not held_out:
         return [

@@ -103,13 +103,13 @@ def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[st
     if queries:
         folder = PurePosixPath(queries)  # as names of the file are, without "./" and a slash at the end
         is_below = np.array([name.startswith(f"{folder}/") for name in names])
-        if (nobody := np.flatnonzero(is_below & ~is_query)).size:
+        if (nobody := np.flatnonzero(is_below & (np.asarray(pid) == 0))).size:  # junk, of pid -1, is only left out
             raise ValueError(
                 f"{path}: {len(nobody):,} of the queries are of no person, as {names[nobody[0]]} with pid "
                 f"{pid[nobody[0]]}: embed them without these images, or, if people are numbered from 0, add 1 to every "
                 "pid above -1 in the names"
             )
-        is_query, is_gallery = is_below, ~is_below
+        is_query, is_gallery = is_below & is_query, ~is_below
     for what, chosen in (("queries", is_query), ("gallery", is_gallery)):
         if not chosen.any():
             folders = sorted({name.rpartition("/")[0] for name in names} - {""})

@@ -26,13 +26,15 @@ class Trained(NamedTuple):
     workdir: Workdir | None  # that it comes from; None of a shared network
 
 
-def load_trained(source: str | Path) -> Trained:
+def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     """Reads a trained network; only parameters and statistics are read, onto the first local device.
 
     Args:
       source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
         `mancs export-network`; or the name of a network that comes with the package, as "market1501". A folder of
         such a name is meant by "./market1501".
+
+      take_latest: of a workdir whose best network is damaged, take the latest; a line on stderr says so.
 
     Raises:
       FileNotFoundError: no network there.
@@ -48,7 +50,7 @@ def load_trained(source: str | Path) -> Trained:
     path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
         return _shared(path)
-    if (found := _from_workdir(Workdir(path))) is not None:
+    if (found := _from_workdir(Workdir(path), take_latest)) is not None:
         return found
     cards = sorted(card for card in path.glob(f"*{CARD}") if card.with_suffix(WEIGHTS).is_file())
     if len(cards) > 1:
@@ -72,7 +74,7 @@ def exported_path(source: str | Path) -> Path | None:
     return named if named.suffix not in (CARD, WEIGHTS) and named.is_file() else None
 
 
-def _from_workdir(paths: Workdir) -> Trained | None:
+def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
     if not (paths.best.is_dir() or paths.latest.is_dir()):
         return None
     # Not at the top: a shared network does without Orbax, which takes half a second.
@@ -89,8 +91,10 @@ def _from_workdir(paths: Workdir) -> Trained | None:
 
         try:
             found = newest_whole(directory, read)
-        except ValueError as error:  # the other directory may be whole
-            faults.append(error)
+        except ValueError as error:
+            if not take_latest:
+                raise
+            faults.append(error)  # the other directory may be whole
             continue
         if found is not None:
             for fault in faults:

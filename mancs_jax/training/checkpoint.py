@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from logging import ERROR, LogRecord, getLogger
+from logging import LogRecord
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +14,14 @@ from absl import logging
 
 from mancs_jax.training import multihost
 from mancs_jax.training.description import Description
+from mancs_jax.training.echoes import leave_out_echoes, leave_out_notes
 from mancs_jax.training.state import TrainState
 
 Read = TypeVar("Read")
 
 PATTERNS = "*?[]"  # orbax takes these in a path for patterns, and then does not find what it has just written
-# Orbax on a file that holds times alone: without it a checkpoint is whole, and damage elsewhere has a line of its own.
-ON_TIMES = ("Metadata file does not exist: ", "Failed to json parse Metadata file: ", "Failed to read Metadata file: ")
+# In an error of the disk: the checkpoint may be whole.
+NO_DAMAGE = ("PERMISSION_DENIED", "Permission denied", "Input/output error", "Stale file handle", "Too many open files")
 REASON_LENGTH = 160  # characters of a library's message that a line quotes
 
 
@@ -41,7 +41,7 @@ def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
       ValueError: see `check_path`.
     """
     check_path(directory)
-    _leave_out_echoes()
+    leave_out_echoes()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     with _naming_damage(directory):
         return ocp.CheckpointManager(directory.absolute(), options=options)
@@ -110,7 +110,7 @@ def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 def latest_on_disk(directory: Path) -> int | None:
     """The latest step that has its final name, from the names alone; None without one."""
-    return max((int(path.name) for path in directory.glob("*") if path.name.isdigit()), default=None)
+    return max((int(path.name) for path in directory.glob("*") if path.name.isdecimal()), default=None)
 
 
 def check_whole(directory: Path, step: int, parts: Sequence[str] = ("",)) -> None:
@@ -204,6 +204,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
         except Exception as error:  # orbax, tensorstore and json have many kinds
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise
+            if isinstance(error, OSError) or any(reason in str(error) for reason in NO_DAMAGE):
+                raise OSError(f"{manager.directory}: step {step} cannot be read now ({_reason(error)})") from error
             damaged.append(f"step {step} ({_reason(error)})")
             line = f"{manager.directory}: the checkpoint of {damaged[-1]} is damaged; looking for one before"
             print(line, file=sys.stderr)
@@ -243,30 +245,8 @@ def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[
         return checkpointer.restore(directory.absolute() / str(step) / "state", args=args)
 
 
-def _leave_out_echoes() -> None:
-    """Keeps off stderr what Orbax and tensorstore print of an error that they also raise: pages before our line."""
-    logging.get_absl_logger().addFilter(_is_no_echo)
-    getLogger("asyncio").addFilter(_is_no_echo)
-    if getattr(sys.unraisablehook, "func", None) is not _report:
-        sys.unraisablehook = partial(_report, sys.unraisablehook)
-
-
-def _report(before: Callable[[Any], Any], unraisable: Any) -> None:
-    """Reports an error as before, but for the many of writes that end after a failed save has closed their loop."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        before(unraisable)
-
-
-def _is_no_echo(record: LogRecord) -> bool:
-    """Tells if a record is no error of orbax with its traceback, which it raises as well, and no note on times."""
-    if "_CHECKPOINT_METADATA" in record.getMessage() and record.getMessage().startswith(ON_TIMES):
-        return False
-    where = f"{record.pathname} {record.getMessage()}"  # asyncio tells of tasks that nobody waits for any more
-    return record.levelno < ERROR or not record.exc_info or not any(name in where for name in ("/orbax/", "OCDBT"))
-
-
 def _open_to_read(directory: Path) -> ocp.CheckpointManager:
-    logging.get_absl_logger().addFilter(_is_no_echo)
+    leave_out_notes()
     # Neither makes the directory nor clears away a save that a running training has under way.
     with _without_notes_on_reading(), _naming_damage(directory):
         return ocp.CheckpointManager(directory.absolute(), options=ocp.CheckpointManagerOptions(read_only=True))

@@ -70,7 +70,9 @@ def train(
         state, best = restore_or_create(manager, config, description, optimizer, devices)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
-        description = description._replace(best=best if holds_network(workdir.best) else None)
+        description = description._replace(
+            best=best if multihost.of_first(partial(holds_network, workdir.best)) else None
+        )
         if multihost.is_writer():
             record_start(workdir, description, devices, step)
         batch = config.data.p * config.data.k
@@ -161,10 +163,10 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, sco
     """Saves `state` in best/ if its score is the highest yet; returns the description with the highest score."""
     if description.best is not None and score <= description.best:
         return description
-    if description.best is None:
-        checkpoint.drop_after(workdir.best, -1)  # what cannot be read; orbax would read it back before it saves
-    description = description._replace(best=score)
     with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
+        if description.best is None:
+            checkpoint.drop_later(manager, -1)  # what cannot be read; orbax would read it back before it saves
+        description = description._replace(best=score)
         checkpoint.save(manager, state, description)
         checkpoint.finish(manager)
     return description

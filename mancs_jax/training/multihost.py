@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
 
 ASK_EVERY = 10  # steps
 BEATS = "mancs_jax/beat"  # keys of the store that all processes share
+LOOK = 5.0  # seconds that the disk has for an answer
 BEAT, SILENCE = 5.0, 60.0  # seconds between beats; without one for so long, a process is lost
 DONE = "done"
 
@@ -102,11 +103,22 @@ def _watch(client: Any, own: int, others: Sequence[int], latest_step: Callable[[
 
 
 def _tell_of_loss(process: int, latest_step: Callable[[], int | None]) -> None:
-    try:
-        step = latest_step()
-        then = "they begin again, for there is no checkpoint" if step is None else f"they go on from step {step}"
-    except OSError:  # the disk may have gone with the process
+    found: list[int | None] = []
+
+    def look() -> None:
+        with suppress(Exception):
+            found.append(latest_step())
+
+    # The disk may have gone with the process, and then answers nobody.
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(LOOK)
+    if not found:
         then = "they go on from the latest checkpoint"
+    elif found[0] is None:
+        then = "they begin again, for there is no checkpoint"
+    else:
+        then = f"they go on from step {found[0]}"
     print(
         f"\ntrain: process {process} was lost; start all processes again with the same command: {then}",
         file=sys.stderr,
@@ -160,6 +172,13 @@ def any_process(flag: bool, step: int) -> bool:
     if jax.process_count() == 1:
         return flag
     return step % ASK_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def of_first(ask: Callable[[], bool]) -> bool:
+    """Asks process 0 alone, and tells all: what is done together must not depend on what each one sees."""
+    if jax.process_count() == 1:
+        return ask()
+    return bool(multihost_utils.broadcast_one_to_all(np.array(is_writer() and ask())))
 
 
 def of_all(state: Any) -> Any:

@@ -27,8 +27,10 @@ LEAF_NAMES = {
 
 COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel, which is no weight
 # Where the network begins: the prefix of the first convolution in torchvision's names, the release's or Hugging Face's.
-BEGINNING = re.compile(r"(.*?)(?:base\.)?conv1\.weight|(.*?)(?:resnet\.)?embedder\.embedder\.convolution\.weight")
-BLOCK = re.compile(r"(.*\.)?layer\d+\.\d+\.")  # which has a conv1, too
+BEGINNING = re.compile(
+    r"((?:.*?\.)??)(?:base\.)?conv1\.weight|((?:.*?\.)??)(?:resnet\.)?embedder\.embedder\.convolution\.weight"
+)
+FIRST_BLOCK = ("layer1.0.", "base.layer1.0.", "encoder.stages.0.", "resnet.encoder.stages.0.")
 OWN = {"base"}  # the release's name of its backbone
 SHOWN = 8  # names that a message lists; the rest is counted
 
@@ -78,7 +80,7 @@ def read_tensors(path: str | Path) -> Tensors:
       ValueError: neither of the two, or damaged.
       OSError: cannot be read.
     """
-    tensors = {name: array for name, array in _read(path).items() if name not in COUNTERS}
+    tensors = {name: array for name, array in read_all(path).items() if name not in COUNTERS}
     tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
     while len(tensors) > 1 and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first != OWN:
         [prefix] = first
@@ -96,7 +98,12 @@ def _prefix_of_network(tensors: Tensors) -> str:
     """What stands before the names of the only network among tensors; "" where there are several, or none."""
     found = [begin for name in tensors if (begin := BEGINNING.fullmatch(name))]
     prefixes = {begin[1] or begin[2] or "" for begin in found}
-    prefixes = {prefix for prefix in prefixes if not BLOCK.fullmatch(prefix)}
+    # Blocks, and parts of other kinds, have a conv1, too.
+    prefixes = {
+        prefix
+        for prefix in prefixes
+        if any(name.startswith(f"{prefix}{block}") for name in tensors for block in FIRST_BLOCK)
+    }
     return prefixes.pop() if len(prefixes) == 1 else ""
 
 
@@ -168,7 +175,8 @@ def to_tensors(variables: dict[str, Any], leaves: dict[str, Leaf]) -> Tensors:
     return {name: there(np.asarray(flat[leaf.path], np.float32), leaf.torch_shape) for name, leaf in leaves.items()}
 
 
-def _read(path: str | Path) -> Tensors:
+def read_all(path: str | Path) -> Tensors:
+    """All tensors under the names of the file; errors as `read_tensors`."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     with Path(path).open("rb") as file:

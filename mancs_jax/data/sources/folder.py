@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from mancs_jax.config.names import DATASETS
+from mancs_jax.data.cameras import has_match
 from mancs_jax.data.sources import market1501
 from mancs_jax.data.sources.items import About, Contents, Item
 from mancs_jax.data.sources.named_folders import Layout, open_folders
@@ -197,7 +198,11 @@ def _checked(contents: Contents) -> Contents:
         raise ValueError(
             f"{contents.name}: query and gallery go together, but only {', '.join(contents.splits)} has images"
         )
-    people = {split: {item.pid for item in items if item.pid > 0} for split, items in contents.splits.items()}
-    if "query" in people and not people["query"] & people["gallery"]:
-        raise ValueError(f"{contents.name}: no person of query is in gallery, so that nothing could be scored")
+    if "query" in contents.splits:
+        query, gallery = ([(item.pid, item.camid) for item in contents.splits[part]] for part in ("query", "gallery"))
+        if not has_match(query, gallery):
+            raise ValueError(
+                f"{contents.name}: no person of query is in gallery under another camera, so that nothing could be "
+                "scored; leave the column camid out if the cameras are unknown"
+            )
     return contents
