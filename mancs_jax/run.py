@@ -67,6 +67,7 @@ def train_and_evaluate(
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
+        multihost.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
         split, validation = load_training_data(config)

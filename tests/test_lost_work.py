@@ -146,7 +146,6 @@ OUTPUTS = [
     ("export_weights --workdir=nowhere --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --config=tests/tiny.py --workdir={}", "x", "config.json"),
-    ("visualize --workdir={}", "x", "report.html"),
 ]
 
 
@@ -159,6 +158,13 @@ def test_a_place_is_looked_at_before_the_work(command, output, file, tmp_path, m
     (tmp_path / output / file).mkdir(parents=True)
     line = run_script(*command.format(tmp_path / output).split())
     assert line.endswith(f"{tmp_path / output / file} cannot be written (it is a folder): choose another place"), line
+
+
+def test_a_report_that_cannot_be_is_refused_before_the_work(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    line = run_script("visualize", f"--workdir={tmp_path}")
+    assert line.endswith(f"{tmp_path / 'report.html'} cannot be written (it is a folder): choose another place")
+    assert "no network there" in run_script("visualize", "--workdir=/proc/nowhere/x")
 
 
 def test_a_root_is_looked_at_before_the_images(monkeypatch):

@@ -158,8 +158,9 @@ def test_cuhk03(run, tmp_path):
 
 
 def test_ones_own_data(run, tmp_path):
-    source = write(tmp_path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}, False)
-    (source / "labels.csv").write_text("path,pid,camid,split\na.jpg,1,1,train\nb.jpg,1,1,query\nc.jpg,1,1,gallery\n")
+    source = write(tmp_path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2), "d.jpg": jpeg(3)}, False)
+    rows = ["path,pid,camid,split", "a.jpg,1,1,train", "b.jpg,1,1,query", "c.jpg,1,2,gallery", "d.jpg,2,1,query"]
+    (source / "labels.csv").write_text("\n".join(rows))
     line, out = run(
         "--dataset=folder", "--name=My-data", f"--source={source}", "--csv=labels.csv", f"--root={tmp_path}"
     )
@@ -167,15 +168,16 @@ def test_ones_own_data(run, tmp_path):
         "",
         [
             "train           1       1            0       0        1",
-            "query           1       1            0       0        1",
+            "query           2       2            0       0        1",
             "gallery         1       1            0       0        1",
             "1 ids are in train and in query or gallery",
-            "1 of 1 queries have no match under another camera",
+            "1 ids of query are not in gallery",
+            "1 of 2 queries have no match under another camera",
             str(prepared_path(tmp_path, "My-data")),
             "no training is possible: two people at least have to be trained on",
         ],
     )
-    assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg"]
+    assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg", "d.jpg"]
 
 
 def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):

@@ -392,7 +392,7 @@ def test_all_names_are_shown_as_they_are(tmp_path, state_dict, capsys):
     )
     assert run_script("import_weights", f"--source={tmp_path / 'w.pth'}", "--names") == ""
     out = capsys.readouterr().out
-    assert out.startswith("model.conv1.weight float32[64, 3, 7, 7]\n") and out.endswith("b float32[2]\n")
+    assert out.startswith("model.conv1.weight float32[8, 3, 7, 7]\n") and out.endswith("b float32[2]\n")
 
 
 def test_of_several_networks_none_is_taken(tmp_path, state_dict):

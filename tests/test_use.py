@@ -103,7 +103,8 @@ def test_command_line(place, monkeypatch, capsys):
     assert run(line, capsys) == ("search: nowhere.jpg: no such file", "")
 
 
-def test_a_damaged_image_stops_neither_command(place, tmp_path):
+def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()
     whole = (place / "query.jpg").read_bytes()
@@ -111,10 +112,11 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path):
         (photos / name).write_bytes(content)
     line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
     told = "1 passed over, damaged: b.jpg (cut off)\n"
-    embedded = run(f"python scripts/embed.py {line} --output=g.npz", tmp_path)
-    assert embedded.stdout.startswith(told) and load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
-    found = run(f"python scripts/search.py {line} --gallery=g.npz --json=a.json", tmp_path)
-    assert found.stdout.startswith(told) and "query c.jpg" in found.stdout
+    stopped, out = run(f"python scripts/embed.py {line} --output=g.npz", capsys)
+    assert stopped == "" and out.startswith(told)
+    assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
+    stopped, out = run(f"python scripts/search.py {line} --gallery=g.npz --json=a.json", capsys)
+    assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
     assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
 

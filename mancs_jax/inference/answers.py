@@ -78,7 +78,8 @@ def find_answers(
     """
     files = [queries.folder / name for name in queries.names]
     embedding = embedder(files, progress=len(files) > 1)
-    found = search(embedding, gallery.embedding, k + 1, distance=distance, max_distance=max_distance)
+    number = min(k + 1, len(gallery.name))
+    found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
     answered = []
     for row, (file, name) in enumerate(zip(files, queries.names, strict=True)):
         own = Found(found.index[[row]], found.distance[[row]])

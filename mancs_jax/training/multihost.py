@@ -174,6 +174,12 @@ def any_process(flag: bool, step: int) -> bool:
     return step % ASK_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
+def meet(where: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
 def of_first(ask: Callable[[], bool]) -> bool:
     """Asks process 0 alone, and tells all: what is done together must not depend on what each one sees."""
     if jax.process_count() == 1:
