@@ -1,6 +1,7 @@
-"""The tables of the benchmarks, from docs/results/benchmarks/: what each command wrote with `--json`."""
+"""The tables of the benchmarks, from docs/results/benchmarks/, which their commands write with `--json`."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 
@@ -21,8 +22,9 @@ def benchmark(name: str) -> Callable[[], str]:
         rows = [[cell(value) for value in row.values()] for row in about["rows"]]
         figures = [f"{key.replace('_', ' ')}: {cell(value)}" for key, value in about.items() if key not in ELSEWHERE]
         versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
+        command = re.sub(r" --json=\S+", "", about["command"])
         lines = [
-            f"`python benchmarks/{about['command']}`, {about['cores']} cores of {about['cpu']}, {versions}.",
+            f"`python benchmarks/{command}`, {about['cores']} cores of {about['cpu']}, {versions}.",
             f"{'; '.join(figures)}.",
         ]
         return markdown(list(about["rows"][0]), rows) + "\n" + "\n".join(lines) + "\n"
@@ -36,49 +38,26 @@ def benchmarks() -> dict[str, Callable[[], str]]:
 
 
 def aims() -> str:
-    """docs/performance.md: what we wanted, and what the tables below it say."""
+    """docs/performance.md: the aims, and the figures of the tables below it."""
 
-    def ratio(name: str, side: str, column: str = "ours / it") -> float:
-        [row] = [row for row in _read(name)["rows"] if side in row.values()]
-        return row[column]
+    def beside_torch(name: str) -> float:
+        [ratio] = [row["ours / it"] for row in _read(name)["rows"] if row["side"] == "PyTorch"]
+        return ratio
 
-    start = _read("start_up")["rows"]
-    seconds = {next(iter(row.values())): row for row in start}
-    smallest = min(row["GB, compiled"] for row in _read("memory")["rows"])
-    whole = [row["GB, compiled"] for row in _read("memory")["rows"] if row["remat"] == "(2, 3, 4, 5)"]
+    [again] = [row for row in _read("start_up")["rows"] if row["seconds from the command"] == "mancs_jax, again"]
+    gigabytes = {(row["remat"], row["accumulate"]): row["GB, compiled"] for row in _read("memory")["rows"]}
+    everything = "(2, 3, 4, 5)"
+    step, embedding = "training step: of PyTorch's images a second", "embedding: times PyTorch's images a second"
     rows = [
-        (
-            "training step, ResNet-50, 256x128, batch 16: of PyTorch's images a second",
-            "0.9",
-            ratio("training_resnet50", "PyTorch"),
-        ),
-        ("training step, ResNet-18, 128x64, batch 128", "0.9", ratio("training_resnet18", "PyTorch")),
-        ("embedding, ResNet-50, batch 32: times PyTorch's", "1.1", ratio("embedding_resnet50", "PyTorch")),
-        ("embedding, ResNet-18, batch 128", "1.1", ratio("embedding_resnet18", "PyTorch")),
-        (
-            "curriculum loss with gradient, 256 x 2,048: times the authors' loop",
-            "10",
-            ratio("curriculum_loss", "loop over anchors, as released"),
-        ),
-        (
-            "the same: its share of a training step, %",
-            "3",
-            ratio("curriculum_loss", "mancs_jax", "% of our training step"),
-        ),
-        (
-            "input alone: times the rate of training (ResNet-18)",
-            "20",
-            ratio("input_pipeline", "input alone, mancs_jax", "of training"),
-        ),
-        (
-            "second start, ResNet-50, batch 16: seconds to the first step",
-            "15",
-            seconds["mancs_jax, again"]["first step"],
-        ),
-        ("the paper's batch, ResNet-50, 256x128, 256 images, float32: GB", "16", max(whole)),
-        ("the same in four shares", "", smallest),
+        (f"{step}, ResNet-50, 256x128, batch 16", 0.9, beside_torch("training_resnet50")),
+        (f"{step}, ResNet-18, 128x64, batch 128", 0.9, beside_torch("training_resnet18")),
+        (f"{embedding}, ResNet-50, batch 32", 1.1, beside_torch("embedding_resnet50")),
+        (f"{embedding}, ResNet-18, batch 128", 1.1, beside_torch("embedding_resnet18")),
+        ("second start, ResNet-50, batch 16: seconds to the first step", 15, again["first step"]),
+        ("the paper's batch, ResNet-50, 256x128, 256 images, float32: GB", 16, gigabytes[everything, 1]),
+        ("the same in four shares: GB", None, gigabytes[everything, 4]),
     ]
-    lines = [(what, aim, cell(measured)) for what, aim, measured in rows]
+    lines = [(what, cell(aim), cell(measured)) for what, aim, measured in rows]
     gpu = ("GPU: images a second in bfloat16, share of the peak, beside `torch.compile`", "a figure", "none yet")
     return markdown(["", "aim", "measured"], [*lines, gpu])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_table import accelerators
-from benchmark_tables import benchmarks
+from benchmark_tables import aims, benchmarks
 from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
 from result_files import COSINE, EUCLIDEAN, REPOSITORY, RESULTS, SMALL, markdown, pair, per_cent, read, scores
 
@@ -204,6 +204,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "paper_table1": paper_table1,
     "paper_tables_2_to_4": paper_tables_2_to_4,
     "paper_table5": paper_table5,
+    "aims": aims,
 } | benchmarks()
 
 
