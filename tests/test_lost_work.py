@@ -81,7 +81,7 @@ def only_images(train, query, gallery):
         (
             [0, 1],
             [0, 1],
-            r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set agai",
+            r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set again",
         ),
         (
             [1, 2],
