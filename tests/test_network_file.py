@@ -99,10 +99,12 @@ def test_a_start_that_cannot_be_is_refused_before_the_first_step(workdir, pair):
     config.pretrained = str(pair)
     with pytest.raises(ValueError, match="is a folder; give the file NAME.safetensors in it"):
         check_start(config)
-    (pair / "tiny.json").write_text("[]")
     config.pretrained = str(pair / "tiny.safetensors")
-    with pytest.raises(ValueError, match="tiny.json is not the card of tiny.safetensors; get both files again"):
-        check_start(config)
+    of_others = {"data_fingerprint": "f", "trained_on": "x"}
+    for card in ([], {"config": 5} | of_others, {"config": {}} | of_others, {"config": {"model": 3}} | of_others):
+        (pair / "tiny.json").write_text(json.dumps(card))
+        with pytest.raises(ValueError, match="tiny.json is not the card of tiny.safetensors; get both files again"):
+            check_start(config)
 
 
 def test_a_network_that_may_know_those_who_are_held_out(workdir, pair):

@@ -57,6 +57,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 
     source = network_of(values)
     keep_compiled_programs()
+    for path in filter(None, (values.picture, values.report, values.json)):
+        check_writable(path)
     gallery = load_gallery(values.gallery)
     queries = answers.find_queries(arguments[0])
     if queries.others:
@@ -69,8 +71,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {number:,}: "
             "--report=OUT.html shows all"
         )
-    for path in filter(None, (values.picture, values.report, values.json)):
-        check_writable(path)
     embedder = mancs_jax.load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     found = answers.find_answers(

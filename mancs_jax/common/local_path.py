@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-
 LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 
 

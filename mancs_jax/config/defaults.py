@@ -11,9 +11,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.recipe = "paper"  # name written into every result
     config.seed = 0
-    config.pretrained = (
-        "weights/resnet50.pth"  # ImageNet weights (section 4.3) or a network, a file or a name. "": from scratch
-    )
+    # ImageNet weights (section 4.3), or a network: a file or a name. "": from scratch
+    config.pretrained = "weights/resnet50.pth"
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)

@@ -33,7 +33,6 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
       source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
         `mancs export-network`; or the name of a network that comes with the package, as "market1501". A folder of
         such a name is meant by "./market1501".
-
       take_latest: of a workdir whose best network is damaged, take the latest; a line on stderr says so.
 
     Raises:

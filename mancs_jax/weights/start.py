@@ -124,11 +124,12 @@ def _card(path: Path) -> dict[str, Any] | None:
         return None
     try:
         card = json.loads(beside.read_text())
-        if all(name in card for name in ("config", "data_fingerprint", "trained_on")):
-            return card
-    except (ValueError, TypeError):
-        pass
-    raise ValueError(f"{beside} is not the card of {path.name}; get both files again, or move it away")
+        needed = from_json(card["config"]).model.to_dict(), card["data_fingerprint"], card["trained_on"]
+    except (ValueError, TypeError, AttributeError, LookupError):
+        needed = None
+    if not needed:
+        raise ValueError(f"{beside} is not the card of {path.name}; get both files again, or move it away")
+    return card
 
 
 def _joined(variables: dict[str, Any], new: dict[tuple[str, ...], Any]) -> tuple[dict, dict]:

@@ -74,7 +74,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
     Names are those of the file without what wrappers add: `module.` of DataParallel in front, `_orig_mod.` of
     torch.compile anywhere, and any other word that all names begin with, or those of the network. A line on stderr says
-    which it is, and how many tensors are not the network's.
+    which it is, and names the tensors that are not the network's.
 
     Raises:
       ValueError: neither of the two, or damaged.
