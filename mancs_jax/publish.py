@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.config import checks
@@ -30,6 +32,7 @@ def export_network(
     scores: bool = True,
     average_with: str | Path = "",
     average_share: float = 0.5,
+    thresholds_of: str | Path = "",
 ) -> tuple[Path, dict[str, Any]]:
     """Writes NAME.safetensors and NAME.json of a trained network.
 
@@ -40,6 +43,9 @@ def export_network(
     out, it has thresholds on distances too: they were set on these identities, and beside each stand the rates that it
     gives on the people of the official query and gallery.
 
+    A run on all identities has nobody left to set thresholds on. With `thresholds_of` it takes those of a network of
+    the same training that held people out. The rates beside them are its own.
+
     Args:
       workdir: of a training.
       name: of the files: letters, digits, "_", "-" and ".".
@@ -49,13 +55,15 @@ def export_network(
       scores: whether it is scored, which needs the data set.
       average_with: another network of the same shape, see `mancs_jax.load`; "" for none.
       average_share: of that network in the mean, between 0 and 1. Choose it on held-out identities.
+      thresholds_of: a shared network whose card has thresholds; "" for none.
 
     Returns:
       The path of the card, and the card.
 
     Raises:
       FileNotFoundError: no network, or the data set is not there.
-      ValueError: one line: the name, a number that is too large for `dtype`, or a network of another shape.
+      ValueError: one line: the name, a number that is too large for `dtype`, a network of another shape, or thresholds
+        that do not fit.
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
@@ -66,6 +74,7 @@ def export_network(
     data = trained.network.config.data
     if scores:
         arrays.check_known(data.name, root or data.root)
+    thresholds = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else None
     network, made_with = trained.network, {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
     if average_with:
         other = load_trained(average_with)
@@ -77,7 +86,7 @@ def export_network(
     trained = trained._replace(network=network, description=description)
     card["made_with"] = made_with
     if scores:
-        card |= _scores(trained, root or data.root)
+        card |= _scores(trained, root or data.root, thresholds)
     path = write_network(folder, name, network, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
     return path, card
@@ -95,39 +104,62 @@ def _start_of(workdir: Workdir | None) -> dict[str, Any]:
     return {"command": " ".join(words), "git": first["git"], "versions": first["versions"], "date": first["date"]}
 
 
-def _scores(trained: Trained, root: str) -> dict[str, Any]:
+def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str, Any]:
+    """The thresholds of another network's card; one line where they are none, or not for this network."""
+    other = load_trained(source)
+    if not other.card.get("thresholds"):
+        raise ValueError(f"--thresholds_of={source}: its card has no thresholds; give a network that was scored")
+    if config.data.validation_ids or not scores:
+        raise ValueError(
+            "--thresholds_of is for a scored network that trained on all identities: this one "
+            + ("held identities out and sets its own" if scores else "is not scored")
+        )
+    for name, there, here in (
+        ("data set", other.card["trained_on"], config.data.name),
+        ("model", other.network.config.model, config.model),
+    ):
+        if there != here:
+            raise ValueError(f"--thresholds_of={source}: its {name} is another, so its distances are, too")
+    by_whom = f"{other.card['thresholds']['set_on']}, by the network {other.card['network']}"
+    return other.card["thresholds"] | {"set_on": by_whom}
+
+
+def _scores(trained: Trained, root: str, thresholds: dict[str, Any] | None) -> dict[str, Any]:
     test = score_network(trained, Task(root=root))
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
-    found: dict[str, Any] = {"scores": of_test, "thresholds": None}
     config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config)[1] if config.choose_on == "validation" else None
     if held_out is not None:
         of_held_out = score_network(trained, validation=held_out)
-        found["thresholds"] = {
-            "set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}",
-            "measured_on": f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}",
-            **{distance: _thresholds(of_held_out, test, distance) for distance in DISTANCES},
-        }
-    return found
+        thresholds = {"set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}"}
+        thresholds |= {distance: _points(of_held_out, distance) for distance in DISTANCES}
+    if thresholds is not None:
+        on = f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}"
+        measured = {distance: _measured(thresholds[distance], test, distance) for distance in DISTANCES}
+        thresholds = {"set_on": thresholds["set_on"], "measured_on": on, **measured}
+    return {"scores": of_test, "thresholds": thresholds}
 
 
-def _thresholds(held_out: Scored, test: Scored, distance: str) -> list[dict[str, Any]]:
-    """Distances at the false positive rates of `roc.RATES` on one set, and the rates that they give on another."""
+def _points(held_out: Scored, distance: str) -> list[dict[str, Any]]:
+    """Distances at the false positive rates of `roc.RATES` on people held out, and the rates there."""
     curve = roc.create_roc(*_arguments(held_out.embedded), distance=distance)
     # A rate of less than one negative pair would be a guess.
     points = [roc.at_rate(curve, rate) for rate in roc.RATES if rate * curve.num_negatives >= 1]
-    points = [at for at in points if at["distance"] is not None]
-    limits = [at["distance"] for at in points]
+    return [
+        {"max_distance": at["distance"], "max_fpr": at["max_fpr"], "set_on": {"fpr": at["fpr"], "tpr": at["tpr"]}}
+        for at in points
+        if at["distance"] is not None
+    ]
+
+
+def _measured(points: list[dict[str, Any]], test: Scored, distance: str) -> list[dict[str, Any]]:
+    """The same points with the rates that they give on other people."""
+    limits = [point["max_distance"] for point in points]
     reached = roc.rates_within(*_arguments(test.embedded), thresholds=limits, distance=distance)
     return [
-        {
-            "max_distance": at["distance"],
-            "max_fpr": at["max_fpr"],
-            "set_on": {"fpr": at["fpr"], "tpr": at["tpr"]},
-            "measured_on": {"fpr": of_test["fpr"], "tpr": of_test["tpr"]},
-        }
-        for at, of_test in zip(points, reached, strict=True)
+        point | {"measured_on": {"fpr": of_test["fpr"], "tpr": of_test["tpr"]}}
+        for point, of_test in zip(points, reached, strict=True)
     ]
 
 

@@ -1,5 +1,7 @@
 """A trained network out of a workdir: what is read, and how often it is compiled."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -82,5 +84,19 @@ def test_networks_are_averaged(tmp_path):
     with pytest.raises(ValueError, match=r"the share of the other network is 1\.5: it has to be from 0 to 1"):
         averaged(one, other, 1.5)
     fewer = other._replace(variables=others | {"params": others["params"] | {"rank_fc": {}}})
-    with pytest.raises(ValueError, match=r"cannot be averaged: \['params'\]\['rank_fc'\]\['bias'\] and 1 more are not"):
+    with pytest.raises(ValueError, match="cannot be averaged: params/rank_fc/bias and 1 more are not"):
         averaged(one, fewer, 0.5)
+
+
+def test_classifiers_for_other_people_are_not_averaged(tmp_path):
+    config, variables = write_workdir(tmp_path / "a")
+    config = config.copy_and_resolve_references().unlock()
+    config.seed = 1
+    others = init_variables(config, NUM_CLASSES + 1)
+    one, other = Network(config, NUM_CLASSES, variables), Network(config, NUM_CLASSES + 1, others)
+    mean = averaged(one, other, 0.5)
+    for name, leaves in mean.variables["params"].items():
+        own, another = variables["params"][name], others["params"][name]
+        is_classifier = name.endswith("_classifier")
+        expected = own if is_classifier else jax.tree.map(lambda a, b: (np.float64(a) + b) / 2, own, another)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-9), leaves, expected)

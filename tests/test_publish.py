@@ -14,6 +14,7 @@ from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
+from mancs_jax.inference.trained import load_trained
 from mancs_jax.run import load_training_data
 from mancs_jax.workdir import Workdir
 
@@ -152,3 +153,45 @@ def test_an_average_says_what_of(published, place, tmp_path):
     )
     assert of_mean["made_with"]["averaged_with"] == {"network": card["network"], "step": card["step"], "share": 0.25}
     assert "averaged_with" not in card["made_with"] and of_mean["network"] != card["network"]
+
+
+@pytest.fixture(scope="module")
+def on_everybody(place):
+    """A workdir of the same model whose run held nobody out."""
+    write_workdir(place[0] / "all", "/home/me/data", seed=1)
+    return place[0] / "all"
+
+
+def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on_everybody, tmp_path):
+    path, lender = published
+    output, root = f"--output={tmp_path}", f"--root={place[0] / 'data'}"
+    run(export_network, ["export", str(on_everybody), "--name=all", output, root, f"--thresholds_of={path}"])
+    card = json.loads((tmp_path / "all.json").read_text())
+    assert card["thresholds"]["set_on"] == f"{lender['thresholds']['set_on']}, by the network {lender['network']}"
+    network = load_trained(tmp_path / "all.json").network
+    config = network.config.copy_and_resolve_references()
+    config.data.root = str(place[0] / "data")
+    test = [market1501_split(config, part) for part in ("query", "gallery")]
+    for distance in publish.DISTANCES:
+        same, other = pair_distances(network, test, distance)
+        for threshold, lent in zip(card["thresholds"][distance], lender["thresholds"][distance], strict=True):
+            for name in ("max_distance", "max_fpr", "set_on"):
+                assert threshold[name] == lent[name]
+            for rate, distances in (("tpr", same), ("fpr", other)):
+                within = np.mean(distances <= threshold["max_distance"])
+                assert abs(within - threshold["measured_on"][rate]) <= 2.1 / len(distances)
+
+
+def test_thresholds_that_do_not_fit_are_one_line(published, place, on_everybody, tmp_path):
+    root, path = str(place[0] / "data"), published[0]
+
+    def refused(workdir, **arguments):
+        with pytest.raises(ValueError) as error:
+            publish.export_network(workdir, "x", tmp_path / "out", root=root, **arguments)
+        assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+        return str(error.value)
+
+    assert "held identities out and sets its own" in refused(place[0] / "w", thresholds_of=path)
+    assert "this one is not scored" in refused(on_everybody, thresholds_of=path, scores=False)
+    assert "its card has no thresholds" in refused(on_everybody, thresholds_of=on_everybody)
+    assert "its model is another" in refused(on_everybody, thresholds_of="market1501")

@@ -41,9 +41,10 @@ def root(tmp_path_factory):
     return root
 
 
-def write_workdir(path, root, **data):
+def write_workdir(path, root, seed=0, **data):
     """A workdir of an untrained network."""
     config = tiny.get_config().unlock()
+    config.seed = seed
     config.data.root = str(root)
     config.data.update(data)
     state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))

@@ -31,6 +31,7 @@ PATHS = (
     "protocol_file",
     "network",
     "average_with",
+    "thresholds_of",
 )
 LONGEST = 500  # letters of a word that a message shows whole
 PATH_FIELDS = ("data.root", "pretrained")  # of a configuration

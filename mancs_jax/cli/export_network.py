@@ -1,11 +1,12 @@
 """Writes a trained network as two files to share: its numbers, and a card that says all about it.
 
     python scripts/export_network.py W --name=NAME [--output=FOLDER] [--dtype=float16] [--root=data]
-        [--average_with=OTHER --average_share=0.5]
+        [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER]
 
 FOLDER then holds NAME.safetensors and NAME.json. `mancs_jax.load("FOLDER/NAME.safetensors")` and `--network=` of the
 other commands read them. The card has the scores on the data set of the training, and thresholds on distances where
-the run held identities out. Paths of this machine stay out of it.
+the run held identities out. A run on all identities takes the thresholds of a network of the same training that held
+some out (`--thresholds_of`). Paths of this machine stay out of it.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.DEFINE_float(
         "average_share", 0.5, "Of that network in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=values
     )
+    flags.DEFINE_string(
+        "thresholds_of", "", "A shared network whose thresholds a run on all identities takes.", flag_values=values
+    )
     flags.DEFINE_bool("scores", True, "Score it first, which needs the data set.", flag_values=values)
     flags.mark_flags_as_required(["name"], values)
 
@@ -53,6 +57,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         scores=values.scores,
         average_with=values.average_with,
         average_share=values.average_share,
+        thresholds_of=values.thresholds_of,
     )
     if card["scores"]:
         print(results.table({values.name: card["scores"]}))

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
@@ -35,6 +36,9 @@ def embedding_width(network: Network) -> int:
 def averaged(network: Network, other: Network, share: float) -> Network:
     """Averages the parameters and statistics of two networks of one shape.
 
+    Classifiers are averaged only where both networks have as many identities. Elsewhere they stay those of `network`,
+    since the rows of the two are different people.
+
     Args:
       network: of which the mean takes 1 - `share`.
       other: of which it takes `share`.
@@ -45,16 +49,15 @@ def averaged(network: Network, other: Network, share: float) -> Network:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of the other network is {share}: it has to be from 0 to 1")
-    shapes = [
-        {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(each.variables)}
-        for each in (network, other)
-    ]
+    own, others = (flatten_dict(each.variables) for each in (network, other))
+    if network.num_classes != other.num_classes:
+        others |= {path: leaf for path, leaf in own.items() if path[1].endswith("_classifier")}
+    shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own, others)]
     names = shapes[0].keys() | shapes[1].keys()
     if wrong := sorted(name for name in names if shapes[0].get(name) != shapes[1].get(name)):
         raise ValueError(f"the networks cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
-    mean = jax.tree.map(
-        lambda a, b: np.asarray((1 - share) * np.float64(a) + share * np.float64(b), np.float32),
-        network.variables,
-        other.variables,
-    )
-    return network._replace(variables=mean)
+    mean = {
+        path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(others[path]), np.float32)
+        for path, leaf in own.items()
+    }
+    return network._replace(variables=unflatten_dict(mean))
