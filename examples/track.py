@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 import mancs_jax
-from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.data.boxes import overlaps
 from mancs_jax.data.mot import Tracks, read_mot, write_mot
@@ -166,8 +166,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--weight={arguments.weight:g} and --alike={arguments.alike:g} have to be from 0 to 1")
     if not arguments.output and not arguments.truth:
         raise ValueError("give --output=FILE to write, or --truth=FILE to score against, or both")
-    if arguments.output:
-        check_writable(arguments.output)
+    if arguments.json and not arguments.truth:
+        raise ValueError("--json takes the scores: give --truth=FILE, too")
+    for file in filter(None, (arguments.output, arguments.json)):
+        check_writable(file)
     truth = read_mot(arguments.truth) if arguments.truth else None
     detections = read_mot(arguments.detections)
     detections = Tracks(*(field[detections.confidence >= arguments.min_confidence] for field in detections))
@@ -178,12 +180,15 @@ def run(arguments: argparse.Namespace) -> None:
     tracks = link(detections, look, options)
     if truth is not None:
         motion = link(detections, look, options._replace(weight=0.0))
-        for name, found in (("motion alone", motion), ("motion and embeddings", tracks)):
-            scores = score_tracks(truth, found)
+        both = {"motion alone": motion, "motion and embeddings": tracks}
+        of_each = {name: score_tracks(truth, found) for name, found in both.items()}
+        for name, scores in of_each.items():
             print(
                 f"{name:<21}  IDF1 {100 * scores['idf1']:5.1f}  switches {scores['switches']:3}  "
                 f"MOTA {100 * scores['mota']:5.1f}  tracks {scores['num_found']:3} (true: {scores['num_tracks']})"
             )
+        if arguments.json:
+            write_json(arguments.json, of_each)
     if arguments.output:
         write_mot(arguments.output, tracks)
         print(f"{arguments.output}: {len(np.unique(tracks.number))} tracks, {len(tracks.frame)} boxes")
@@ -199,6 +204,7 @@ def main() -> None:
     network.add_argument("--workdir", help="of `mancs train`")
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
+    parser.add_argument("--json", type=local_path, help="file to write the scores to")
     parser.add_argument("--min_confidence", type=float, default=0.0, help="of a detection that is used")
     parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
     parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look like one person")

@@ -106,7 +106,8 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     ]
     written = json.loads((tmp_path / "results" / "ablation.json").read_text())
     assert written["rows"] == summary["rows"] and len(written["runs"]) == 4
-    assert "`curriculum`" in (tmp_path / "results" / "ablation.md").read_text()
+    written = (tmp_path / "results" / "ablation.md").read_text()
+    assert written.startswith("# Ablation of `walkers`\n\n") and "`curriculum`" in written
     circles = list(ElementTree.parse(tmp_path / "results" / "ablation.svg").iter("{http://www.w3.org/2000/svg}circle"))
     assert len(circles) == 4
     calls.clear()

@@ -1,6 +1,7 @@
 """examples/: a scene is rendered and tracked as in docs/use.md, at a small size; and the linking on literal boxes."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -49,7 +50,17 @@ def place(tmp_path_factory):
 def test_a_scene_is_tracked(place, monkeypatch, capsys):
     scene = place / "scene"
     arguments = [scene / "frames", f"--detections={scene}/det.txt", f"--truth={scene}/gt.txt"]
-    assert run(track, monkeypatch, *arguments, f"--workdir={place}/run", f"--output={place}/tracks.txt") == ""
+    assert (
+        run(
+            track,
+            monkeypatch,
+            *arguments,
+            f"--workdir={place}/run",
+            f"--output={place}/tracks.txt",
+            f"--json={place}/o.json",
+        )
+        == ""
+    )
     printed = capsys.readouterr().out.splitlines()
     form = (
         r"(motion alone|motion and embeddings) +IDF1 +\d+\.\d  switches +\d+  MOTA +-?\d+\.\d  tracks +\d+ \(true: 7\)"
@@ -61,6 +72,9 @@ def test_a_scene_is_tracked(place, monkeypatch, capsys):
     assert {(frame, *box) for frame, box in zip(found.frame.tolist(), found.box.round(1).tolist())} <= boxes
     scores = score_tracks(read_mot(scene / "gt.txt"), found)
     assert f"IDF1 {100 * scores['idf1']:5.1f}" in printed[1] and scores["idf1"] > 0.5
+    written = json.loads((place / "o.json").read_text())
+    assert list(written) == ["motion alone", "motion and embeddings"]
+    assert written["motion and embeddings"] == pytest.approx(scores)
 
 
 def test_in_a_process_of_its_own(place, tmp_path):
@@ -161,6 +175,7 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
     [
         (["--weight=2", "--output=o"], "track: --weight=2 and --alike=0.05 have to be from 0 to 1"),
         ([], "track: give --output=FILE to write, or --truth=FILE to score against, or both"),
+        (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
         (["--truth=nowhere.txt"], "track: nowhere.txt: no such file; it has to be a MOT file"),
         (["--output=o", "--min_confidence=2"], "track: no detection has a confidence of 2 or more"),
         (["--output=/proc/o.txt"], "track: /proc/o.txt cannot be written"),

@@ -11,6 +11,7 @@ sys.path.append(str(REPOSITORY / "benchmarks"))
 from cells import cell  # noqa: E402
 
 FOLDER = RESULTS / "benchmarks"
+OURS = "counted ranks (mancs_jax)"
 ELSEWHERE = {"command", "cpu", "cores", "versions", "rows"}
 
 
@@ -60,6 +61,17 @@ def aims() -> str:
     lines = [(what, cell(aim), cell(measured)) for what, aim, measured in rows]
     gpu = ("GPU: images a second in bfloat16, share of the peak, beside `torch.compile`", "a figure", "none yet")
     return markdown(["", "aim", "measured"], [*lines, gpu])
+
+
+def seconds_beside() -> list[tuple[str, str, str]]:
+    """Rows of what, seconds of another library, ours, from the tables of docs/evaluation.md."""
+    from_distances = {row["way"]: row["seconds"] for row in _read("ranking")["rows"] if row["from"] == "distances"}
+    reranked = {row["way"]: row["seconds"] for row in _read("reranking")["rows"]}
+    rows = [
+        ("CMC and mAP of Market-1501, from distances (torchreid's Cython)", from_distances, "torchreid, Cython", OURS),
+        ("re-ranking it (the authors' Python port)", reranked, "authors' port", "mancs_jax"),
+    ]
+    return [(what, cell(seconds[theirs]), cell(seconds[ours])) for what, seconds, theirs, ours in rows]
 
 
 def _read(name: str) -> dict:

@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
     config.dtype = "float32"  # or "bfloat16", of backbone and attention; heads and all parameters are float32
     # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
-    # batch takes 11 GB, not 18 (docs/performance.md). () for none.
+    # batch takes 9.9 GB, not 13.7 (docs/performance.md). () for none.
     config.remat = (2, 3, 4, 5)
     # Shares that a device's images are computed in, one after the other; triplets still come from the whole batch, and
     # BatchNorm's statistics from a share, as from a device's with `batch_norm_sync` off.

@@ -1,0 +1,52 @@
+"""The tables of docs/use.md and docs/others.md that come from committed results."""
+
+import sys
+
+from benchmark_tables import seconds_beside
+from result_files import EUCLIDEAN, REPOSITORY, markdown, per_cent, read
+
+sys.path.append(str(REPOSITORY / "benchmarks"))
+import scaling  # noqa: E402
+
+SCENES = (2, 3, 4)
+NETWORKS = ("market1501", "walkers")
+
+
+def tracks() -> str:
+    """docs/use.md: scores of examples/track.py, which `--json` writes."""
+    rows = []
+    for seed in SCENES:
+        of = {name: read(f"tracks/seed{seed}_{name}") for name in NETWORKS}
+        found = {"motion alone": of[NETWORKS[0]]["motion alone"]}
+        found |= {f"and `{name}`": of[name]["motion and embeddings"] for name in NETWORKS}
+        for what, scores in found.items():
+            scene = f"`--seed={seed}`" if what == "motion alone" else ""
+            number = f"{scores['num_found']} ({scores['num_tracks']})"
+            rates = per_cent(scores["idf1"]), str(scores["switches"]), per_cent(scores["mota"])
+            rows.append((scene, what, *rates, number))
+    return markdown(["scene", "", "IDF1", "switches", "MOTA", "tracks (true)"], rows)
+
+
+def exports() -> str:
+    """docs/use.md: the network of the package through every kind of file."""
+    rows = {
+        "`market1501`, the weights": read(EUCLIDEAN)["Mancs"],
+        "`market1501.jax`": read("exports/jax")["Mancs"],
+        "`market1501.onnx`": read("exports/onnx")["Mancs"],
+        "`half.onnx`, with `--input=float --dtype=float16`": read("exports/half")["Mancs"],
+    }
+    lines = [
+        (name, per_cent(of["cmc"][0], 4), per_cent(of["mAP"], 5), per_cent(of["mAP_plain"], 5))
+        for name, of in rows.items()
+    ]
+    return markdown(["`--network=`", "rank-1", "mAP (official)", "mAP (plain)"], lines)
+
+
+def speed_beside_others() -> str:
+    """docs/others.md: seconds of ranking and re-ranking at Market-1501's size."""
+    return markdown(["seconds", "theirs", "mancs_jax"], seconds_beside())
+
+
+def galleries() -> str:
+    """docs/scaling.md: galleries that no machine at hand holds, by arithmetic."""
+    return "\n".join(scaling.table([scaling.weigh(crops) for crops in scaling.GALLERIES])) + "\n"
