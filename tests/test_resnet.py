@@ -104,7 +104,7 @@ def test_bottlenecks_equal_torch_in_evaluation():  # a whole ResNet-50: test_ima
 @pytest.mark.parametrize(
     "blocks, bottleneck, last_activation, last_stride, remat, size",
     [
-        (2, True, "prelu_shared", 1, (), (71, 45)),
+        (2, True, "prelu_shared", 1, (2, 3), (71, 45)),
         (1, True, "prelu", 1, (2, 3, 4, 5), (64, 32)),
         (1, False, "prelu_shared", 2, (), (50, 34)),
     ],
