@@ -2,7 +2,7 @@
 on what it has learnt."""
 
 import json
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import jax
@@ -41,12 +41,18 @@ def root(tmp_path_factory):
     return root
 
 
+@cache
+def untrained_state():
+    config = tiny.get_config()
+    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+
+
 def write_workdir(path, root, **data):
     """A workdir of an untrained network."""
     config = tiny.get_config().unlock()
     config.data.root = str(root)
     config.data.update(data)
-    state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+    state = untrained_state()
     description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
     with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
         checkpoint.save(manager, state, description)
