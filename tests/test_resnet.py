@@ -93,8 +93,8 @@ def test_basic_blocks_equal_torch_in_training():
     check_parity((1, 2, 1, 1), False, (96, 48), np.float64, True, 1e-9, width=8)
 
 
-def test_resnet50_equals_torch_in_training():
-    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
+def test_resnet50_equals_torch_in_training():  # at its own width: test_imagenet.py and test_authors.py
+    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9, width=8)
 
 
 def test_bottlenecks_equal_torch_in_evaluation():  # a whole ResNet-50: test_imagenet.py and test_authors.py
