@@ -1,4 +1,4 @@
-"""Figure 1: its names and shapes are those of the network."""
+"""Figure 1: its names and shapes are those of the network that computes."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -30,14 +30,14 @@ def test_each_output_stands_there_with_the_shape_that_is_computed(fab_stages):
     config.data.image_size = (64, 32)
     config.model.arch, config.model.width, config.model.fab_stages = "resnet10", 8, fab_stages
     config.model.rank_dim, config.model.cls_dim = 24, 40
-    outputs = jax.eval_shape(
-        partial(create_model(config, NUM_CLASSES).apply, train=False),
-        jax.eval_shape(partial(init_variables, config, NUM_CLASSES)),
-        jax.ShapeDtypeStruct((2, 64, 32, 3), np.float32),
+    shapes = jax.eval_shape(partial(init_variables, config, NUM_CLASSES))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    outputs = jax.jit(partial(create_model(config, NUM_CLASSES).apply, train=False))(
+        variables, np.zeros((2, 64, 32, 3), np.float32)
     )
     named = {f"maps[{stage}]": of for stage, of in outputs.maps.items()}
     named |= {f"masks[{stage}]": of for stage, of in outputs.masks.items()}
-    named |= {name: of for name, of in outputs._asdict().items() if isinstance(of, jax.ShapeDtypeStruct)}
+    named |= {name: of for name, of in outputs._asdict().items() if isinstance(of, jax.Array)}
     drawn = texts(figure_1(config, NUM_CLASSES))
     for name, of in named.items():
         (place,) = [i for i, text in enumerate(drawn) if text.split()[-1] == name]
