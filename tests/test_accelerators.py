@@ -24,8 +24,8 @@ def load(monkeypatch):
     return import_module
 
 
-def lowered(platform: str) -> str:
-    """The step of the tiny recipe in bfloat16, lowered for another platform, as text."""
+def traced_step() -> jax.stages.Traced:
+    """The step of the tiny recipe in bfloat16."""
     config = tiny.get_config().unlock()
     config.dtype = "bfloat16"
     schedule = learning_rate_schedule(config, 3, 3)
@@ -33,7 +33,16 @@ def lowered(platform: str) -> str:
     state = jax.eval_shape(partial(create_train_state, config, 12, optimizer))
     step = make_train_step(config, 12, optimizer, schedule, 3, jax.devices()[:1])
     image = jax.ShapeDtypeStruct((1, 16, *config.data.image_size, 3), jnp.uint8)
-    traced = jax.jit(step).trace(state, image, jax.ShapeDtypeStruct((1, 16), jnp.int32))
+    return jax.jit(step).trace(state, image, jax.ShapeDtypeStruct((1, 16), jnp.int32))
+
+
+@pytest.fixture(scope="module")
+def traced() -> jax.stages.Traced:
+    return traced_step()
+
+
+def lowered(traced: jax.stages.Traced, platform: str) -> str:
+    """The step for another platform, as text."""
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -51,15 +60,15 @@ def cpu_paths(text: str, platform: str = "cuda") -> list[str]:
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_no_path_of_the_cpu_is_taken_elsewhere(platform):
-    assert cpu_paths(lowered(platform), platform) == []
+def test_no_path_of_the_cpu_is_taken_elsewhere(traced, platform):
+    assert cpu_paths(lowered(traced, platform), platform) == []
 
 
 def test_a_path_of_the_cpu_would_be_seen(monkeypatch):
     forced = lambda *operands, cpu, **others: cpu(*operands)  # noqa: E731
     monkeypatch.setattr(convolution.lax, "platform_dependent", forced)
     jax.clear_caches()
-    assert cpu_paths(lowered("cuda")) != []
+    assert cpu_paths(lowered(traced_step(), "cuda")) != []
     jax.clear_caches()
 
 

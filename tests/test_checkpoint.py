@@ -140,6 +140,7 @@ def data(tmp_path_factory):
         return build.build(contents, tmp_path_factory.mktemp("data")).parents[1]
 
 
+@pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("damage", [cut_data, shutil.rmtree])
 def test_a_training_fills_a_damaged_best_anew(tmp_path, data, damage, monkeypatch, capsys):
     config = tiny.get_config().unlock()

@@ -96,7 +96,7 @@ def test_parameter_count_of_the_release():
 def test_embeddings_of_a_bfloat16_network_are_not_rounded_to_it():
     network = Mancs(num_classes=3, arch="resnet10", width=8, rank_head="pool", dtype=jnp.bfloat16)
     x = jax.random.normal(jax.random.key(0), (2, 128, 64, 3))
-    variables = jax.jit(partial(network.init, train=False))(jax.random.key(1), x)
+    variables = random_like(shapes_of(network)[0])
     f_rank = network.apply(variables, x, train=False).f_rank  # op by op: a compiled program may leave roundings out
     assert np.any(f_rank != f_rank.astype(jnp.bfloat16).astype(jnp.float32))
 
@@ -322,20 +322,3 @@ def test_batch_norm_over_the_devices_equals_the_whole_batch():
     # Each device its own statistics gives other features: the comparison above sees the difference.
     alone = jax.jit(partial(train, whole))(x[0])
     assert np.abs(alone[0] - expected[0][:4]).max() > 0.01
-
-
-def test_remat_gives_the_same_values_and_gradients():
-    model = Mancs(num_classes=CLASSES, **SMALL, **PAPER)
-    x = np.random.default_rng(0).normal(size=(4, 64, 32, 3)).astype(np.float32)
-    variables = random_like(shapes_of(model)[0])
-
-    def loss(model, params):
-        out, _ = model.apply(variables | {"params": params}, x, train=True, mutable=["batch_stats"])
-        return sum(jnp.sum(getattr(out, name) ** 2) for name in ("f_rank", "cls_logits", "att_logits"))
-
-    plain, again = (
-        jax.jit(jax.value_and_grad(partial(loss, m)))(variables["params"])
-        for m in (model, model.clone(remat=(2, 3, 4, 5)))
-    )
-    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * max(np.abs(b).max(), 1e-3))

@@ -24,7 +24,7 @@ EXPECTED = json.loads((STORED / "expected.json").read_text())
 
 
 @pytest.fixture
-def workdir(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch, one_device):
     """Unpacks it beside its data; the configuration names the data by a relative path."""
     monkeypatch.chdir(tmp_path)
     with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:

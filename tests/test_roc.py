@@ -18,23 +18,24 @@ LITERAL = (QUERY, GALLERY, QUERY_PID, QUERY_CAMID, GALLERY_PID, GALLERY_CAMID)
 
 
 def all_pairs(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance="euclidean"):
-    """(distances of the positive pairs, of the negative pairs), pair by pair, float64."""
-    kinds = [], []
+    """(distances of the positive pairs, of the negative pairs), query by query, float64."""
+    gallery, kinds = gallery.astype(np.float64), ([], [])
     for q, pid, camid in zip(query.astype(np.float64), query_pid, query_camid, strict=True):
-        for g, gallery_pid_, gallery_camid_ in zip(gallery.astype(np.float64), gallery_pid, gallery_camid, strict=True):
-            if gallery_pid_ == -1 or (gallery_pid_ == pid and gallery_camid_ == camid):
-                continue
-            cosine = q @ g / np.linalg.norm(q) / np.linalg.norm(g) if distance == "cosine" else 0
-            value = 1 - cosine if distance == "cosine" else np.linalg.norm(q - g)
-            kinds[int(gallery_pid_ != pid)].append(value)
+        if distance == "cosine":
+            values = 1 - gallery @ q / np.linalg.norm(q) / np.linalg.norm(gallery, axis=1)
+        else:
+            values = np.linalg.norm(gallery - q, axis=1)
+        for g, value in enumerate(values):
+            if not (gallery_pid[g] == -1 or (gallery_pid[g] == pid and gallery_camid[g] == camid)):
+                kinds[int(gallery_pid[g] != pid)].append(value)
     return np.array(kinds[0]), np.array(kinds[1])
 
 
 def corners(positives, negatives):
     """(false, true positive rates) at every distance of any pair, behind (0, 0)."""
     thresholds = np.unique(np.concatenate([positives, negatives]))
-    false = [np.mean(negatives <= threshold) for threshold in thresholds]
-    return np.array([0.0, *false]), np.array([0.0, *(np.mean(positives <= threshold) for threshold in thresholds)])
+    accepted = lambda pairs: np.searchsorted(np.sort(pairs), thresholds, side="right") / len(pairs)  # noqa: E731
+    return np.array([0.0, *accepted(negatives)]), np.array([0.0, *accepted(positives)])
 
 
 def equal_error_rate(false, true):

@@ -2,7 +2,7 @@
 on what it has learnt."""
 
 import json
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import jax
@@ -41,13 +41,20 @@ def root(tmp_path_factory):
     return root
 
 
+@cache
+def untrained_state(seed):
+    config = tiny.get_config().unlock()
+    config.seed = seed
+    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+
+
 def write_workdir(path, root, seed=0, **data):
     """A workdir of an untrained network."""
     config = tiny.get_config().unlock()
     config.seed = seed
     config.data.root = str(root)
     config.data.update(data)
-    state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+    state = untrained_state(seed)
     description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
     with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
         checkpoint.save(manager, state, description)

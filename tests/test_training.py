@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +21,11 @@ NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
 PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
 
 
-def start(script: str, *arguments: str, devices: int = 1) -> subprocess.Popen:
+def start(program: Sequence[str], *arguments: str, devices: int = 1) -> subprocess.Popen:
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
     flags += f" --xla_force_host_platform_device_count={devices}"
     return subprocess.Popen(
-        [sys.executable, f"scripts/{script}.py", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=REPOSITORY,
         env=os.environ | {"XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
@@ -41,14 +41,6 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def rows(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def wait_until(condition, process):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +67,8 @@ def command(data):
 
 @pytest.fixture(scope="module")
 def train(command):
-    def train(workdir, *arguments, devices=1, **options):
-        return start("train", *command(workdir, **options), *arguments, devices=devices)
+    def train(workdir, *arguments, devices=1, program=("scripts/train.py",), **options):
+        return start(program, *command(workdir, **options), *arguments, devices=devices)
 
     return train
 
@@ -127,7 +119,7 @@ def test_evaluate_gives_the_result_of_training_again(whole, data):
     path = workdir / "results" / "single_query.json"
     before = json.loads(path.read_text())
     path.unlink()
-    code, out, err = finish(start("evaluate", f"--workdir={workdir}", "--baselines"))
+    code, out, err = finish(start(["scripts/evaluate.py"], f"--workdir={workdir}", "--baselines"))
     assert code == 0, err
     after = json.loads(path.read_text())
     assert {name: after[name] for name in ("mAP", "mAP_plain", "mINP", "cmc", "fingerprint")} == {
@@ -147,51 +139,73 @@ def test_visualize_shows_the_lists_after_re_ranking_too(whole, capsys):
     assert (workdir / "results" / "ranked_lists_worst_reranked.png").exists()
 
 
-@pytest.mark.parametrize("moment", ["between steps", "while saving"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(train, whole, tmp_path, moment):
-    process = train(tmp_path)
+# scripts/train.py that sends itself a signal: when it hands a step to the log, or as soon as it writes a checkpoint.
+INTERRUPTED = """
+import os, signal, threading, time
+from pathlib import Path
+from mancs_jax.cli import train
+from mancs_jax.cli.command_line import run
+from mancs_jax.training.log import MetricsLog
+name, at_step, checkpoint = os.environ["INTERRUPTED"].split()
+interrupt = lambda: os.kill(os.getpid(), getattr(signal, name))
+
+def when_it_saves():
+    while not any(Path(checkpoint).parent.glob(f"{Path(checkpoint).name}.*tmp*")):
+        time.sleep(0.002)
+    interrupt()
+
+def add(log, step, metrics):
+    add_row(log, step, metrics)
+    if step == int(at_step):
+        interrupt() if checkpoint == "-" else threading.Thread(target=when_it_saves, daemon=True).start()
+
+add_row, MetricsLog.add = MetricsLog.add, add
+run(train)
+"""
+
+
+@pytest.fixture
+def interrupted(train, monkeypatch):
+    """Runs a training that gets a signal at a step, or while it saves a checkpoint: (exit code, stderr)."""
+
+    def interrupted(name, step, workdir, saving="-", **options):
+        monkeypatch.setenv("INTERRUPTED", f"{name} {step} {saving}")
+        code, _, err = finish(train(workdir, program=("-c", INTERRUPTED), **options))
+        assert len(rows(workdir)) < NUM_STEPS and not (workdir / "results").exists()
+        return code, err
+
+    return interrupted
+
+
+def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, interrupted, whole, tmp_path):
+    """Stopped by SIGTERM, killed while it saves, then between steps; each time the same command goes on."""
+    metrics, undisturbed = tmp_path / "metrics.jsonl", (whole[0] / "metrics.jsonl").read_text()
     checkpoints = tmp_path / "checkpoints"
-    if moment == "between steps":
-        wait_until(lambda: (checkpoints / "3").is_dir() and len(rows(tmp_path)) >= 5, process)
-    else:
-        # The second save: there is a whole checkpoint beside the one that is half written.
-        wait_until(lambda: (checkpoints / "3").is_dir() and any(checkpoints.glob("6.*tmp*")), process)
-    process.kill()
-    process.communicate()
-    assert len(rows(tmp_path)) < NUM_STEPS
+    code, err = interrupted("SIGTERM", 4, tmp_path)
+    assert code == 0 and "SIGTERM" in err and "saved" in err
+    assert (checkpoints / "4").is_dir() and metrics.read_text() == first_rows(undisturbed, 4)
+    # There is a whole checkpoint beside the one that is half written.
+    code, err = interrupted("SIGKILL", 6, tmp_path, saving=checkpoints / "6")
+    assert code == -signal.SIGKILL and "goes on from step 4 of 12" in err, err
+    assert first_rows(metrics.read_text(), 6) == first_rows(undisturbed, 6)
+    code, err = interrupted("SIGKILL", 8, tmp_path)
+    assert code == -signal.SIGKILL and re.search(r"goes on from step [46] of 12", err), err
     # What a kill in the middle of a row leaves.
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with metrics.open("a") as file:
         file.write('{"step": 99, "lo')
     code, _, err = finish(train(tmp_path))
-    assert code == 0, err
-    assert re.search(r"goes on from step [36] of 12", err), err
-    assert (tmp_path / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
+    assert code == 0 and re.search(r"goes on from step [46] of 12", err), err
+    assert metrics.read_text() == undisturbed
     assert not list(checkpoints.glob("*tmp*"))
     assert [entry["step"] for entry in json.loads((tmp_path / "run.json").read_text())["starts"]][0] == 0
 
 
-def stop_by_sigterm(process, workdir):
-    metrics = workdir / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 4, process)
-    process.send_signal(signal.SIGTERM)
-    code, _, err = finish(process)
-    assert code == 0 and "SIGTERM" in err and "saved" in err
-    done = len(rows(workdir))
-    assert 4 <= done < NUM_STEPS
-    assert (workdir / "checkpoints" / str(done)).is_dir()
-    assert not (workdir / "results").exists()
-    return done
+def first_rows(text: str, number: int) -> str:
+    return "".join(text.splitlines(keepends=True)[:number])
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(train, whole, tmp_path):
-    done = stop_by_sigterm(train(tmp_path), tmp_path)
-    code, _, err = finish(train(tmp_path))
-    assert code == 0 and f"goes on from step {done}" in err, err
-    assert (tmp_path / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
-
-
-def test_another_number_of_devices_goes_on(train, whole, tmp_path):
-    stop_by_sigterm(train(tmp_path, devices=2), tmp_path)
+def test_another_number_of_devices_goes_on(train, interrupted, whole, tmp_path):
+    assert interrupted("SIGTERM", 4, tmp_path, devices=2)[0] == 0
     code, _, err = finish(train(tmp_path, devices=1))
     assert code == 0, err
     losses = [np.array([row["loss"] for row in rows(path)]) for path in (tmp_path, whole[0])]

@@ -1,6 +1,10 @@
 """A workdir of a tiny network as a training leaves it, without a training."""
 
+import atexit
 import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -19,8 +23,28 @@ WIDTH = 32  # of its embeddings
 HEAD_SCALE = 1000  # an untrained head gives numbers near 0, in which no difference would show
 
 
+@cache
+def _written(write: Callable, *arguments) -> tuple[Path, object]:
+    """(a folder, result of `write`) for each choice of arguments, written once in a process."""
+    place = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place, write(place, *arguments)
+
+
+def copy_written(write: Callable, path, *arguments):
+    """Copies into `path` all that `write(path, *arguments)` writes; returns its result."""
+    place, result = _written(write, *arguments)
+    shutil.copytree(place, path, dirs_exist_ok=True)
+    return result
+
+
 def write_workdir(path, seed: int = 0):
     """Writes the checkpoint; returns (config, variables)."""
+    config, variables = copy_written(_write_workdir, path, seed)
+    return config.copy_and_resolve_references().lock(), jax.tree.map(lambda leaf: leaf, variables)
+
+
+def _write_workdir(path, seed: int):
     config = tiny.get_config().unlock()
     config.seed = seed
     state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
@@ -29,11 +53,16 @@ def write_workdir(path, seed: int = 0):
     description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
     with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
         checkpoint.save(manager, state, description)
-    return config.lock(), {"params": state.params, "batch_stats": state.batch_stats}
+    return config, {"params": state.params, "batch_stats": state.batch_stats}
 
 
 def write_place(place: Path) -> Path:
     """Writes all that the Python blocks and commands of the documents name: workdirs, a folder of photos, a query."""
+    copy_written(_write_place, place)
+    return place
+
+
+def _write_place(place: Path) -> None:
     write_workdir(place / "workdirs" / "market")
     shutil.copytree(place / "workdirs" / "market", place / "workdirs" / "small")
     export_network(place / "workdirs" / "market", "mine", place / "networks", scores=False)
@@ -48,4 +77,3 @@ def write_place(place: Path) -> Path:
         shutil.copy(place / "query.jpg", place / name)
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
-    return place
