@@ -23,15 +23,16 @@ def test_it_is_small_and_says_what_it_is(embed):
     assert card == json.loads((SHIPPED / "market1501.json").read_text())
     assert card["use"].startswith("For research only.") and card["trained_on"] == "market1501"
     made_with = card["made_with"]
-    start = "train.py --config=configs/market.py:scratch --workdir=W --config.pretrained=stretch1.safetensors"
-    assert made_with["command"].startswith(start) and made_with["averaged_with"]["share"] == 0.25
+    start = "train.py --config=configs/market.py:scratch --workdir=W --config.pretrained=mean.safetensors"
+    assert made_with["command"].startswith(start) and made_with["averaged_with"]["share"] == 0.4
     assert (card["seed"], card["scores"]["step"], card["scores"]["split"]) == (0, card["step"], "official")
     assert (embed.width, embed.image_size, card["embedding"]["width"]) == (320, (128, 64), 320)
 
 
 def test_its_thresholds_have_the_rates_on_other_people(embed):
     thresholds = embed.card["thresholds"]
-    assert thresholds["set_on"].startswith("100 held-out training identities")
+    lender = embed.card["made_with"]["averaged_with"]["network"]
+    assert thresholds["set_on"] == f"100 held-out training identities of market1501, by the network {lender}"
     for distance in ("euclidean", "cosine"):
         limits = thresholds[distance]
         assert [limit["max_fpr"] for limit in limits] == [1e-2, 1e-3, 1e-4]
