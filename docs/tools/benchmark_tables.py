@@ -25,10 +25,8 @@ def benchmark(name: str) -> Callable[[], str]:
         figures = [f"{key.replace('_', ' ')}: {cell(value)}" for key, value in about.items() if key not in ELSEWHERE]
         versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
         command = re.sub(r" --json=\S+", "", about["command"])
-        lines = [
-            f"`python benchmarks/{command}`, {about['cores']} cores of {about['cpu']}, {versions}.",
-            f"{'; '.join(figures)}.",
-        ]
+        lines = [f"`python benchmarks/{command}`, {about['cores']} cores of {about['cpu']}, {versions}.", ""]
+        lines += [f"- {figure}" for figure in figures]
         return markdown(list(about["rows"][0]), rows) + "\n" + "\n".join(lines) + "\n"
 
     return table
