@@ -115,15 +115,16 @@ def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str
     rows = summarize(done)
     summary = {"base": base, "rows": rows, "runs": done}
     write_json(path, summary)
-    write_text(path.with_suffix(".md"), page(rows, base))
+    write_text(path.with_suffix(".md"), page(rows, base, done[0]["split"]))
     dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in rows}
     write_text(path.with_suffix(".svg"), dots_svg(f"mAP on {base}, a dot a seed", dots))
     return summary
 
 
-def page(rows: dict[str, dict[str, Any]], base: str) -> str:
+def page(rows: dict[str, dict[str, Any]], base: str, split: str) -> str:
     """The table under a heading, as Markdown."""
-    about = "Scores are official mAP and rank-1 in per cent: mean and standard deviation over the seeds."
+    about = f"Images scored: {split}. Scores are per cent, with mean and standard deviation over the seeds."
+    about += " The mAP is that of the official script."
     return f"# Ablation of `{base}`\n\n{about}\n\n{table(rows, base)}"
 
 

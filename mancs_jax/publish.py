@@ -117,9 +117,12 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
     for name, there, here in (
         ("data set", other.card["trained_on"], config.data.name),
         ("model", other.network.config.model, config.model),
+        ("size of images", other.network.config.data.image_size, config.data.image_size),
     ):
         if there != here:
             raise ValueError(f"--thresholds_of={source}: its {name} is another, so its distances are, too")
+    if not other.network.config.data.validation_ids:
+        raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; give the network that set them")
     by_whom = f"{other.card['thresholds']['set_on']}, by the network {other.card['network']}"
     return other.card["thresholds"] | {"set_on": by_whom}
 

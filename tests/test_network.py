@@ -96,6 +96,11 @@ def test_classifiers_for_other_people_are_not_averaged(tmp_path):
     others = init_variables(config, NUM_CLASSES + 1)
     one, other = Network(config, NUM_CLASSES, variables), Network(config, NUM_CLASSES + 1, others)
     mean = averaged(one, other, 0.5)
+    assert any(name.endswith("_classifier") for name in mean.variables["params"])
+    jax.tree.map(
+        lambda leaf, a, b: np.testing.assert_allclose(leaf, (np.float64(a) + b) / 2, rtol=1e-6, atol=1e-9),
+        *(mean.variables["batch_stats"], variables["batch_stats"], others["batch_stats"]),
+    )
     for name, leaves in mean.variables["params"].items():
         own, another = variables["params"][name], others["params"][name]
         is_classifier = name.endswith("_classifier")

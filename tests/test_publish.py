@@ -173,6 +173,7 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
     config.data.root = str(place[0] / "data")
     test = [market1501_split(config, part) for part in ("query", "gallery")]
     for distance in publish.DISTANCES:
+        assert lender["thresholds"][distance]
         same, other = pair_distances(network, test, distance)
         for threshold, lent in zip(card["thresholds"][distance], lender["thresholds"][distance], strict=True):
             for name in ("max_distance", "max_fpr", "set_on"):
@@ -195,3 +196,17 @@ def test_thresholds_that_do_not_fit_are_one_line(published, place, on_everybody,
     assert "this one is not scored" in refused(on_everybody, thresholds_of=path, scores=False)
     assert "its card has no thresholds" in refused(on_everybody, thresholds_of=on_everybody)
     assert "its model is another" in refused(on_everybody, thresholds_of="market1501")
+    assert "its thresholds are borrowed" in refused(on_everybody, thresholds_of=changed(published[1], tmp_path, {}, 0))
+    size = {"image_size": [32, 16]}
+    assert "its size of images is another" in refused(on_everybody, thresholds_of=changed(published[1], tmp_path, size))
+    other = changed(published[1], tmp_path, {}, trained_on="walkers")
+    assert "its data set is another" in refused(on_everybody, thresholds_of=other)
+
+
+def changed(card, folder, data, validation_ids=4, **others):
+    """The published network under another card."""
+    folder = folder / "lender"
+    folder.mkdir(exist_ok=True)
+    config = card["config"] | {"data": card["config"]["data"] | data | {"validation_ids": validation_ids}}
+    (folder / "x.json").write_text(json.dumps(card | {"config": config} | others))
+    return folder / "x.json"

@@ -93,7 +93,8 @@ def test_basic_blocks_equal_torch_in_training():
     check_parity((1, 2, 1, 1), False, (96, 48), np.float64, True, 1e-9, width=8)
 
 
-def test_resnet50_equals_torch_in_training():  # at its own width: test_imagenet.py and test_authors.py
+def test_resnet50_equals_torch_in_training():
+    """Its layers and their order; at its own width it is compared in evaluation (test_imagenet.py, test_authors.py)."""
     check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9, width=8)
 
 

@@ -139,26 +139,30 @@ def test_visualize_shows_the_lists_after_re_ranking_too(whole, capsys):
     assert (workdir / "results" / "ranked_lists_worst_reranked.png").exists()
 
 
-# scripts/train.py that sends itself a signal: when it hands a step to the log, or as soon as it writes a checkpoint.
+# scripts/train.py that sends itself a signal: when it hands a step to the log, or as soon as it writes its checkpoint.
 INTERRUPTED = """
-import os, signal, threading, time
+import os, signal, time
 from pathlib import Path
 from mancs_jax.cli import train
 from mancs_jax.cli.command_line import run
+from mancs_jax.training import checkpoint
 from mancs_jax.training.log import MetricsLog
-name, at_step, checkpoint = os.environ["INTERRUPTED"].split()
+name, at_step, saving = os.environ["INTERRUPTED"].split()
 interrupt = lambda: os.kill(os.getpid(), getattr(signal, name))
 
-def when_it_saves():
-    while not any(Path(checkpoint).parent.glob(f"{Path(checkpoint).name}.*tmp*")):
-        time.sleep(0.002)
-    interrupt()
+def save(manager, state, description):
+    start_saving(manager, state, description)
+    if saving == "saving" and int(state.step) == int(at_step):
+        while not any(Path(manager.directory).glob(f"{at_step}*")):
+            time.sleep(0.001)
+        interrupt()
 
 def add(log, step, metrics):
     add_row(log, step, metrics)
-    if step == int(at_step):
-        interrupt() if checkpoint == "-" else threading.Thread(target=when_it_saves, daemon=True).start()
+    if saving == "-" and step == int(at_step):
+        interrupt()
 
+start_saving, checkpoint.save = checkpoint.save, save
 add_row, MetricsLog.add = MetricsLog.add, add
 run(train)
 """
@@ -169,7 +173,7 @@ def interrupted(train, monkeypatch):
     """Runs a training that gets a signal at a step, or while it saves a checkpoint: (exit code, stderr)."""
 
     def interrupted(name, step, workdir, saving="-", **options):
-        monkeypatch.setenv("INTERRUPTED", f"{name} {step} {saving}")
+        monkeypatch.setenv("INTERRUPTED", f"{name} {step} {saving}")  # "saving" or "-"
         code, _, err = finish(train(workdir, program=("-c", INTERRUPTED), **options))
         assert len(rows(workdir)) < NUM_STEPS and not (workdir / "results").exists()
         return code, err
@@ -184,9 +188,10 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, inte
     code, err = interrupted("SIGTERM", 4, tmp_path)
     assert code == 0 and "SIGTERM" in err and "saved" in err
     assert (checkpoints / "4").is_dir() and metrics.read_text() == first_rows(undisturbed, 4)
-    # There is a whole checkpoint beside the one that is half written.
-    code, err = interrupted("SIGKILL", 6, tmp_path, saving=checkpoints / "6")
+    # There is a whole checkpoint beside the one that is being written.
+    code, err = interrupted("SIGKILL", 6, tmp_path, saving="saving")
     assert code == -signal.SIGKILL and "goes on from step 4 of 12" in err, err
+    assert (checkpoints / "4").is_dir() and list(checkpoints.glob("6*"))
     assert first_rows(metrics.read_text(), 6) == first_rows(undisturbed, 6)
     code, err = interrupted("SIGKILL", 8, tmp_path)
     assert code == -signal.SIGKILL and re.search(r"goes on from step [46] of 12", err), err
@@ -197,7 +202,8 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, inte
     assert code == 0 and re.search(r"goes on from step [46] of 12", err), err
     assert metrics.read_text() == undisturbed
     assert not list(checkpoints.glob("*tmp*"))
-    assert [entry["step"] for entry in json.loads((tmp_path / "run.json").read_text())["starts"]][0] == 0
+    starts = [entry["step"] for entry in json.loads((tmp_path / "run.json").read_text())["starts"]]
+    assert starts[:2] == [0, 4] and len(starts) == 4 and set(starts[2:]) <= {4, 6}
 
 
 def first_rows(text: str, number: int) -> str:

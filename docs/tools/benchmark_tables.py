@@ -11,7 +11,6 @@ sys.path.append(str(REPOSITORY / "benchmarks"))
 from cells import cell  # noqa: E402
 
 FOLDER = RESULTS / "benchmarks"
-WIDER = 2048  # than the network of the package: the second width of the table
 OURS = "counted ranks (mancs_jax)"
 ELSEWHERE = {"command", "cpu", "cores", "versions", "rows"}
 
@@ -65,7 +64,8 @@ def aims() -> str:
 def seconds_beside() -> list[tuple[str, str, str]]:
     """Rows of what, seconds of another library, ours, from the tables of docs/evaluation.md."""
     from_distances = {row["way"]: row["seconds"] for row in _read("ranking")["rows"] if row["from"] == "distances"}
-    reranked = {row["way"]: row["seconds"] for row in _read("reranking")["rows"] if row["width"] != WIDER}
+    widths = (_read("ranking")["width"], None)  # that of the embeddings, and no second one
+    reranked = {row["way"]: row["seconds"] for row in _read("reranking")["rows"] if row["width"] in widths}
     rows = [
         ("CMC and mAP of Market-1501, from distances (torchreid's Cython)", from_distances, "torchreid, Cython", OURS),
         ("re-ranking it (the authors' Python port)", reranked, "authors' port", "mancs_jax"),

@@ -9,7 +9,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs" / "results"
 EUCLIDEAN, COSINE = "market1501_scratch/results", "market1501_scratch/cosine"
-HELD_OUT = "market1501_scratch/held_out"
+BEFORE_LAST = "market1501_scratch/before_last"
 SMALL = "market1501_small_80"
 
 
