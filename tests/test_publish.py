@@ -1,6 +1,7 @@
 """`mancs export-network`: files, scores and thresholds of a workdir; the network is untrained."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -196,17 +197,19 @@ def test_thresholds_that_do_not_fit_are_one_line(published, place, on_everybody,
     assert "this one is not scored" in refused(on_everybody, thresholds_of=path, scores=False)
     assert "its card has no thresholds" in refused(on_everybody, thresholds_of=on_everybody)
     assert "its model is another" in refused(on_everybody, thresholds_of="market1501")
-    assert "its thresholds are borrowed" in refused(on_everybody, thresholds_of=changed(published[1], tmp_path, {}, 0))
-    size = {"image_size": [32, 16]}
-    assert "its size of images is another" in refused(on_everybody, thresholds_of=changed(published[1], tmp_path, size))
-    other = changed(published[1], tmp_path, {}, trained_on="walkers")
+    assert "its thresholds are borrowed" in refused(on_everybody, thresholds_of=changed(published, tmp_path, {}, 0))
+    size = {"image_size": [64, 64]}
+    assert "its size of images is another" in refused(on_everybody, thresholds_of=changed(published, tmp_path, size))
+    other = changed(published, tmp_path, {}, trained_on="walkers")
     assert "its data set is another" in refused(on_everybody, thresholds_of=other)
 
 
-def changed(card, folder, data, validation_ids=4, **others):
+def changed(published, folder, data, validation_ids=4, **others):
     """The published network under another card."""
+    path, card = published
     folder = folder / "lender"
     folder.mkdir(exist_ok=True)
+    shutil.copy(path.with_suffix(".safetensors"), folder / "x.safetensors")
     config = card["config"] | {"data": card["config"]["data"] | data | {"validation_ids": validation_ids}}
     (folder / "x.json").write_text(json.dumps(card | {"config": config} | others))
     return folder / "x.json"
