@@ -50,9 +50,17 @@ def test_every_page_of_the_documents_is_there_and_in_the_navigation(gathered):
     navigation = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:")[2]
     listed = set(re.findall(r"[\w/]+\.md", navigation))
     pages = {page.relative_to(gathered).as_posix() for page in gathered.rglob("*.md")}
-    assert listed == {page for page in pages if not page.endswith("/index.md")}
+    assert listed == {page for page in pages if not page.endswith("/files.md")}
     for page in (REPOSITORY / "docs").rglob("*.md"):
         assert page.relative_to(REPOSITORY / "docs").as_posix() in listed
+
+
+def test_no_two_pages_have_one_address(gathered):
+    """PATH.md and PATH/index.md are both PATH/index.html of the site."""
+    pages = [path.relative_to(gathered).as_posix() for path in gathered.rglob("*.md")]
+    addresses = [page.removesuffix(".md").removesuffix("/index") for page in pages]
+    assert "results/market1501_scratch" in addresses and "results/market1501_scratch/files" in addresses
+    assert sorted(addresses) == sorted(set(addresses))
 
 
 def test_the_demo_is_linked_only_where_it_has_run(gathered, tool, tmp_path, monkeypatch):
@@ -71,7 +79,7 @@ def test_the_demo_is_linked_only_where_it_has_run(gathered, tool, tmp_path, monk
         ("docs/results/market1501_small.md", "![c](market1501_small/x.svg)", "", "![c](market1501_small/x.svg)"),
         ("docs/results/market1501_small.md", "[p](../paper.md)", "", "[p](../paper.md)"),
         ("README.md", "[n](notebooks/walkers.ipynb)", "", "[n](tutorial.md)"),
-        ("README.md", "[d](docs/results)", "", "[d](results/index.md)"),
+        ("README.md", "[d](docs/results)", "", "[d](results/files.md)"),
         ("README.md", "[w](https://a.b/c) [h](#here)", "", "[w](https://a.b/c) [h](#here)"),
         ("README.md", "[![t](../../x.svg)](../../y)", URL, f"[![t]({URL}/x.svg)]({URL}/y)"),
         ("README.md", "[![t](../../x.svg)](../../y)", "", ""),

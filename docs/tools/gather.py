@@ -52,7 +52,8 @@ def place(path: str) -> str:
     if path in PAGES:
         return PAGES[path]
     inside = path.removeprefix("docs/") if path.startswith("docs/") else f"files/{path}"
-    return f"{inside}/index.md" if (REPOSITORY / path).is_dir() else inside
+    # Not index.md: PATH/index.md and PATH.md would be one page.
+    return f"{inside}/files.md" if (REPOSITORY / path).is_dir() else inside
 
 
 def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
