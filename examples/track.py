@@ -168,6 +168,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("give --output=FILE to write, or --truth=FILE to score against, or both")
     if arguments.json and not arguments.truth:
         raise ValueError("--json takes the scores: give --truth=FILE, too")
+    if arguments.json and arguments.json == arguments.output:
+        raise ValueError(f"--output and --json are both {arguments.json}: give each a file of its own")
     for file in filter(None, (arguments.output, arguments.json)):
         check_writable(file)
     truth = read_mot(arguments.truth) if arguments.truth else None

@@ -94,8 +94,7 @@ def test_basic_blocks_equal_torch_in_training():
 
 
 def test_resnet50_equals_torch_in_training():
-    """Its layers and their order; at its own width it is compared in evaluation (test_imagenet.py, test_authors.py)."""
-    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9, width=8)
+    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
 
 
 def test_bottlenecks_equal_torch_in_evaluation():  # a whole ResNet-50: test_imagenet.py and test_authors.py

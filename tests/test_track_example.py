@@ -50,17 +50,8 @@ def place(tmp_path_factory):
 def test_a_scene_is_tracked(place, monkeypatch, capsys):
     scene = place / "scene"
     arguments = [scene / "frames", f"--detections={scene}/det.txt", f"--truth={scene}/gt.txt"]
-    assert (
-        run(
-            track,
-            monkeypatch,
-            *arguments,
-            f"--workdir={place}/run",
-            f"--output={place}/tracks.txt",
-            f"--json={place}/o.json",
-        )
-        == ""
-    )
+    arguments += [f"--workdir={place}/run", f"--output={place}/tracks.txt", f"--json={place}/o.json"]
+    assert run(track, monkeypatch, *arguments) == ""
     printed = capsys.readouterr().out.splitlines()
     form = (
         r"(motion alone|motion and embeddings) +IDF1 +\d+\.\d  switches +\d+  MOTA +-?\d+\.\d  tracks +\d+ \(true: 7\)"
@@ -176,6 +167,7 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
         (["--weight=2", "--output=o"], "track: --weight=2 and --alike=0.05 have to be from 0 to 1"),
         ([], "track: give --output=FILE to write, or --truth=FILE to score against, or both"),
         (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
+        (["--output=o", "--json=o", "--truth=t"], "track: --output and --json are both o: give each a file of its own"),
         (["--truth=nowhere.txt"], "track: nowhere.txt: no such file; it has to be a MOT file"),
         (["--output=o", "--min_confidence=2"], "track: no detection has a confidence of 2 or more"),
         (["--output=/proc/o.txt"], "track: /proc/o.txt cannot be written"),

@@ -61,8 +61,8 @@ def aims() -> str:
     return markdown(["", "aim", "measured"], [*lines, gpu])
 
 
-def seconds_beside() -> list[tuple[str, str, str]]:
-    """Rows of what, seconds of another library, ours, from the tables of docs/evaluation.md."""
+def speed_beside_others() -> str:
+    """docs/others.md: seconds of ranking and re-ranking, from the tables of docs/evaluation.md."""
     from_distances = {row["way"]: row["seconds"] for row in _read("ranking")["rows"] if row["from"] == "distances"}
     widths = (_read("ranking")["width"], None)  # that of the embeddings, and no second one
     reranked = {row["way"]: row["seconds"] for row in _read("reranking")["rows"] if row["width"] in widths}
@@ -70,7 +70,8 @@ def seconds_beside() -> list[tuple[str, str, str]]:
         ("CMC and mAP of Market-1501, from distances (torchreid's Cython)", from_distances, "torchreid, Cython", OURS),
         ("re-ranking it (the authors' Python port)", reranked, "authors' port", "mancs_jax"),
     ]
-    return [(what, cell(seconds[theirs]), cell(seconds[ours])) for what, seconds, theirs, ours in rows]
+    lines = [(what, cell(seconds[theirs]), cell(seconds[ours])) for what, seconds, theirs, ours in rows]
+    return markdown(["seconds", "theirs", "mancs_jax"], lines)
 
 
 def _read(name: str) -> dict:

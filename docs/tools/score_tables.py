@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_table import accelerators
-from benchmark_tables import aims, benchmarks
+from benchmark_tables import aims, benchmarks, speed_beside_others
 from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
 from result_files import (
     BEFORE_LAST,
@@ -28,7 +28,7 @@ from result_files import (
     read,
     scores,
 )
-from use_tables import exports, galleries, speed_beside_others, tracks
+from use_tables import exports, galleries, tracks
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 DEMO = {"Mancs": "", "untrained network": "_untrained_network", "colour histogram": "_colour_histogram"}

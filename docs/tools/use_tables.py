@@ -1,8 +1,7 @@
-"""The tables of docs/use.md and docs/others.md that come from committed results."""
+"""The tables of docs/use.md and docs/scaling.md: tracks and exports from committed results, galleries by arithmetic."""
 
 import sys
 
-from benchmark_tables import seconds_beside
 from result_files import EUCLIDEAN, REPOSITORY, markdown, per_cent, read
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
@@ -40,11 +39,6 @@ def exports() -> str:
         for name, of in rows.items()
     ]
     return markdown(["`--network=`", "rank-1", "mAP (official)", "mAP (plain)"], lines)
-
-
-def speed_beside_others() -> str:
-    """docs/others.md: seconds of ranking and re-ranking at Market-1501's size."""
-    return markdown(["seconds", "theirs", "mancs_jax"], seconds_beside())
 
 
 def galleries() -> str:
