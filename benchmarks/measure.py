@@ -21,12 +21,14 @@ import numpy as np
 from cells import cell
 
 from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.processor import prefer_eigen
 from mancs_jax.evaluation.features import load_features
 from mancs_jax.evaluation.protocols import Labelled
 
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
 SAMPLED_EVERY_S = 0.002
+VECTORS = {"AVX-512": "avx512f", "AVX2": "avx2"}  # instructions, widest first, as /proc/cpuinfo names them
 CPU_INFO, CPU_TIMES = Path("/proc/cpuinfo"), Path("/proc/stat")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
@@ -115,6 +117,7 @@ def taking_turns(sides: dict[str, tuple], rounds: int) -> dict[str, list]:
       name -> what each of its calls returned.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for all sides
+    prefer_eigen()  # for the processes below, as for every command
     context = multiprocessing.get_context("spawn")
     turns: dict[str, list] = {name: [] for name in sides}
     with ExitStack() as stack:
@@ -208,6 +211,7 @@ def about() -> dict[str, Any]:
     """Returns the origin of the figures: command, processor, cores, versions."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    vectors = next((name for name in VECTORS if any(VECTORS[name] in line.split() for line in lines)), None)
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -216,7 +220,7 @@ def about() -> dict[str, Any]:
             continue
     return {
         "command": " ".join([Path(sys.argv[0]).name, *map(_without_folders, sys.argv[1:])]),
-        "cpu": models[0] if models else platform.processor(),
+        "cpu": (models[0] if models else platform.processor()) + (f" ({vectors})" if vectors else ""),
         "cores": os.cpu_count(),
         "versions": versions,
         "cores_that_other_work_had": cores_of_others(),

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import recipe
 
+from mancs_jax.common.processor import prefer_eigen
+
 COLD, WARM = "mancs_jax, cold", "mancs_jax, again"
 PEER, COMPILED = "PyTorch", "PyTorch, torch.compile"
 PHASES = ("imports", "network", "step ready", "first step", "second step")
@@ -28,6 +30,7 @@ PHASES = ("imports", "network", "step ready", "first step", "second step")
 
 def our_start(flags: argparse.Namespace):
     """Yields at the end of each of PHASES."""
+    prefer_eigen()
     import jax
     import ours
 

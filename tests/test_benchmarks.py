@@ -42,6 +42,8 @@ def run(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
     for module in (training_step, input_pipeline, embedding, command_line):  # it is for the whole process
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
+    for module in (measure, start_up):
+        monkeypatch.setattr(module, "prefer_eigen", lambda: None)
 
     def run(benchmark, *arguments):
         path = tmp_path / "figures.json"

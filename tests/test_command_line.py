@@ -39,17 +39,20 @@ def test_one_line(error, line):
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"XDG_CACHE_HOME": "/x"}, "/x/mancs_jax"),
-        ({"HOME": "/h"}, "/h/.cache/mancs_jax"),
-        ({"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/own"}, "/own"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/mancs_jax 0.1"),
+        ({"HOME": "/h"}, "/h/.cache/mancs_jax 0.1"),
+        ({"HOME": "/h", "JAX_COMPILATION_CACHE_DIR": "/own"}, "/own 0.1"),
+        ({"HOME": "/h", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "5"}, "/h/.cache/mancs_jax 5.0"),
     ],
 )
 def test_compiled_programs_are_kept_where_users_keep_caches(environment, expected):
+    """And those of a tenth of a second, too, unless the user says something else."""
     code = (
         "import jax; from mancs_jax.cli.command_line import keep_compiled_programs; keep_compiled_programs();"
-        "print(jax.config.jax_compilation_cache_dir)"
+        "print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)"
     )
-    others = {n: v for n, v in os.environ.items() if n not in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")}
+    mine = ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+    others = {name: value for name, value in os.environ.items() if name not in mine}
     run = subprocess.run(
         [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
     )

@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
+from mancs_jax.models import convolution
 from mancs_jax.models.convolution import convolve
 from mancs_jax.models.pooling import from_taps, max_pool_3x3_s2, pool_with_tap
 
@@ -31,8 +32,9 @@ def reference(x, kernel, cotangent, stride, padding):
     return output, padded_gradient[:, inside[0], inside[1]], kernel_gradient
 
 
-def test_xla_is_given_a_row_more_than_the_map_has_and_the_result_has_not():
+def test_xla_is_given_a_row_more_than_the_map_has_and_the_result_has_not(monkeypatch):
     """What XLA's YNNPACK declines goes to Eigen."""
+    monkeypatch.setattr(convolution, "_EXTRA_ROWS", 1)
     x, kernel = jnp.zeros((2, 8, 4, 32)), jnp.zeros((3, 3, 32, 32))
     function = jax.jit(partial(convolve, padding=1))
     assert "tensor<2x9x4x32xf32>" in function.lower(x, kernel).as_text()
@@ -71,16 +73,28 @@ def draw(shape, dtype=np.float32):
     return [jnp.asarray(generator.normal(size=shape), dtype) for shape in shapes]
 
 
-@partial(jax.jit, static_argnums=(3, 4))
 def output_and_gradients(x, kernel, cotangent, stride, padding):
     output, gradients = jax.vjp(partial(convolve, stride=stride, padding=padding), x, kernel)
     return output, *gradients(cotangent)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_output_and_gradients_equal_float64_loops(shape):
+def compiled(shape):
+    """A new function, which JAX traces anew: the one before may be for another processor."""
+    return jax.jit(partial(output_and_gradients, stride=shape[6], padding=shape[7]))
+
+
+YNNPACK, EIGEN = (1, 3 << 19), (0, 3 << 22)  # rows too many, bytes of a chunk
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "chunk"),
+    [(shape, *YNNPACK) for shape in SHAPES] + [(SHAPES[number], *EIGEN) for number in (0, 2, -1)],
+)
+def test_output_and_gradients_equal_float64_loops(shape, rows, chunk, monkeypatch):
+    monkeypatch.setattr(convolution, "_EXTRA_ROWS", rows)
+    monkeypatch.setattr(convolution, "_CHUNK_BYTES", chunk)
     arrays = draw(shape)
-    got = output_and_gradients(*arrays, *shape[6:])
+    got = compiled(shape)(*arrays)
     for actual, expected in zip(got, reference(*arrays, *shape[6:]), strict=True):
         assert actual.shape == expected.shape
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * max(np.abs(expected).max(), 1e-6))
@@ -96,7 +110,7 @@ def test_by_hand():
 @pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[3], SHAPES[9]], ids=str)
 def test_bfloat16_stays_bfloat16(shape):
     arrays = draw(shape, jnp.bfloat16)
-    got = output_and_gradients(*arrays, *shape[6:])
+    got = compiled(shape)(*arrays)
     for actual, expected in zip(got, reference(*arrays, *shape[6:]), strict=True):
         assert actual.dtype == jnp.bfloat16
         error = np.abs(np.asarray(actual, float) - expected).max()

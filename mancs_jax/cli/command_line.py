@@ -12,6 +12,7 @@ from types import ModuleType
 from absl import flags
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.processor import prefer_eigen
 
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
 BY_NAME = Path(__file__).parents[1] / "config" / "by_name.py"
@@ -33,6 +34,7 @@ PATHS = (
     "average_with",
     "thresholds_of",
 )
+LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking
 LONGEST = 500  # letters of a word that a message shows whole
 PATH_FIELDS = ("data.root", "pretrained")  # of a configuration
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
@@ -49,6 +51,8 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     Raises:
       SystemExit: with one line, for any mistake; with status 0 after --help.
     """
+    if "jax" not in sys.modules:  # else it may have begun to compute
+        prefer_eigen()
     argv = list(sys.argv if argv is None else argv)
     name = command.__name__.rpartition(".")[2]
     values = flags.FlagValues()
@@ -246,6 +250,8 @@ def keep_compiled_programs() -> None:
     if not jax.config.values["jax_compilation_cache_dir"]:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILATION)
 
 
 def keep_freed_memory() -> None:

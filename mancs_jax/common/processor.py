@@ -1,0 +1,37 @@
+"""Which library convolves on a CPU. XLA has two: YNNPACK, its choice, and Eigen. docs/performance.md compares them."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+OPTION = "--xla_cpu_experimental_ynn_fusion_type"
+# XLA's own value has a third kind, INDIVIDUAL_CONVOLUTION.
+EIGEN = f"{OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+# The option is experimental, and XLA aborts on one that it does not know.
+KNOWN_TO = ("0.10.2",)
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def prefer_eigen() -> None:
+    """Adds to XLA_FLAGS that Eigen convolves, on an x86 processor with AVX2 and without AVX-512.
+
+    Call it before JAX computes anything; processes that are started later inherit it. Without effect elsewhere, with a
+    jaxlib that may not know the option, and where XLA_FLAGS has it already.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if OPTION not in flags and metadata.version("jaxlib") in KNOWN_TO and _eigen_is_faster():
+        os.environ["XLA_FLAGS"] = f"{flags} {EIGEN}".strip()
+
+
+def ynnpack_convolves() -> bool:
+    """Tells by XLA_FLAGS whether XLA hands convolutions on CPU to YNNPACK; else they are Eigen's."""
+    values = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.startswith(f"{OPTION}=")]
+    return not values or "CONVOLUTION" in values[-1]
+
+
+def _eigen_is_faster() -> bool:
+    if platform.machine().lower() not in ("x86_64", "amd64") or not CPUINFO.exists():
+        return False
+    words = CPUINFO.read_text().split()
+    return "avx2" in words and "avx512f" not in words
