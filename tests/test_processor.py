@@ -21,6 +21,7 @@ def flags_after(monkeypatch, tmp_path):
         path = tmp_path / "cpuinfo"
         path.write_text(cpuinfo)
         monkeypatch.setattr(processor, "CPUINFO", path)
+        monkeypatch.setattr(processor, "ACCELERATORS", ("compiler_of_an_accelerator",))
         monkeypatch.setattr(processor.platform, "machine", lambda: machine)
         monkeypatch.setattr(processor.metadata, "version", lambda _: jaxlib)
         monkeypatch.setenv("XLA_FLAGS", flags)
@@ -46,8 +47,11 @@ def test_other_flags_stay_and_a_users_own_choice_counts(flags_after):
     assert processor.ynnpack_convolves()
 
 
-def test_an_option_that_would_stop_the_process_is_not_given(flags_after):
+def test_an_option_that_may_stop_the_process_is_not_given(flags_after, monkeypatch, tmp_path):
     assert flags_after(AVX2, jaxlib="0.99.0") == ""
+    (tmp_path / "compiler_of_an_accelerator").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert flags_after(AVX2) == ""
 
 
 @pytest.mark.parametrize("eigen", [False, True])

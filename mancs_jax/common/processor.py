@@ -1,5 +1,6 @@
 """Which library convolves on a CPU. XLA has two: YNNPACK, its choice, and Eigen. docs/performance.md compares them."""
 
+import importlib.util
 import os
 import platform
 from importlib import metadata
@@ -10,17 +11,19 @@ OPTION = "--xla_cpu_experimental_ynn_fusion_type"
 EIGEN = f"{OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # The option is experimental, and XLA aborts on one that it does not know.
 KNOWN_TO = ("0.10.2",)
+ACCELERATORS = ("jax_plugins", "libtpu")  # packages with a compiler that reads XLA_FLAGS, too
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def prefer_eigen() -> None:
     """Adds to XLA_FLAGS that Eigen convolves, on an x86 processor with AVX2 and without AVX-512.
 
-    Call it before JAX computes anything; processes that are started later inherit it. Without effect elsewhere, with a
-    jaxlib that may not know the option, and where XLA_FLAGS has it already.
+    Call it before JAX computes anything; processes that are started later inherit it. Without effect elsewhere, where
+    XLA_FLAGS has the option already, and where a jaxlib or the compiler of an accelerator may not know it.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if OPTION not in flags and metadata.version("jaxlib") in KNOWN_TO and _eigen_is_faster():
+    is_known = metadata.version("jaxlib") in KNOWN_TO and not any(map(importlib.util.find_spec, ACCELERATORS))
+    if OPTION not in flags and is_known and _eigen_is_faster():
         os.environ["XLA_FLAGS"] = f"{flags} {EIGEN}".strip()
 
 
