@@ -209,12 +209,16 @@ def test_a_batch_that_cannot_be_is_one_line(benchmark):
         benchmark.main([*NETWORK, batch])
 
 
-def test_sides_take_turns_in_processes_of_their_own():
+def test_sides_take_turns_in_processes_of_their_own(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(measure, "prefer_eigen", lambda: os.environ.update(XLA_FLAGS="--as=commands"))
     sides = {
         "numbers": (partial, next, iter([1, 2, 3, 4])),
         "process": (partial, os.getpid),
+        "flags": (partial, os.getenv, "XLA_FLAGS"),
     }
     turns = measure.taking_turns(sides, rounds=3)
     # What compiles, the first call, does not count.
     assert turns["numbers"] == [2, 3, 4]
     assert len(set(turns["process"])) == 1 and turns["process"][0] != os.getpid()
+    assert set(turns["flags"]) == {"--as=commands"}

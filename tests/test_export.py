@@ -11,7 +11,9 @@ import pytest
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.inference.export import check, export
+from mancs_jax.inference.export import check, export, jax_content
+from mancs_jax.inference.trained import load_trained
+from mancs_jax.models import convolution
 
 REPOSITORY = Path(__file__).parents[1]
 # Put in front of the printed lines: to them, nothing else is installed.
@@ -67,6 +69,15 @@ def test_what_is_in_the_file(exported):
     assert sorted(file.name for file in exported[1].parent.iterdir()) == ["network.jax", "network.jax.json"]
     # JAX writes the source lines of a program into it: without the folders of this machine.
     assert b"resnet.py" in exported[1].read_bytes() and str(REPOSITORY).encode() not in exported[1].read_bytes()
+
+
+def test_the_file_does_not_depend_on_the_processor(exported, monkeypatch):
+    contents = []
+    for rows in (0, 1):
+        monkeypatch.setattr(convolution, "_EXTRA_ROWS", rows)
+        contents.append(jax_content(load_trained(exported[0]).network, flip=False))
+        assert rows == convolution._EXTRA_ROWS
+    assert contents[0] == contents[1]
 
 
 def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):

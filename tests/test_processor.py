@@ -1,8 +1,11 @@
 """On a processor with AVX2 and without AVX-512, Eigen convolves; elsewhere, XLA's own choice stays."""
 
 import os
+import platform
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,9 +45,16 @@ def test_eigen_convolves_with_avx2_alone(flags_after):
 
 def test_other_flags_stay_and_a_users_own_choice_counts(flags_after):
     assert flags_after(AVX2, flags="--xla_dump_to=d") == f"--xla_dump_to=d {processor.EIGEN}"
-    own = f"{processor.OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-    assert flags_after(AVX2, flags=own) == own
-    assert processor.ynnpack_convolves()
+    for kinds, is_ynnpack in (
+        (processor.CONVOLUTION, True),
+        ("LIBRARY_FUSION_TYPE_REDUCE", False),
+        (f"-{processor.CONVOLUTION}", False),
+        ("+LIBRARY_FUSION_TYPE_ELTWISE", True),
+    ):
+        own = f"{processor.OPTION}={kinds}"
+        assert flags_after(AVX2, flags=own) == own
+        assert processor.ynnpack_convolves() == is_ynnpack
+    assert flags_after(AVX2, flags="flags.txt") == "flags.txt"  # XLA reads them from a file
 
 
 def test_an_option_that_may_stop_the_process_is_not_given(flags_after, monkeypatch, tmp_path):
@@ -54,6 +64,36 @@ def test_an_option_that_may_stop_the_process_is_not_given(flags_after, monkeypat
     assert flags_after(AVX2) == ""
 
 
+def test_the_jaxlib_of_the_requirements_is_known():
+    requirements = (Path(__file__).parents[1] / "requirements.txt").read_text()
+    assert re.search(r"^jaxlib==(\S+)$", requirements, re.M)[1] in processor.KNOWN_TO
+
+
+def test_every_command_asks_for_eigen_before_jax_is_there(tmp_path):
+    (tmp_path / "cpuinfo").write_text(AVX2)
+    program = """
+import importlib, os, pathlib, pkgutil, sys, types
+from mancs_jax import cli
+from mancs_jax.cli import command_line
+from mancs_jax.common import processor
+processor.CPUINFO, processor.ACCELERATORS = pathlib.Path(sys.argv[1]), ()
+processor.platform.machine = lambda: "x86_64"
+processor.metadata.version = lambda _: processor.KNOWN_TO[0]
+for module in pkgutil.iter_modules(cli.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"mancs_jax.cli.{module.name}")
+command = types.ModuleType("command", "A command.")
+command.define, command.ARGUMENTS = (lambda values, argv: None), ()
+command.main = lambda values, arguments: print(os.environ["XLA_FLAGS"])
+command_line.run(command, ["command"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-c", program, str(tmp_path / "cpuinfo")]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == processor.EIGEN
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="only known of x86")
 @pytest.mark.parametrize("eigen", [False, True])
 def test_xla_hands_its_convolutions_to_the_library_that_the_flags_name(eigen):
     """In a process of its own: XLA reads its flags once."""

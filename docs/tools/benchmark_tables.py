@@ -50,8 +50,8 @@ def aims() -> str:
     rows = [
         (f"{step}, ResNet-50, 256x128, batch 16", 0.9, beside_torch("training_resnet50")),
         (f"{step}, ResNet-18, 128x64, batch 128", 0.9, beside_torch("training_resnet18")),
-        ("the same with AVX2 alone, ResNet-50", 0.85, beside_torch("training_resnet50_avx2")),
-        ("the same with AVX2 alone, ResNet-18", 0.85, beside_torch("training_resnet18_avx2")),
+        (f"{step}, ResNet-50, 256x128, batch 16, AVX2 alone", 0.85, beside_torch("training_resnet50_avx2")),
+        (f"{step}, ResNet-18, 128x64, batch 128, AVX2 alone", 0.85, beside_torch("training_resnet18_avx2")),
         (f"{embedding}, ResNet-50, batch 32", 1.1, beside_torch("embedding_resnet50")),
         (f"{embedding}, ResNet-18, batch 128", 1.1, beside_torch("embedding_resnet18")),
         ("second start, ResNet-50, batch 16: seconds to the first step", 15, again["first step"]),

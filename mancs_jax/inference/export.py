@@ -19,6 +19,7 @@ from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, d
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
+from mancs_jax.models.convolution import for_unknown_processors
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -164,16 +165,21 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
     return f"# {output} gives the network's numbers (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"
 
 
+def jax_content(network: Network, flip: bool) -> bytes:
+    """The network as a program of jax.export, the same one on every machine."""
+    forward = create_forward(network.config, network.num_classes, flip)
+    batch = jax.export.symbolic_shape("batch")[0]
+    shape = jax.ShapeDtypeStruct((batch, *network.config.data.image_size, 3), np.uint8)
+    program = jax.jit(lambda image: forward(network.variables, image)[0])
+    with _without_folders(), for_unknown_processors():
+        return bytes(jax.export.export(program, platforms=PLATFORMS)(shape).serialize())
+
+
 def _write_jax(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:
     if (weights := contract_of(output).with_suffix(WEIGHTS)).exists():
         raise ValueError(f"--output={output}: {contract_of(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
-    forward = create_forward(network.config, network.num_classes, options["flip"])
-    batch = jax.export.symbolic_shape("batch")[0]
-    shape = jax.ShapeDtypeStruct((batch, height, width, 3), np.uint8)
-    program = jax.jit(lambda image: forward(network.variables, image)[0])
-    with _without_folders():
-        content = bytes(jax.export.export(program, platforms=PLATFORMS)(shape).serialize())
+    content = jax_content(network, options["flip"])
     promise = covered(metadata.version("jaxlib"), datetime.now(UTC).date())
     card = exported_card(
         card,
