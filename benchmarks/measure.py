@@ -21,7 +21,7 @@ import numpy as np
 from cells import cell
 
 from mancs_jax.common.atomic_write import write_json
-from mancs_jax.common.processor import prefer_eigen
+from mancs_jax.common.processor import has, prefer_eigen
 from mancs_jax.evaluation.features import load_features
 from mancs_jax.evaluation.protocols import Labelled
 
@@ -211,7 +211,7 @@ def about() -> dict[str, Any]:
     """Returns the origin of the figures: command, processor, cores, versions."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    vectors = next((name for name in VECTORS if any(VECTORS[name] in line.split() for line in lines)), None)
+    vectors = next((name for name in VECTORS if has(VECTORS[name])), None)
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

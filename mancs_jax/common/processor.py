@@ -41,8 +41,10 @@ def ynnpack_convolves() -> bool:
     return CONVOLUTION in kinds
 
 
+def has(instructions: str) -> bool:
+    """Tells whether /proc/cpuinfo names a set of instructions, as "avx2"; False where there is no such file."""
+    return CPUINFO.exists() and instructions in CPUINFO.read_text().split()
+
+
 def _eigen_is_faster() -> bool:
-    if platform.machine().lower() not in ("x86_64", "amd64") or not CPUINFO.exists():
-        return False
-    words = CPUINFO.read_text().split()
-    return "avx2" in words and "avx512f" not in words
+    return platform.machine().lower() in ("x86_64", "amd64") and has("avx2") and not has("avx512f")
