@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# pip makes bytecode with one core, this with all; some libraries hold files that are no Python 3.
+QUIETLY := --quiet --disable-pip-version-check --no-compile
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib mancs_jax || true
 
 .PHONY: demo test lint docs clean
 
@@ -29,15 +32,18 @@ docs: $(VENV)/installed-for-docs
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install $(QUIETLY) -r requirements.txt
+	$(COMPILE)
 	touch $@
 
 $(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install $(QUIETLY) -r requirements-dev.txt
+	$(COMPILE)
 	touch $@
 
 $(VENV)/installed-for-docs: requirements-docs.txt $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python -m pip install $(QUIETLY) -r requirements-docs.txt
+	$(COMPILE)
 	touch $@
 
 clean:

@@ -21,7 +21,7 @@ import numpy as np
 from cells import cell
 
 from mancs_jax.common.atomic_write import write_json
-from mancs_jax.common.processor import has, prefer_eigen
+from mancs_jax.common.processor import has, set_cpu_flags
 from mancs_jax.evaluation.features import load_features
 from mancs_jax.evaluation.protocols import Labelled
 
@@ -117,7 +117,7 @@ def taking_turns(sides: dict[str, tuple], rounds: int) -> dict[str, list]:
       name -> what each of its calls returned.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU's memory is for all sides
-    prefer_eigen()  # for the processes below, as for every command
+    set_cpu_flags()  # for the processes below, as for every command
     context = multiprocessing.get_context("spawn")
     turns: dict[str, list] = {name: [] for name in sides}
     with ExitStack() as stack:

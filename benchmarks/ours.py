@@ -1,5 +1,6 @@
 """Our side of the benchmarks: the training step and its first state, made as training makes them."""
 
+import os
 from collections.abc import Callable
 from itertools import count
 
@@ -9,11 +10,26 @@ import recipe
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from mancs_jax.common.processor import EIGEN
 from mancs_jax.data import pk
+from mancs_jax.models import convolution
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, TrainStep, make_train_step
 
 STEPS_PER_EPOCH = 46  # of Market-1501 at 16 identities a batch
+
+
+def convolve_by(choice: str) -> None:
+    """Lets one of XLA's libraries for CPU convolve. Call it before JAX computes anything.
+
+    Args:
+      choice: "ynnpack:1.5" or "eigen:12", the library and the MB of a chunk of a kernel's gradient.
+    """
+    library, _, megabytes = choice.partition(":")
+    others = os.environ.get("XLA_FLAGS", "").replace(EIGEN, "")
+    os.environ["XLA_FLAGS"] = f"{others} {EIGEN}" if library == "eigen" else others
+    convolution._EXTRA_ROWS = 0 if library == "eigen" else 1
+    convolution._CHUNK_BYTES = int(float(megabytes) * 2**20)
 
 
 def create_training(config: ConfigDict, num_classes: int) -> tuple[TrainStep, TrainState]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import recipe
 
-from mancs_jax.common.processor import prefer_eigen
+from mancs_jax.common.processor import set_cpu_flags
 
 COLD, WARM = "mancs_jax, cold", "mancs_jax, again"
 PEER, COMPILED = "PyTorch", "PyTorch, torch.compile"
@@ -30,7 +30,7 @@ PHASES = ("imports", "network", "step ready", "first step", "second step")
 
 def our_start(flags: argparse.Namespace):
     """Yields at the end of each of PHASES."""
-    prefer_eigen()
+    set_cpu_flags()
     import jax
     import ours
 

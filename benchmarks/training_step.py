@@ -2,13 +2,14 @@
 
     python benchmarks/training_step.py --arch=resnet50 --batch 16 32
     python benchmarks/training_step.py --arch=resnet18 --batch 128
+    python benchmarks/training_step.py --arch=resnet18 --batch 128 --convolutions eigen:1.5 eigen:12 ynnpack:1.5
     python benchmarks/training_step.py --arch=resnet50 --batch 256 --k=16 --dtype=bfloat16 --compile --peak_tflops=989
 
-The last command is for a GPU (989: an H200's dense bfloat16). Each side has a process of its own and all cores or the
-whole GPU. They take turns, and the median turn counts. Ours is the step of a training: it starts from uint8 images in
-the host's memory, in PK batches, and augments on the device. PyTorch gets one finished batch of float tensors on its
-device, which is in its favour. Neither side computes activations twice (`remat` is off). On CPU both keep freed memory,
-as scripts/train.py does; PyTorch gains by it, too.
+The third compares XLA's libraries for CPU (docs/performance.md). The last is for a GPU (989: an H200's dense bfloat16).
+Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
+the step of a training: it starts from uint8 images in the host's memory, in PK batches, and augments on the device.
+PyTorch gets one finished batch of float tensors on its device, which is in its favour. Neither side computes
+activations twice (`remat` is off). On CPU both keep freed memory, as scripts/train.py does; PyTorch gains by it, too.
 
 FLOP are those of convolutions and matrix products, forward and backward, by PyTorch's count for its own network.
 """
@@ -30,10 +31,12 @@ OURS, PEER, COMPILED = "mancs_jax", "PyTorch", "PyTorch, torch.compile"
 PLAIN = ", malloc as it is"
 
 
-def our_turns(flags: argparse.Namespace, batch: int, keeps_memory: bool = True):
+def our_turns(flags: argparse.Namespace, batch: int, keeps_memory: bool = True, convolutions: str = ""):
     """A function that makes --steps steps and returns (seconds a step, loss)."""
     if keeps_memory:
         keep_freed_memory()
+    if convolutions:
+        ours.convolve_by(convolutions)
     config = recipe.create_config(flags, batch)
     train_step, state = ours.create_training(config, flags.num_classes)
     batches = ours.create_batches(config, flags.num_classes)
@@ -82,6 +85,8 @@ def table(flags: argparse.Namespace, batch: int) -> list[dict]:
     if flags.plain_malloc:
         sides[OURS + PLAIN] = (our_turns, flags, batch, False)
         sides[PEER + PLAIN] = (peer_turns, flags, batch, False, False)
+    for choice in flags.convolutions:
+        sides[f"{OURS}, {choice}"] = (our_turns, flags, batch, True, choice)
     if flags.compile:
         sides[COMPILED] = (peer_turns, flags, batch, True)
     turns = taking_turns(sides, flags.rounds)
@@ -103,12 +108,28 @@ def table(flags: argparse.Namespace, batch: int) -> list[dict]:
     ]
 
 
+def library_and_megabytes(choice: str) -> str:
+    """A value of --convolutions; ValueError where it is none."""
+    library, _, megabytes = choice.partition(":")
+    if library not in ("eigen", "ynnpack") or not float(megabytes) > 0:
+        raise ValueError
+    return choice
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     recipe.add_network_flags(parser)
     parser.add_argument("--batch", type=int, nargs="+", default=[32], help="images")
     parser.add_argument("--compile", action="store_true", help="also the peer through torch.compile")
     parser.add_argument("--plain_malloc", action="store_true", help="also both without `keep_freed_memory`")
+    parser.add_argument(
+        "--convolutions",
+        nargs="+",
+        type=library_and_megabytes,
+        default=[],
+        metavar="LIBRARY:MB",
+        help="also ours with eigen or ynnpack (CPU), kernel gradients in chunks of so many MB, as eigen:12 ynnpack:1.5",
+    )
     parser.add_argument("--steps", type=int, default=3, help="in a turn")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side, after one that compiles")
     parser.add_argument("--peak_tflops", type=float, help="of the device in --dtype, dense; 989 for an H200's bfloat16")

@@ -12,9 +12,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-from mancs_jax.common.processor import prefer_eigen  # noqa: E402
+from mancs_jax.common.processor import set_cpu_flags  # noqa: E402
 
-prefer_eigen()  # as the commands that tests start, which then find the programs compiled here
+set_cpu_flags()  # as the commands that tests start, which then find the programs compiled here
 
 import gc  # noqa: E402
 

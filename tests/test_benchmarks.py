@@ -30,6 +30,8 @@ import torch_peer  # noqa: E402
 import training_step  # noqa: E402
 
 from mancs_jax.cli import command_line  # noqa: E402
+from mancs_jax.common.processor import EIGEN  # noqa: E402
+from mancs_jax.models import convolution  # noqa: E402
 from mancs_jax.weights import authors  # noqa: E402
 
 CLASSES = 4
@@ -43,7 +45,7 @@ def run(monkeypatch, tmp_path, capsys):
     for module in (training_step, input_pipeline, embedding, command_line):  # it is for the whole process
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
     for module in (measure, start_up):
-        monkeypatch.setattr(module, "prefer_eigen", lambda: None)
+        monkeypatch.setattr(module, "set_cpu_flags", lambda: None)
 
     def run(benchmark, *arguments):
         path = tmp_path / "figures.json"
@@ -139,6 +141,22 @@ def test_training_step(run):
     assert "ours / it" in table[0] and table[2].startswith("| PyTorch | 8 |")
 
 
+def test_a_library_is_asked_to_convolve(monkeypatch, capsys):
+    for name in ("_EXTRA_ROWS", "_CHUNK_BYTES"):
+        monkeypatch.setattr(convolution, name, None)
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=d {EIGEN}")
+    ours.convolve_by("ynnpack:1.5")
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=d"]
+    assert (convolution._EXTRA_ROWS, convolution._CHUNK_BYTES) == (1, 3 << 19)
+    ours.convolve_by("eigen:12")
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=d", EIGEN]
+    assert (convolution._EXTRA_ROWS, convolution._CHUNK_BYTES) == (0, 12 << 20)
+    for choice in ("mkl:12", "eigen", "eigen:0", "eigen:many"):
+        with pytest.raises(SystemExit):
+            training_step.main(["--convolutions", choice])
+        assert f"invalid library_and_megabytes value: '{choice}'" in capsys.readouterr().err
+
+
 def test_flops_are_those_counted_by_hand():
     flags = argparse.ArgumentParser()
     recipe.add_network_flags(flags)
@@ -211,7 +229,7 @@ def test_a_batch_that_cannot_be_is_one_line(benchmark):
 
 def test_sides_take_turns_in_processes_of_their_own(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(measure, "prefer_eigen", lambda: os.environ.update(XLA_FLAGS="--as=commands"))
+    monkeypatch.setattr(measure, "set_cpu_flags", lambda: os.environ.update(XLA_FLAGS="--as=commands"))
     sides = {
         "numbers": (partial, next, iter([1, 2, 3, 4])),
         "process": (partial, os.getpid),

@@ -1,5 +1,6 @@
 """One line for a mistake, where compiled programs are kept, and the scripts that no other test runs."""
 
+import gc
 import json
 import os
 import platform
@@ -14,7 +15,8 @@ import pytest
 from tiny_sources import run_script, write_cuhk03
 
 from mancs_jax import ablation, scoring
-from mancs_jax.cli.command_line import one_line
+from mancs_jax.cli.command_line import COLLECTED_AFTER, one_line
+from mancs_jax.cli.main import main
 from mancs_jax.data import build
 from mancs_jax.data.sources import cuhk03
 
@@ -114,6 +116,13 @@ def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_command_looks_for_cycles_of_objects_seldom():
+    gc.set_threshold(700, 10, 10)
+    with pytest.raises(SystemExit):
+        main(["mancs", "embed", "--no_such_flag"])
+    assert gc.get_threshold() == COLLECTED_AFTER
+
+
 def test_memory_that_was_used_once_is_not_asked_for_again():
     """A block of 64 MB that is made, freed and made again: the second time the kernel gives no new page."""
     program = """

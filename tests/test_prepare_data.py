@@ -187,7 +187,7 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
         yield "bounding_box_train", "0001_c2s1_000001_00.jpg", jpeg(30 + seed)
         yield "bounding_box_test", "0003_c2s1_000003_00.jpg", jpeg(40 + seed)
 
-    monkeypatch.setattr(walkers.walkers, "render", render)
+    monkeypatch.setattr(walkers.walkers, "render_all", render)
     line, out = run("--dataset=walkers", f"--root={tmp_path}")
     assert (line, out.splitlines()[-1]) == ("", str(prepared_path(tmp_path, "walkers")))
     assert arrays.split_names("walkers", tmp_path) == ["train", "query", "gallery"]

@@ -1,4 +1,4 @@
-"""On a processor with AVX2 and without AVX-512, Eigen convolves; elsewhere, XLA's own choice stays."""
+"""XLA's options on a CPU. Eigen convolves with AVX2 and without AVX-512; elsewhere, XLA's own choice stays."""
 
 import os
 import platform
@@ -13,12 +13,13 @@ from mancs_jax.common import processor
 
 AVX2 = "model name : AMD EPYC\nflags : fpu sse4_2 avx avx2 fma\n"
 AVX512 = "model name : AMD EPYC\nflags : fpu sse4_2 avx avx2 fma avx512f avx512dq\n"
+BOTH = f"{processor.LEVEL} {processor.EIGEN}"
 OLDER = "model name : Xeon\nflags : fpu sse4_2 avx\n"
 
 
 @pytest.fixture
 def flags_after(monkeypatch, tmp_path):
-    """XLA_FLAGS after `prefer_eigen` on a machine with that /proc/cpuinfo."""
+    """XLA_FLAGS after `set_cpu_flags` on a machine with that /proc/cpuinfo."""
 
     def flags_after(cpuinfo, machine="x86_64", flags="", jaxlib=processor.KNOWN_TO[-1]):
         path = tmp_path / "cpuinfo"
@@ -28,23 +29,26 @@ def flags_after(monkeypatch, tmp_path):
         monkeypatch.setattr(processor.platform, "machine", lambda: machine)
         monkeypatch.setattr(processor.metadata, "version", lambda _: jaxlib)
         monkeypatch.setenv("XLA_FLAGS", flags)
-        processor.prefer_eigen()
+        processor.set_cpu_flags()
         return os.environ["XLA_FLAGS"]
 
     return flags_after
 
 
 def test_eigen_convolves_with_avx2_alone(flags_after):
-    assert processor.EIGEN in flags_after(AVX2)
+    assert flags_after(AVX2) == BOTH
     assert not processor.ynnpack_convolves()
     for others in (AVX512, OLDER, ""):
-        assert flags_after(others) == ""
+        assert flags_after(others) == processor.LEVEL
         assert processor.ynnpack_convolves()
-    assert flags_after(AVX2, machine="aarch64") == ""
+    assert flags_after(AVX2, machine="aarch64") == processor.LEVEL
 
 
 def test_other_flags_stay_and_a_users_own_choice_counts(flags_after):
-    assert flags_after(AVX2, flags="--xla_dump_to=d") == f"--xla_dump_to=d {processor.EIGEN}"
+    assert flags_after(AVX2, flags="--xla_dump_to=d") == f"--xla_dump_to=d {BOTH}"
+    own = "--xla_backend_optimization_level=0"
+    assert flags_after(AVX2, flags=own) == f"{own} {processor.EIGEN}"
+    assert flags_after(AVX2, flags=BOTH) == BOTH  # as in a process that a command starts
     for kinds, is_ynnpack in (
         (processor.CONVOLUTION, True),
         ("LIBRARY_FUSION_TYPE_REDUCE", False),
@@ -52,13 +56,13 @@ def test_other_flags_stay_and_a_users_own_choice_counts(flags_after):
         ("+LIBRARY_FUSION_TYPE_ELTWISE", True),
     ):
         own = f"{processor.OPTION}={kinds}"
-        assert flags_after(AVX2, flags=own) == own
+        assert flags_after(AVX2, flags=own) == f"{own} {processor.LEVEL}"
         assert processor.ynnpack_convolves() == is_ynnpack
     assert flags_after(AVX2, flags="flags.txt") == "flags.txt"  # XLA reads them from a file
 
 
 def test_an_option_that_may_stop_the_process_is_not_given(flags_after, monkeypatch, tmp_path):
-    assert flags_after(AVX2, jaxlib="0.99.0") == ""
+    assert flags_after(AVX2, jaxlib="0.99.0") == processor.LEVEL
     (tmp_path / "compiler_of_an_accelerator").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert flags_after(AVX2) == ""
@@ -69,7 +73,7 @@ def test_the_jaxlib_of_the_requirements_is_known():
     assert re.search(r"^jaxlib==(\S+)$", requirements, re.M)[1] in processor.KNOWN_TO
 
 
-def test_every_command_asks_for_eigen_before_jax_is_there(tmp_path):
+def test_every_command_sets_them_before_jax_is_there(tmp_path):
     (tmp_path / "cpuinfo").write_text(AVX2)
     program = """
 import importlib, os, pathlib, pkgutil, sys, types
@@ -90,7 +94,7 @@ command_line.run(command, ["command"])
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-c", program, str(tmp_path / "cpuinfo")]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert out.strip() == processor.EIGEN
+    assert out.strip() == BOTH
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="only known of x86")

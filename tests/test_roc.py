@@ -80,8 +80,9 @@ def test_rates_are_those_of_all_pairs(problem, tile_bytes):
     """Small whole numbers give many ties, and distances that float32 holds exactly."""
     positives, negatives = all_pairs(*problem)
     with pytest.MonkeyPatch.context() as patch:
-        if tile_bytes:
+        if tile_bytes:  # and read twice
             patch.setattr(blocks, "TILE_BYTES", tile_bytes)
+            patch.setattr(roc, "KEPT_BYTES", 0)
         found = roc.create_roc(*problem)
     assert (found.num_positives, found.num_negatives) == (len(positives), len(negatives))
     if not len(positives) or not len(negatives):

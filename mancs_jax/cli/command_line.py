@@ -1,6 +1,7 @@
 """From a command line to one call: flags, recipes by name or file, one line for a mistake."""
 
 import difflib
+import gc
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from types import ModuleType
 from absl import flags
 
 from mancs_jax.common.local_path import local_path
-from mancs_jax.common.processor import prefer_eigen
+from mancs_jax.common.processor import set_cpu_flags
 
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
 BY_NAME = Path(__file__).parents[1] / "config" / "by_name.py"
@@ -35,6 +36,7 @@ PATHS = (
     "thresholds_of",
 )
 LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking
+COLLECTED_AFTER = (100_000, 50, 100)  # objects and collections; Python's own values are (700, 10, 10)
 LONGEST = 500  # letters of a word that a message shows whole
 PATH_FIELDS = ("data.root", "pretrained")  # of a configuration
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
@@ -52,7 +54,9 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
       SystemExit: with one line, for any mistake; with status 0 after --help.
     """
     if "jax" not in sys.modules:  # else it may have begun to compute
-        prefer_eigen()
+        set_cpu_flags()
+    # Importing and tracing make a million objects that stay: the collector would look through them all again and again.
+    gc.set_threshold(*COLLECTED_AFTER)
     argv = list(sys.argv if argv is None else argv)
     name = command.__name__.rpartition(".")[2]
     values = flags.FlagValues()

@@ -1,4 +1,4 @@
-"""Which library convolves on a CPU. XLA has YNNPACK, its choice, and Eigen (docs/performance.md)."""
+"""XLA's options on a CPU (docs/performance.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
 
 import importlib.util
 import os
@@ -6,6 +6,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+# XLA's own value, 3, gives programs that are no faster, and takes up to twice as long to make them.
+LEVEL = "--xla_backend_optimization_level=2"
 OPTION = "--xla_cpu_experimental_ynn_fusion_type"
 CONVOLUTION = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 # XLA's own value has CONVOLUTION, too.
@@ -16,18 +18,19 @@ ACCELERATORS = ("jax_plugins", "libtpu")  # packages with a compiler that reads 
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def prefer_eigen() -> None:
-    """Adds to XLA_FLAGS that Eigen convolves, on an x86 processor with AVX2 and without AVX-512.
+def set_cpu_flags() -> None:
+    """Adds to XLA_FLAGS what suits a CPU: LLVM's second level, and Eigen with AVX2 and without AVX-512 (x86).
 
     Call it before `mancs_jax.models` is imported and JAX computes anything. Processes that are started later inherit
-    it. Without effect elsewhere, where XLA_FLAGS has the option already or names a file, and where a jaxlib or the
-    compiler of an accelerator may not know the option.
+    it. An option that XLA_FLAGS has already stays. Without effect where XLA_FLAGS names a file, and where the compiler
+    of an accelerator is installed. Eigen is not asked for where jaxlib may not know the option.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    is_known = metadata.version("jaxlib") in KNOWN_TO and not any(map(importlib.util.find_spec, ACCELERATORS))
-    is_free = OPTION not in flags and (not flags or flags.startswith("-"))
-    if is_free and is_known and _eigen_is_faster():
-        os.environ["XLA_FLAGS"] = f"{flags} {EIGEN}".strip()
+    if any(map(importlib.util.find_spec, ACCELERATORS)) or (flags and not flags.startswith("-")):
+        return
+    wanted = [LEVEL] + ([EIGEN] if metadata.version("jaxlib") in KNOWN_TO and _eigen_is_faster() else [])
+    added = [flag for flag in wanted if flag.partition("=")[0] not in flags]
+    os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
 
 
 def ynnpack_convolves() -> bool:

@@ -57,7 +57,7 @@ def prepare(
     if not only_check:
         check_writable(Path(root).expanduser(), folder=True)
     if dataset == "walkers":
-        print("rendering walkers, half a minute on one core", file=sys.stderr)
+        print("rendering walkers with all cores, half a minute on two", file=sys.stderr)
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
         notes = check(contents, source or dataset, allow_differences)
         if only_check:

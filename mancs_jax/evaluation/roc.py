@@ -18,6 +18,7 @@ RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the tru
 CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
 # Values are counted in bins of their leading bits: non-negative float32 numbers are ordered as their bits are.
 SHIFT = 12  # a bin is 1/2048 of its value wide
+KEPT_BYTES = 2**29  # of distances: Market-1501's take 212 MB
 NUM_BINS = int(np.float32(np.inf).view(np.int32)) >> SHIFT  # of finite values
 
 
@@ -56,12 +57,14 @@ def create_roc(
 ) -> Roc:
     """Counts the accepted pairs at the distance of every positive pair, exactly, in blocks.
 
-    Arguments and errors are those of `ranking.hit_ranks`, on all local devices. The gallery is read twice: the
-    distances of all positive pairs have to be known before a negative pair is counted.
+    Arguments and errors are those of `ranking.hit_ranks`, on all local devices. The distances of all positive pairs
+    have to be known before a negative pair is counted. So a gallery whose distances take more than KEPT_BYTES is read
+    twice.
     """
     plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
+    kept = list(_blocks(plan, distance)) if 4 * len(query) * len(gallery) <= KEPT_BYTES else None
     of_blocks, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
-    for negatives, positives in _blocks(plan, distance):
+    for negatives, positives in kept or _blocks(plan, distance):
         of_blocks.append(positives)
         in_bins += _in_bins(negatives)
     positives = np.concatenate(of_blocks)
@@ -76,7 +79,7 @@ def create_roc(
     limit = (last_near + 1) << SHIFT
     values, number = np.unique(positives[_bits(positives) < limit], return_counts=True)
     at_most, nearer = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-    for negatives, _ in _blocks(plan, distance):
+    for negatives, _ in kept or _blocks(plan, distance):
         near = np.sort(negatives[_bits(negatives) < limit])
         at_most += near.searchsorted(values, side="right")
         nearer += near.searchsorted(values, side="left")

@@ -13,11 +13,11 @@ ABOUT = About("Walkers", "Walkers: rendered people under several cameras, for te
 
 @contextmanager
 def open_rendered(seed: int = 0) -> Iterator[Contents]:
-    """Renders walkers, laid out and named as Market-1501; half a minute on one core."""
+    """Renders walkers, laid out and named as Market-1501, with all cores."""
     images: dict[str, bytes] = {}
     splits: dict[str, list[Item]] = {}
     split_of = {folder: split for split, folder in market1501.LAYOUT.folders.items()}
-    for folder, name, jpeg in walkers.render(seed=seed):
+    for folder, name, jpeg in walkers.render_all(seed):
         file = f"{folder}/{name}"
         images[file] = jpeg
         item = Item(name, *parse_name(name, market1501.LAYOUT), file)

@@ -1,6 +1,7 @@
 """The pictures of the data set, under Market-1501's folders and file names, and their rendering."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,12 @@ def shots(seed: int, train_ids: int, test_ids: int, distractors: int, folder: st
 
 
 def render(
-    seed: int = 0, train_ids: int = 300, test_ids: int = 100, distractors: int = 200, folders: Sequence[str] = FOLDERS
+    seed: int = 0,
+    train_ids: int = 300,
+    test_ids: int = 100,
+    distractors: int = 200,
+    folders: Sequence[str] = FOLDERS,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[str, str, bytes]]:
     """Renders the data set, one picture at a time.
 
@@ -74,6 +80,7 @@ def render(
       test_ids: test identities, at most 4999; each has one query and some gallery pictures in each camera it visits.
       distractors: pictures of passers-by and false detections, pid 0, in the gallery.
       folders: which of FOLDERS to render.
+      share: the number of the first picture, and the step from one to the next.
     Yields:
       (folder, file name, JPEG bytes of a picture of IMAGE_SIZE).
     Raises:
@@ -89,9 +96,9 @@ def render(
     unknown = [folder for folder in folders if folder not in FOLDERS]
     if unknown:
         raise ValueError(f"walkers: no folder {unknown[0]!r}; choose from {', '.join(FOLDERS)}")
-    for folder in folders:
-        for shot in shots(seed, train_ids, test_ids, distractors, folder):
-            yield folder, shot.name, take(seed, shot)
+    listed = (shot for folder in folders for shot in shots(seed, train_ids, test_ids, distractors, folder))
+    for shot in islice(listed, share[0], None, share[1]):
+        yield shot.folder, shot.name, take(seed, shot)
 
 
 def write_folder(
