@@ -8,6 +8,7 @@ import pytest
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
+from mancs_jax.inference import network_file
 from mancs_jax.inference.network import Network, fingerprint_of
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import load_trained
@@ -248,10 +249,38 @@ def test_a_card_that_does_not_fit(pair, fields, message):
     assert message in refused(pair)
 
 
+def test_only_a_changed_card_is_checked_against_its_network(pair, monkeypatch):
+    expected = read_network(pair / "tiny.json")[0]
+    traced = []
+
+    def count(*arguments):
+        traced.append(1)
+        return init_variables(*arguments)
+
+    monkeypatch.setattr(network_file, "init_variables", count)
+    read_network(pair / "tiny.json")
+    changed(pair, scores={"cmc": [1.0]})  # says nothing of the network
+    read_network(pair / "tiny.json")
+    assert not traced
+    card = json.loads((pair / "tiny.json").read_text())
+    for fields in (
+        {"fits": None},  # of an earlier version
+        {"config": card["config"] | {"eval_batch": 3}},
+        {"config": card["config"], "fits": "0" * 32},
+    ):
+        changed(pair, **fields)
+        found = read_network(pair / "tiny.json")[0]
+        assert fingerprint_of(found.variables) == fingerprint_of(expected.variables)
+    assert len(traced) == 3
+
+
 def test_weights_that_do_not_fit(pair):
     path = pair / "tiny.safetensors"
     tensors = read_safetensors(path)
     write_safetensors(tensors | {"surplus": np.zeros(3, np.float32)}, path)
     assert refused(pair).startswith("tiny.safetensors: surplus is (3,), but missing in the network of tiny.json; get")
+    for name in ("params.att_classifier.bias.x", "params.att_classifier"):  # behind another name, and before
+        write_safetensors(tensors | {name: np.zeros(3, np.float32)}, path)
+        assert refused(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the network")
     path.write_bytes(path.read_bytes()[:-1])
     assert "damaged safetensors file, or cut short" in refused(pair)

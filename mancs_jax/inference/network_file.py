@@ -3,6 +3,7 @@
 The card is the contract for whoever feeds pictures to the network. Reading executes nothing.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from mancs_jax.common.atomic_write import write_json
+from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
@@ -32,15 +34,15 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
     Returns:
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
-      None), `trained_on`, `data_fingerprint`, `num_classes` and `config`; `scores` and `thresholds`, which
-      `mancs export-network` fills in, and None until then. The configuration names no path of the machine of the
-      training.
+      None), `trained_on`, `data_fingerprint`, `num_classes`, `config` and `fits` (see `digest_of`); `scores` and
+      `thresholds`, which `mancs export-network` fills in, and None until then. The configuration names no path of the
+      machine of the training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():
         config.data.root, config.pretrained = defaults.get_config().data.root, Path(config.pretrained).name
     height, width = config.data.image_size
-    return {
+    card = {
         "format": FORMAT,
         "use": USE,
         "input": {
@@ -65,6 +67,16 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
         "thresholds": None,
         "config": config.to_dict(),
     }
+    return card | {"fits": digest_of(card)}
+
+
+def digest_of(card: dict[str, Any]) -> str:
+    """Returns 32 hex digits that depend on the configuration of a card, its number of identities and its network.
+
+    They are the field `fits`, written where the three are known to belong together. While it is right, reading needs
+    not trace the network for the shapes of its parameters, which takes as long as importing JAX.
+    """
+    return fingerprint(json.dumps([card[name] for name in ("config", "num_classes", "network")], sort_keys=True))
 
 
 def rounded(network: Network, dtype: str) -> Network:
@@ -130,25 +142,41 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
                 f"{file}: no such file; a network is a pair of files, NAME.safetensors and NAME.json"
             )
     card = read_json_card(card_path)
-    tensors = read_safetensors(weights_path)
+    leaves = {key: np.asarray(array, np.float32) for key, array in read_safetensors(weights_path).items()}
+    shapes: Any = None
     try:
         config = checks.from_json(card["config"])
         checks.validate(config, num_devices=1)
-        shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
+        if card.get("fits") != digest_of(card) or _fingerprint(leaves) != card["network"]:
+            shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{card_path}: its configuration makes no network ({reason}); get the file again") from None
+    if shapes is not None:
+        _check(leaves, shapes, card, card_path, weights_path)
+    variables = jax.device_put(traverse_util.unflatten_dict(leaves, sep="."), jax.local_devices()[0])
+    return Network(config, card["num_classes"], variables), card
+
+
+def _fingerprint(leaves: dict[str, np.ndarray]) -> str:
+    try:
+        variables = traverse_util.unflatten_dict(leaves, sep=".")
+    except IndexError:
+        variables = {}
+    # A name that goes on behind another hides it, or has no place.
+    return fingerprint_of(variables) if len(jax.tree.leaves(variables)) == len(leaves) else ""
+
+
+def _check(
+    leaves: dict[str, np.ndarray], shapes: Any, card: dict[str, Any], card_path: Path, weights_path: Path
+) -> None:
     expected = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
-    found = {key: array.shape for key, array in tensors.items()}
+    found = {key: array.shape for key, array in leaves.items()}
     if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
         key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise ValueError(
             f"{weights_path}: {key} is {found.get(key, 'missing')}, but {expected.get(key, 'missing')} in the network "
             f"of {card_path.name}{more}; get both files again"
         )
-    leaves = {key: np.asarray(array, np.float32) for key, array in tensors.items()}
-    variables = traverse_util.unflatten_dict(leaves, sep=".")
-    if fingerprint_of(variables) != card["network"]:
+    if _fingerprint(leaves) != card["network"]:
         raise ValueError(f"{weights_path} has other numbers than {card_path.name} says; get both files again")
-    variables = jax.device_put(variables, jax.local_devices()[0])
-    return Network(config, card["num_classes"], variables), card
