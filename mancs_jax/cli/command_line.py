@@ -1,5 +1,6 @@
 """From a command line to one call: flags, recipes by name or file, one line for a mistake."""
 
+import atexit
 import difflib
 import gc
 import os
@@ -55,8 +56,10 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     """
     if "jax" not in sys.modules:  # else it may have begun to compute
         set_cpu_flags()
-    # Importing and tracing make a million objects that stay: the collector would look through them all again and again.
+    # Importing and tracing make a million objects that stay. The collector would look through them all again and again,
+    # and once more at the end of the process.
     gc.set_threshold(*COLLECTED_AFTER)
+    atexit.register(gc.freeze)
     argv = list(sys.argv if argv is None else argv)
     name = command.__name__.rpartition(".")[2]
     values = flags.FlagValues()

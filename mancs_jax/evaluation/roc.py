@@ -64,11 +64,12 @@ def create_roc(
     plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
     kept = list(_blocks(plan, distance)) if 4 * len(query) * len(gallery) <= KEPT_BYTES else None
     of_blocks, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
-    for negatives, positives in kept or _blocks(plan, distance):
+    for values, positives in kept or _blocks(plan, distance):
         of_blocks.append(positives)
-        in_bins += _in_bins(negatives)
+        in_bins += _in_bins(values)
     positives = np.concatenate(of_blocks)
     positives_in_bins = _in_bins(positives)
+    in_bins -= positives_in_bins
     negatives_to, positives_to = np.cumsum(in_bins), np.cumsum(positives_in_bins)
     num_negatives, num_positives = int(negatives_to[-1]), len(positives)
 
@@ -77,17 +78,18 @@ def create_roc(
     past_equal_error = negatives_to * num_positives >= (num_positives - positives_to) * num_negatives
     last_near = int(np.argmax(past_rates & past_equal_error))
     limit = (last_near + 1) << SHIFT
-    values, number = np.unique(positives[_bits(positives) < limit], return_counts=True)
-    at_most, nearer = np.zeros(len(values), np.int64), np.zeros(len(values), np.int64)
-    for negatives, _ in kept or _blocks(plan, distance):
-        near = np.sort(negatives[_bits(negatives) < limit])
-        at_most += near.searchsorted(values, side="right")
-        nearer += near.searchsorted(values, side="left")
+    thresholds, number = np.unique(positives[_bits(positives) < limit], return_counts=True)
+    # Negative pairs are all pairs but the positive ones.
+    at_most, nearer = -np.cumsum(number), number - np.cumsum(number)
+    for values, _ in kept or _blocks(plan, distance):
+        near = np.sort(values[_bits(values) < limit])
+        at_most += near.searchsorted(thresholds, side="right")
+        nearer += near.searchsorted(thresholds, side="left")
 
     far = last_near + np.flatnonzero((in_bins + positives_in_bins)[last_near:])
     ends = (((far + 1) << SHIFT) - 1).astype(np.int32).view(np.float32)  # the largest value of each bin
     return Roc(
-        distance=from_pair(np.concatenate([values, ends]), distance),
+        distance=from_pair(np.concatenate([thresholds, ends]), distance),
         true_positives=np.concatenate([np.cumsum(number), positives_to[far]]),
         false_positives=np.concatenate([at_most, negatives_to[far]]),
         nearer_negatives=np.concatenate([nearer, negatives_to[far]]),
@@ -122,13 +124,14 @@ def rates_within(
     limits = np.asarray(thresholds, np.float32)
     false_positives, true_positives = np.zeros(len(limits), np.int64), np.zeros(len(limits), np.int64)
     num_negatives = num_positives = 0
-    for negatives, positives in _blocks(plan, distance):
-        negatives, positives = (from_pair(values, distance) for values in (negatives, positives))
+    for both in _blocks(plan, distance):
+        of_all, of_positives = (from_pair(values, distance) for values in both)
         for number, limit in enumerate(limits):
-            false_positives[number] += np.count_nonzero(negatives <= limit)
-            true_positives[number] += np.count_nonzero(positives <= limit)
-        num_negatives += int(np.count_nonzero(np.isfinite(negatives)))
-        num_positives += len(positives)
+            positive = np.count_nonzero(of_positives <= limit)
+            true_positives[number] += positive
+            false_positives[number] += np.count_nonzero(of_all <= limit) - positive
+        num_negatives += int(np.count_nonzero(np.isfinite(of_all))) - len(of_positives)
+        num_positives += len(of_positives)
     if not num_negatives or not num_positives:
         raise ValueError("rates need pairs of one person under two cameras, and pairs of two people: there are none")
     return [
@@ -147,7 +150,7 @@ def _in_bins(values: np.ndarray) -> np.ndarray:
 
 
 def _blocks(plan: Plan, distance: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (values float32 [B, T] of negative pairs, infinite for others; values [N] of positive pairs) of blocks."""
+    """Yields (values float32 [B, T] of all pairs, infinite where one does not count; [N] of the positive) of blocks."""
     offset, scale = query_terms(plan.squared_query, distance)
     for tile in plan.tiles:
 
@@ -155,14 +158,12 @@ def _blocks(plan: Plan, distance: str) -> Iterator[tuple[np.ndarray, np.ndarray]
             return plan.in_block(tile, rows, (offset[rows], scale[rows]))
 
         for rows, values in each(rank_kernels.pair_values, plan.in_tile(tile), plan.all_blocks(), in_block, plan.mesh):
-            values = values[: np.count_nonzero(np.diff(rows)) + 1].copy()  # the last block ends with repeats
+            values = values[: np.count_nonzero(np.diff(rows)) + 1]  # the last block ends with repeats
             rows = rows[: len(values)]
             is_hit = np.arange(plan.hit_index.shape[1]) < plan.counts[rows, None]
             row, column = np.nonzero(is_hit & (plan.hit_index[rows] >= tile.start) & (plan.hit_index[rows] < tile.stop))
             hit = plan.hit_index[rows][row, column] - tile.start
-            positive = values[row, hit]
-            values[row, hit] = np.inf
-            yield values, positive
+            yield values, values[row, hit]
 
 
 def at_rate(roc: Roc, rate: float) -> dict[str, Any]:
