@@ -153,12 +153,13 @@ def classic(config: ConfigDict) -> None:
 
 
 def walkers(variant: str = "") -> ConfigDict:
-    """The rendered pedestrians: `small`, shorter, scored beside its baselines; `variant`: "" or "authors"."""
+    """The rendered pedestrians: `small`, narrower, shorter, scored beside its baselines; `variant`: "" or "authors"."""
     config = vary(defaults.get_config(), f"{variant},small", "walkers").unlock()
     config.recipe = config.recipe.replace("small", "walkers")
     config.data.name = "walkers"
     config.data.image_size = (64, 32)
     config.data.unused_ids = 0
+    config.model.width = 48
     config.epochs = 16.0
     config.data.p, config.data.k = 16, 4
     config.loss.mu_step *= config.loss.t0 / 3.0
