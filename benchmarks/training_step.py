@@ -111,7 +111,7 @@ def table(flags: argparse.Namespace, batch: int) -> list[dict]:
 def library_and_megabytes(choice: str) -> str:
     """A value of --convolutions; ValueError where it is none."""
     library, _, megabytes = choice.partition(":")
-    if library not in ("eigen", "ynnpack") or not float(megabytes) > 0:
+    if library not in ("eigen", "ynnpack") or not 0 < float(megabytes) < math.inf:
         raise ValueError
     return choice
 

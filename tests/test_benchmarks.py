@@ -151,7 +151,7 @@ def test_a_library_is_asked_to_convolve(monkeypatch, capsys):
     ours.convolve_by("eigen:12")
     assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=d", EIGEN]
     assert (convolution._EXTRA_ROWS, convolution._CHUNK_BYTES) == (0, 12 << 20)
-    for choice in ("mkl:12", "eigen", "eigen:0", "eigen:many"):
+    for choice in ("mkl:12", "eigen", "eigen:0", "eigen:inf", "eigen:many"):
         with pytest.raises(SystemExit):
             training_step.main(["--convolutions", choice])
         assert f"invalid library_and_megabytes value: '{choice}'" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_walkers(monkeypatch, tmp_path):
         build.build(contents._replace(name="walkers"), tmp_path / "data")
     places = {"ROOT": tmp_path / "data", "WORKDIR": tmp_path / "run"}
     text = run_notebook("walkers", monkeypatch, **places, MAX_STEPS=1, ARCH="resnet10")
-    assert "colour histogram" in text and "(5, 512) float32" in text
+    assert "colour histogram" in text and "(5, 384) float32" in text
     assert "epoch 1: mean rank 40, deviation 15.00" in text and "epoch 3: mean rank 0, deviation 15.00" in text
     assert "drawn ranks [0, 0, 0, 0, 0, 0, 0, 0]" in text  # epoch 6
     assert "| batch-hard |" in text

@@ -76,7 +76,7 @@ def one_device():
     return run(tiny_config(), 1)
 
 
-@pytest.mark.parametrize("num_devices", [2, 4, 8])
+@pytest.mark.parametrize("num_devices", [2, 8])  # on four: the other recipe, below
 def test_any_number_of_devices_gives_the_same_losses(one_device, num_devices):
     many = run(tiny_config(), num_devices)
     np.testing.assert_allclose(losses(many), losses(one_device), rtol=1e-5, atol=1e-6)

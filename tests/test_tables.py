@@ -38,7 +38,7 @@ def test_cells_are_the_numbers_of_the_files(tables):
     cells = [cell.strip() for cell in row.split("|")]
     of = result["Mancs"]
     assert cells[3:6] == [f"{100 * value:.1f}" for value in (of["mAP"], of["mAP_plain"], of["cmc"][0])]
-    assert (of["recipe"], of["seed"], of["split"], of["step"]) == ("walkers", 0, "official", 288)
+    assert (of["recipe"], of["seed"], of["split"], of["step"]) == ("walkers", 0, "official", 360)
 
 
 @pytest.mark.parametrize("text", ["<!-- table: nothing -->\n<!-- end of table -->", "<!-- table: results -->\n"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mancs_jax.data import walkers
+from mancs_jax.data.walkers import processes
 from mancs_jax.data.walkers.cameras import IMAGE_SIZE
 from mancs_jax.data.walkers.dataset import CAMERAS_VISITED, JUNK_PER_TEST_ID
 from mancs_jax.data.walkers.figure import Pose, draw_figure
@@ -193,6 +194,12 @@ def test_a_process_that_fails_is_an_error(capfd):
     with pytest.raises(ChildProcessError, match=r"^walkers: a process that renders ended with status 1$"):
         list(walkers.render_all(processes=2, train_ids=5000))
     assert "walkers: train_ids=5000 is outside 0..4999" in capfd.readouterr().err
+
+
+def test_what_is_no_picture_is_an_error(monkeypatch):
+    monkeypatch.setattr(processes, "SHARE", "print('hello')  # {} {} {}")
+    with pytest.raises(ChildProcessError, match=r"^walkers: a process that renders gave no picture \("):
+        next(walkers.render_all(processes=1))
 
 
 def test_write_folder_writes_what_render_yields(tmp_path, tiny):

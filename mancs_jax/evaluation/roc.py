@@ -18,7 +18,7 @@ RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the tru
 CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
 # Values are counted in bins of their leading bits: non-negative float32 numbers are ordered as their bits are.
 SHIFT = 12  # a bin is 1/2048 of its value wide
-KEPT_BYTES = 2**29  # of distances: Market-1501's take 212 MB
+KEPT_BYTES = 2**29  # of distances, without what fills up blocks; Market-1501's take 266 MB, junk included
 NUM_BINS = int(np.float32(np.inf).view(np.int32)) >> SHIFT  # of finite values
 
 

@@ -74,7 +74,8 @@ def digest_of(card: dict[str, Any]) -> str:
     """Returns 32 hex digits that depend on the configuration of a card, its number of identities and its network.
 
     They are the field `fits`, written where the three are known to belong together. While it is right, reading needs
-    not trace the network for the shapes of its parameters, which takes as long as importing JAX.
+    not trace the network for the shapes of its parameters, which takes as long as importing JAX. So a change of the
+    network that gives one configuration other parameters needs another `FORMAT`.
     """
     return fingerprint(json.dumps([card[name] for name in ("config", "num_classes", "network")], sort_keys=True))
 
@@ -161,7 +162,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
 def _fingerprint(leaves: dict[str, np.ndarray]) -> str:
     try:
         variables = traverse_util.unflatten_dict(leaves, sep=".")
-    except IndexError:
+    except (IndexError, TypeError, ValueError):
         variables = {}
     # A name that goes on behind another hides it, or has no place.
     return fingerprint_of(variables) if len(jax.tree.leaves(variables)) == len(leaves) else ""

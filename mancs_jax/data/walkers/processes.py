@@ -29,29 +29,28 @@ def render_all(seed: int = 0, processes: int | None = None, **counts: int) -> It
     Raises:
       ChildProcessError: a process ended too early; what it printed stands on stderr.
     """
-    shares = processes or min(os.cpu_count() or 1, MOST)
+    shares = max(1, processes or min(os.cpu_count() or 1, MOST))
     package = str(Path(__file__).parents[3])  # where this one found it
     paths = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARE.format((first, shares), seed, counts)],
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": paths},
-            start_new_session=True,  # Ctrl-C is for this process, which ends them
-        )
-        for first in range(shares)
-    ]
+    children: list[subprocess.Popen] = []
     try:
+        for first in range(shares):
+            # -P: nothing in the current folder is imported.
+            command = [sys.executable, "-P", "-c", SHARE.format((first, shares), int(seed), counts)]
+            environment = os.environ | {"PYTHONPATH": paths}
+            # A session of its own: Ctrl-C is for this process, which ends the others.
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True)
+            children.append(child)
         for child in cycle(children):
             assert child.stdout is not None
             try:
                 picture = pickle.load(child.stdout)
-            except (EOFError, pickle.UnpicklingError):  # its end, or in the middle of a picture
-                if child.wait():
-                    raise ChildProcessError(
-                        f"walkers: a process that renders ended with status {child.wait()}"
-                    ) from None
-                return  # it had one picture fewer than the others, or all had as many
+            except EOFError:  # where all went well it had one picture fewer than the others, or all had as many
+                if status := child.wait():
+                    raise ChildProcessError(f"walkers: a process that renders ended with status {status}") from None
+                return
+            except pickle.UnpicklingError as error:  # cut off, or something else was printed
+                raise ChildProcessError(f"walkers: a process that renders gave no picture ({error})") from None
             yield picture
     finally:
         for child in children:
