@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 # Before the first import of jax, in variables so that the scripts that tests start inherit them.
-# A test runs a program once or twice: making it takes longer, and half as long without LLVM's optimisations.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# A test runs a program once or twice: making it takes longer. Without LLVM's optimisations and MLIR's fusions, making
+# it takes a quarter of the time.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -49,6 +52,7 @@ def pytest_collection_finish():
     """Spares the collector all that was imported: it would look through it again and again while JAX traces."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # as commands have it
 
 
 @pytest.fixture(autouse=True)

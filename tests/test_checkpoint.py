@@ -39,17 +39,23 @@ def description(config, best=None):
     return checkpoint.Description(config.to_dict(), NUM_CLASSES, "f", best)
 
 
-@pytest.fixture
-def directory(state, tmp_path):
-    """Checkpoints of the steps 3, 6 and 9; each has a best score and parameters of its own."""
+@pytest.fixture(scope="module")
+def written(state, tmp_path_factory):
     config, _, first = state
-    with closing(checkpoint.open_checkpoints(tmp_path / "checkpoints", keep=3)) as manager:
+    directory = tmp_path_factory.mktemp("written")
+    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
         for step in (3, 6, 9):
             params = jax.tree.map(lambda leaf, step=step: leaf + step, first.params)
             of_step = first.replace(step=np.int32(step), params=params)
             checkpoint.save(manager, of_step, description(config, step / 10))
         checkpoint.finish(manager)
-    return tmp_path / "checkpoints"
+    return directory
+
+
+@pytest.fixture
+def directory(written, tmp_path):
+    """Checkpoints of the steps 3, 6 and 9; each has a best score and parameters of its own."""
+    return Path(shutil.copytree(written, tmp_path / "checkpoints"))
 
 
 def empty_all(step):

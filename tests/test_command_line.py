@@ -97,6 +97,7 @@ def in_this_process(name, arguments, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+@pytest.mark.usefixtures("one_device")
 def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
     """In this process, for one test set instead of twenty."""
     mat = write_cuhk03(tmp_path / "cuhk-03.mat", testsets=[[(1, 1)]])

@@ -133,9 +133,12 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
 
 def init_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """Draws {"params", "batch_stats"} from `config.seed`; without pretrained weights."""
-    model = create_model(config, num_classes)
-    x = jnp.zeros((1, *config.data.image_size, 3), jnp.float32)
-    return jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(config.seed))
+    return _draw(create_model(config, num_classes), tuple(config.data.image_size), jax.random.key(config.seed))
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # here, so that a second network of the same form is not traced again
+def _draw(model, image_size, key):
+    return model.init(key, jnp.zeros((1, *image_size, 3), jnp.float32), train=False)
 
 
 def spatial_mean(x: jax.Array) -> jax.Array:

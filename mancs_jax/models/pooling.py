@@ -62,7 +62,7 @@ def _max_pool_forward(x):
         cuda=pool_with_tap,
         default=partial(others, pool=_lax_max_pool),
     )
-    return y, (x, y, tap)
+    return y, (x, tap)
 
 
 def pool_with_tap(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -74,11 +74,11 @@ def pool_with_tap(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
       The maxima and the number of the first, 0 to 8 in row-major order, uint8. Both have the shape of the maxima.
     """
-    views = _window_views(x)
-    y = reduce(jnp.maximum, views)
-    tap = jnp.full(y.shape, len(views) - 1, jnp.uint8)
-    for number, view in reversed(list(enumerate(views[:-1]))):
-        tap = jnp.where(view == y, jnp.uint8(number), tap)
+    y, *others = _window_views(x)
+    tap = jnp.zeros(y.shape, jnp.uint8)
+    for number, view in enumerate(others, start=1):
+        tap = jnp.where(view > y, jnp.uint8(number), tap)
+        y = jnp.maximum(y, view)
     return y, tap
 
 
@@ -98,15 +98,15 @@ def from_taps(tap: jax.Array, cotangent: jax.Array, input_shape: tuple[int, ...]
 
 
 def _max_pool_backward(residuals, cotangent):
-    def separable(x, y, tap, cotangent):
+    def separable(x, tap, cotangent):
         # First along the columns, then the rows: so the first maximum in row-major order wins a tie.
-        by_columns = _pool_axis(x, 2)
-        return (_unpool_axis(x, by_columns, _unpool_axis(by_columns, y, cotangent, 1), 2),)
+        by_columns = reduce(jnp.maximum, _triples(x, 2))
+        return (_unpool_axis(x, _unpool_axis(by_columns, cotangent, 1), 2),)
 
-    def by_tap(x, y, tap, cotangent):
+    def by_tap(x, tap, cotangent):
         return (from_taps(tap, cotangent, x.shape),)
 
-    def by_lax(x, y, tap, cotangent):
+    def by_lax(x, tap, cotangent):
         return jax.vjp(_lax_max_pool, x)[1](cotangent)
 
     return lax.platform_dependent(*residuals, cotangent, cpu=separable, cuda=by_tap, default=by_lax)
@@ -125,15 +125,12 @@ def _triples(x, axis):
     return [lax.slice_in_dim(x, start, start + 2 * count - 1, 2, axis) for start in range(3)]
 
 
-def _pool_axis(x, axis):
+def _unpool_axis(x, cotangent, axis):
+    # The elements are compared with each other, not with their maximum: XLA may have computed that from another
+    # rounding of `x`, in another fusion. It would then equal none of them.
     first, middle, last = _triples(x, axis)
-    return jnp.maximum(jnp.maximum(first, middle), last)
-
-
-def _unpool_axis(x, pooled, cotangent, axis):
-    first, middle, _ = _triples(x, axis)
-    to_first = first == pooled
-    to_middle = ~to_first & (middle == pooled)
+    to_first = first >= jnp.maximum(middle, last)
+    to_middle = ~to_first & (middle >= last)
     zero = jnp.zeros((), cotangent.dtype)
     from_first = jnp.where(to_first, cotangent, zero)
     from_last = jnp.where(to_first | to_middle, zero, cotangent)
@@ -144,5 +141,5 @@ def _unpool_axis(x, pooled, cotangent, axis):
     odd = from_last + jnp.pad(following, pad)
     pairs = jnp.stack([jnp.where(to_middle, cotangent, zero), odd], axis + 1)
     shape = list(x.shape)
-    shape[axis] = 2 * pooled.shape[axis]
+    shape[axis] = 2 * cotangent.shape[axis]
     return lax.slice_in_dim(pairs.reshape(shape), 0, x.shape[axis], axis=axis)
