@@ -5,7 +5,7 @@ from pathlib import Path
 
 # Before the first import of jax, in variables so that the scripts that tests start inherit them.
 # A test runs a program once or twice: making it takes longer. Without LLVM's optimisations and MLIR's fusions, making
-# it takes a quarter of the time.
+# it takes a quarter of the cores' time.
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
@@ -15,6 +15,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+from mancs_jax.cli.command_line import COLLECTED_AFTER  # noqa: E402
 from mancs_jax.common.processor import set_cpu_flags  # noqa: E402
 
 set_cpu_flags()  # as the commands that tests start, which then find the programs compiled here
@@ -52,7 +53,7 @@ def pytest_collection_finish():
     """Spares the collector all that was imported: it would look through it again and again while JAX traces."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # as commands have it
+    gc.set_threshold(*COLLECTED_AFTER)
 
 
 @pytest.fixture(autouse=True)
