@@ -126,7 +126,7 @@ def write_results(scored: Scored) -> None:
     if scored.workdir is None or not multihost.is_writer():
         return
     for result in scored.results.values():
-        is_other_dataset = result["dataset"] != scored.network.config.data.name
+        is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
         write_json(scored.workdir.result(stem), result)
 
@@ -145,7 +145,7 @@ def score_network(
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
-    dataset, root = task.dataset or data.name, task.root or data.root
+    dataset, root = task.dataset or names.sources(data.name)[0], task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation

@@ -25,13 +25,17 @@ def get_config() -> ConfigDict:
     config.accumulate = 1
 
     config.data = data = ConfigDict()
-    data.name = "market1501"
+    data.name = "market1501"  # a data set, or several to train on at once, as "market1501,cuhk01"
     data.root = "data"  # what `scripts/prepare_data.py --root` wrote
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity
+    # With several data sets: "sources" samples as many identities of each for every batch, to within one; "identities"
+    # samples each identity as often as any other
+    data.balance = "sources"
     data.testset = 0  # 1 to 20: train and score by CUHK03's classic protocol, on this one of its splits
-    data.validation_ids = 0  # training identities held out, and scored at the end instead of query and gallery
+    # Training identities of each data set that are held out, and scored at the end instead of query and gallery
+    data.validation_ids = 0
     data.unused_ids = 0  # training identities that are left out (release: about 75 of 751, by mistake)
 
     config.augment = augment = ConfigDict()
@@ -43,6 +47,13 @@ def get_config() -> ConfigDict:
     augment.erase_aspect = (0.3, 1 / 0.3)  # height / width; [45]
     # "random" pixels as in [45], or "constant" 0.4914 0.4822 0.4465 after normalising (release)
     augment.erase_fill = "random"
+    # Probability of colour jitter: brightness, contrast, saturation and hue change by up to so much (as torchvision's
+    # ColorJitter, in this order). The paper has none; values of fast-reid (He et al. 2020)
+    augment.jitter = 0.0
+    augment.jitter_brightness = 0.15
+    augment.jitter_contrast = 0.15
+    augment.jitter_saturation = 0.1
+    augment.jitter_hue = 0.1  # of a turn of the colour circle
     # Images have half their height and width in so many first epochs, which then take a quarter of the time:
     # progressive resizing, Howard 2018 (fast.ai's DAWNBench entry), Tan and Le 2021, section 4. 0: off
     augment.half_size_epochs = 0.0
@@ -53,6 +64,13 @@ def get_config() -> ConfigDict:
     model.last_stride = 2  # of conv-5
     # Section 4.3; "relu", "prelu", or "prelu_shared": one for all three of the last block (release)
     model.last_activation = "prelu"
+    # Stages whose blocks normalise half of their first convolution's channels per image: IBN-a, Pan et al. 2018
+    model.ibn_stages = ()
+    model.stem_norm = "batch"  # or "instance": the stem's channels are normalised per image (IBN-b, Pan et al. 2018)
+    # Stages whose output takes channel means and deviations in part from other images: MixStyle, Zhou et al. 2021
+    model.mixstyle_stages = ()
+    model.mixstyle = 0.5  # probability for each image
+    model.mixstyle_alpha = 0.1  # the share is Beta(alpha, alpha)
     model.fab_stages = (2, 3, 4)  # figure 1; () for none
     model.fab_squeeze = 0  # channels; 0: C / 16, figure 2 (release: 16)
     model.fab_activation = "relu"  # equation 1 (release: "prelu")
@@ -80,6 +98,8 @@ def get_config() -> ConfigDict:
     loss.mu_step = 0.0  # ranks an epoch; 0: N_n / t0 (release: 3)
     loss.density_floor = 0.0  # (release: 3e-5)
     loss.positives = "all"  # K-1 an anchor, section 3.3; "later": only those after the anchor (release)
+    # With several data sets: negatives come from the whole "batch", or from the anchor's own "source" only
+    loss.negatives = "batch"
     loss.gamma = 2.0  # equation 8; 0 is cross-entropy
     # Equation 7 prints "sigmoid". As printed, it ignores the other classes: making every logit large minimises it.
     loss.probability = "softmax"  # (release)

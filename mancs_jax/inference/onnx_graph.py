@@ -179,8 +179,33 @@ def _rank_head(graph, params, x, prefix) -> str:
 
 
 def _conv_norm(graph, params, stats, conv, norm, x, at, *, stride) -> str:
-    kernel, bias = folded(np.asarray(params[conv]["kernel"]), params[norm], stats[norm])
-    return _conv(graph, kernel, bias, x, f"{at}/{conv}", stride)
+    """A convolution and what normalises it: BatchNorm, InstanceNorm (without statistics), or IBN-a, which has both."""
+    kernel, norms = np.asarray(params[conv]["kernel"]), params[norm]
+    name = f"{at}/{conv}"
+    if "IN" in norms:
+        half = kernel.shape[-1] // 2
+        instance, batch = _plain(kernel[..., :half]), folded(kernel[..., half:], norms["BN"], stats[norm]["BN"])
+        weights, bias = (np.concatenate(parts) for parts in zip(instance, batch, strict=True))
+        y = _conv(graph, weights, bias, x, name, stride)
+        sizes = constant(graph, f"{_shared(name)}/halves", np.array([half, kernel.shape[-1] - half], np.int64))
+        halves = [f"{name}/instance", f"{name}/batch"]
+        graph.nodes.append(helper.make_node("Split", [y, sizes], halves, f"{name}/split", axis=1))
+        return add(
+            graph, "Concat", f"{name}/ibn", _instance_norm(graph, norms["IN"], halves[0], name), halves[1], axis=1
+        )
+    if norm not in stats:
+        return _instance_norm(graph, norms, _conv(graph, *_plain(kernel), x, name, stride), name)
+    return _conv(graph, *folded(kernel, norms, stats[norm]), x, name, stride)
+
+
+def _plain(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution that nothing is folded into, as `folded` gives it."""
+    return kernel.astype(np.float64).transpose(3, 2, 0, 1), np.zeros(kernel.shape[-1])
+
+
+def _instance_norm(graph, params, x, at) -> str:
+    weights = [_number(graph, f"{at}/IN/{name}", np.asarray(params[name])) for name in ("scale", "bias")]
+    return add(graph, "InstanceNormalization", f"{at}/IN", x, *weights, epsilon=EPSILON)
 
 
 def _dense_conv(graph, params, x, at) -> str:
@@ -212,4 +237,9 @@ def _number(graph: Graph, name: str, value: np.ndarray) -> str:
         small = value.astype(graph.dtype)
     if not np.isfinite(small).all():
         raise ValueError(f"{name} is too large for {graph.dtype}: use float32")
-    return constant(graph, name.removeprefix("image/").removeprefix("mirror/"), small)
+    return constant(graph, _shared(name), small)
+
+
+def _shared(name: str) -> str:
+    """The name of a tensor that both passes of `flip` take."""
+    return name.removeprefix("image/").removeprefix("mirror/")

@@ -4,6 +4,7 @@ The gradient keeps the input alone and reads it twice. `flax.linen.BatchNorm` (s
 centred input besides, and takes one sum more. A 1x1 convolution that widens is normalised before it is made.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,46 @@ class BatchNorm(nn.Module):
             for running, value in ((running_mean, mean), (running_var, var)):
                 running.value = self.momentum * running.value + (1 - self.momentum) * value
         return y.astype(self.dtype)
+
+
+class InstanceNorm(nn.Module):
+    """Normalises each channel of each image over its positions (Ulyanov et al. 2016), of a map or of its convolution.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: of the result; statistics are float32.
+    """
+
+    epsilon: float = BatchNorm.epsilon
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel: jax.Array | None = None, stride: int = 1) -> jax.Array:
+        """Arguments and result as of `BatchNorm`; there are no running statistics."""
+        x = x if kernel is None else _convolved(x, kernel, stride)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return jax.vmap(lambda image: normalize_batch(image, scale, bias, self.epsilon)[0])(x).astype(self.dtype)
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN-a: InstanceNorm of the first half of the channels and BatchNorm of the others (Pan et al., ECCV 2018).
+
+    Attributes:
+      norm: makes the BatchNorm; called with `use_running_average` and `name`.
+      use_running_average: see `BatchNorm`.
+    """
+
+    norm: Callable[..., nn.Module]
+    use_running_average: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+        """Normalises the convolution of `x`, see `BatchNorm`. Names of parameters are those of the authors' code."""
+        half = kernel.shape[-1] // 2
+        batch = self.norm(use_running_average=self.use_running_average, name="BN")(x, kernel[..., half:], stride)
+        instance = InstanceNorm(dtype=batch.dtype, name="IN")(x, kernel[..., :half], stride)
+        return jnp.concatenate([instance, batch], axis=-1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
+from mancs_jax.models.mixstyle import mix_style
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
 
 
@@ -38,6 +39,11 @@ class Mancs(nn.Module):
     width: int = 64
     last_stride: int = 2
     last_activation: str = "prelu"
+    ibn_stages: tuple[int, ...] = ()
+    stem_norm: str = "batch"
+    mixstyle_stages: tuple[int, ...] = ()
+    mixstyle: float = 0.5
+    mixstyle_alpha: float = 0.1
     fab_stages: tuple[int, ...] = (2, 3, 4)
     fab_squeeze: int = 0
     fab_activation: str = "relu"
@@ -61,7 +67,7 @@ class Mancs(nn.Module):
         Args:
           x: [B, H, W, 3] float, normalised pixels.
           train: whether BatchNorm takes the batch's statistics and dropout is on.
-          keys: [B] one key an example, for dropout; needed when training with `dropout` > 0.
+          keys: [B] one key an example, for dropout and MixStyle; needed when training with one of them.
 
         Returns:
           See `Outputs`.
@@ -70,6 +76,9 @@ class Mancs(nn.Module):
         masks, maps = {}, {}
 
         def attend(stage: int, feature_map: jax.Array) -> jax.Array:
+            if train and stage in self.mixstyle_stages:
+                stage_keys = jax.vmap(lambda key: jax.random.fold_in(key, stage))(keys)
+                feature_map = mix_style(feature_map, stage_keys, self.mixstyle, self.mixstyle_alpha, self.devices_axis)
             if stage in self.fab_stages:
                 # Made while the backbone runs, yet not a part of it: hence `parent`.
                 options = (self.fab_squeeze, self.fab_activation, self.fab_init, self.dtype)
@@ -85,6 +94,8 @@ class Mancs(nn.Module):
             self.width,
             self.last_stride,
             self.last_activation,
+            self.ibn_stages,
+            self.stem_norm,
             self.remat,
             self.dtype,
             name="backbone",

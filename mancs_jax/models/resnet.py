@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mancs_jax.models.batch_norm import InstanceBatchNorm, InstanceNorm
 from mancs_jax.models.pooling import max_pool_3x3_s2
 
 # Blocks in conv-2, conv-3, conv-4 and conv-5. ResNet-10 is the usual smaller sibling; no ImageNet weights exist for it.
@@ -83,13 +84,15 @@ class Block(nn.Module):
     stride: int
     norm: Callable[..., nn.Module]
     activation: str = "relu"
+    ibn: bool = False  # whether the first normalisation is IBN-a
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def normed(x, size, features, stride=1, *, of):
             """The normalised convolution, of a kernel and a norm whose names end in `of`."""
             kernel = Kernel(size, x.shape[-1], features, name=of.format("conv"))()
-            return self.norm(use_running_average=not train, name=of.format("bn"))(x, kernel, stride)
+            norm = partial(InstanceBatchNorm, self.norm) if self.ibn and of == "{}1" else self.norm
+            return norm(use_running_average=not train, name=of.format("bn"))(x, kernel, stride)
 
         prelu = PReLU(name="prelu") if self.activation != "relu" else None
         inner: Callable = prelu if prelu is not None and self.activation == "prelu_shared" else nn.relu
@@ -116,6 +119,8 @@ class ResNet(nn.Module):
       width: channels of the stem and of the first stage's 3x3 convolutions.
       last_stride: stride of conv-5, 2 or 1.
       last_activation: `activation` of the very last block, see `Block`.
+      ibn_stages: stages, out of 2 to 5, whose blocks have IBN-a.
+      stem_norm: "batch" or "instance", the normalisation of the stem.
       remat: stages, out of 2 to 5, whose blocks compute their inner activations again in the backward pass instead of
         keeping them.
       dtype: of the computation; parameters are float32.
@@ -127,6 +132,8 @@ class ResNet(nn.Module):
     width: int = 64
     last_stride: int = 2
     last_activation: str = "relu"
+    ibn_stages: tuple[int, ...] = ()
+    stem_norm: str = "batch"
     remat: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
@@ -146,7 +153,11 @@ class ResNet(nn.Module):
           conv-5's output, [B, H/32, W/32, C] (or /16 with `last_stride=1`).
         """
         kernel = Kernel(7, x.shape[-1], self.width, name="conv1")()
-        x = nn.relu(self.norm(use_running_average=not train, name="bn1")(x.astype(self.dtype), kernel, 2))
+        if self.stem_norm == "instance":
+            stem: nn.Module = InstanceNorm(dtype=self.dtype, name="bn1")
+        else:
+            stem = self.norm(use_running_average=not train, name="bn1")
+        x = nn.relu(stem(x.astype(self.dtype), kernel, 2))
         x = max_pool_3x3_s2(x)
         for stage, size in enumerate(self.stage_sizes):
             block = nn.remat(Block, static_argnums=(2,)) if stage + 2 in self.remat else Block
@@ -155,7 +166,8 @@ class ResNet(nn.Module):
                 last = stage == 3 and i == size - 1
                 activation = self.last_activation if last else "relu"
                 name = f"layer{stage + 1}_{i}"
-                make = partial(block, self.width * 2**stage, self.bottleneck, stride, self.norm, activation)
+                ibn = stage + 2 in self.ibn_stages
+                make = partial(block, self.width * 2**stage, self.bottleneck, stride, self.norm, activation, ibn)
                 x = make(name=name)(x, train)
             if after_stage is not None:
                 x = after_stage(stage + 2, x)

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from mancs_jax.config.names import sources
 from mancs_jax.data import pk
 from mancs_jax.training import checkpoint, multihost
 from mancs_jax.training.batches import make_batches
@@ -32,6 +33,7 @@ def train(
     workdir: Workdir,
     image: np.ndarray,
     labels: np.ndarray,
+    num_ids: Sequence[int],
     description: Description,
     devices: list[jax.Device],
     validate: Validate | None = None,
@@ -42,7 +44,8 @@ def train(
       config: of the run.
       workdir: receives checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
       image: uint8 [N, H, W, 3], the training images.
-      labels: int32 [N], 0..C-1.
+      labels: int32 [N], 0..C-1; those of the first source come first, and so on.
+      num_ids: identities of each source of `config.data.name`, C in all.
       description: of every checkpoint; `best` follows the validation scores.
       devices: that share a batch, of all processes.
       validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
@@ -61,6 +64,7 @@ def train(
     num_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
     half_size_step, full_size_step = make_step(half_size=True), make_step()
     by_identity, batch_of = pk.images_by_identity(labels), make_batches(image, devices)
+    by_source = pk.split_by_source(by_identity, num_ids) if config.data.balance == "sources" else [by_identity]
     shape = (len(devices), config.data.p * config.data.k // len(devices))
     own = multihost.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
@@ -79,10 +83,13 @@ def train(
         log = MetricsLog(workdir, step, num_steps, batch, config.log_every, multihost.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             stopped = False
+            if len(num_ids) > 1:
+                counts = zip(sources(config.data.name), num_ids, strict=True)
+                log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
             while step < num_steps and not (stopped := multihost.any_process(bool(stop), step)):
-                rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
+                rows = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, batch_of(rows), labels[rows])
                 step += 1

@@ -11,9 +11,10 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mancs_jax.data.augment import ERASE_FILLS, Augmentation, augment, halve
-from mancs_jax.losses.curriculum import Curriculum, Triplets, batch_hard, curriculum, uniform
+from mancs_jax.config.names import num_of_each_source, sources
+from mancs_jax.data.augment import ERASE_FILLS, Augmentation, JitterStrength, augment, halve
 from mancs_jax.losses.identity import attention_loss, focal_loss
+from mancs_jax.losses.sampling import Curriculum, Triplets, batch_hard, curriculum, uniform
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 from mancs_jax.models.mancs import create_model
 from mancs_jax.training.state import TrainState
@@ -50,7 +51,7 @@ def make_train_step(
       param_norm (after the update), learning_rate.
     """
     model = create_model(config, num_classes, DEVICES)
-    sample = make_sampler(config.loss)
+    sample, source_of = make_sampler(config), sources_in_batch(config)
     augmentation = make_augmentation(config.augment)
 
     def train_step(state: TrainState, image: jax.Array, label: jax.Array):
@@ -65,6 +66,9 @@ def make_train_step(
         all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
         same = label[:, None] == all_labels[None, :]
         is_self = index[:, None] == jnp.arange(all_labels.shape[0])[None, :]
+        is_negative = ~same
+        if config.loss.negatives == "source":
+            is_negative &= source_of[index][:, None] == source_of[None, :]
 
         def apply(params, x, keys):
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -74,9 +78,7 @@ def make_train_step(
         def ranking_loss(f_rank):
             candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
             distances = euclidean_distances(f_rank, candidates)
-            triplets = sample(
-                keys_for(TRIPLETS), jax.lax.stop_gradient(distances), same, is_self, epoch, config.data.k - 1
-            )
+            triplets = sample(keys_for(TRIPLETS), jax.lax.stop_gradient(distances), same, is_self, is_negative, epoch)
             loss = triplet_loss(distances, triplets, config.loss.margin)
             in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
             return config.loss.rank_weight * loss, {"rank_loss": loss, "triplets_in_order": in_order}
@@ -190,15 +192,27 @@ def _split(tree, number):
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
-def make_sampler(loss: ConfigDict) -> Callable[..., Triplets]:
+def sources_in_batch(config: ConfigDict) -> jax.Array:
+    """Index of the data set that each image of a balanced batch comes from, int32 [P*K], see `pk.balanced_batch`."""
+    shares = num_of_each_source(config.data.p, len(sources(config.data.name)))
+    return jnp.asarray(np.repeat(np.arange(len(shares)), np.array(shares) * config.data.k), jnp.int32)
+
+
+def make_sampler(config: ConfigDict) -> Callable[..., Triplets]:
     """Makes the sampler that `config.loss` names, with its own options."""
+    loss, k = config.loss, config.data.k
+    num_sources = len(sources(config.data.name)) if loss.negatives == "source" else 1
+    sizes = {"num_positives": k - 1, "num_negatives": config.data.p * k // num_sources - k}
     if loss.sampling != "curriculum":
-        return {"batch_hard": batch_hard, "uniform": uniform}[loss.sampling]
+        return partial({"batch_hard": batch_hard, "uniform": uniform}[loss.sampling], **sizes)
     options = {name: loss[name] for name in Curriculum._fields} | {"mu_step": loss.mu_step or None}
-    return partial(curriculum, options=Curriculum(**options))
+    return partial(curriculum, options=Curriculum(**options), **sizes)
 
 
 def make_augmentation(options: ConfigDict) -> Augmentation:
     """Reads `config.augment` for `augment`."""
-    own = {name: options[name] for name in Augmentation._fields}
-    return Augmentation(**{**own, "erase": options.erase or None, "erase_fill": ERASE_FILLS[options.erase_fill]})
+    own = {name: options[name] for name in Augmentation._fields if name != "jitter_strength"}
+    strength = JitterStrength(*(options[f"jitter_{name}"] for name in JitterStrength._fields))
+    disabled = {name: options[name] or None for name in ("erase", "jitter")}
+    fill = ERASE_FILLS[options.erase_fill]
+    return Augmentation(**{**own, **disabled, "erase_fill": fill, "jitter_strength": strength})

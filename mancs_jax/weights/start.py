@@ -9,13 +9,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mancs_jax.config.checks import from_json
+from mancs_jax.config.names import sources
 from mancs_jax.weights import authors
 from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_backbone
 from mancs_jax.weights.shared import CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
 from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
 
 # Fields of `config.model` on which the numbers of a network do not depend.
-OF_TRAINING = ("dropout", "head_init", "fab_init")
+OF_TRAINING = ("dropout", "head_init", "fab_init", "mixstyle_stages", "mixstyle", "mixstyle_alpha")
 
 
 def check_start(config: ConfigDict) -> None:
@@ -96,7 +97,7 @@ def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
     return (
         card is not None
         and bool(config.data.validation_ids)
-        and card["trained_on"] == config.data.name
+        and bool(set(sources(card["trained_on"])) & set(sources(config.data.name)))
         and card["data_fingerprint"] != data_fingerprint
     )
 
