@@ -99,15 +99,15 @@ def test_a_missing_field_is_named():
 
 def test_more_identities_a_batch_than_there_are():
     config = paper()
-    configuration.validate_identities(config, 16)
+    configuration.validate_identities(config, [16])
     with pytest.raises(ValueError, match="p is 16, but market1501 has 15 identities .*; take --config.data.p=15 or"):
-        configuration.validate_identities(config, 15)
+        configuration.validate_identities(config, [15])
     config.data.validation_ids = 5
-    configuration.validate_identities(config, 21)
+    configuration.validate_identities(config, [21])
     with pytest.raises(ValueError, match="are held out; two are needed for a negative"):
-        configuration.validate_identities(config, 6)
+        configuration.validate_identities(config, [6])
     with pytest.raises(ValueError, match="config.data.validation_ids = 5 are held out"):
-        configuration.validate_identities(config, 20)
+        configuration.validate_identities(config, [20])
 
 
 def test_missing_weights_are_named_with_the_way_out():

@@ -294,3 +294,17 @@ def test_a_device_draws_for_its_anchors_what_the_whole_batch_would(sample):
         alone = sample(keys[part], distances[part], same[part], is_self[part], ~same[part], 20)
         for expected, actual in zip(whole, alone, strict=True):
             np.testing.assert_array_equal(actual, expected[part])
+
+
+def test_negatives_are_those_that_the_mask_allows():
+    keys, distances, same, is_self = make_batch(copies=1)
+    allowed = ~same & (np.arange(BATCH) % 2 == 0)[None, :]
+    num = int(allowed.sum(1).min())
+    allowed &= np.cumsum(allowed, axis=1) <= num  # as many for each anchor
+    sizes = {"num_positives": K - 1, "num_negatives": num}
+    options = sampling.Curriculum(**PAPER)
+    for sample in (partial(sampling.curriculum, options=options), sampling.uniform, sampling.batch_hard):
+        negative = np.asarray(jax.jit(partial(sample, **sizes))(keys, distances, same, is_self, allowed, 10).negative)
+        assert np.take_along_axis(allowed, negative, axis=1).all()
+    nearest = np.argmin(np.where(allowed, distances, np.inf), axis=1)
+    np.testing.assert_array_equal(negative[:, 0], nearest)  # batch-hard, the last one

@@ -91,12 +91,15 @@ def test_the_loss_is_equation_11(one_device):
 
 
 def other_config() -> ConfigDict:
-    """All that `tiny_config` does not have: the other heads, dropout, pairs, momentum, label smoothing."""
+    """All that `tiny_config` does not have: heads, dropout, pairs, momentum, two data sets, IBN-a, MixStyle, jitter."""
     config = tiny_config()
     config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"
     config.model.attention_pool, config.model.last_activation = "mask_times_map", "prelu_shared"
     config.model.dropout, config.model.head_init = 0.3, 0.1
-    config.loss.positives, config.loss.num_nearest = "later", 6
+    config.loss.positives, config.loss.num_nearest = "later", 3
+    config.data.name, config.loss.negatives = "a,b", "source"
+    config.model.ibn_stages, config.model.stem_norm, config.model.mixstyle_stages = (2,), "instance", (2,)
+    config.augment.jitter = 0.5
     config.loss.label_smoothing = 0.1
     config.optim.name, config.optim.learning_rate = "sgd", 0.01
     return config
@@ -289,7 +292,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(MetricsLog, "add", add_and_count)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        assert train(config, Workdir(tmp_path), image, labels, description, jax.devices()[:2])
+        assert train(config, Workdir(tmp_path), image, labels, (NUM_CLASSES,), description, jax.devices()[:2])
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0
