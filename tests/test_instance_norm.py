@@ -1,12 +1,10 @@
 """InstanceNorm and IBN-a against PyTorch: values, gradients, running statistics and the names of the authors' code."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import pytest
 
-from mancs_jax.models.batch_norm import BatchNorm, InstanceBatchNorm, InstanceNorm
+from mancs_jax.kernels.conv_norm import InstanceBatchNorm, InstanceNorm
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(0)
@@ -49,13 +47,11 @@ def variables():
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 1), (3, 2)])
 @pytest.mark.parametrize("train", [True, False])
 def test_ibn_equals_pytorch(size, stride, train):
-    module = InstanceBatchNorm(partial(BatchNorm), use_running_average=not train)
+    module = InstanceBatchNorm(use_running_average=not train)
 
     def ours(x, params):
-        y, updates = module.apply(
-            variables() | {"params": params}, x, KERNELS[size], stride, mutable=["batch_stats"] if train else []
-        )
-        return y, updates
+        given, mutable = variables() | {"params": params}, ["batch_stats"] if train else []
+        return module.apply(given, x, KERNELS[size], stride, mutable=mutable, method="of_convolution")
 
     y, pull, updates = jax.vjp(ours, X, variables()["params"], has_aux=True)
     x, ibn = torch.from_numpy(X.transpose(0, 3, 1, 2).copy()).requires_grad_(), TorchIBN().train(train)

@@ -104,7 +104,7 @@ def test_xla_hands_its_convolutions_to_the_library_that_the_flags_name(eigen):
     program = """
 import jax, jax.numpy as jnp
 from functools import partial
-from mancs_jax.models.convolution import convolve
+from mancs_jax.kernels.convolution import convolve
 arrays = jnp.zeros((8, 8, 8, 64)), jnp.zeros((3, 3, 64, 64))
 # Without padding, the output has no more rows than the input: nothing keeps YNNPACK away.
 print("__ynn_fusion" in jax.jit(partial(convolve, padding=0)).lower(*arrays).compile().as_text())

@@ -24,7 +24,7 @@ ROWS = [
 AUTHORS = {
     "recipe": "authors",
     "epochs": 150.0,
-    "batch_norm_sync": False,
+    "batch_norm_groups": 4,
     "data.unused_ids": 75,
     "augment.erase_area": (0.02, 0.2),
     "augment.erase_aspect": (0.3, 3.3),

@@ -123,27 +123,32 @@ def test_loss_falls():
     assert np.mean([row["cls_loss"] for row in rows[-5:]]) < 0.9 * rows[0]["cls_loss"]
 
 
+def grouped_config() -> ConfigDict:
+    """With BatchNorm statistics of four groups. Without MixStyle, which would see only the images of a micro-batch."""
+    config = other_config()
+    config.batch_norm_groups, config.model.mixstyle_stages = 4, ()
+    return config
+
+
 @pytest.fixture(scope="module")
-def own_shares():
-    """On four devices, each with the statistics of its own share."""
-    config = other_config()
-    config.batch_norm_sync = False
-    return run(config, 4, steps=3)
+def four_groups():
+    """Each of four devices has a group, as in the authors' code."""
+    return run(grouped_config(), 4, steps=3)
 
 
-def test_batch_norm_on_each_device_s_own_share_is_another_run(others_on_one_device, own_shares):
-    assert np.isfinite(losses(own_shares)).all()
-    assert np.abs(losses(own_shares[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
+def test_batch_norm_of_groups_is_another_run(others_on_one_device, four_groups):
+    assert np.isfinite(losses(four_groups)).all()
+    assert np.abs(losses(four_groups[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
 
 
-@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 4), (2, 2)])
-def test_a_batch_in_shares_is_that_of_as_many_devices(own_shares, num_devices, accumulate):
-    config = other_config()
-    config.batch_norm_sync, config.accumulate = False, accumulate
-    shares = run(config, num_devices, steps=3)
-    np.testing.assert_allclose(losses(shares), losses(own_shares), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 1), (8, 1), (1, 4), (2, 2)])
+def test_groups_are_the_same_on_any_number_of_devices_and_micro_batches(four_groups, num_devices, accumulate):
+    config = grouped_config()
+    config.accumulate = accumulate
+    rows = run(config, num_devices, steps=3)
+    np.testing.assert_allclose(losses(rows), losses(four_groups), rtol=1e-5, atol=1e-6)
     for name in ("grad_norm", "param_norm", "accuracy", "triplets_in_order"):
-        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, own_shares)), rtol=1e-4)
+        np.testing.assert_allclose(*([row[name] for row in each] for each in (rows, four_groups)), rtol=1e-4)
 
 
 def test_the_accumulated_gradient_is_that_of_the_whole_batch():

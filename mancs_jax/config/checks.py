@@ -38,6 +38,7 @@ AT_LEAST = {
     "seed": 0,
     "max_steps": 0,
     "accumulate": 1,
+    "batch_norm_groups": 0,
     "data.p": 2,
     "data.k": 2,
     "data.testset": 0,
@@ -127,6 +128,9 @@ def completed(fields: dict[str, Any]) -> dict[str, Any]:
     """Fills missing fields of an older config with the defaults of its time."""
     then = defaults.get_config()
     then.update_from_flattened_dict(ONCE)
+    if "batch_norm_sync" in fields:  # once: over all devices, or over each on its own
+        fields = fields | {"batch_norm_groups": int(fields["batch_norm_sync"])}
+        del fields["batch_norm_sync"]
     if isinstance(fields.get("remat"), bool):  # once all stages or none
         fields = fields | {"remat": then.remat if fields["remat"] else ()}
     groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
@@ -259,6 +263,16 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
         raise ValueError(
             f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
             f"{num_devices} devices{shares}; choose p and k so that {num_devices * accumulate} divides the product"
+        )
+    groups, parts = fields["batch_norm_groups"], num_devices * accumulate
+    if groups > 1 and (p * k) % groups:
+        raise ValueError(
+            f"config.batch_norm_groups is {groups}, which does not divide a batch of {p} * {k} = {p * k} images"
+        )
+    if groups > 1 and groups % parts and (accumulate > 1 or num_devices % groups):
+        raise ValueError(
+            f"config.batch_norm_groups is {groups}, but a batch is computed in {parts} parts ({num_devices} devices, "
+            f"config.accumulate = {accumulate}): it has to be a multiple of them, or 0 for statistics of each part"
         )
     for name in ("model.fab_stages", "model.ibn_stages", "model.mixstyle_stages", "remat"):
         stages = fields[name]

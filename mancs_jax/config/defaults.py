@@ -15,13 +15,15 @@ def get_config() -> ConfigDict:
     config.pretrained = "weights/resnet50.pth"
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
-    config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
+    # BatchNorm has statistics of its own for each of so many parts of a batch (release: 4, one a GPU). 0: for each
+    # device's part, and with `accumulate` for each micro-batch
+    config.batch_norm_groups = 1
     config.dtype = "float32"  # or "bfloat16", of backbone and attention; heads and all parameters are float32
     # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
     # batch takes 9.9 GB, not 13.7 (docs/performance.md). () for none.
     config.remat = (2, 3, 4, 5)
-    # Shares that a device's images are computed in, one after the other; triplets still come from the whole batch, and
-    # BatchNorm's statistics from a share, as from a device's with `batch_norm_sync` off.
+    # Gradient accumulation: micro-batches that a device computes one after the other. Triplets still come from the
+    # whole batch, but BatchNorm's statistics from a micro-batch.
     config.accumulate = 1
 
     config.data = data = ConfigDict()

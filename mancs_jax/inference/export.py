@@ -19,7 +19,7 @@ from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, d
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.models.convolution import for_unknown_processors
+from mancs_jax.kernels.convolution import for_unknown_processors
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
 PLATFORMS = ("cpu", "cuda", "tpu")

@@ -41,7 +41,8 @@ def make_train_step(
     """Compiles one update over all devices.
 
     Everything random comes from (seed, step, index of the example in the whole batch). Triplets come from the whole
-    batch. So the result does not depend on the number of devices, up to the order of sums, with `batch_norm_sync`.
+    batch. So the result does not depend on the number of devices, up to the order of sums, unless each device has
+    BatchNorm statistics of its own (`batch_norm_groups` = 0).
 
     With `half_size` the network sees the augmented images at half their height and width.
 
@@ -50,7 +51,7 @@ def make_train_step(
       the new state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm,
       param_norm (after the update), learning_rate.
     """
-    model = create_model(config, num_classes, DEVICES)
+    model = create_model(config, num_classes, DEVICES, len(devices))
     sample, source_of = make_sampler(config), sources_in_batch(config)
     augmentation = make_augmentation(config.augment)
 
