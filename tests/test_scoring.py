@@ -18,6 +18,7 @@ from mancs_jax.data.sources import cuhk01, cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols, single_shot
 from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.evaluation.single_shot import SingleShot
+from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.training import checkpoint
@@ -186,6 +187,18 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     assert files[f"{stem}_on_elsewhere"] == scored.results["Mancs"]
     assert files[f"{stem}_reranked_on_elsewhere"] == scored.results["Mancs, re-ranked"]
     assert files["single_shot_3_identities_cameras_1_2_cosine_on_elsewhere_colour_histogram"] == of_histogram
+
+
+def test_single_shot_scores_an_exported_file(workdir, root, tmp_path):
+    export(workdir[0], tmp_path / "mancs.onnx")
+    task = scoring.Task(single_shot=SingleShot(splits=2), root=str(root))
+    of_file, of_workdir = (
+        scoring.score(source, task, progress=False, write=False).results["Mancs"]
+        for source in (tmp_path / "mancs.onnx", workdir[0])
+    )
+    assert of_file["exported"] and not (tmp_path / "results").exists()
+    same = ("cmc", "mAP", "splits", "num_gallery", "fingerprint")
+    assert [of_file[name] for name in same] == [of_workdir[name] for name in same]
 
 
 def test_single_shot_on_people_of_the_training_is_refused(root, tmp_path):

@@ -77,14 +77,16 @@ def _define_single_shot(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("seed", 0, "Of --single_shot: seed of the splits.", flag_values=values)
-    for view in ("query", "gallery"):
-        flags.DEFINE_integer(
-            f"{view}_camera",
-            None,
-            f"Of --single_shot: camera (camid) of the {view}. By default, the lower of two cameras is that of the "
-            "query; where there are more, each split draws two cameras for each identity.",
-            flag_values=values,
-        )
+    flags.DEFINE_integer(
+        "query_camera",
+        None,
+        "Of --single_shot: camera (camid) of the queries, together with --gallery_camera. By default, the lower of two "
+        "cameras; where there are more, each split draws two cameras for each identity.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "gallery_camera", None, "Of --single_shot: camera of the gallery, see --query_camera.", flag_values=values
+    )
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
