@@ -5,6 +5,7 @@ DATASETS = (
     "market1501",
     "market1501_500k",
     "dukemtmc_reid",
+    "cuhk01",
     "cuhk03_labeled",
     "cuhk03_detected",
     "walkers",
