@@ -227,7 +227,7 @@ def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
     wanted = ["query", "gallery", *(["gt_bbox"] if task.multi_query else [])]
     if task.single_shot and not testset:
         wanted = single_shot_parts(arrays.split_names(dataset, root), dataset, root)
-        if "query" not in wanted and dataset == data.name:
+        if "query" not in wanted and dataset in names.sources(data.name):
             raise ValueError(
                 f"the network was trained on the people of {dataset}, which has no others (split {wanted[0]}): scores "
                 "on them say nothing about other people; score it on another data set (--dataset=NAME)"
