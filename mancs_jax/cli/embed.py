@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
-from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 
 ARGUMENTS = ("one folder of images",)
 
@@ -22,6 +22,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     define_network(values)
     flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
     flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
+    define_camera(values, "images")
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
     flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
     flags.mark_flags_as_required(["output"], values)
@@ -48,7 +49,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if damaged:
         print(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
     embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
-    gallery = embed_folder(arguments[0], embedder, names)
+    gallery = embed_folder(arguments[0], embedder, names, camera=values.camera)
     write_gallery(values.output, gallery)
     labels = "" if gallery.pid is None else ", with pid and camid"
     print(f"{values.output}: {len(gallery.name):,} embeddings, {gallery.embedding.shape[1]} wide{labels}")

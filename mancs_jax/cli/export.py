@@ -29,6 +29,12 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.", flag_values=values)
     flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Numbers in an ONNX file.", flag_values=values)
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    flags.DEFINE_integer(
+        "camera",
+        None,
+        "Camera (camid) of a network of `mancs adapt`; a file has the statistics of one.",
+        flag_values=values,
+    )
     flags.mark_flags_as_required(["output"], values)
 
 
@@ -45,5 +51,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         format=values.format or "",
         input=values.input,
         dtype=values.dtype,
+        camera=values.camera,
     )
     show(lines.rstrip())

@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a network and score it",
     "evaluate": "score a trained network, or embeddings of any origin",
     "prepare-data": "prepare a data set, or check it",
+    "adapt": "adapt a network to the cameras of a site, without labels",
     "embed": "embed the images of a folder",
     "search": "find the gallery images nearest to a query",
     "export": "write a network as one file that runs without this package",

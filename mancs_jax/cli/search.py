@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, show
-from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 
 ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
@@ -23,6 +23,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
     flags.DEFINE_string("gallery", None, "File of `mancs embed`.", flag_values=values)
     define_network(values)
+    define_camera(values, "queries")
     flags.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1, flag_values=values)
     flags.DEFINE_enum(
         "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
@@ -74,7 +75,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     embedder = mancs_jax.load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     found = answers.find_answers(
-        queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
+        queries,
+        embedder,
+        gallery,
+        k=values.k,
+        camera=values.camera,
+        distance=values.distance,
+        max_distance=values.max_distance,
     )
     show(answers.as_text(found, gallery))
     if values.json:

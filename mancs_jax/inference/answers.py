@@ -10,6 +10,7 @@ from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
     answers_of,
+    cameras_of,
     decoded,
     find_images,
     find_whole,
@@ -60,6 +61,7 @@ def find_answers(
     gallery: Gallery,
     *,
     k: int,
+    camera: int | None = None,
     distance: str = "euclidean",
     max_distance: float | None = None,
 ) -> list[Answered]:
@@ -70,6 +72,7 @@ def find_answers(
       embedder: the network that embedded the gallery.
       gallery: to search.
       k: answers of each query, or as many as there are.
+      camera: of all queries, see `gallery.cameras_of`.
       distance: "euclidean" or "cosine".
       max_distance: images that are farther are no answers; None for no limit.
 
@@ -77,7 +80,8 @@ def find_answers(
       FileNotFoundError, ValueError: one line: a query is no image, or as `search`.
     """
     files = [queries.folder / name for name in queries.names]
-    embedding = embedder(files, progress=len(files) > 1)
+    cameras = cameras_of(queries.names, embedder, camera)
+    embedding = embedder(files, camera=cameras, progress=len(files) > 1)
     number = min(k + 1, len(gallery.name))
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
     answered = []

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.data.augment import normalize
-from mancs_jax.inference.network import Network
+from mancs_jax.inference.network import Network, camera_groups, of_camera
 from mancs_jax.models.mancs import Mancs, create_model
 from mancs_jax.training.multihost import gathered, share
 
@@ -25,6 +25,7 @@ Forward = Callable[[dict[str, Any], jax.Array], tuple[jax.Array, dict[int, jax.A
 def embed(
     network: Network,
     image: np.ndarray,
+    camid: np.ndarray | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
     flip: bool = False,
@@ -35,6 +36,7 @@ def embed(
     Args:
       network: `config.eval_batch` images go through all devices together.
       image: uint8 [N, H, W, 3], RGB, of the network's size.
+      camid: integer [N], the camera of each image, whose statistics an adapted network uses; None: its own for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
@@ -47,6 +49,11 @@ def embed(
     """
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
+    if camid is not None and network.cameras:
+        options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
+        groups = list(camera_groups(sorted(network.cameras), camid))
+        of_groups = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
+        return np.concatenate(of_groups)[np.argsort(np.concatenate([rows for _, rows in groups]))]
     mine = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.
     mine = mine if len(mine) else image[:1]

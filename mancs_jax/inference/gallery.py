@@ -66,7 +66,12 @@ class Gallery(NamedTuple):
 
 
 def embed_folder(
-    folder: str | Path, embedder: Embedder, names: Sequence[str] | None = None, *, progress: bool = True
+    folder: str | Path,
+    embedder: Embedder,
+    names: Sequence[str] | None = None,
+    *,
+    camera: int | None = None,
+    progress: bool = True,
 ) -> Gallery:
     """Embeds images of a folder and its subfolders.
 
@@ -74,6 +79,7 @@ def embed_folder(
       folder: of the images.
       embedder: the network.
       names: paths below the folder, as `find_whole`; None for all of `find_images`.
+      camera: of all images, see `cameras_of`.
       progress: whether a bar is shown.
 
     Raises:
@@ -81,7 +87,8 @@ def embed_folder(
       ValueError: no images in it, or one that cannot be decoded.
     """
     names = find_images(folder)[0] if names is None else names
-    embedding = embedder([Path(folder, name) for name in names], progress=progress)
+    files = [Path(folder, name) for name in names]
+    embedding = embedder(files, camera=cameras_of(names, embedder, camera), progress=progress)
     labels = [labels_of(name) for name in names]
     pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
     return Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize, pid, camid)
@@ -147,6 +154,20 @@ def labels_of(name: str) -> tuple[int, int] | None:
     """(pid, camid) of a name like those of Market-1501, 0002_c1s1_000451_03.jpg; None for others."""
     found = LABELS.match(Path(name).name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def cameras_of(names: Sequence[str], embedder: Embedder, camera: int | None = None) -> int | list[int] | None:
+    """Returns the camera whose statistics an adapted network uses for images, as `Embedder` takes it.
+
+    Args:
+      names: of the images.
+      embedder: the network.
+      camera: of all images; None takes, of an adapted network, the cameras that the names tell, if all do.
+    """
+    labels = [labels_of(name) for name in names]
+    if camera is not None or not embedder.cameras or None in labels:
+        return camera
+    return [label[1] for label in labels if label]
 
 
 def write_gallery(path: str | Path, gallery: Gallery) -> None:
