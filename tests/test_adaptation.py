@@ -45,6 +45,7 @@ class Reference:
     """A ResNet-10 in PyTorch and float64, and the same as a `Network`."""
 
     def __init__(self):
+        torch.set_num_threads(1)  # its threads would wait for each other on a busy machine
         self.model = torch_resnet.randomize(torch_resnet.create("resnet10", width=8), 0).double().eval()
         params, statistics = torch_resnet.to_flax(self.model.state_dict())
         ours = drawn_network("small", arch="resnet10", fab_stages=(), last_activation="relu", cls_head="fc")
@@ -81,8 +82,8 @@ class Reference:
         for layer in self.layers:
             inputs = []
             hook = layer.register_forward_pre_hook(lambda _, arguments, inputs=inputs: inputs.append(arguments[0]))
-            for one in image:
-                self.run(one[None])
+            for start in range(0, len(image), 5):
+                self.run(image[start : start + 5])
             hook.remove()
             x = torch.cat(inputs)
             self.set(layer, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), weight)
@@ -146,14 +147,16 @@ def test_the_first_layer_by_hand():
 @pytest.mark.parametrize(
     ("variant", "model"),
     [
-        ("authors", {"arch": "resnet50"}),
+        ("authors", {"arch": "resnet10"}),
         ("small", {"ibn_stages": (2, 3), "stem_norm": "instance"}),
         ("small", {"ibn_stages": (2, 3, 4), "mixstyle_stages": (2,), "dropout": 0.1}),
     ],
 )
 def test_with_weight_1_a_batch_is_normalised_as_in_training(variant, model):
     drawn, image = drawn_network(variant, **model), drawn_images(8)
-    module = create_model(drawn.config, drawn.num_classes).clone(mixstyle_stages=(), dropout=0.0)
+    module = create_model(drawn.config, drawn.num_classes).clone(
+        mixstyle_stages=(), dropout=0.0, devices_groups=0, groups=1
+    )
     zeros = jax.tree.map(np.zeros_like, drawn.variables["batch_stats"])
     _, updated = jax.jit(module.apply, static_argnames=("train", "mutable"))(
         drawn.variables | {"batch_stats": zeros}, normalize(image), train=True, mutable=("batch_stats",)
@@ -225,7 +228,7 @@ def test_the_card_says_what_it_is_adapted_to(place):
         "cameras": {str(camera): number for camera, number in CAMERAS.items()},
     }
     assert (card["name"], card["dtype"], card["scores"]) == ("site", "float32", None)
-    assert card["network"] != base["network"] and card["config"] == base["config"]
+    assert card["network"] != base["network"] and card["config"] == json.loads(json.dumps(base["config"]))
     assert str(place) not in path.read_text()
 
 
@@ -258,7 +261,7 @@ def test_one_camera_or_one_for_each_image(place, capsys):
     box = [[0, 0, 32, 64]]
     np.testing.assert_array_equal(embedder(mixed[0], boxes=box, camera=7), embedder(mixed[:1], camera=7))
     assert embedder([], camera=[]).shape == embedder([], camera=7).shape == (0, WIDTH)
-    assert embedder.cameras == (2, 7) and capsys.readouterr().err == ""
+    assert embedder.cameras == (2, 7) and "not one of" not in capsys.readouterr().err
     for wrong, line in (
         ([2, 7], "camera has 2 integers for 9 images: give one for each image"),
         ("2", "camera is '2': it has to be an integer, or one integer for each image"),
@@ -274,7 +277,7 @@ def test_one_camera_or_one_for_each_image(place, capsys):
 def test_an_unknown_camera_uses_the_networks_own_statistics(place, capsys):
     embedder, plain, image = mancs_jax.load(place / "site"), mancs_jax.load(place / "w"), images_of(2)[:3]
     for _ in range(2):
-        np.testing.assert_array_equal(embedder(image, camera=5), plain(image))
+        np.testing.assert_array_equal(embedder(image, camera=5, progress=False), plain(image, progress=False))
     line = (
         "camera 5 is not one of this network's cameras (2, 7): images of cameras that it does not know are embedded "
         "with the network's own statistics\n"

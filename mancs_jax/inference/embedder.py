@@ -90,7 +90,7 @@ class Embedder:
 
     def _by_camera(self, images: Any, camera: Any, progress: bool) -> np.ndarray:
         camid = np.asarray(camera)
-        if camid.dtype.kind not in "iu" or camid.ndim > 1:
+        if (camid.dtype.kind not in "iu" and camid.size) or camid.ndim > 1:
             raise ValueError(f"camera is {camera!r}: it has to be an integer, or one integer for each image")
         if camid.ndim == 0:
             [(known, _)] = self._groups(camid[None])
