@@ -36,8 +36,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(COMPILE)
 	touch $@
 
-$(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-for-tests: requirements-dev.txt examples/tracking/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install $(QUIETLY) -r requirements-dev.txt
+	$(BIN)/python -m pip install $(QUIETLY) --no-deps -r examples/tracking/requirements.txt
 	$(COMPILE)
 	touch $@
 

@@ -13,7 +13,9 @@ PAGES = sorted(
     + [path for path in (REPOSITORY / "docs").rglob("*.md")]
 )
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-MODULES = sorted(path for folder in ("scripts", "configs", "examples") for path in (REPOSITORY / folder).glob("*.py"))
+MODULES = sorted(
+    path for folder in ("scripts", "configs", "examples/tracking") for path in (REPOSITORY / folder).glob("*.py")
+)
 PROGRAMS = ("python", "mancs", "python3", "make", "pip", "git", "pytest")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"``?([^`]+)``?")
@@ -54,7 +56,7 @@ def commands() -> list[Command]:
         blocks = [block for kind, block in FENCE.findall(text_of(path)) if kind in ("", "sh", "bash")]
         lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()] + spans(path)
         if path.suffix == ".py":
-            lines += re.findall(r"python (?:scripts|benchmarks|examples)/\w+\.py[^\n`]*", text_of(path))
+            lines += re.findall(r"python (?:scripts|benchmarks|examples/tracking)/\w+\.py[^\n`]*", text_of(path))
         for line in lines:
             if words := _words(line):
                 found.append(Command(name_of(path), words))

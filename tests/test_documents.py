@@ -60,10 +60,6 @@ RUN_BY = {
     "scripts/train.py": "test_training.py::test_a_run_leaves_curves_results_and_what_it_was",
     "scripts/visualize.py": "test_training.py::test_visualize_shows_the_lists_after_re_ranking_too",
 }
-EXAMPLES_RUN_BY = {
-    "examples/render_scene.py": "test_track_example.py::place",
-    "examples/track.py": "test_track_example.py::test_a_scene_is_tracked",
-}
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 BENCHMARK_TESTS = ("test_benchmarks.py", "test_search_benchmarks.py", "test_counted_benchmarks.py")
 
@@ -114,7 +110,7 @@ def check_benchmark(folder: str, name: str, arguments: list[str], monkeypatch) -
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", REPOSITORY / folder / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"shown_{name}", REPOSITORY / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with pytest.raises(Called):
@@ -130,10 +126,10 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
         if not arguments:  # the name of a command in a sentence
             return
         path = f"scripts/{path.replace('-', '_')}.py"
-    folder, _, file = path.partition("/")
+    folder, _, file = path.rpartition("/")
     assert (REPOSITORY / path).is_file(), f"{command.where} shows {path}, which is not there"
     name = file.removesuffix(".py")
-    if folder in ("benchmarks", "examples"):
+    if folder in ("benchmarks", "examples/tracking"):
         check_benchmark(folder, name, arguments, monkeypatch)
         return
     called = check_script(name, arguments, monkeypatch)
@@ -153,7 +149,7 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
         "scripts/prepare_data.py --dataset=folder --source=F --root=R",
         "scripts/search.py --gallery=F --workdir=W",
         "benchmarks/ranking.py --peer=CHECKOUT",
-        "examples/track.py frames --detections=det.txt",
+        "examples/tracking/track.py frames --detections=det.txt",
         "scripts/nothing.py",
     ],
 )
@@ -185,16 +181,14 @@ def test_every_script_that_is_shown_is_run_by_a_test():
     shown = {command.words[1] for command in COMMANDS if command.words[0] == "python"}
     scripts = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "scripts").glob("*.py")}
     assert {path for path in shown if path.startswith("scripts/")} == scripts == set(RUN_BY)
-    for path, test in (RUN_BY | EXAMPLES_RUN_BY).items():
+    for path, test in (RUN_BY).items():
         file, name = test.split("::")
         text = (REPOSITORY / "tests" / file).read_text()
         stem = path.rpartition("/")[2].removesuffix(".py")
         assert re.search(rf"^def {name}\(", text, re.MULTILINE), test
         assert re.search(rf"\b{stem}\b", text), f"{test} does not run {path}"
-    examples = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "examples").glob("*.py")}
-    assert {path for path in shown if path.startswith("examples/")} == examples == set(EXAMPLES_RUN_BY)
     tests = "".join((REPOSITORY / "tests" / file).read_text() for file in BENCHMARK_TESTS)
-    for path in sorted(shown - scripts - examples):
+    for path in sorted(path for path in shown if path.startswith("benchmarks/")):
         stem = path.removeprefix("benchmarks/").removesuffix(".py")
         assert re.search(rf"\brun\(\s*\"?{stem}\b", tests), f"nothing runs {path}"
 
@@ -222,7 +216,7 @@ def test_other_programs():
 
 def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
-    folders = ("mancs_jax/cli", "scripts", "benchmarks", "examples")
+    folders = ("mancs_jax/cli", "scripts", "benchmarks", "examples/tracking")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).glob("*.py")]
     known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config", "help"}
     fields = set(configuration.flatten(defaults.get_config()))

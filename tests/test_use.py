@@ -1,4 +1,7 @@
-"""docs/use.md: every line of it works, in its order. Blocks of `sh` take longer: tests/test_track_example.py."""
+"""docs/use.md: every line of it works, in its order.
+
+Blocks of `sh` take longer: examples/tracking/tests/test_track.py runs them.
+"""
 
 import json
 import re
