@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
@@ -26,7 +27,7 @@ from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score, write_results
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
@@ -67,7 +68,7 @@ def train_and_evaluate(
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
-        multihost.meet("looked for checkpoints")  # before one process makes the directory
+        processes.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
         split, validation = load_training_data(config)
@@ -82,7 +83,7 @@ def train_and_evaluate(
             check_resume(paths.root, saved[1], description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config), multihost.leaving_lost_processes_to_the_watch():
+        with naming_what_takes_less(config):
             if not train(config, paths, split.image, labels, description, devices, validate):
                 return None
         task = Task(baselines=config.eval_baselines)
@@ -91,7 +92,7 @@ def train_and_evaluate(
         scored = score(paths.root, task, validation=validation, write=False)
         try:
             write_results(scored)
-            if report and multihost.is_writer():
+            if report and processes.is_writer():
                 write_report(paths.root, scored, task)
         except OSError:
             print(table(scored.results))  # a full disk does not take the scores away
@@ -200,7 +201,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
     Raises:
       ValueError: another process holds it.
     """
-    if not multihost.is_writer():  # it holds the workdir for all
+    if not processes.is_writer():  # it holds the workdir for all
         yield
         return
     made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]

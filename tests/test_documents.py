@@ -78,7 +78,7 @@ def check_script(name: str, arguments: list[str], monkeypatch) -> tuple:
     monkeypatch.setattr(sys, "argv", [name, *arguments])  # where ml_collections looks for the fields of --config
     for call in CALLS[name]:
         monkeypatch.setattr(call, stop)
-    monkeypatch.setattr("mancs_jax.training.multihost.start", lambda *_: None)
+    monkeypatch.setattr("mancs_jax.common.processes.start", lambda *_: None)
     for setting in ("keep_compiled_programs", "keep_freed_memory"):  # of the whole process
         monkeypatch.setattr(f"mancs_jax.cli.command_line.{setting}", lambda: None)
         if hasattr(command := command_of(name), setting):
