@@ -51,10 +51,13 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
         _wait_for(coordinator)
     # Of no effect elsewhere; without it, processes on CPU cannot talk to each other.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    arguments = (coordinator, num_processes, process_id) if all(given) else ()
+    by_hand = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
     try:
         with _without_proxies():
-            jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+            jax.distributed.initialize(
+                **(by_hand if all(given) else {}),  # type: ignore[arg-type]
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+            )
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
