@@ -1,4 +1,4 @@
-"""What is broken in a source -> the one line that `scripts/prepare_data.py` says about it, with nothing kept."""
+"""What is broken in a source -> the one line that `mancs prepare-data` says about it, with nothing kept."""
 
 import errno
 import os

@@ -60,7 +60,7 @@ def run(monkeypatch, capsys):
 
 def start(*arguments):
     return subprocess.run(
-        [sys.executable, "-W", "error", REPOSITORY / "scripts" / "prepare_data.py", *arguments],
+        [sys.executable, "-W", "error", "-m", "mancs_jax.cli", "prepare-data", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.getenv("PYTHONPATH")]))},
         capture_output=True,
         text=True,

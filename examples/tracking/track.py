@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("frames", type=local_path, help="folder of frames")
     parser.add_argument("--detections", type=local_path, required=True, help="MOT file of boxes")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--network", help="as market1501, or a file of `mancs export-network` or `mancs export`")
+    network.add_argument("--network", help="as market1501, or a file of `mancs export`")
     network.add_argument("--workdir", help="of `mancs train`")
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")

@@ -1,4 +1,4 @@
-"""Trains Mancs and scores it: python scripts/train.py --config=configs/market.py --workdir=W."""
+"""Trains Mancs and scores it: mancs train --config=market --workdir=W."""
 
 from collections.abc import Sequence
 
