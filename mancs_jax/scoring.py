@@ -57,11 +57,6 @@ class Scored(NamedTuple):
     ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included
 
 
-def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
-    """The results of `score` alone."""
-    return score(source, task, progress=progress).results
-
-
 def score(
     source: str | Path,
     task: Task = USUAL,

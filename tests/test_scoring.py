@@ -48,6 +48,10 @@ def untrained_state(seed):
     return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
 
 
+def results_of(workdir, task=scoring.USUAL):
+    return scoring.score(workdir, task, progress=False).results
+
+
 def write_workdir(path, root, seed=0, **data):
     """A workdir of an untrained network."""
     config = tiny.get_config().unlock()
@@ -80,7 +84,7 @@ def written(path):
 def test_all_protocols_in_one_call(workdir, root):
     path = workdir[0]
     options = Options(rerank=True, k1=4, k2=2)
-    results = scoring.evaluate(path, scoring.Task(multi_query=True, options=options), progress=False)
+    results = results_of(path, scoring.Task(multi_query=True, options=options))
     assert list(results) == [
         "Mancs",
         "Mancs, multi-query (mean)",
@@ -102,7 +106,7 @@ def test_all_protocols_in_one_call(workdir, root):
 
 def test_options_are_in_the_name_of_the_result(workdir, root):
     task = scoring.Task(dataset="elsewhere", flip=True, options=Options(distance="cosine", normalize=True))
-    (result,) = scoring.evaluate(workdir[0], task, progress=False).values()
+    (result,) = results_of(workdir[0], task).values()
     assert written(workdir[0])["single_query_flip_cosine_normalized_on_elsewhere"] == result
     assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
     parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
@@ -126,7 +130,7 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
         assert cv2.imwrite(str(source / f"0000_c1s1_{number:06d}_01.jpg"), image)
     with market1501.open_distractors(source) as contents:
         build.build(contents, root)
-    (result,) = scoring.evaluate(workdir[0], scoring.Task(distractors="market1501_500k"), progress=False).values()
+    (result,) = results_of(workdir[0], scoring.Task(distractors="market1501_500k")).values()
     assert result["num_gallery"] == 8 + 1 + 3 and result["num_distractors"] == 1 + 3
     assert result["num_matched_queries"] == 8 and len(result["fingerprint"]["distractors"]) == 1
     assert written(workdir[0])["single_query_with_market1501_500k"] == result
@@ -134,7 +138,7 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
 
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     network = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    (result,) = scoring.evaluate(tmp_path, scoring.Task(repeats=7), progress=False).values()
+    (result,) = results_of(tmp_path, scoring.Task(repeats=7)).values()
     query, gallery = (
         embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
     )
@@ -142,42 +146,42 @@ def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
     with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
-        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
+        results_of(tmp_path, scoring.Task(multi_query=True))
     # The other boxes show the same people: only those of the test set were not trained on.
-    (other,) = scoring.evaluate(tmp_path, scoring.Task(dataset="cuhk03_detected", repeats=7), progress=False).values()
+    (other,) = results_of(tmp_path, scoring.Task(dataset="cuhk03_detected", repeats=7)).values()
     assert other["protocol"] == "cuhk03_classic" and other["num_queries"] == result["num_queries"]
-    (elsewhere,) = scoring.evaluate(tmp_path, scoring.Task(dataset="elsewhere"), progress=False).values()
+    (elsewhere,) = results_of(tmp_path, scoring.Task(dataset="elsewhere")).values()
     assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
 
 
 def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
     options = Options(distance="cosine")
-    results = scoring.evaluate(workdir[0], scoring.Task(baselines=True, flip=True, options=options), progress=False)
+    results = results_of(workdir[0], scoring.Task(baselines=True, flip=True, options=options))
     assert list(results) == ["Mancs", "untrained network", "colour histogram"]
     assert [result["distance"] for result in results.values()] == ["cosine"] * 3
     assert [result["flip"] for result in results.values()] == [True, True, False]
     with pytest.raises(ValueError, match="baselines are not scored with distractors"):
-        scoring.evaluate(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"), progress=False)
+        results_of(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"))
     write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    results = scoring.evaluate(tmp_path, scoring.Task(baselines=True, repeats=3), progress=False)
+    results = results_of(tmp_path, scoring.Task(baselines=True, repeats=3))
     assert {result["protocol"] for result in results.values()} == {"cuhk03_classic"}
 
 
 def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
         write_workdir(tmp_path, root, name="cuhk03_labeled")
-        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
+        results_of(tmp_path, scoring.Task(multi_query=True))
     with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
-        scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere"), progress=False)
+        results_of(workdir[0], scoring.Task(dataset="nowhere"))
     for options, line in [
         (Options(rerank=True, k2=0), "k2 is 0"),
         (Options(rerank=True, weight=2), "lambda is 2"),
         (Options(distance="l1"), "unknown distance 'l1'"),
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
-            scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere", options=options), progress=False)
+            results_of(workdir[0], scoring.Task(dataset="nowhere", options=options))
     with pytest.raises(FileNotFoundError, match="no network there"):
-        scoring.evaluate(tmp_path / "empty", progress=False)
+        results_of(tmp_path / "empty")
 
 
 def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
