@@ -3,6 +3,8 @@ import pytest
 
 from mancs_jax.evaluation import cuhk03_classic
 
+pytestmark = pytest.mark.quick
+
 
 def by_loops(distances, query_pid, gallery_pid, repeats, seed):
     """One query, one repeat, one gallery image at a time."""

@@ -2,15 +2,15 @@
 on what it has learnt."""
 
 import json
-from functools import cache, partial
+from functools import partial
 
 import cv2
 import jax
 import numpy as np
-import optax
 import pytest
 import tiny
 from tiny_sources import write_cuhk03
+from tiny_workdir import write_untrained
 
 from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
@@ -18,12 +18,6 @@ from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
 from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import Network
-from mancs_jax.training import checkpoint
-from mancs_jax.training.state import create_optimizer, create_train_state
-from mancs_jax.workdir import Workdir
-
-NUM_CLASSES = 12
 
 
 @pytest.fixture(scope="module")
@@ -41,34 +35,14 @@ def root(tmp_path_factory):
     return root
 
 
-@cache
-def untrained_state(seed):
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
-
-
 def results_of(workdir, task=scoring.USUAL):
     return scoring.score(workdir, task, progress=False).results
-
-
-def write_workdir(path, root, seed=0, **data):
-    """A workdir of an untrained network."""
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    config.data.root = str(root)
-    config.data.update(data)
-    state = untrained_state(seed)
-    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
-    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
-        checkpoint.save(manager, state, description)
-    return Network(config, NUM_CLASSES, {"params": state.params, "batch_stats": state.batch_stats})
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("run")
-    return path, write_workdir(path, root)
+    return path, write_untrained(path, root)
 
 
 def embedded(workdir, root, part, dataset="market1501", testset=0, flip=False):
@@ -137,7 +111,7 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
 
 
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
-    network = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
+    network = write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
     (result,) = results_of(tmp_path, scoring.Task(repeats=7)).values()
     query, gallery = (
         embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
@@ -162,14 +136,14 @@ def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
     assert [result["flip"] for result in results.values()] == [True, True, False]
     with pytest.raises(ValueError, match="baselines are not scored with distractors"):
         results_of(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"))
-    write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
+    write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
     results = results_of(tmp_path, scoring.Task(baselines=True, repeats=3))
     assert {result["protocol"] for result in results.values()} == {"cuhk03_classic"}
 
 
 def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
-        write_workdir(tmp_path, root, name="cuhk03_labeled")
+        write_untrained(tmp_path, root, name="cuhk03_labeled")
         results_of(tmp_path, scoring.Task(multi_query=True))
     with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
         results_of(workdir[0], scoring.Task(dataset="nowhere"))
