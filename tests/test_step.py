@@ -165,15 +165,18 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
         return pairs.mean(), {"rank_loss": pairs.mean()}
 
     def identity_losses(out, label):
-        loss = jnp.mean(label[:, None] * out.f_rank**2)
-        return loss, {"cls_loss": loss}
+        cls, att = jnp.mean(label[:, None] * out.f_rank**2), jnp.mean(jnp.abs(out.f_rank))
+        return (cls, att), {"cls_loss": cls}
+
+    def total(rank, cls, att):
+        return 3.0 * rank + 2.0 * cls + 0.5 * att
 
     def whole(params):
         out, _ = apply(params, x, None)
-        return ranking_loss(out.f_rank)[0] + identity_losses(out, label)[0]
+        return total(ranking_loss(out.f_rank)[0], *identity_losses(out, label)[0])
 
-    shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
-    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
+    micro_batches = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
+    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, total, w, micro_batches)
     loss, expected = jax.value_and_grad(whole)(w)
     np.testing.assert_allclose(grads, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
