@@ -9,7 +9,7 @@ The third compares XLA's libraries for CPU (docs/performance.md). The last is fo
 Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
 the step of a training: it starts from uint8 images in the host's memory, in PK batches, and augments on the device.
 PyTorch gets one finished batch of float tensors on its device, which is in its favour. Neither side computes
-activations twice (`remat` is off). On CPU both keep freed memory, as scripts/train.py does; PyTorch gains by it, too.
+activations twice (`remat` is off). On CPU both keep freed memory, as `mancs train` does; PyTorch gains by it, too.
 
 FLOP are those of convolutions and matrix products, forward and backward, by PyTorch's count for its own network.
 """

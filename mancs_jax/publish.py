@@ -68,7 +68,7 @@ def export_network(
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"--name={name}: give letters, digits, _, - and . alone, as --name=my_network")
+        raise ValueError(f"{name!r} is no name of a network: give letters, digits, _, - and . alone, as my_network")
     for suffix in (WEIGHTS, CARD):
         check_writable(Path(folder) / f"{name}{suffix}")
     trained = load_trained(workdir)

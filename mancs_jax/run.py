@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
@@ -27,7 +28,7 @@ from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score, write_results
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
@@ -70,7 +71,7 @@ def train_and_evaluate(
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
-        multihost.meet("looked for checkpoints")  # before one process makes the directory
+        processes.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
         split, num_ids, validation = load_training_data(config)
@@ -85,7 +86,7 @@ def train_and_evaluate(
             check_resume(paths.root, saved[1], description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config), multihost.leaving_lost_processes_to_the_watch():
+        with naming_what_takes_less(config):
             if not train(config, paths, split.image, labels, num_ids, description, devices, validate):
                 return None
         # Where the test set chose, it is what is scored in any case.
@@ -98,7 +99,7 @@ def train_and_evaluate(
             results |= {f"{result}{suffix}": value for result, value in scored.results.items()}
             try:
                 write_results(scored)
-                if report and is_first and multihost.is_writer():
+                if report and is_first and processes.is_writer():
                     write_report(paths.root, scored, task)
             except OSError:
                 print(table(results))  # a full disk does not take the scores away
@@ -229,7 +230,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
     Raises:
       ValueError: another process holds it.
     """
-    if not multihost.is_writer():  # it holds the workdir for all
+    if not processes.is_writer():  # it holds the workdir for all
         yield
         return
     made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]

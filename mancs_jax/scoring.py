@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
@@ -21,7 +22,6 @@ from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training import multihost
 from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
@@ -127,7 +127,7 @@ def write_results(scored: Scored) -> None:
     Raises:
       OSError: a file cannot be written.
     """
-    if scored.workdir is None or not multihost.is_writer():
+    if scored.workdir is None or not processes.is_writer():
         return
     for result in scored.results.values():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.data.boxes import checked_boxes, cut, overlaps, to_pixels
+from mancs_jax.data.boxes import checked_boxes, cut, to_pixels
 
 FRAME = (60, 100)  # height, width
 FRAME_IMAGE = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
@@ -73,26 +71,6 @@ def test_no_boxes(boxes):
 def test_what_are_no_boxes(boxes, line):
     with pytest.raises(ValueError, match=f"^{line}"):
         checked_boxes(boxes)
-
-
-def test_overlaps():
-    one, other = [[0, 0, 10, 10], [0, 0, 4, 4]], [[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30], [1, 1, 1, 1]]
-    np.testing.assert_allclose(overlaps(one, other), [[50 / 150, 1, 0, 0], [0, 0.16, 0, 0]])
-    assert overlaps([[1, 1, 1, 1]], [[1, 1, 1, 1]]).tolist() == [[0]] and overlaps(np.zeros((0, 4)), one).shape == (
-        0,
-        2,
-    )
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 12)] * 4), min_size=2, max_size=2))
-def test_overlaps_count_pixels(corners):
-    boxes = [[min(a, b), min(c, d), max(a, b), max(c, d)] for a, b, c, d in corners]
-    one, other = (np.zeros((12, 12), bool) for _ in range(2))
-    for canvas, (x1, y1, x2, y2) in zip((one, other), boxes, strict=True):
-        canvas[y1:y2, x1:x2] = True
-    union = (one | other).sum()
-    expected = (one & other).sum() / union if union else 0
-    np.testing.assert_allclose(overlaps(boxes[:1], boxes[1:]), [[expected]])
 
 
 @pytest.fixture(scope="module")

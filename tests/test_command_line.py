@@ -1,4 +1,4 @@
-"""One line for a mistake, where compiled programs are kept, and the scripts that no other test runs."""
+"""One line for a mistake, where compiled programs are kept, and the programs that no other test runs."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_compiled_programs_are_kept_where_users_keep_caches(environment, expecte
 
 def test_figure3(tmp_path):
     """The picture in the documents is the one that its command draws."""
-    command = [sys.executable, "scripts/figure3.py", f"--output={tmp_path / 'figure3.svg'}"]
+    command = [sys.executable, "docs/tools/figure3.py", f"--output={tmp_path / 'figure3.svg'}"]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, f"{tmp_path / 'figure3.svg'}\n"), result.stderr
     drawn, shown = ((folder / "figure3.svg").read_text() for folder in (tmp_path, REPOSITORY / "docs"))
@@ -72,7 +72,7 @@ def test_figure3(tmp_path):
 
 
 def test_ablation(monkeypatch, tmp_path, capsys):
-    """In this process, without its trainings, which are those of scripts/train.py."""
+    """In this process, without its trainings, which are those of `mancs train`."""
 
     def train_and_evaluate(config, workdir, report):
         about = dict.fromkeys(("step", "split", "dataset", "train_fingerprint", "versions", "git", "devices"), "x")

@@ -142,8 +142,8 @@ OUTPUTS = [
     ("evaluate --workdir=nowhere --json={}", "x.json", ""),
     ("export --workdir=nowhere --output={}", "x.onnx", ""),
     ("export --workdir=nowhere --output={}", "x.jax", ""),
-    ("export_network nowhere --name=n --output={}", "x", "n.json"),
-    ("export_weights --workdir=nowhere --output={}", "x.safetensors", ""),
+    ("export --workdir=nowhere --format=weights --output={}", "n.safetensors", ""),
+    ("export --workdir=nowhere --format=torch --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --config=tests/tiny.py --workdir={}", "x", "config.json"),
 ]

@@ -1,4 +1,4 @@
-"""`mancs export-network`: files, scores and thresholds of a workdir; the network is untrained."""
+"""`mancs export --format=weights`: files, scores and thresholds of a workdir; the network is untrained."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import tiny
 from test_scoring import write_workdir
 
 from mancs_jax import publish, scoring
-from mancs_jax.cli import evaluate, export_network
+from mancs_jax.cli import evaluate, export
 from mancs_jax.cli.command_line import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
@@ -121,7 +121,16 @@ def pair_distances(network, parts, distance):
 
 
 def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
-    run(export_network, ["export", str(place[0] / "w"), "--name=bare", f"--output={tmp_path}", "--noscores"])
+    run(
+        export,
+        [
+            "export",
+            "--format=weights",
+            f"--workdir={place[0] / 'w'}",
+            f"--output={tmp_path}/bare.safetensors",
+            "--noscores",
+        ],
+    )
     card = json.loads((tmp_path / "bare.json").read_text())
     assert card["scores"] is None and card["thresholds"] is None
     size = (tmp_path / "bare.safetensors").stat().st_size
@@ -135,15 +144,20 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--name=a/b", "--noscores"], "--name=a/b: give letters, digits, _, - and . alone"),
-        (["--name=.hidden", "--noscores"], "--name=.hidden: give letters"),
-        (["--name=fine"], "/home/me/data"),
-        ([], "--name is missing"),
+        (
+            ["--output=out/a b.safetensors", "--noscores"],
+            "'a b' is no name of a network: give letters",
+        ),
+        (["--output=out/.hidden.safetensors", "--noscores"], "'.hidden' is no name of a network"),
+        (["--output=out/fine.safetensors"], "/home/me/data"),
+        (["--noscores"], "--output is missing"),
+        (["--output=out/fine.safetensors", "--flip"], "--flip is for --format=onnx and jax, not for weights"),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message):
+def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        run(export_network, ["export", str(place[0] / "w"), f"--output={tmp_path / 'out'}", *flags])
+        run(export, ["export", "--format=weights", f"--workdir={place[0] / 'w'}", *flags])
     assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()
 
 
@@ -175,8 +189,8 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
         lent[distance] = [one | {"max_distance": limit} for one in lent[distance]]
         assert lent[distance]
     path = changed(published, tmp_path, {}, thresholds=lent)
-    output, root = f"--output={tmp_path}", f"--root={config.data.root}"
-    run(export_network, ["export", str(on_everybody), "--name=all", output, root, f"--thresholds_of={path}"])
+    output, root = f"--output={tmp_path}/all.safetensors", f"--root={config.data.root}"
+    run(export, ["export", "--format=weights", f"--workdir={on_everybody}", output, root, f"--thresholds_of={path}"])
     card = json.loads((tmp_path / "all.json").read_text())
     assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the network {published[1]['network']}"
     network = load_trained(tmp_path / "all.json").network

@@ -18,8 +18,7 @@ URL = "https://github.com/somebody/mancs_jax"
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "docs" / "tools")
+def tool():
     return importlib.import_module
 
 

@@ -12,8 +12,7 @@ TESTS = Path(__file__).parent
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "docs" / "tools")
+def tables():
     return importlib.import_module("score_tables")
 
 

@@ -1,4 +1,7 @@
-"""docs/use.md: every line of it works, in its order. Blocks of `sh` take longer: tests/test_track_example.py."""
+"""docs/use.md: every line of it works, in its order.
+
+Blocks of `sh` take longer: examples/tracking/tests/test_track.py runs them.
+"""
 
 import json
 import re
@@ -50,9 +53,9 @@ def place(tmp_path_factory):
 
 def run(line, capsys):
     """Runs a line in this process; returns (the line with which it exits, "" for success; stdout)."""
-    program, script, *arguments = shlex.split(line)
-    assert program == "python" and (REPOSITORY / script).is_file()
-    return run_script(Path(script).stem, *arguments), capsys.readouterr().out
+    program, command, *arguments = shlex.split(line)
+    assert program == "mancs"
+    return run_script(command, *arguments), capsys.readouterr().out
 
 
 def test_python(place, monkeypatch, capsys):
@@ -96,10 +99,10 @@ def test_command_line(place, monkeypatch, capsys):
         by_onnx.embedding, gallery.embedding, rtol=0, atol=1e-6 * np.abs(gallery.embedding).max()
     )
     assert by_onnx.network == gallery.network
-    line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
+    line = "mancs search query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
     words = "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp"
     assert run(line, capsys) == (words, "")
-    line = "python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market"
+    line = "mancs search nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market"
     assert run(line, capsys) == ("search: nowhere.jpg: no such file", "")
 
 
@@ -112,10 +115,10 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
         (photos / name).write_bytes(content)
     line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
     told = "1 passed over, damaged: b.jpg (cut off)\n"
-    stopped, out = run(f"python scripts/embed.py {line} --output=g.npz", capsys)
+    stopped, out = run(f"mancs embed {line} --output=g.npz", capsys)
     assert stopped == "" and out.startswith(told)
     assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
-    stopped, out = run(f"python scripts/search.py {line} --gallery=g.npz --json=a.json", capsys)
+    stopped, out = run(f"mancs search {line} --gallery=g.npz --json=a.json", capsys)
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
     assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
@@ -178,10 +181,10 @@ def test_labels_in_names():
 
 
 def test_files_that_are_no_gallery(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"g.npz: no such file; scripts/embed.py writes one"):
+    with pytest.raises(FileNotFoundError, match=r"g.npz: no such file; `mancs embed` writes one"):
         load_gallery(tmp_path / "g.npz")
     (tmp_path / "g.npz").write_text("text")
-    with pytest.raises(ValueError, match=r"g.npz is not a .npz file of scripts/embed.py, or is cut off"):
+    with pytest.raises(ValueError, match=r"g.npz is not a .npz file of `mancs embed`, or is cut off"):
         load_gallery(tmp_path / "g.npz")
     np.savez(tmp_path / "g.npz", embedding=np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"g.npz has no name, network, flip, normalize"):

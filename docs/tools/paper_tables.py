@@ -29,7 +29,7 @@ def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str
     return markdown(["", "paper: mAP", "rank-1", "said in", "ours: mAP", "rank-1", "ours is"], lines)
 
 
-NO_GPU = "needs a GPU: `python scripts/train.py --config=configs/{} --workdir=W`"
+NO_GPU = "needs a GPU: `mancs train --config={} --workdir=W`"
 
 
 def paper_table1() -> str:
@@ -45,13 +45,13 @@ def paper_table1() -> str:
 
 def paper_tables_2_to_4() -> str:
     """docs/paper.md: Tables 2 to 4, CUHK03 and DukeMTMC-reID."""
-    classic = "`python scripts/cuhk03_classic.py --config=configs/cuhk03.py:{} --workdir=W`"
+    classic = "`mancs cuhk03-classic --config=cuhk03:{} --workdir=W`"
     missing = {
-        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03.py:labeled")),
-        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03.py")),
+        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03:labeled")),
+        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03")),
         "cuhk03, 1367/100, labelled": ("Table 3, labelled boxes", f"needs a GPU: {classic.format('classic,labeled')}"),
         "cuhk03, 1367/100, detected": ("Table 3, detected boxes", f"needs a GPU: {classic.format('classic')}"),
-        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke.py")),
+        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke")),
     }
     return beside_paper({key: (name, None, how) for key, (name, how) in missing.items()})
 

@@ -116,8 +116,8 @@ def commands() -> str:
 
 def code_after_colon(head: str) -> str:
     """Returns the first line of a command's docstring, with the command behind its colon as code."""
-    text, colon, command = head.partition(": python ")
-    return f"{text}: `python {command.rstrip('.')}`." if colon else head
+    text, colon, command = head.partition(": mancs ")
+    return f"{text}: `mancs {command.rstrip('.')}`." if colon else head
 
 
 def public_names() -> str:

@@ -87,7 +87,7 @@ def results() -> str:
     of_package = (
         "[`market1501`, the network of the package](docs/results/market1501_scratch.md): Mancs, ResNet-18 40 wide"
     )
-    command = "`python scripts/evaluate.py --network=market1501 --distance=cosine --root=data`"
+    command = "`mancs evaluate --network=market1501 --distance=cosine --root=data`"
     rows = [
         ("walkers, unseen people", f"Mancs, 64x32, {steps} steps of 64, from scratch", demo["Mancs"], "`make demo`"),
         ("", "untrained network", demo["untrained network"], ""),

@@ -12,7 +12,7 @@ NETWORKS = ("market1501", "walkers")
 
 
 def tracks() -> str:
-    """docs/use.md: scores of examples/track.py, which `--json` writes."""
+    """docs/use.md: scores of examples/tracking/track.py, which `--json` writes."""
     rows = []
     for seed in SCENES:
         of = {name: read(f"tracks/seed{seed}_{name}") for name in NETWORKS}

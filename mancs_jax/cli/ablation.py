@@ -1,7 +1,7 @@
 """Runs the rows of Table 5, and the single changes that settle open questions, and writes one table.
 
-python scripts/ablation.py --base=walkers --workdir=W
-python scripts/ablation.py --base=market,small --rows=questions --seeds=0 --set=data.validation_ids=100 --workdir=W
+mancs ablation --base=walkers --workdir=W
+mancs ablation --base=market,small --rows=questions --seeds=0 --set=data.validation_ids=100 --workdir=W
 
 The same command goes on where a run was stopped, and does not repeat what is done.
 """

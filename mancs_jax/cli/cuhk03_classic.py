@@ -1,6 +1,6 @@
 """Trains and scores on the 20 splits of CUHK03's classic protocol: mean and deviation of rank-1, rank-5, rank-10.
 
-python scripts/cuhk03_classic.py --config=configs/cuhk03.py:classic --workdir=W
+mancs cuhk03-classic --config=cuhk03:classic --workdir=W
 
 The same command goes on where a run was stopped.
 """

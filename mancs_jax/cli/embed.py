@@ -1,7 +1,7 @@
 """Embeds every image of a folder with a trained network.
 
-    python scripts/embed.py FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
-    python scripts/embed.py FOLDER --network=market1501 --output=FILE.npz
+    mancs embed FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
+    mancs embed FOLDER --network=market1501 --output=FILE.npz
 
 The file has embedding, float32 [N, D], and name, the paths below the folder, sorted; where all names are like
 Market-1501's (0002_c1s1_000451_03.jpg), pid and camid, int32 [N], too.

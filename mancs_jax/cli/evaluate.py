@@ -1,9 +1,9 @@
 """Scores a trained network, or anybody's embeddings.
 
-python scripts/evaluate.py --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
-python scripts/evaluate.py --network=market1501 --root=data [...]
-python scripts/evaluate.py --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 [...]
-python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
+mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
+mancs evaluate --network=market1501 --root=data [...]
+mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 [...]
+mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 """
 
 from collections.abc import Sequence

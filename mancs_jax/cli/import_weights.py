@@ -1,11 +1,11 @@
 """Makes a clean .safetensors of a backbone's ImageNet weights, or a workdir of the authors' checkpoint.
 
-    python scripts/import_weights.py --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
-    python scripts/import_weights.py --source=model_best.pth.tar --config=configs/market.py:authors --workdir=W
-    python scripts/import_weights.py --source=weights.pth --names
+    mancs import-weights --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
+    mancs import-weights --source=model_best.pth.tar --config=market:authors --workdir=W
+    mancs import-weights --source=weights.pth --names
 
 Training reads such a .safetensors, the .pth itself, and the authors' checkpoint, with --config.pretrained=FILE;
-`scripts/evaluate.py --workdir=W` scores the workdir.
+`mancs evaluate --workdir=W` scores the workdir.
 """
 
 from collections.abc import Sequence
@@ -57,4 +57,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         print(import_backbone(values.source, values.arch, values.output))
     else:
         print(import_network(values.source, values.config, values.workdir))
-        print(f"score it: python scripts/evaluate.py --workdir={values.workdir}")
+        print(f"score it: mancs evaluate --workdir={values.workdir}")

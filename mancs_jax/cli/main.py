@@ -12,13 +12,17 @@ COMMANDS = {
     "prepare-data": "prepare a data set, or check it",
     "embed": "embed the images of a folder",
     "search": "find the gallery images nearest to a query",
-    "export": "write a network as one file that runs without this package",
-    "export-network": "write a network as two files to share",
+    "export": "write a network for other programs (onnx, jax, torch) or to share (weights)",
     "visualize": "draw a report of a trained network",
     "import-weights": "read weights of other programs",
-    "export-weights": "write a network's weights for PyTorch",
     "ablation": "train the rows of an ablation into one table",
     "cuhk03-classic": "train and score on the 20 splits of CUHK03's classic protocol",
+}
+
+# Commands of earlier versions -> the command that does the same.
+RENAMED = {
+    "export-network": "mancs export --format=weights --workdir=W --output=FOLDER/NAME.safetensors",
+    "export-weights": "mancs export --format=torch --workdir=W --output=FILE.safetensors",
 }
 
 
@@ -35,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         show("\n".join(["mancs COMMAND [FLAGS]; `mancs COMMAND --help` lists the flags of a command", "", *lines]))
         sys.exit(0)
     name = arguments[0].replace("_", "-")
+    if name in RENAMED:
+        sys.exit(f"mancs: {name} is now `{RENAMED[name]}`")
     if name not in COMMANDS:
         sys.exit(f"mancs: no command {arguments[0]!r}.{suggest_command(name, list(COMMANDS))} `mancs --help` lists all")
     run(import_module(f"mancs_jax.cli.{name.replace('-', '_')}"), arguments)

@@ -1,9 +1,9 @@
 """Prepares a data set for training and evaluation, or only checks it.
 
-python scripts/prepare_data.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
-python scripts/prepare_data.py --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
-python scripts/prepare_data.py --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
-python scripts/prepare_data.py --dataset=walkers --root=DIR
+mancs prepare-data --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
+mancs prepare-data --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
+mancs prepare-data --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
+mancs prepare-data --dataset=walkers --root=DIR
 """
 
 import signal

@@ -1,9 +1,9 @@
 """Ranks the images of a gallery for one query image, or for each image of a folder.
 
-    python scripts/search.py QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=D] [--json=OUT.json]
+    mancs search QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=0.8] [--json=OUT.json]
         [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
-The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries.
+The gallery is a file of `mancs embed`, made with the same network. Nobody has to know who is on the queries.
 Picture and page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
 """
 

@@ -1,6 +1,6 @@
 """Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
 
-python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
+mancs visualize --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
 """
 
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "market1501"  # a data set, or several to train on at once, as "market1501,cuhk01"
-    data.root = "data"  # what `scripts/prepare_data.py --root` wrote
+    data.root = "data"  # what `mancs prepare-data --root` wrote
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity

@@ -46,7 +46,7 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
 
     Args:
       dataset: "market1501", "walkers", ...: the data set's directory under `root`.
-      root: directory of all data sets, the `--root` of `scripts/prepare_data.py`.
+      root: directory of all data sets, the `--root` of `mancs prepare-data`.
       split: "train", "query", "gallery" or "gt_bbox", where the data set has it.
       image_size: (height, width) in pixels.
       testset: as in `open_split`.
@@ -246,7 +246,7 @@ def _preparing(dataset, root):
         arguments = "--dataset=walkers"
     elif dataset not in DATASETS:
         arguments = f"--dataset=folder --name={dataset} --source=ZIP_OR_FOLDER"
-    return f"python scripts/prepare_data.py {arguments} --root={root}"
+    return f"mancs prepare-data {arguments} --root={root}"
 
 
 def _open_prepared(dataset, root):

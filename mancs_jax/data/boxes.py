@@ -58,20 +58,3 @@ def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarra
 def cut(frame: np.ndarray, pixels: np.ndarray) -> list[np.ndarray]:
     """Cuts boxes int [N, 4] of `to_pixels` out of uint8 [H, W, 3]; the crops are views of the frame."""
     return [frame[y1:y2, x1:x2] for x1, y1, x2, y2 in pixels.tolist()]
-
-
-def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union of each pair of boxes.
-
-    Args:
-      one: float [N, 4], x1 <= x2 and y1 <= y2.
-      other: float [M, 4], likewise.
-
-    Returns:
-      float64 [N, M] in [0, 1]; 0 where both boxes have no area.
-    """
-    one, other = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
-    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
-    common = np.clip(high - low, 0, None).prod(axis=-1)
-    union = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - common
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)

@@ -68,7 +68,9 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{where}: not the card of a network (format {FORMAT}), which mancs export-network writes")
+        raise ValueError(
+            f"{where}: not the card of a network (format {FORMAT}), which `mancs export --format=weights` writes"
+        )
     wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
     if wrong or not 1 <= card["num_classes"] < LARGEST:
         raise ValueError(f"{where}: no usable {', '.join(wrong) or 'num_classes'} in it; get the file again")

@@ -106,8 +106,8 @@ def load(
 
     Args:
       source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
-        folder of `mancs export-network`; a file of `mancs export`, ONNX or `jax.export`; or the name of a network that
-        comes with the package, as "market1501".
+        folder of `mancs export --format=weights`; an ONNX or `jax.export` file of `mancs export`; or the name of a
+        network that comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
         export` does so always or never.

@@ -13,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mancs_jax.common.processes import gathered, share
 from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import normalize
 from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import create_model
-from mancs_jax.training.multihost import gathered, share
 
 IN_FLIGHT = 2  # batches: enough to keep the device busy, and few enough to keep memory small
 

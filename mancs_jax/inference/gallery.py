@@ -163,14 +163,14 @@ def load_gallery(path: str | Path) -> Gallery:
       ValueError: one line: it is none of these files, is cut off, or its arrays do not go together.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
+        raise FileNotFoundError(f"{path}: no such file; `mancs embed` writes one")
     try:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             fields = {name: file[name] for name in Gallery._fields if name in file}
     except UNREADABLE as error:
-        raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
+        raise ValueError(f"{path} is not a .npz file of `mancs embed`, or is cut off") from error
     if missing := [name for name in FIELDS if name not in fields]:
-        raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
+        raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of `mancs embed`")
     if fault := _fault_of(fields):
         raise ValueError(f"{path}: {fault}; embed the folder again")
     plain = {name: fields[name].item() for name in ("network", "flip", "normalize")}

@@ -35,8 +35,8 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
       None), `trained_on`, `data_fingerprint`, `num_classes`, `config` and `fits` (see `digest_of`); `scores` and
-      `thresholds`, which `mancs export-network` fills in, and None until then. The configuration names no path of the
-      machine of the training.
+      `thresholds`, which `mancs export --format=weights` fills in, and None until then. The configuration names no
+      path of the machine of the training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from absl import logging
 
-from mancs_jax.training import multihost
+from mancs_jax.common import processes
 from mancs_jax.training.description import Description
 from mancs_jax.training.echoes import leave_out_echoes, leave_out_notes
 from mancs_jax.training.state import TrainState
@@ -63,7 +63,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
     if step in manager.all_steps():
         return
     args = ocp.args.Composite(
-        state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(description._asdict())
+        state=ocp.args.StandardSave(processes.as_global(state)), about=ocp.args.JsonSave(description._asdict())
     )
     with _naming_what_is_left(manager):
         taken = manager.save(step, args=args)

@@ -14,9 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
 from mancs_jax.config.names import sources
 from mancs_jax.data import pk
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.batches import make_batches
 from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
@@ -66,7 +67,7 @@ def train(
     by_identity, batch_of = pk.images_by_identity(labels), make_batches(image, devices)
     by_source = pk.split_by_source(by_identity, num_ids) if config.data.balance == "sources" else [by_identity]
     shape = (len(devices), config.data.p * config.data.k // len(devices))
-    own = multihost.own_rows(devices)
+    own = processes.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
@@ -75,12 +76,12 @@ def train(
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
         description = description._replace(
-            best=best if multihost.of_first(partial(holds_network, workdir.best)) else None
+            best=best if processes.first_answer(partial(holds_network, workdir.best)) else None
         )
-        if multihost.is_writer():
+        if processes.is_writer():
             record_start(workdir, description, devices, step)
         batch = config.data.p * config.data.k
-        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, multihost.is_writer())
+        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             stopped = False
             if len(num_ids) > 1:
@@ -88,7 +89,7 @@ def train(
                 log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not (stopped := multihost.any_process(bool(stop), step)):
+            while step < num_steps and not (stopped := processes.any_process(bool(stop), step)):
                 rows = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, batch_of(rows), labels[rows])

@@ -1,4 +1,4 @@
-"""The numbers of shared networks: those that come with the package, and files of `mancs export-network`."""
+"""The numbers of shared networks: those that come with the package, and files of `mancs export --format=weights`."""
 
 import re
 from pathlib import Path

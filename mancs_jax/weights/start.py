@@ -54,7 +54,7 @@ def load_into(
       params: of `Mancs`, with a subtree "backbone".
       batch_stats: of `Mancs`, with a subtree "backbone".
       pretrained: the name of a network of the package, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
-        weights, of the authors' release, of `mancs export-weights` or of `mancs export-network`.
+        weights, of the authors' release, of `mancs export --format=torch` or `--format=weights`.
       arch: key of `STAGE_SIZES`.
       data_fingerprint: of the training images.
 

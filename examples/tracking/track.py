@@ -1,7 +1,7 @@
 """Links the detections of a video to tracks, by motion and by what people look like.
 
-    python examples/track.py scene/frames --detections=scene/det.txt --network=market1501 --output=tracks.txt
-    python examples/track.py scene/frames --detections=scene/det.txt --workdir=workdirs/walkers --truth=scene/gt.txt
+    python examples/tracking/track.py frames --detections=det.txt --network=market1501 --output=tracks.txt
+    python examples/tracking/track.py frames --detections=det.txt --workdir=workdirs/walkers --truth=gt.txt
 
 It takes a folder of frames, whose names end in their numbers, and a detector's boxes in MOTChallenge's format. It
 writes tracks in the same format. With true tracks, it scores motion alone and motion with embeddings.
@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from mot import Tracks, overlaps, read_mot, write_mot
 from scipy.optimize import linear_sum_assignment
+from scores import score_tracks
 
 import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
-from mancs_jax.data.boxes import overlaps
-from mancs_jax.data.mot import Tracks, read_mot, write_mot
-from mancs_jax.evaluation.tracks import score_tracks
 from mancs_jax.inference.gallery import find_images
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
@@ -173,6 +172,8 @@ def run(arguments: argparse.Namespace) -> None:
     for file in filter(None, (arguments.output, arguments.json)):
         check_writable(file)
     truth = read_mot(arguments.truth) if arguments.truth else None
+    if truth is not None:
+        score_tracks(truth, truth)  # a fault of the file, or no TrackEval, is told before the frames are embedded
     detections = read_mot(arguments.detections)
     detections = Tracks(*(field[detections.confidence >= arguments.min_confidence] for field in detections))
     if not len(detections.frame):
@@ -202,7 +203,7 @@ def main() -> None:
     parser.add_argument("frames", type=local_path, help="folder of frames")
     parser.add_argument("--detections", type=local_path, required=True, help="MOT file of boxes")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--network", help="as market1501, or a file of `mancs export-network` or `mancs export`")
+    network.add_argument("--network", help="as market1501, or a file of `mancs export`")
     network.add_argument("--workdir", help="of `mancs train`")
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")

@@ -1,6 +1,5 @@
-"""examples/: a scene is rendered and tracked as in docs/use.md, at a small size; and the linking on literal boxes."""
+"""A scene is rendered and tracked as in docs/use.md, at a small size; and the linking on literal boxes."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,22 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import render_scene
+import track
+from mot import Tracks, read_mot, write_mot
+from scores import score_tracks
 from tiny_workdir import write_workdir
 
-from mancs_jax.data.mot import Tracks, read_mot, write_mot
-from mancs_jax.evaluation.tracks import score_tracks
-
-REPOSITORY = Path(__file__).parents[1]
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(f"example_{name}", REPOSITORY / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-track, render_scene = example("track"), example("render_scene")
+FOLDER = Path(__file__).parents[1]
 
 
 def run(module, monkeypatch, *arguments):
@@ -69,10 +59,10 @@ def test_a_scene_is_tracked(place, monkeypatch, capsys):
 
 
 def test_in_a_process_of_its_own(place, tmp_path):
-    command = [sys.executable, REPOSITORY / "examples" / "render_scene.py", tmp_path / "s", "--frames=2", "--people=0"]
+    command = [sys.executable, FOLDER / "render_scene.py", tmp_path / "s", "--frames=2", "--people=0"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (1, "render_scene: scene: num_people is 0; it has to be at least 1\n")
-    command = [sys.executable, REPOSITORY / "examples" / "track.py", tmp_path, "--detections=d.txt", "--network=n"]
+    command = [sys.executable, FOLDER / "track.py", tmp_path, "--detections=d.txt", "--network=n"]
     ended = subprocess.run([*command, "--output=o.txt"], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (ended.returncode, ended.stderr) == (
         1,

@@ -1,15 +1,22 @@
-"""Figure 1 of the paper from the network itself: its outputs by name and shape, the losses behind them."""
+"""Draws figure 1 of the paper from the network itself: its outputs by name and shape, the losses behind them.
 
+python docs/tools/figure1.py --output=docs/figure1.svg
+"""
+
+import argparse
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mancs_jax.config import recipes
 from mancs_jax.models.mancs import Outputs, create_model
 
+MARKET_1501_IDS = 751  # identities of its training set
 WIDTH, BOX_WIDTH, BOX_HEIGHT, GAP = 720, 220, 46, 20  # pixels
 COLUMNS = (10, 250, 490)  # left sides of boxes
 STEP = BOX_HEIGHT + GAP
@@ -140,3 +147,16 @@ def _collected(rows: Sequence[int], end: int) -> str:
     left, x = COLUMNS[1] + BOX_WIDTH, COLUMNS[2] + BOX_WIDTH / 2
     lines = "".join(f'<path d="M{left} {_top(row) + BOX_HEIGHT / 2:g}H{x:g}"/>' for row in rows)
     return lines + _arrow([(x, _top(rows[0]) + BOX_HEIGHT / 2), (x, _top(end))], (0, 1))
+
+
+def main() -> None:
+    """Draws and writes the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("figure1.svg"), help="file to write")
+    output = parser.parse_args().output
+    output.write_text(figure_1(recipes.market(), MARKET_1501_IDS))
+    print(output)
+
+
+if __name__ == "__main__":
+    main()

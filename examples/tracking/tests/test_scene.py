@@ -3,12 +3,10 @@
 import cv2
 import numpy as np
 import pytest
-
-from mancs_jax.data.boxes import overlaps
-from mancs_jax.data.mot import read_mot
-from mancs_jax.data.walkers import scene
-from mancs_jax.data.walkers.scene import FRAME_SIZE, Frame, detect, render_scene, write_scene
-from mancs_jax.data.walkers.walks import body_height, walks
+import scene
+from mot import overlaps, read_mot
+from scene import FRAME_SIZE, Frame, detect, render_scene, write_scene
+from walks import body_height, walks
 
 
 @pytest.fixture(scope="module")

@@ -1,40 +1,35 @@
-"""Training on many machines: each process has its devices, and what they do together goes through here.
+"""Training with several processes: each has its devices, and what they do together goes through here.
 
 With one process all of this does nothing.
 """
 
-import atexit
-import itertools
 import os
+import re
+import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed  # its client has no public name; Orbax takes it from here, too
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
 
 ASK_EVERY = 10  # steps
-BEATS = "mancs_jax/beat"  # keys of the store that all processes share
-LOOK = 5.0  # seconds that the disk has for an answer
-BEAT, SILENCE = 5.0, 60.0  # seconds between beats; without one for so long, a process is lost
-DONE = "done"
+HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life, after which JAX ends the other processes
+CONNECT_TIMEOUT = 300.0  # seconds that process 0 may start later than another one
+XLA_STATUS = re.compile("[A-Z_]+: ")  # begins an error of a collective operation: "UNKNOWN: Gloo all-reduce failed"
+RESTART = (
+    "start all processes again with the same command: training resumes from the latest checkpoint, where there is one"
+)
 
 
-def start(
-    coordinator: str = "",
-    num_processes: int = 0,
-    process_id: int = -1,
-    latest_step: Callable[[], int | None] = lambda: None,
-) -> None:
+def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
     """Joins the other processes, before anything else asks JAX for its devices.
 
     Args:
@@ -42,7 +37,6 @@ def start(
         SLURM, Kubernetes, MPI or a TPU pod says who takes part.
       num_processes: of all machines.
       process_id: of this one, from 0.
-      latest_step: of the checkpoints on the disk, None without one: from there the run goes on after a loss.
 
     Raises:
       ValueError: some of the three are given and not the others, the coordinator is no "host:port", no cluster is
@@ -53,21 +47,46 @@ def start(
         raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
     if coordinator and not _is_address(coordinator):
         raise ValueError(f"--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT, as node0:12345")
+    if all(given) and process_id > 0:
+        _wait_for(coordinator)
     # Of no effect elsewhere; without it, processes on CPU cannot talk to each other.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    arguments = (coordinator, num_processes, process_id) if all(given) else ()
+    by_hand = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
     try:
         with _without_proxies():
-            jax.distributed.initialize(*arguments)
+            jax.distributed.initialize(
+                **(by_hand if all(given) else {}),  # type: ignore[arg-type]
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+            )
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
-    _start_watch(latest_step)
 
 
 def _is_address(coordinator: str) -> bool:
     host, _, port = coordinator.rpartition(":")
     return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def _wait_for(coordinator: str) -> None:
+    """Waits until process 0 listens (ValueError, one line): JAX would abort, with a page of addresses."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + CONNECT_TIMEOUT
+    is_told = False
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"cannot join the other processes: process 0 does not answer at {coordinator} ({error}); it has to "
+                    "run, and its port has to be open to this machine"
+                ) from error
+        if not is_told:
+            print(f"waiting for process 0 at {coordinator}, up to {CONNECT_TIMEOUT:.0f} s", file=sys.stderr, flush=True)
+            is_told = True
+        time.sleep(1)
 
 
 @contextmanager
@@ -80,77 +99,27 @@ def _without_proxies() -> Iterator[None]:
         os.environ.update(proxies)
 
 
-def _watch(client: Any, own: int, others: Sequence[int], latest_step: Callable[[], int | None]) -> None:
-    """Beats for this process, and ends it in one line where another one has stopped to beat.
-
-    JAX would end it after 100 seconds, in an abort with a page of addresses. The main thread cannot say anything: it
-    waits for the lost process.
-    """
-    last = dict.fromkeys(others, ("", time.monotonic()))
-    for beat in itertools.count():
-        try:
-            client.key_value_set(f"{BEATS}/{own}", str(beat), allow_overwrite=True)
-        except jax.errors.JaxRuntimeError:  # the run is over, and the store is closed
-            return
-        time.sleep(BEAT)
-        for other in others:
-            found = _beat_of(client, other)
-            if found != last[other][0]:
-                last[other] = (found, time.monotonic())
-            elif found != DONE and time.monotonic() - last[other][1] > SILENCE:
-                _tell_of_loss(other, latest_step)
-                os._exit(1)
-
-
-def _tell_of_loss(process: int, latest_step: Callable[[], int | None]) -> None:
-    found: list[int | None] = []
-
-    def look() -> None:
-        with suppress(Exception):
-            found.append(latest_step())
-
-    # The disk may have gone with the process, and then answers nobody.
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    looking.join(LOOK)
-    if not found:
-        then = "they go on from the latest checkpoint"
-    elif found[0] is None:
-        then = "they begin again, for there is no checkpoint"
-    else:
-        then = f"they go on from step {found[0]}"
-    print(
-        f"\ntrain: process {process} was lost; start all processes again with the same command: {then}",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def _beat_of(client: Any, process: int) -> str:
-    try:
-        return client.key_value_try_get(f"{BEATS}/{process}")
-    except jax.errors.JaxRuntimeError:  # it has not beaten yet
-        return ""
-
-
-def _start_watch(latest_step: Callable[[], int | None]) -> None:
-    state: Any = distributed.global_state
-    others = [process for process in range(state.num_processes) if process != state.process_id]
-    watch = partial(_watch, state.client, state.process_id, others, latest_step)
-    threading.Thread(target=watch, name="watch", daemon=True).start()
-    # Registered after JAX's own, so it runs before JAX leaves the others.
-    atexit.register(state.client.key_value_set, f"{BEATS}/{state.process_id}", DONE, allow_overwrite=True)
-
-
 @contextmanager
-def leaving_lost_processes_to_the_watch() -> Iterator[None]:
-    """Holds an error back while another process may be lost: the watch then ends this one, and says which it was."""
+def ending_at_once() -> Iterator[None]:
+    """Ends this process of several in one line at an error, with status 1.
+
+    JAX's own end waits for the other processes, which wait for this one: after a minute all would abort with a page of
+    addresses. A process that waits for a lost one inside an accelerator gets no error; JAX aborts it after
+    `HEARTBEAT_TIMEOUT`.
+    """
     try:
         yield
-    except (jax.errors.JaxRuntimeError, OSError) as error:
-        if jax.process_count() > 1 and OUT_OF_MEMORY not in str(error):
-            time.sleep(SILENCE + 3 * BEAT)
-        raise
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        line = " ".join(str(error).split())
+        if XLA_STATUS.match(line) and OUT_OF_MEMORY not in line:
+            line = f"JAX failed, as it does where another process was lost ({line[:200]}); {RESTART}"
+        elif not isinstance(error, (ValueError, OSError, ArithmeticError)):
+            traceback.print_exc()
+        print(f"\ntrain: {line}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)
 
 
 def is_writer() -> bool:
@@ -180,14 +149,14 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
-def of_first(ask: Callable[[], bool]) -> bool:
+def first_answer(ask: Callable[[], bool]) -> bool:
     """Asks process 0 alone, and tells all: what is done together must not depend on what each one sees."""
     if jax.process_count() == 1:
         return ask()
     return bool(multihost_utils.broadcast_one_to_all(np.array(is_writer() and ask())))
 
 
-def of_all(state: Any) -> Any:
+def as_global(state: Any) -> Any:
     """Converts pmap's process-local replicas into the global arrays that Orbax needs."""
     if jax.process_count() == 1:
         return state

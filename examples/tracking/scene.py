@@ -10,18 +10,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from mot import Tracks, overlaps, write_mot
+from walks import WALK, Walk, body_height, walks
 
 from mancs_jax.common.atomic_write import write_bytes
-from mancs_jax.data.boxes import overlaps
-from mancs_jax.data.mot import Tracks, write_mot
 from mancs_jax.data.walkers.cameras import CAMERAS, expose
-from mancs_jax.data.walkers.chance import WALK
 from mancs_jax.data.walkers.colours import GARMENTS, Colour, dye, shade
 from mancs_jax.data.walkers.figure import Pose, draw_figure
 from mancs_jax.data.walkers.people import Person, sample_person
 from mancs_jax.data.walkers.pictures import blend
 from mancs_jax.data.walkers.scenery import HORIZON, SCENE_SIZE, scene
-from mancs_jax.data.walkers.walks import Walk, body_height, walks
 
 FRAME_SIZE = (288, 960)  # height, width in pixels
 WINDOW = (256, 192)  # height, width of the part of a frame that one walker is drawn in

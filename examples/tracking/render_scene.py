@@ -1,6 +1,6 @@
 """Renders a scene to track: walkers who cross and hide each other before one camera.
 
-    python examples/render_scene.py scene --seed=0
+    python examples/tracking/render_scene.py scene --seed=0
 
 It writes scene/frames/000001.jpg and so on, scene/det.txt with the boxes of a detector (noisy, some missing, some of
 nobody), and scene/gt.txt with the true tracks. Both have MOTChallenge's format. The seed decides everything.
@@ -9,8 +9,9 @@ nobody), and scene/gt.txt with the true tracks. Both have MOTChallenge's format.
 import argparse
 import sys
 
+from scene import write_scene
+
 from mancs_jax.common.local_path import local_path
-from mancs_jax.data.walkers.scene import write_scene
 
 
 def main() -> None:

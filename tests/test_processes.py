@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +15,13 @@ import pytest
 import tiny
 from tiny_sources import run_script
 
+from mancs_jax.common import processes
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
-from mancs_jax.training import checkpoint, multihost
 
 REPOSITORY = Path(__file__).parents[1]
 PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
+TRAIN = "from mancs_jax.cli import train; from mancs_jax.cli.command_line import run; run(train)"
 
 
 def start(devices: int, *arguments: str, program: Sequence[str] = ("scripts/train.py",)) -> subprocess.Popen:
@@ -83,16 +83,17 @@ def test_two_processes_are_one(root, tmp_path):
     assert results[1]["num_queries"] == 8 and results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=0.1)
 
 
-# Process 1 kills itself at its fifth step: process 0 then waits for it in the sixth. What is proved lies around the
+# A process ends or stops at its fifth step: the others then wait for it in the sixth. What is proved lies around the
 # step: this one asks the other process for a mean, as the network's does, and compiles at once.
 LOSING = """
 import os, signal
 import jax
 from mancs_jax.cli import train
 from mancs_jax.cli.command_line import run
-from mancs_jax.training import loop, multihost
+from mancs_jax.common import processes
+from mancs_jax.training import loop
 from mancs_jax.training.state import TrainState
-multihost.BEAT, multihost.SILENCE = 1.0, 8.0  # seconds
+processes.HEARTBEAT_TIMEOUT = 10  # seconds
 
 def make_train_step(*_, **__):
     def step(state, image, label):
@@ -101,8 +102,8 @@ def make_train_step(*_, **__):
     return jax.pmap(step, "devices", in_axes=(None, 0, 0), out_axes=(None, None))
 
 def add(log, step, metrics):
-    if step == 5 and not multihost.is_writer():
-        os.kill(os.getpid(), signal.SIGKILL)
+    if step == 5 and jax.process_index() == LOST:
+        END
     add_row(log, step, metrics)
 
 loop.make_train_step, add_row, loop.MetricsLog.add = make_train_step, loop.MetricsLog.add, add
@@ -110,54 +111,55 @@ run(train)
 """
 
 
-def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
-    arguments = ["--config=tests/tiny.py:bare", f"--config.data.root={root}", f"--workdir={tmp_path / 'w'}"]
+def lose(process: int, end: str, root: Path, workdir: Path) -> tuple[subprocess.Popen, str]:
+    """Trains with two processes of which one is lost; returns the other and its stderr. The lost one is ended."""
+    program = ["-c", LOSING.replace("LOST", str(process)).replace("END", end)]
+    arguments = ["--config=tests/tiny.py:bare", f"--config.data.root={root}", f"--workdir={workdir}"]
     arguments += [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--config.checkpoint_every=4"]
-    running = [start(1, *arguments, f"--process_id={i}", program=["-c", LOSING]) for i in range(2)]
-    _, error = running[0].communicate(timeout=PATIENCE)
-    running[1].communicate(timeout=PATIENCE)
-    assert running[1].returncode == -signal.SIGKILL, error
-    line = "train: process 1 was lost; start all processes again with the same command: they "
-    line += "begin again, for there is no checkpoint"
-    assert running[0].returncode == 1 and error.splitlines()[-1] == line, error
+    running = [start(1, *arguments, f"--process_id={i}", program=program) for i in range(2)]
+    left, lost = running[1 - process], running[process]
+    _, error = left.communicate(timeout=PATIENCE)
+    lost.kill()
+    lost.communicate(timeout=PATIENCE)
+    return left, error
+
+
+def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
+    left, error = lose(1, "os.kill(os.getpid(), signal.SIGKILL)", root, tmp_path / "w")
+    line = r"train: JAX failed, as it does where another process was lost \(.*\); start all processes again with "
+    line += "the same command: training resumes from the latest checkpoint, where there is one"
+    assert left.returncode == 1 and re.fullmatch(line, error.splitlines()[-1]), error
     assert "Traceback" not in error
 
 
-class Silence:
-    """The store of a cluster in which the other process never beats."""
-
-    def key_value_set(self, *_, **__):
-        pass
-
-    def key_value_try_get(self, _):
-        return ""
-
-
-def ends(status):
-    raise SystemExit(status)
+def test_an_error_of_one_process_ends_all(root, tmp_path):
+    left, error = lose(1, 'raise OSError(28, "No space left on device", "some file")', root, tmp_path / "w")
+    assert left.returncode == 1 and "another process was lost" in error.splitlines()[-1], error
 
 
 @pytest.mark.parametrize(
-    ("steps", "then"),
-    [((), "they begin again, for there is no checkpoint"), ((3, 12, 9, "\u00b2"), "they go on from step 12")],
+    ("process", "end"),
+    [
+        (0, "os.kill(os.getpid(), signal.SIGKILL)"),  # the service that all talk through goes with it
+        (1, "os.kill(os.getpid(), signal.SIGSTOP)"),  # no connection breaks: heartbeats say that it is lost
+    ],
 )
-def test_the_line_of_a_lost_process_has_the_step(steps, then, tmp_path, monkeypatch, capsys):
-    for name in (*map(str, steps), "15.orbax-checkpoint-tmp"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr(multihost, "BEAT", 0.001)
-    monkeypatch.setattr(multihost, "SILENCE", 0.0)
-    monkeypatch.setattr(multihost.os, "_exit", ends)
-    with pytest.raises(SystemExit):
-        multihost._watch(Silence(), 0, [1], lambda: checkpoint.latest_on_disk(tmp_path))
-    line = "\ntrain: process 1 was lost; start all processes again with the same command: "
-    assert capsys.readouterr().err == f"{line}{then}\n"
+def test_jax_ends_the_others_where_no_error_reaches_them(process, end, root, tmp_path):
+    left, error = lose(process, end, root, tmp_path / "w")
+    assert left.returncode in (1, -signal.SIGABRT), error
+    assert "another process was lost" in error or "another task died" in error
 
 
-def test_a_disk_that_went_with_the_process_does_not_hold_the_line_back(monkeypatch, capsys):
-    monkeypatch.setattr(multihost, "LOOK", 0.01)
-    for answer in (lambda: time.sleep(60), lambda: 1 // 0):
-        multihost._tell_of_loss(1, answer)
-        assert capsys.readouterr().err.endswith("with the same command: they go on from the latest checkpoint\n")
+def test_process_0_out_of_reach(tmp_path):
+    program = ["-c", "from mancs_jax.common import processes as p; p.CONNECT_TIMEOUT = 2.0; " + TRAIN]
+    address = f"localhost:{free_port()}"
+    arguments = ["--config=tests/tiny.py:bare", f"--workdir={tmp_path / 'w'}"]
+    process = start(1, *arguments, f"--coordinator={address}", "--num_processes=2", "--process_id=1", program=program)
+    _, error = process.communicate(timeout=PATIENCE)
+    waiting, line = error.splitlines()
+    assert process.returncode == 1 and waiting == f"waiting for process 0 at {address}, up to 2 s"
+    assert line.startswith(f"train: cannot join the other processes: process 0 does not answer at {address} (")
+    assert line.endswith("); it has to run, and its port has to be open to this machine")
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
@@ -169,16 +171,16 @@ def test_flags_that_belong_together():
 @pytest.mark.parametrize("coordinator", ["localhost", ":1234", "localhost:", "localhost:http", "localhost:65536"])
 def test_a_coordinator_without_a_port(coordinator):
     with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT"):
-        multihost.start(coordinator, num_processes=2, process_id=0)
+        processes.start(coordinator, num_processes=2, process_id=0)
 
 
 def test_shares_cover_all_rows_once(monkeypatch):
     for number, count in [(10, 4), (3, 4), (8, 2), (1, 1), (0, 3)]:
-        monkeypatch.setattr(multihost.jax, "process_count", lambda count=count: count)
+        monkeypatch.setattr(processes.jax, "process_count", lambda count=count: count)
         covered = []
         for index in range(count):
-            monkeypatch.setattr(multihost.jax, "process_index", lambda index=index: index)
-            covered += list(range(number))[multihost.share(number)]
+            monkeypatch.setattr(processes.jax, "process_index", lambda index=index: index)
+            covered += list(range(number))[processes.share(number)]
         assert covered == list(range(number))
 
 
@@ -189,9 +191,9 @@ def test_processes_ask_each_other_at_every_tenth_step_only(monkeypatch):
         asked.append(bool(flag))
         return np.array([flag, True])  # the other process was told to stop
 
-    monkeypatch.setattr(multihost.multihost_utils, "process_allgather", gather)
-    assert multihost.any_process(True, step=3) and not multihost.any_process(False, step=10)  # alone
-    monkeypatch.setattr(multihost.jax, "process_count", lambda: 2)
-    answers = [multihost.any_process(step == 4, step) for step in range(1, 21)]
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
+    assert processes.any_process(True, step=3) and not processes.any_process(False, step=10)  # alone
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    answers = [processes.any_process(step == 4, step) for step in range(1, 21)]
     assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
     assert asked == [False, False]

@@ -1,4 +1,4 @@
-"""Files of boxes in MOTChallenge's format (det.txt, gt.txt, results).
+"""Boxes of a video, and their files in MOTChallenge's format (det.txt, gt.txt, results).
 
 A line is a box: `frame,id,x,y,width,height,conf,...`. Frames are numbered from 1. x, y is the left upper corner
 in pixels, taken as it stands.
@@ -66,6 +66,23 @@ def write_mot(path: str | Path, tracks: Tracks) -> None:
         )
     ]
     write_text(path, "".join(lines))
+
+
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each pair of boxes.
+
+    Args:
+      one: float [N, 4], x1 <= x2 and y1 <= y2.
+      other: float [M, 4], likewise.
+
+    Returns:
+      float64 [N, M] in [0, 1]; 0 where both boxes have no area.
+    """
+    one, other = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
+    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    common = np.clip(high - low, 0, None).prod(axis=-1)
+    union = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - common
+    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
 
 
 LARGEST = 2.0**53
