@@ -39,5 +39,5 @@ def test_a_long_sentence_is_found():
 
 def test_the_first_page_is_short():
     lines = (documents.REPOSITORY / "README.md").read_text().splitlines()
-    assert len(lines) <= 160
+    assert len(lines) <= 165
     assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
