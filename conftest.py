@@ -4,13 +4,17 @@ import os
 import shutil
 from pathlib import Path
 
+from mancs_jax.common.xla_flags import is_known
+
 # Before the first import of jax, in variables so that the scripts that tests start inherit them.
-# A test runs a program once or twice: making it takes longer. Without LLVM's optimisations and MLIR's fusions, making
-# it takes a quarter of the cores' time.
+# A test runs a program once or twice: compiling it takes longer. Without LLVM's optimisations and MLIR's fusions,
+# compiling takes a quarter of the cores' time. jaxlib 0.12 has no option for the latter any more.
 FLAGS = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
 )
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *filter(is_known, FLAGS)]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))

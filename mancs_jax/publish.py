@@ -7,13 +7,14 @@ from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.config import checks
+from mancs_jax.config.names import sources
 from mancs_jax.data import arrays
+from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.protocols import Labelled
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.run import load_training_data
 from mancs_jax.scoring import NETWORK, Scored, Task, score_network
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
@@ -73,7 +74,8 @@ def export_network(
     trained = load_trained(workdir)
     data = trained.network.config.data
     if scores:
-        arrays.check_known(data.name, root or data.root)
+        for source in sources(data.name):
+            arrays.check_known(source, root or data.root)
     thresholds = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else None
     network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     if average_with:
@@ -132,9 +134,10 @@ def _scores(trained: Trained, root: str, thresholds: dict[str, Any] | None) -> d
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
-    held_out = load_training_data(config)[1] if config.choose_on == "validation" else None
-    if held_out is not None:
-        of_held_out = score_network(trained, validation=held_out)
+    held_out = load_training_data(config).validation if config.choose_on == "validation" else {}
+    if held_out:
+        query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
+        of_held_out = score_network(trained, validation=(query, gallery))
         thresholds = {"set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}"}
         thresholds |= {distance: _points(of_held_out, distance) for distance in DISTANCES}
     if thresholds is not None:

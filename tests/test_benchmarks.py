@@ -31,7 +31,7 @@ import training_step  # noqa: E402
 
 from mancs_jax.cli import command_line  # noqa: E402
 from mancs_jax.common.processor import EIGEN  # noqa: E402
-from mancs_jax.models import convolution  # noqa: E402
+from mancs_jax.kernels import convolution  # noqa: E402
 from mancs_jax.weights import authors  # noqa: E402
 
 CLASSES = 4

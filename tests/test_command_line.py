@@ -59,6 +59,23 @@ def test_compiled_programs_are_kept_where_users_keep_caches(environment, expecte
     assert run.stdout.strip() == expected
 
 
+def test_a_user_without_a_home_directory_keeps_no_compiled_programs():
+    """As in a container whose user is in no list, where `Path.home` raises."""
+    code = (
+        "import jax, os, pathlib\n"
+        "def home(): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.home = home\n"
+        "from mancs_jax.cli.command_line import keep_compiled_programs\n"
+        "from mancs_jax.common.processor import set_cpu_flags\n"
+        "set_cpu_flags(); keep_compiled_programs()\n"
+        "print(jax.config.jax_compilation_cache_dir, '--xla_backend_optimization_level=2' in os.environ['XLA_FLAGS'])"
+    )
+    mine = ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in mine}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "None True"
+
+
 def test_figure3(tmp_path):
     """The picture in the documents is the one that its command draws."""
     command = [sys.executable, "docs/tools/figure3.py", f"--output={tmp_path / 'figure3.svg'}"]

@@ -18,7 +18,7 @@ from mancs_jax.cli.command_line import run
 from mancs_jax.cli.main import COMMANDS as COMMAND_NAMES
 from mancs_jax.config import by_name, defaults
 from mancs_jax.config import checks as configuration
-from mancs_jax.data.sources import cuhk03, dukemtmc_reid, market1501
+from mancs_jax.data.sources import cuhk01, cuhk03, dukemtmc_reid, market1501
 
 COMMANDS = documents.commands()
 SHOWN = [
@@ -242,10 +242,11 @@ def test_links_lead_somewhere(page):
 def test_counts_are_those_that_are_checked():
     page = (REPOSITORY / "docs" / "data.md").read_text()
     published = {"market1501": market1501.ABOUT.counts, "dukemtmc_reid": dukemtmc_reid.ABOUT.counts}
+    published |= {"cuhk01": cuhk01.ABOUT.counts}
     published |= {f"cuhk03_{boxes}": counts for boxes, counts in cuhk03.COUNTS.items()}
     for name, counts in published.items():
         (row,) = re.findall(rf"^\| `{name}` \|.*$", page, re.MULTILINE)
-        for split in ("train", "query", "gallery"):
+        for split in {"train", "query", "gallery"} & set(counts):
             assert f" {counts[split].images:,} / {counts[split].ids:,}" in row, (name, split)
 
 

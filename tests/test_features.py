@@ -150,6 +150,8 @@ def test_files_that_are_none(tmp_path):
         (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
         (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),
         (["--flip", "--dataset=x"], "leave --dataset, --flip out"),
+        (["--single_shot"], "leave --single_shot out"),
+        (["--splits=3", "--query_camera=1"], "without --single_shot there is no use for --splits, --query_camera"),
         (["--workdir=w"], "give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz"),
         (["--json={tmp_path}/f.npz/out.json"], "f.npz"),
     ],

@@ -13,7 +13,7 @@ from tiny_workdir import write_workdir
 import mancs_jax
 from mancs_jax.cli import ablation, command_line, embed, evaluate, search, train
 from mancs_jax.cli.main import COMMANDS
-from mancs_jax.common.local_path import local_path
+from mancs_jax.common.local_path import cache_folder, local_path
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 # Flags that hold text but no path.
@@ -132,3 +132,11 @@ def test_home_from_python(tmp_path, monkeypatch):
     for call in (mancs_jax.load, lambda workdir: mancs_jax.train_and_evaluate(tiny.get_config(), workdir)):
         with pytest.raises(ValueError, match="^gs://bucket/run: remote paths are not supported"):
             call("gs://bucket/run")
+
+
+def test_where_caches_are(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/mancs_jax")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/h")
+    assert cache_folder() == Path("/h/.cache/mancs_jax")

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from tiny_step import NUM_CLASSES, losses, record_sizes, run, tiny_config
 
 from mancs_jax.config import checks, recipes
@@ -44,6 +43,7 @@ def test_sgd_is_nesterov_momentum():
 
 
 def test_sgd_follows_pytorch():
+    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(4, 3)).astype(np.float32), rng.normal(size=(6, 4, 3)).astype(np.float32)
     config = tiny_config()
@@ -64,6 +64,7 @@ def test_sgd_follows_pytorch():
 
 @pytest.mark.parametrize("smoothing", [0.1, 0.6])
 def test_label_smoothing_is_a_smoothed_target(smoothing):
+    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     logits, labels = 3 * rng.normal(size=(5, 7)).astype(np.float32), rng.integers(0, 7, 5)
     options = {"probability": "softmax", "label_smoothing": smoothing}

@@ -236,7 +236,7 @@ def test_the_command_that_trains_on_ones_own_data(run, tmp_path, rows, fields):
         assert len(arrays.hold_out(train, int(fields[-1]), seed=0)[1].pid) >= 2
         config = by_name.get_config("market:small").unlock()
         config.data.p = int(re.search(r"p=(\d+)", fields)[1])
-        checks.validate_identities(config, len(np.unique(train.pid)) - int(fields[-1]))
+        checks.validate_identities(config, [len(np.unique(train.pid)) - int(fields[-1])])
 
 
 @pytest.mark.parametrize("root", ["my data", "a*b", "it's"])

@@ -13,10 +13,10 @@ from mancs_jax.cli import evaluate, export
 from mancs_jax.cli.command_line import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
+from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.run import load_training_data
 from mancs_jax.workdir import Workdir
 
 COMMAND = ["scripts/train.py", "--config=c.py", "--workdir=/home/me/w", "--config.data.root=/home/me/data"]
@@ -90,7 +90,7 @@ def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published,
     card, network = published[1], place[1]
     config = network.config.copy_and_resolve_references()
     config.data.root = str(place[0] / "data")
-    held_out = load_training_data(config)[1]
+    held_out = load_training_data(config).validation["market1501"]
     test = [market1501_split(config, part) for part in ("query", "gallery")]
     assert card["thresholds"]["set_on"] == "4 held-out training identities of market1501"
     assert card["thresholds"][distance]

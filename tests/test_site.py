@@ -131,7 +131,7 @@ def test_badges_are_those_of_the_metadata(tool):
     badges = tool("badges")
     for name, document in badges.badges().items():
         assert (badges.FOLDER / f"{name}.svg").read_text() == document, "run `make docs`"
-    assert f"jax: {importlib.import_module('jax').__version__}" in badges.badges()["jax"]
+    assert importlib.import_module("jax").__version__ in badges.badges()["jax"]
     assert "licence: Apache-2.0" in badges.badges()["licence"]
     workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
     assert all(f'"{version}"' in workflow for version in re.findall(r"3\.\d+", badges.badges()["python"]))

@@ -46,12 +46,15 @@ def test_the_loss_is_equation_11(one_device):
 
 
 def other_config() -> ConfigDict:
-    """All that `tiny_config` does not have: the other heads, dropout, pairs, momentum, label smoothing."""
+    """All that `tiny_config` does not have: heads, dropout, pairs, momentum, two data sets, IBN-a, MixStyle, jitter."""
     config = tiny_config()
     config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"
     config.model.attention_pool, config.model.last_activation = "mask_times_map", "prelu_shared"
     config.model.dropout, config.model.head_init = 0.3, 0.1
-    config.loss.positives, config.loss.num_nearest = "later", 6
+    config.loss.positives, config.loss.num_nearest = "later", 3
+    config.data.name, config.loss.negatives = "a,b", "source"
+    config.model.ibn_stages, config.model.stem_norm, config.model.mixstyle_stages = (2,), "instance", (2,)
+    config.augment.jitter = 0.5
     config.loss.label_smoothing = 0.1
     config.optim.name, config.optim.learning_rate = "sgd", 0.01
     return config
@@ -75,27 +78,32 @@ def test_loss_falls():
     assert np.mean([row["cls_loss"] for row in rows[-5:]]) < 0.9 * rows[0]["cls_loss"]
 
 
+def grouped_config() -> ConfigDict:
+    """With BatchNorm statistics of four groups. Without MixStyle, which would see only the images of a micro-batch."""
+    config = other_config()
+    config.batch_norm_groups, config.model.mixstyle_stages = 4, ()
+    return config
+
+
 @pytest.fixture(scope="module")
-def own_shares():
-    """On four devices, each with the statistics of its own share."""
-    config = other_config()
-    config.batch_norm_sync = False
-    return run(config, 4, steps=3)
+def four_groups():
+    """Each of four devices has a group, as in the authors' code."""
+    return run(grouped_config(), 4, steps=3)
 
 
-def test_batch_norm_on_each_device_s_own_share_is_another_run(others_on_one_device, own_shares):
-    assert np.isfinite(losses(own_shares)).all()
-    assert np.abs(losses(own_shares[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
+def test_batch_norm_of_groups_is_another_run(others_on_one_device, four_groups):
+    assert np.isfinite(losses(four_groups)).all()
+    assert np.abs(losses(four_groups[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
 
 
-@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 4), (2, 2)])
-def test_a_batch_in_shares_is_that_of_as_many_devices(own_shares, num_devices, accumulate):
-    config = other_config()
-    config.batch_norm_sync, config.accumulate = False, accumulate
-    shares = run(config, num_devices, steps=3)
-    np.testing.assert_allclose(losses(shares), losses(own_shares), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 1), (8, 1), (1, 4), (2, 2)])
+def test_groups_are_the_same_on_any_number_of_devices_and_micro_batches(four_groups, num_devices, accumulate):
+    config = grouped_config()
+    config.accumulate = accumulate
+    rows = run(config, num_devices, steps=3)
+    np.testing.assert_allclose(losses(rows), losses(four_groups), rtol=1e-5, atol=1e-6)
     for name in ("grad_norm", "param_norm", "accuracy", "triplets_in_order"):
-        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, own_shares)), rtol=1e-4)
+        np.testing.assert_allclose(*([row[name] for row in each] for each in (rows, four_groups)), rtol=1e-4)
 
 
 def test_the_accumulated_gradient_is_that_of_the_whole_batch():
@@ -112,15 +120,18 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
         return pairs.mean(), {"rank_loss": pairs.mean()}
 
     def identity_losses(out, label):
-        loss = jnp.mean(label[:, None] * out.f_rank**2)
-        return loss, {"cls_loss": loss}
+        cls, att = jnp.mean(label[:, None] * out.f_rank**2), jnp.mean(jnp.abs(out.f_rank))
+        return (cls, att), {"cls_loss": cls}
+
+    def total(rank, cls, att):
+        return 3.0 * rank + 2.0 * cls + 0.5 * att
 
     def whole(params):
         out, _ = apply(params, x, None)
-        return ranking_loss(out.f_rank)[0] + identity_losses(out, label)[0]
+        return total(ranking_loss(out.f_rank)[0], *identity_losses(out, label)[0])
 
-    shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
-    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
+    micro_batches = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
+    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, total, w, micro_batches)
     loss, expected = jax.value_and_grad(whole)(w)
     np.testing.assert_allclose(grads, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -231,7 +242,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(MetricsLog, "add", add_and_count)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        assert train(config, Workdir(tmp_path), image, labels, description, jax.devices()[:2])
+        assert train(config, Workdir(tmp_path), image, labels, (NUM_CLASSES,), description, jax.devices()[:2])
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0

@@ -76,6 +76,10 @@ def _write_place(place: Path) -> None:
     (place / "strangers").mkdir()
     for name in ("a.jpg", "b.jpg", "strangers/one.jpg", "strangers/two.jpg"):
         shutil.copy(place / "query.jpg", place / name)
+    for part in ("train", "val"):  # of a folder in the layout of CUHK03's first camera pair
+        (place / "labeled" / part).mkdir(parents=True)
+        for name in ("0000_00.jpg", "0000_07.jpg"):
+            shutil.copy(place / "query.jpg", place / "labeled" / part / name)
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
 

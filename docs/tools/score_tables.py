@@ -203,6 +203,47 @@ def market1501_small() -> str:
     return markdown(head, [(name, steps, *scores(result, (1, 5, 10), digits[name])) for name, steps, result in rows])
 
 
+def other_cameras() -> str:
+    """docs/other_cameras.md: single-shot scores, a row for each result in docs/results/other_cameras/.
+
+    A file is the `--json` of one command and is named NETWORK_on_DATASET.json. Baselines that several files have for a
+    data set are shown once.
+    """
+    found: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}  # data set -> row -> (command, result)
+    for path in sorted((RESULTS / "other_cameras").glob("*_on_*.json")):
+        network, _, dataset = path.stem.rpartition("_on_")
+        results = read(f"other_cameras/{path.stem}")
+        for name, result in results.items():
+            is_network = "config" in result
+            row = name.replace("Mancs", f"`{network}`") if is_network else name
+            command = single_shot_command(network, results) if name == "Mancs" else ""
+            found.setdefault(dataset, {}).setdefault(row, (command, result))
+    rows = []
+    for dataset, of_dataset in found.items():
+        by_score = sorted(of_dataset.items(), key=lambda item: -item[1][1]["mean"]["rank-1"])
+        for row, (command, result) in by_score:
+            ids = f"{result['num_queries']} of {result['num_identities']}"
+            shown = f"`{dataset}`, {ids} identities" if row == by_score[0][0] else ""
+            names = ("rank-1", "rank-5", "rank-10", "mAP_plain", "mAP")
+            spread = [f"{per_cent(result['mean'][name])} ± {per_cent(result['sd'][name])}" for name in names]
+            rows.append((shown, row, *spread, command))
+    return markdown(["data set", "", "rank-1", "rank-5", "rank-10", "plain mAP", "official mAP", "command"], rows)
+
+
+def single_shot_command(network: str, results: dict[str, dict[str, Any]]) -> str:
+    """Returns the command whose `--json` has these results."""
+    result = results["Mancs"]
+    flags = [f"--network={network}", f"--dataset={result['dataset']}", "--root=data", "--single_shot"]
+    flags += [f"--splits={result['num_splits']}"]
+    flags += [f"--identities={result['num_queries']}"] if result["num_queries"] < result["num_identities"] else []
+    flags += [f"--seed={result['split_seed']}"] if result["split_seed"] else []
+    flags += ["--distance=cosine"] if result["distance"] == "cosine" else []
+    flags += ["--flip"] if result["flip"] else []
+    flags += ["--rerank"] if "Mancs, re-ranked" in results else []
+    flags += ["--baselines"] if "colour histogram" in results else []
+    return f"`mancs evaluate {' '.join(flags)}`"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "ways": ways,
     "results": results,
@@ -210,6 +251,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": market1501_thresholds,
     "market1501_small": market1501_small,
+    "other_cameras": other_cameras,
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),
     "ablation_market_questions": ablation("ablation_market_questions"),

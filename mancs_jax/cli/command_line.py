@@ -13,7 +13,7 @@ from types import ModuleType
 
 from absl import flags
 
-from mancs_jax.common.local_path import local_path
+from mancs_jax.common.local_path import cache_folder, local_path
 from mancs_jax.common.processor import set_cpu_flags
 
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
@@ -250,13 +250,13 @@ def suggest_command(name: str, known: Sequence[str]) -> str:
 def keep_compiled_programs() -> None:
     """Lets JAX find earlier compiled programs, so that a second start takes seconds.
 
-    They lie in ~/.cache/mancs_jax, or where JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say.
+    They lie in ~/.cache/mancs_jax, or where JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say. A user without a home
+    directory keeps none.
     """
     import jax  # not at the top: a mistyped flag should not wait for it
 
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))
+    if not jax.config.values["jax_compilation_cache_dir"] and (cache := cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILATION)
 

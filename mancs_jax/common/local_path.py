@@ -1,4 +1,4 @@
-"""The one place that expands and judges paths from users."""
+"""The one place that expands and judges paths from users, and knows where they keep caches."""
 
 import os
 import re
@@ -23,3 +23,11 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:  # no such user
         raise ValueError(f"{path}: {error}") from None
+
+
+def cache_folder() -> Path | None:
+    """Returns this package's folder for what can be made again; None where a user has no home directory."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mancs_jax"
+    except RuntimeError:  # a container whose user is in no list
+        return None

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
 from mancs_jax.weights import authors
 from mancs_jax.weights.state_dict import (
@@ -84,7 +83,7 @@ def torchvision_name(name: str) -> str:
 @cache
 def backbone_leaves(arch: str) -> dict[str, Leaf]:
     """torchvision name -> `Leaf` of every tensor of a backbone."""
-    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK, BatchNorm)
+    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
     return {
         backbone_name(path[1:-1], path[-1]): leaf_at(path, leaf.shape) for path, leaf in flatten_dict(variables).items()

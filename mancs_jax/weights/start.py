@@ -9,13 +9,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mancs_jax.config.checks import from_json
+from mancs_jax.config.names import sources
 from mancs_jax.weights import authors
 from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_backbone
 from mancs_jax.weights.shared import CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
 from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
 
 # Fields of `config.model` on which the numbers of a network do not depend.
-OF_TRAINING = ("dropout", "head_init", "fab_init")
+OF_TRAINING = ("dropout", "head_init", "fab_init", "mixstyle_stages", "mixstyle", "mixstyle_alpha")
 
 
 def check_start(config: ConfigDict) -> None:
@@ -37,6 +38,28 @@ def check_start(config: ConfigDict) -> None:
     if other := sorted(name for name in here if name not in OF_TRAINING and here[name] != there.get(name)):
         fields = ", ".join(f"--config.model.{name}={there.get(name)!r}" for name in other)
         raise ValueError(f"config.pretrained: {config.pretrained} is a network of another model; give it {fields}")
+
+
+def with_pretrained_model(config: ConfigDict) -> ConfigDict:
+    """Takes `model` and `data.image_size` from the network in `config.pretrained`, if `config.like_pretrained`.
+
+    Raises:
+      ValueError: one line: there is no such network, or no card that tells its architecture.
+    """
+    if not (config.like_pretrained and config.pretrained):
+        return config
+    path = _path(config.pretrained)
+    if not path.is_file():
+        raise ValueError(_missing(config.pretrained, config.model.arch))
+    if (card := _card(path)) is None:
+        raise ValueError(
+            f"config.like_pretrained is True, but {config.pretrained} has no card that tells its architecture: give a "
+            "network of mancs export --format=weights, or one that comes with the package"
+        )
+    config, pretrained = config.copy_and_resolve_references(), from_json(card["config"])
+    with config.unlocked():
+        config.model, config.data.image_size = pretrained.model, pretrained.data.image_size
+    return config.lock()
 
 
 def load_into(
@@ -96,7 +119,7 @@ def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
     return (
         card is not None
         and bool(config.data.validation_ids)
-        and card["trained_on"] == config.data.name
+        and bool(set(sources(card["trained_on"])) & set(sources(config.data.name)))
         and card["data_fingerprint"] != data_fingerprint
     )
 

@@ -1,8 +1,8 @@
 """Samplers of triplets: curriculum (paper section 3.3), batch-hard and uniform.
 
-All samplers share the signature `(keys, distances, same, is_self, epoch, num_positives) -> Triplets`. They know a batch
-only through its distance matrix. So they run on the device, for the anchors of one device against the candidates of
-all.
+All samplers share the signature `(keys, distances, same, is_self, is_negative, epoch, *, num_positives, num_negatives)
+-> Triplets`. They know a batch only through its distance matrix. So they run on the device, for the anchors of one
+device against the candidates of all.
 """
 
 from typing import NamedTuple
@@ -92,9 +92,11 @@ def curriculum(
     distances: jax.Array,
     same: jax.Array,
     is_self: jax.Array,
+    is_negative: jax.Array,
     epoch: jax.Array,
-    num_positives: int,
     *,
+    num_positives: int,
+    num_negatives: int,
     options: Curriculum,
 ) -> Triplets:
     """Samples by the curriculum: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
@@ -104,11 +106,13 @@ def curriculum(
       distances: float32 [A, B].
       same: bool [A, B], candidate has the anchor's identity (itself included); every row has K of them.
       is_self: bool [A, B], candidate is the anchor.
+      is_negative: bool [A, B], candidate may be a negative of the anchor; every row has `num_negatives` of them.
       epoch: t, scalar.
       num_positives: K-1.
+      num_negatives: N_n, B - K where all other identities are negatives.
       options: of the curriculum.
     """
-    negatives = hardest_first(distances, same, num_positives, options.num_nearest)
+    negatives = hardest_first(distances, is_negative, num_negatives, options.num_nearest)
     num_ranks = negatives.shape[1]
     mu, sigma = curriculum_gaussian(
         epoch, num_ranks, t0=options.t0, t1=options.t1, a=options.a, b=options.b, mu_step=options.mu_step
@@ -127,11 +131,14 @@ def uniform(
     distances: jax.Array,
     same: jax.Array,
     is_self: jax.Array,
+    is_negative: jax.Array,
     epoch: jax.Array,
+    *,
     num_positives: int,
+    num_negatives: int,
 ) -> Triplets:
     """Samples each positive once, with a negative drawn uniformly (T = K-1); arguments as in `curriculum`."""
-    negatives = hardest_first(distances, same, num_positives)
+    negatives = hardest_first(distances, is_negative, num_negatives)
     num_ranks = negatives.shape[1]
     ranks = draw_ranks(keys, jnp.full(num_ranks, 1 / num_ranks), num_positives)
     positive = each_positive(same, is_self, num_positives)
@@ -144,8 +151,11 @@ def batch_hard(
     distances: jax.Array,
     same: jax.Array,
     is_self: jax.Array,
+    is_negative: jax.Array,
     epoch: jax.Array,
+    *,
     num_positives: int,
+    num_negatives: int,
 ) -> Triplets:
     """Takes the farthest positive and the nearest negative of each anchor (Hermans et al. 2017; T = 1).
 
@@ -154,16 +164,16 @@ def batch_hard(
     Arguments as in `curriculum`; ties go to the lower column.
     """
     positive = jnp.argmax(jnp.where(same & ~is_self, distances, -jnp.inf), axis=1, keepdims=True)
-    negative = jnp.argmin(jnp.where(same, jnp.inf, distances), axis=1, keepdims=True)
+    negative = jnp.argmin(jnp.where(is_negative, distances, jnp.inf), axis=1, keepdims=True)
     weight = jnp.ones(positive.shape, jnp.float32)
     return Triplets(positive.astype(jnp.int32), negative.astype(jnp.int32), weight)
 
 
-def hardest_first(distances: jax.Array, same: jax.Array, num_positives: int, num_nearest: int = 0) -> jax.Array:
-    """Columns of the B - K negatives of each anchor, nearest first, ties by column: int32 [A, B - K], or of the
+def hardest_first(distances: jax.Array, is_negative: jax.Array, num_negatives: int, num_nearest: int = 0) -> jax.Array:
+    """Columns of the negatives of each anchor, nearest first, ties by column: int32 [A, num_negatives], or of the
     `num_nearest` first, if that is not 0."""
-    num_negatives = distances.shape[1] - num_positives - 1
-    return _largest(jnp.where(same, -jnp.inf, -distances), min(num_nearest or num_negatives, num_negatives))
+    num = min(num_nearest or num_negatives, num_negatives)
+    return _largest(jnp.where(is_negative, -distances, -jnp.inf), num)
 
 
 def each_positive(same: jax.Array, is_self: jax.Array, num_positives: int) -> jax.Array:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mancs_jax.losses import curriculum as sampling
+from mancs_jax.losses import sampling
 
 PAPER = {"t0": 30.0, "t1": 60.0, "a": 15.0, "b": 0.001}
 RELEASE = PAPER | {"num_nearest": 80, "mu_step": 3.0, "density_floor": 3e-5, "positives": "later"}
@@ -19,10 +19,12 @@ BATCH, NUM_NEGATIVES = P * K, P * K - K
 # With a fixed key a chance test passes always or never; one key in ten thousand fails a right sampler.
 LEAST_P_VALUE = 1e-4
 
-paper = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**PAPER)), static_argnums=5)
-release = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**RELEASE)), static_argnums=5)
-uniform = jax.jit(sampling.uniform, static_argnums=5)
-batch_hard = jax.jit(sampling.batch_hard, static_argnums=5)
+SIZES = {"num_positives": K - 1, "num_negatives": NUM_NEGATIVES}
+
+paper = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**PAPER), **SIZES))
+release = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**RELEASE), **SIZES))
+uniform = jax.jit(partial(sampling.uniform, **SIZES))
+batch_hard = jax.jit(partial(sampling.batch_hard, **SIZES))
 draw_ranks = jax.jit(sampling.draw_ranks, static_argnums=2)
 gaussian = jax.jit(partial(sampling.curriculum_gaussian, **PAPER), static_argnames=("num_ranks", "mu_step"))
 
@@ -162,28 +164,28 @@ def test_probabilities_are_finite_and_sum_to_one(t, floor, step):
 @pytest.mark.parametrize("t", [90, 160, 500, 2_000, 100_000])
 def test_long_after_t1_only_the_hardest_is_drawn(t):
     keys, distances, same, is_self = make_batch()
-    triplets = paper(keys, distances, same, is_self, t, K - 1)
+    triplets = paper(keys, distances, same, is_self, ~same, t)
     np.testing.assert_array_equal(ranks_of(triplets, distances, same), 0)
 
 
 @pytest.mark.parametrize("t", [0, 10, 29, 30, 45, 60, 160])
 def test_draws_follow_the_paper(t):
     keys, distances, same, is_self = make_batch(seed=t)
-    triplets = paper(keys, distances, same, is_self, t, K - 1)
+    triplets = paper(keys, distances, same, is_self, ~same, t)
     assert_follows(ranks_of(triplets, distances, same), paper_probabilities(t, NUM_NEGATIVES))
 
 
 @pytest.mark.parametrize("t", [0, 10, 27, 45])
 def test_draws_follow_the_release(t):
     keys, distances, same, is_self = make_batch(seed=t)
-    ranks = ranks_of(release(keys, distances, same, is_self, t, K - 1), distances, same)
+    ranks = ranks_of(release(keys, distances, same, is_self, ~same, t), distances, same)
     assert ranks.max() < 80
     assert_follows(ranks, release_probabilities(t))
 
 
 def test_uniform_draws_are_uniform():
     keys, distances, same, is_self = make_batch()
-    triplets = uniform(keys, distances, same, is_self, 0, K - 1)
+    triplets = uniform(keys, distances, same, is_self, ~same, 0)
     assert_follows(ranks_of(triplets, distances, same), np.full(NUM_NEGATIVES, 1 / NUM_NEGATIVES))
     assert_each_positive_once(triplets.positive, same, is_self)
     np.testing.assert_array_equal(triplets.weight, 1)
@@ -192,7 +194,7 @@ def test_uniform_draws_are_uniform():
 def test_each_triplet_has_a_draw_of_its_own():
     """'Then, we select another negative': no correlation within an anchor or between two."""
     keys, distances, same, is_self = make_batch()
-    ranks = ranks_of(paper(keys, distances, same, is_self, 15, K - 1), distances, same)
+    ranks = ranks_of(paper(keys, distances, same, is_self, ~same, 15), distances, same)
     of_an_anchor = np.corrcoef(ranks, rowvar=False)[~np.eye(K - 1, dtype=bool)]
     assert np.abs(of_an_anchor).max() < 5 / np.sqrt(len(ranks))
     between_anchors = np.corrcoef(ranks[:-1].ravel(), ranks[1:].ravel())[0, 1]
@@ -215,7 +217,7 @@ def assert_each_positive_once(positive: jax.Array, same: np.ndarray, is_self: np
 
 def test_all_pairs_of_the_paper():
     keys, distances, same, is_self = make_batch()
-    triplets = paper(keys, distances, same, is_self, 20, K - 1)
+    triplets = paper(keys, distances, same, is_self, ~same, 20)
     assert triplets.positive.dtype == triplets.negative.dtype == jnp.int32
     assert triplets.weight.dtype == jnp.float32
     same, is_self = of_the_batch_proper((same, is_self))
@@ -229,7 +231,7 @@ def test_all_pairs_of_the_paper():
 
 def test_later_pairs_of_the_release():
     keys, distances, same, is_self = make_batch()
-    triplets = release(keys, distances, same, is_self, 20, K - 1)
+    triplets = release(keys, distances, same, is_self, ~same, 20)
     (same,) = of_the_batch_proper((same,))
     positive, negative, weight = of_the_batch_proper(triplets)
     counts = weight > 0
@@ -250,7 +252,7 @@ def test_against_a_loop_over_anchors(sample, options, t):
     """Section 3.3 one anchor at a time, with many equal distances and the drawn ranks given."""
     keys, distances, same, is_self = make_batch()
     distances = np.round(distances * 16) / 16
-    triplets = sample(keys, distances, same, is_self, t, K - 1)
+    triplets = sample(keys, distances, same, is_self, ~same, t)
     ranks = draw_ranks(keys, probabilities(t, **options), K - 1)
     distances, same, ranks, negative = of_the_batch_proper((distances, same, ranks, triplets.negative))
     order = np.array(sorted_negatives(distances, same))
@@ -261,13 +263,13 @@ def test_hardest_first_by_hand():
     """Anchor 0 of identity A among A A B C B C; the two at 2.0 keep the order of their columns."""
     distances = np.array([[0.0, 0.1, 2.0, 3.0, 2.0, 1.0]], np.float32)
     same = np.array([[True, True, False, False, False, False]])
-    np.testing.assert_array_equal(sampling.hardest_first(distances, same, 1), [[5, 2, 4, 3]])
+    np.testing.assert_array_equal(sampling.hardest_first(distances, ~same, 4), [[5, 2, 4, 3]])
 
 
 def test_batch_hard_against_a_loop():
     keys, distances, same, is_self = make_batch()
     distances = np.round(distances * 16) / 16
-    triplets = batch_hard(keys, distances, same, is_self, 0, K - 1)
+    triplets = batch_hard(keys, distances, same, is_self, ~same, 0)
     assert triplets.positive.dtype == triplets.negative.dtype == jnp.int32
     distances, same = of_the_batch_proper((distances, same))
     positives, negatives, weight = of_the_batch_proper(triplets)
@@ -287,8 +289,22 @@ def test_batch_hard_against_a_loop():
 @pytest.mark.parametrize("sample", [paper, release, uniform, batch_hard])
 def test_a_device_draws_for_its_anchors_what_the_whole_batch_would(sample):
     keys, distances, same, is_self = make_batch()
-    whole = sample(keys, distances, same, is_self, 20, K - 1)
+    whole = sample(keys, distances, same, is_self, ~same, 20)
     for part in (slice(0, 32), slice(160, 192)):
-        alone = sample(keys[part], distances[part], same[part], is_self[part], 20, K - 1)
+        alone = sample(keys[part], distances[part], same[part], is_self[part], ~same[part], 20)
         for expected, actual in zip(whole, alone, strict=True):
             np.testing.assert_array_equal(actual, expected[part])
+
+
+def test_negatives_are_those_that_the_mask_allows():
+    keys, distances, same, is_self = make_batch(copies=1)
+    allowed = ~same & (np.arange(BATCH) % 2 == 0)[None, :]
+    num = int(allowed.sum(1).min())
+    allowed &= np.cumsum(allowed, axis=1) <= num  # as many for each anchor
+    sizes = {"num_positives": K - 1, "num_negatives": num}
+    options = sampling.Curriculum(**PAPER)
+    for sample in (partial(sampling.curriculum, options=options), sampling.uniform, sampling.batch_hard):
+        negative = np.asarray(jax.jit(partial(sample, **sizes))(keys, distances, same, is_self, allowed, 10).negative)
+        assert np.take_along_axis(allowed, negative, axis=1).all()
+    nearest = np.argmin(np.where(allowed, distances, np.inf), axis=1)
+    np.testing.assert_array_equal(negative[:, 0], nearest)  # batch-hard, the last one
