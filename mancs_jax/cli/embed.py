@@ -7,6 +7,7 @@ The file has embedding, float32 [N, D], and name, the paths below the folder, so
 Market-1501's (0002_c1s1_000451_03.jpg), pid and camid, int32 [N], too.
 """
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -34,6 +35,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference.embedder import load
@@ -47,6 +49,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     names, damaged = find_whole(arguments[0], names)
     if damaged:
         print(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
+    if line := unused_accelerator():
+        print(line, file=sys.stderr)
     embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     gallery = embed_folder(arguments[0], embedder, names)
     write_gallery(values.output, gallery)

@@ -1,5 +1,6 @@
 """Trains Mancs and scores it: mancs train --config=market --workdir=W."""
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -50,12 +51,15 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common import processes
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
 
     keep_compiled_programs()
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
         processes.start(values.coordinator, values.num_processes, values.process_id)
+    if line := unused_accelerator():
+        print(line, file=sys.stderr)
     with processes.ending_at_once():
         results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
         if results and processes.is_writer():
