@@ -42,7 +42,7 @@ VALUES = {
     "inner products alone (NumPy)": "inner products only (NumPy)",
 }
 PHRASES = {
-    "beside authors' port: times as fast, if all pairs cost the port nothing": "speed-up, without its time for all pairs",
+    "beside authors' port: times as fast, if all pairs cost the port nothing": "speed-up, its pairs for free",
     "beside authors' port: times as fast": "speed-up over the authors' port",
     "beside authors' port: part of its memory": "memory relative to the authors' port",
     "beside authors' port: ": "",

@@ -126,11 +126,11 @@ def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
 
 def demo_page(report: Path) -> str:
     """Returns the page of the live demo, with a link to the report where there is one."""
-    head = "# The live demo\n\n`make demo` trains on rendered pedestrians, and writes one page about the result. "
-    head += "It shows every query with its ranked list, worst first, the masks, the curves and the distances.\n\n"
+    head = "# The live demo\n\n`make demo` trains a model on rendered pedestrians and writes a report of the result. "
+    head += "It shows the ranked list of every query, worst first, attention masks, curves and distances.\n\n"
     if report.exists():
-        return head + "[Open the report of the newest run](files/report.html){ .md-button .md-button--primary }\n"
-    return head + "This build has no report: `make demo` had not run. It writes `workdirs/walkers/report.html`.\n"
+        return head + "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }\n"
+    return head + "This build contains no report, because `make demo` had not been run before `make docs`.\n"
 
 
 def gather(output: Path, report: Path = REPORT) -> None:
