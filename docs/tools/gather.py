@@ -25,11 +25,12 @@ PAGES = NOTEBOOKS | {
     "CHANGELOG.md": "CHANGELOG.md",
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
+WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
 .md-grid { max-width: 72rem; }
-.md-typeset td:first-child code { white-space: nowrap; }
 .md-typeset td code { overflow-wrap: normal; word-break: normal; }
+.md-typeset td:last-child { min-width: 6rem; overflow-wrap: anywhere; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }
@@ -155,6 +156,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
                     _copy(file, output / place(f"{path}/{file.name}"))
         elif place(path) not in texts and there.exists():  # a link that leads nowhere stays, and MkDocs refuses it
             _copy(there, output / place(path))
+    _copy(REPOSITORY / "docs" / "tools" / WORKER, output / WORKER)
     if report.exists():
         _copy(report, output / "files" / "report.html")
     for page, text in (texts | {"site.css": STYLE}).items():
