@@ -86,7 +86,6 @@ def results() -> str:
         ("CUHK01, cross-domain", "`market1501`, cosine distance", spread("cuhk01"), CROSS_DOMAIN),
         ("CUHK03 pair 1, cross-domain", "`market1501`, cosine distance", spread("cuhk03_pair1"), CROSS_DOMAIN),
         ("Market-1501", small, scores(read(f"{SMALL}/single_query")), details),
-        ("", "re-ranked", scores(read(f"{SMALL}/single_query_reranked")), details),
         ("walkers", f"`walkers`, trained for {demo['Mancs']['step']} steps", scores(demo["Mancs"]), "`make demo`"),
         ("", "untrained network", scores(demo["untrained network"]), ""),
         ("", "colour histogram", scores(demo["colour histogram"]), ""),
