@@ -34,9 +34,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
     from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import embed_folder, find_images, find_whole, write_gallery
 
     keep_compiled_programs()
@@ -47,7 +47,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     names, damaged = find_whole(arguments[0], names)
     if damaged:
         print(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
-    embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
+    embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     gallery = embed_folder(arguments[0], embedder, names)
     write_gallery(values.output, gallery)
     labels = "" if gallery.pid is None else ", with pid and camid"
