@@ -5,7 +5,7 @@
     python benchmarks/training_step.py --arch=resnet18 --batch 128 --convolutions eigen:1.5 eigen:12 ynnpack:1.5
     python benchmarks/training_step.py --arch=resnet50 --batch 256 --k=16 --dtype=bfloat16 --compile --peak_tflops=989
 
-The third compares XLA's libraries for CPU (docs/performance.md). The last is for a GPU (989: an H200's dense bfloat16).
+The third compares XLA's libraries for CPU (docs/benchmarks.md). The last is for a GPU (989: an H200's dense bfloat16).
 Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
 the step of a training: it starts from uint8 images in the host's memory, in PK batches, and augments on the device.
 PyTorch gets one finished batch of float tensors on its device, which is in its favour. Neither side computes
