@@ -31,7 +31,9 @@ def script_under(heading: str) -> str:
     return re.search(r"```bash\n(.*?)```", page.partition(f"## {heading}\n")[2], re.S)[1]
 
 
-@pytest.mark.parametrize(("heading", "tasks", "devices"), [("SLURM (sbatch), one node", 1, 2), ("SLURM (sbatch), several nodes", 2, 1)])
+@pytest.mark.parametrize(
+    ("heading", "tasks", "devices"), [("SLURM (sbatch), one node", 1, 2), ("SLURM (sbatch), several nodes", 2, 1)]
+)
 def test_the_script_trains(tmp_path, heading, tasks, devices):
     with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
         build.build(contents, tmp_path / "data")
