@@ -46,7 +46,11 @@ def test_the_script_trains(tmp_path, heading, tasks, devices):
     for program in programs.iterdir():
         program.chmod(0o755)
     script = script_under(heading)
-    for there, here in (("--config=market ", f"{small} "), ("workdirs/market", str(tmp_path / "W"))):
+    for there, here in (
+        ("--config=market ", f"{small} "),
+        ("workdirs/market", str(tmp_path / "W")),
+        ("--config.pretrained=resnet50.pth ", ""),
+    ):
         assert there in script
         script = script.replace(there, here)
     flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
