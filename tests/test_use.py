@@ -90,7 +90,7 @@ def test_command_line(place, monkeypatch, capsys):
     assert stdout[4].startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
     assert "np.zeros((2, 3, 64, 32), np.float32)" in stdout[5]
     assert stdout[6].endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
-    assert "\n# JAX promises that releases that are built up to 20" in stdout[6]
+    assert "\n# JAX promises to read it for six months after the release of jaxlib" in stdout[6]
     by_onnx = load_gallery(place / "by_onnx.npz")
     np.testing.assert_allclose(
         by_onnx.embedding, gallery.embedding, rtol=0, atol=1e-6 * np.abs(gallery.embedding).max()
