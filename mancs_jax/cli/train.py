@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
@@ -59,6 +60,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     with processes.ending_at_once():
         results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
         if results and processes.is_writer():
-            print(table(results))
-            print(f"results: {values.workdir}/results")
-            print(f"look at {values.workdir}/report.html")
+            show(table(results))
+            show(f"results: {values.workdir}/results")
+            show(f"look at {values.workdir}/report.html")
