@@ -1,6 +1,7 @@
 """How every test runs: on CPU as eight devices, strict about ranks, with compiled code kept between runs."""
 
 import os
+import shutil
 from pathlib import Path
 
 from mancs_jax.common.xla_flags import is_known
@@ -33,24 +34,9 @@ from hypothesis import settings  # noqa: E402
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of memory; Linux aborts it at 65,530
 
-# Files of tests that start no process and compile no network, for `pytest -m quick`.
-QUICK = """
-arrays atomic_write batches build config_checks cuhk01 cuhk03 cuhk03_classic curves data_configs dukemtmc_reid
-figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory pk
-prose protocols ranked_lists report results single_shot source tables tracks
-"""
-
 # The same examples each time; no deadline, since the first one of a test compiles.
 settings.register_profile("reproducible", deadline=None, derandomize=True, database=None)
 settings.load_profile("reproducible")
-
-
-def pytest_collection_modifyitems(items):
-    """Marks the quick tests, by the name of their file."""
-    quick = {f"test_{name}" for name in QUICK.split()}
-    for item in items:
-        if item.path.stem in quick:
-            item.add_marker("quick")
 
 
 def pytest_collection_finish():
@@ -76,3 +62,14 @@ def one_device():
         for name in ("devices", "local_devices"):
             monkeypatch.setattr(jax, name, lambda *_, **__: devices)
         yield
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser without a network; skips where the machine has none."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no chromium on this machine")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -7,14 +7,14 @@ embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mancs_jax.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
     from mancs_jax.inference.search import Found, search
     from mancs_jax.run import train_and_evaluate
-
-__version__ = "0.2.0"
 
 _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",

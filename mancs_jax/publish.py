@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks
@@ -21,6 +20,7 @@ from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.scoring import NETWORK, Scored, Task, score_network
+from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
 
@@ -86,7 +86,7 @@ def export_network(
         for source in sources(data.name):
             arrays.check_known(source, root or data.root)
     thresholds = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else None
-    network, made_with = trained.network, {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
+    network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     if average_with:
         other = load_trained(average_with)
         made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}

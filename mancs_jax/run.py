@@ -33,7 +33,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
-from mancs_jax.weights.start import check_start
+from mancs_jax.weights.start import check_start, with_pretrained_model
 from mancs_jax.workdir import Workdir
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
@@ -61,7 +61,7 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, paths = jax.devices(), Workdir(local_path(workdir))
+    devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
     for name in names.sources(config.data.name):

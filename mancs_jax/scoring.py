@@ -23,9 +23,11 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
-NETWORK, UNTRAINED = "Mancs", "untrained network"
+NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
+HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
 
@@ -59,11 +61,6 @@ class Scored(NamedTuple):
     results: dict[str, dict[str, Any]]  # name -> result, as written
     ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included;
     # empty after single-shot
-
-
-def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
-    """The results of `score` alone."""
-    return score(source, task, progress=progress).results
 
 
 def score(
@@ -178,7 +175,7 @@ def score_network(
             scored = _classic(of_baseline, task)
         else:
             scored = protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
-        results[name] = scored | {"embedding": name, "flip": task.flip and name == UNTRAINED}
+        results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
     scored_on = {
         "dataset": dataset,
@@ -315,9 +312,14 @@ def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
 
 
 def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
-    """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
-    untrained = network._replace(variables=init_variables(network.config, network.num_classes))
-    ways: dict[str, Callable] = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
+    """Yields (name, embedded parts) of the baselines: the network as its training began, and a colour histogram."""
+    config, variables = network.config, init_variables(network.config, network.num_classes)
+    name = UNTRAINED
+    if config.like_pretrained:
+        params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
+        name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
+    first = network._replace(variables=variables)
+    ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
     scored = {part: split for part, split in parts.items() if part != "gt_bbox"}
     for name, way in ways.items():
         yield name, {part: Labelled(way(split.image), split.pid, split.camid) for part, split in scored.items()}

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_report import browser, data_of  # noqa: F401  # a fixture
+from pages import data_of
 from tiny_workdir import write_place
 
 import mancs_jax

@@ -12,6 +12,8 @@ from mancs_jax.data.arrays import Split
 from mancs_jax.data.prepared import VERSION
 from mancs_jax.data.sources.items import About, Contents, Item
 
+pytestmark = pytest.mark.quick
+
 
 def png(pixels: np.ndarray) -> bytes:
     """A lossless file, so that pixels can be compared: what is stored is decoded whatever its format."""

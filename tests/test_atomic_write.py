@@ -13,6 +13,8 @@ import pytest
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable, read_list, write_json, write_text
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_name_comes_last(tmp_path):
     path = tmp_path / "below" / "file.txt"

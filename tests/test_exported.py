@@ -25,8 +25,7 @@ from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.gallery import load_gallery
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.publish import export_network
-from mancs_jax.scoring import Task
-from mancs_jax.scoring import evaluate as score_all
+from mancs_jax.scoring import Task, score
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -196,7 +195,7 @@ def test_the_baselines_of_an_exported_network(place, tmp_path):
     with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
         build.build(contents, tmp_path / "data")
     task = Task(root=str(tmp_path / "data"), baselines=True)
-    found, expected = (score_all(place / name, task, progress=False) for name in ("n.onnx", "w"))
+    found, expected = (score(place / name, task, progress=False).results for name in ("n.onnx", "w"))
     assert found.keys() == expected.keys() and len(found) == 3
     assert found["untrained network"]["mAP"] == expected["untrained network"]["mAP"]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import NUM_CLASSES, losses, record_sizes, run, tiny_config
+from tiny_step import NUM_CLASSES, losses, record_sizes, run, tiny_config
 
 from mancs_jax.config import checks, recipes
 from mancs_jax.losses.identity import focal_loss

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 import tiny
-from test_scoring import write_workdir
 from tiny_sources import REPOSITORY, jpeg, run_script
+from tiny_workdir import write_untrained
 
 from mancs_jax import run
 from mancs_jax.cli import evaluate
@@ -106,7 +106,7 @@ def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gal
 
 
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
-    write_workdir(tmp_path / "w", root)
+    write_untrained(tmp_path / "w", root)
     fill_disk(monkeypatch, "results")
     with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])

@@ -8,6 +8,8 @@ from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.evaluation.ranking import nearest_lists_by
 from mancs_jax.reporting.histograms import histograms
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def drawn():

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from test_ranking import official_evaluation
+from official_evaluation import official_evaluation
 from tiny_sources import SHARED
 
 from mancs_jax.data.sources.market1501 import LAYOUT
 from mancs_jax.evaluation import metrics, ranking
+
+pytestmark = pytest.mark.quick
 
 LABELS = SHARED / "market1501_labels"
 FOLDER = Path(os.environ.get("MARKET1501", ""))

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-from test_scoring import write_workdir
+from tiny_workdir import write_untrained
 
 from mancs_jax import publish, scoring
 from mancs_jax.cli import evaluate, export
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     with market1501.open_source(tiny.write_folder(place / "source")) as contents:
         build.build(contents, place / "data")
-    network = write_workdir(place / "w", "/home/me/data", validation_ids=4)
+    network = write_untrained(place / "w", "/home/me/data", validation_ids=4)
     start = {"command": COMMAND, "git": "abc", "versions": {"jax": "1"}, "date": "2026-01-01"}
     Workdir(place / "w").starts.write_text(json.dumps({"starts": [start]}))
     return place, network
@@ -115,7 +115,8 @@ def test_the_scores_are_those_of_the_file(published, place, capsys):
     scored = json.loads((place[0] / "out.json").read_text())["Mancs"]
     for name in ("mAP", "cmc", "verification", "fingerprint", "step", "seed", "trained_on"):
         assert card["scores"][name] == scored[name]
-    of_workdir = scoring.evaluate(place[0] / "w", scoring.Task(root=str(place[0] / "data")), progress=False)["Mancs"]
+    task = scoring.Task(root=str(place[0] / "data"))
+    of_workdir = scoring.score(place[0] / "w", task, progress=False).results["Mancs"]
     assert abs(of_workdir["mAP"] - scored["mAP"]) < 0.02  # float16 may swap neighbours of so few images
     assert not (path.parent / "results").exists()
 
@@ -220,7 +221,7 @@ def test_an_average_says_what_of(published, place, tmp_path):
 @pytest.fixture(scope="module")
 def on_everybody(place):
     """A workdir of the same model whose run held nobody out."""
-    write_workdir(place[0] / "all", "/home/me/data", seed=1)
+    write_untrained(place[0] / "all", "/home/me/data", seed=1)
     return place[0] / "all"
 
 

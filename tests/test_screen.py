@@ -1,5 +1,6 @@
 """A screen that fails ends no work; names that it cannot show are escaped."""
 
+import ast
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mancs_jax.common import screen
 from mancs_jax.common.screen import Steady, bar, encodable, escaped, keep_going, show, tell
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.workdir import Workdir
@@ -69,16 +71,16 @@ def features(tmp_path):
     return tmp_path / "f.npz"
 
 
-def evaluate(features, screen, **environment):
+def evaluate(features, stream, **environment):
     command = [sys.executable, "-m", "mancs_jax.cli", "evaluate", f"--features={features}", f"--json={features}.json"]
-    return subprocess.run(command, stdout=screen, stderr=screen, env=os.environ | environment).returncode
+    return subprocess.run(command, stdout=stream, stderr=stream, env=os.environ | environment).returncode
 
 
 @needs_full
 @pytest.mark.parametrize("how", ["full", "reader gone"])
 def test_results_are_written_whatever_happens_to_the_screen(features, how):
-    with broken(how) as screen:
-        assert evaluate(features, screen, PYTHONUNBUFFERED="1" if how == "full" else "") == 0
+    with broken(how) as stream:
+        assert evaluate(features, stream, PYTHONUNBUFFERED="1" if how == "full" else "") == 0
     assert json.loads(features.with_name("f.npz.json").read_text())["mAP"] > 0
 
 
@@ -112,3 +114,13 @@ def test_a_steady_stream_is_like_its_stream():
     steady = Steady(stream)
     steady.writelines(["a", "b"])
     assert steady.getvalue() == "ab" and steady.write("cd") == 2 and not steady.closed
+
+
+def test_all_lines_and_bars_of_the_package_go_this_way():
+    for file in Path(screen.__file__).parents[1].rglob("*.py"):
+        names = {node.func.id for node in ast.walk(ast.parse(file.read_text())) if _is_named(node)}
+        assert not names & {"print", "tqdm"} or file.stem == "screen", file
+
+
+def _is_named(node):
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)

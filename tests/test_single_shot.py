@@ -11,6 +11,8 @@ from mancs_jax.evaluation import reranking, single_shot
 from mancs_jax.evaluation.protocols import Labelled, Options
 from mancs_jax.evaluation.single_shot import SingleShot, draw, score
 
+pytestmark = pytest.mark.quick
+
 
 def labelled(rows):
     """(coordinates, pid, camid) of each image."""

@@ -12,6 +12,8 @@ from tiny_sources import image_files, jpeg, write
 from mancs_jax.data.sources import source
 from mancs_jax.data.sources.source import open_source
 
+pytestmark = pytest.mark.quick
+
 FILES = image_files({"query": ["b.jpg", "a.jpg"], "gallery": ["a.jpg"]}) | {"readme.txt": b"text"}
 
 

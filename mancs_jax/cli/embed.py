@@ -35,9 +35,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
     from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import create_gallery, embed_whole, find_images, labels_of, write_gallery
 
     keep_compiled_programs()
@@ -45,7 +45,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     names, others = find_images(arguments[0])  # before the network is loaded
     if others:
         show(f"{len(others):,} passed over, no image by name: {name_some(others)}")
-    embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
+    embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     embedding, names, damaged = embed_whole(arguments[0], embedder, names)
     gallery = create_gallery(embedder, embedding, names)
     write_gallery(values.output, gallery)

@@ -49,10 +49,10 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference import answers
+    from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import check_network, load_gallery
     from mancs_jax.reporting.ranked_lists import write_picture
 
@@ -70,7 +70,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {number:,}: "
             "--report=OUT.html shows all"
         )
-    embedder = mancs_jax.load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
+    embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     found, damaged = answers.find_answers(
         queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance

@@ -148,11 +148,11 @@ def meet(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
-def first_answer(ask: Callable[[], bool]) -> bool:
-    """Asks process 0 alone, and tells all: what is done together must not depend on what each one sees."""
+def first_answer(ask: Callable[[], int]) -> int:
+    """Asks process 0 only, and tells all: what is done together must not depend on what each one sees."""
     if jax.process_count() == 1:
         return ask()
-    return bool(multihost_utils.broadcast_one_to_all(np.array(is_writer() and ask())))
+    return int(multihost_utils.broadcast_one_to_all(np.array(int(ask()) if is_writer() else 0)))
 
 
 def as_global(state: Any) -> Any:

@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import mancs_jax
 from mancs_jax.config import checks
 from mancs_jax.data.augment import MEAN, STD
+from mancs_jax.version import __version__
 
 FORMAT = 1  # of a card; a reader refuses others
 ONNX, JAX = "onnx", "jax.export"
@@ -132,7 +132,7 @@ def exported_card(card: dict[str, Any], *, kind: str, input: str, flip: bool, dt
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "flip": flip,
         "dtype": dtype,
-        "versions": {"mancs_jax": mancs_jax.__version__} | {name: metadata.version(name) for name in _packages(kind)},
+        "versions": {"mancs_jax": __version__} | {name: metadata.version(name) for name in _packages(kind)},
     }
     kept = {name: value for name, value in card.items() if not (flip and name in ("scores", "thresholds"))}
     return kept | {"input": described_input(input, *image_size), "exported": exported | more}

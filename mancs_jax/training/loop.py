@@ -84,12 +84,26 @@ def train(
         log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             stopped = False
+
+            def validated(validate: Validate) -> tuple[Description, int]:
+                """Scores the state, and keeps it in best/ if it is the best yet: (description, step of the best)."""
+                scores = validate(state)
+                log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+                latest = keep_best(workdir, state, description, scores["mAP"])
+                return latest, best_at if latest.best == description.best else step
+
             if len(num_ids) > 1:
                 counts = zip(sources(config.data.name), num_ids, strict=True)
                 log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not (stopped := processes.any_process(bool(stop), step)):
+            patience = steps_of(config.early_stopping, steps_per_epoch) if config.early_stopping else num_steps
+            best_at = processes.first_answer(lambda: checkpoint.latest_on_disk(workdir.best) or 0)
+            if config.early_stopping and step == 0 and validate is not None:
+                description, best_at = validated(validate)
+            while step < min(num_steps, best_at + patience) and not (
+                stopped := processes.any_process(bool(stop), step)
+            ):
                 rows = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, batch_of(rows), labels[rows])
@@ -100,12 +114,12 @@ def train(
                 if save_now:
                     log.flush()  # nothing is saved before it is known to be finite
                 if validate is not None and validate_now:
-                    scores = validate(state)
-                    log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-                    description = keep_best(workdir, state, description, scores["mAP"])
+                    description, best_at = validated(validate)
                 if save_now:
                     checkpoint.save(manager, state, description)
             log.flush()
+            if step < num_steps and not stopped:
+                log.say(f"no network was better than that of step {best_at}: training ends after step {step}")
             if stopped:
                 checkpoint.save(manager, state, description)
                 reason = stop[0] if stop else "a signal to another process"

@@ -41,6 +41,28 @@ def check_start(config: ConfigDict) -> None:
         raise ValueError(f"config.pretrained: {config.pretrained} is a network of another model; give it {fields}")
 
 
+def with_pretrained_model(config: ConfigDict) -> ConfigDict:
+    """Takes `model` and `data.image_size` from the network in `config.pretrained`, if `config.like_pretrained`.
+
+    Raises:
+      ValueError: one line: there is no such network, or no card that tells its architecture.
+    """
+    if not (config.like_pretrained and config.pretrained):
+        return config
+    path = _path(config.pretrained)
+    if not path.is_file():
+        raise ValueError(_missing(config.pretrained, config.model.arch))
+    if (card := _card(path)) is None:
+        raise ValueError(
+            f"config.like_pretrained is True, but {config.pretrained} has no card that tells its architecture: give a "
+            "network of mancs export --format=weights, or one that comes with the package"
+        )
+    config, pretrained = config.copy_and_resolve_references(), from_json(card["config"])
+    with config.unlocked():
+        config.model, config.data.image_size = pretrained.model, pretrained.data.image_size
+    return config.lock()
+
+
 def load_into(
     params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
 ) -> tuple[dict, dict]:

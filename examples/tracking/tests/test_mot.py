@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mot import Tracks, overlaps, read_mot, write_mot
 
+pytestmark = pytest.mark.quick
+
 # Lines of MOT16's kind: results, a detector's, a ground truth's (flag, class, visibility), out of order, an empty line.
 TEXT = """\
 2,7,10,20,30.5,40,0.75,-1,-1,-1

@@ -7,6 +7,8 @@ import pytest
 from mot import Tracks
 from scores import score_tracks
 
+pytestmark = pytest.mark.quick
+
 SIDE = 10
 
 

@@ -1,4 +1,4 @@
-"""A short fuzz of every reader; `python tests/fuzz.py` is the long one."""
+"""A short fuzz of every reader; `python tests/soak/fuzz.py` is the long one."""
 
 import fuzz
 

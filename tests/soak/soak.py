@@ -1,6 +1,6 @@
 """Kills a tiny training again and again, and shows that nothing is lost.
 
-    python tests/soak.py --kills=200 --seed=0
+    python tests/soak/soak.py --kills=200 --seed=0
 
 A start of the training ends in one of four ways, at a random moment: `kill -9`, SIGTERM, `kill -9` with damage to the
 newest checkpoint, or a full disk. The next start goes on. Each training that comes to its end has to have the curve, to
@@ -22,13 +22,15 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the fixtures of the tests
+
 import numpy as np
 import tiny
 
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 DISK = 64 * 2**20  # bytes of the small file system
 PATIENCE = 1800  # seconds: it ends a process that hangs, and times nothing
 EPOCHS = 30  # of three steps; each ends with a checkpoint

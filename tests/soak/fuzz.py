@@ -1,6 +1,6 @@
 """Damaged files to every reader: each gives an answer or one of our errors, writes nothing, and takes little memory.
 
-    python tests/fuzz.py --inputs=2000 --seed=0
+    python tests/soak/fuzz.py --inputs=2000 --seed=0
 
 A good file is damaged in one to four ways, and read. Only ValueError and OSError with one line are allowed.
 """
@@ -21,6 +21,8 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the fixtures of the tests
 
 import cv2
 import fuzz_exported
