@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
+from mancs_jax.common.screen import show, tell
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
@@ -102,7 +102,7 @@ def train_and_evaluate(
                 if report and is_first and processes.is_writer():
                     write_report(paths.root, scored, task)
             except OSError:
-                print(table(results))  # a full disk does not take the scores away
+                show(table(results))  # a full disk does not take the scores away
                 raise
         return results
 
@@ -245,10 +245,9 @@ def only_process(workdir: Workdir) -> Iterator[None]:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(
+                tell(
                     f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing keeps a second "
-                    "run out: never start two in it",
-                    file=sys.stderr,
+                    "run out: never start two in it"
                 )
             yield
     finally:

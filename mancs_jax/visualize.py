@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.evaluation import metrics, roc
 from mancs_jax.evaluation.protocols import Ranked
@@ -43,7 +44,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     """
     if task.distractors:
         raise ValueError("a report shows no distractors of another data set: score without them")
-    paths = Workdir(Path(workdir))
+    paths = Workdir(local_path(workdir))
     results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
     labels = (query.pid, query.camid, gallery.pid, gallery.camid)

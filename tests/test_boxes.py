@@ -49,6 +49,11 @@ def test_boxes_with_a_fault(box, fault):
     assert found.tolist() == [good, [0, 0, 0, 0], good] and faults == ["", fault, ""]
 
 
+@pytest.mark.parametrize("boxes", [[[0.1, 0.2, 1.5, 0.9]], [[0, 0, 1, 1], [0, 0, 2, 2]], [[-9, -9, -1, -1]]])
+def test_boxes_of_pixels_are_no_fractions(boxes):
+    np.testing.assert_array_equal(checked_boxes(boxes), np.array(boxes, np.float64))
+
+
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0,), np.int32)])
 def test_no_boxes(boxes):
     found, faults = to_pixels(checked_boxes(boxes), FRAME)
@@ -66,6 +71,9 @@ def test_no_boxes(boxes):
         (np.zeros((2, 4), bool), r"boxes are bool \[2, 4\]: boxes are"),
         ([[None] * 4], r"boxes are object \[1, 4\]: boxes are"),
         (np.zeros((0, 3, 4)), r"boxes are float64 \[0, 3, 4\]: boxes are"),
+        ([[0.1, 0.2, 0.5, 1.0]], r"boxes are fractions of the frame, all within \[0, 1\]: .*; multiply x by the width"),
+        ([[0, 0, 1, 1], [0.2, 0.2, 0.4, 0.8]], "boxes are fractions"),
+        ([[-0.01, 0.2, 0.4, 0.8], [np.nan] * 4], "boxes are fractions"),  # a little outside
     ],
 )
 def test_what_are_no_boxes(boxes, line):

@@ -131,15 +131,23 @@ def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
     assert summary["num_splits"] == 1 and summary["mean"]["rank-1"] == 1  # of one person
 
 
-def test_a_command_looks_for_cycles_of_objects_seldom():
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_command_looks_for_cycles_of_objects_seldom(fails):
+    """And not at its end; but after an error, when JAX may still compute, it ends as Python does."""
     program = """
-import atexit, gc, sys
+import atexit, gc, sys, types
 atexit.register(lambda: print(*gc.get_threshold(), gc.get_freeze_count() > 0))  # called last
-from mancs_jax.cli.main import main
-main(["mancs", "embed", "--no_such_flag"])
+from mancs_jax.cli import command_line
+command = types.ModuleType("command", "A command.")
+command.define, command.ARGUMENTS = (lambda values, argv: None), ()
+command.main = lambda values, arguments: 1 // int(sys.argv[1])
+command_line.run(command, ["command"])
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.stdout.split() == [*map(str, COLLECTED_AFTER), "True"]
+    ended = subprocess.run([sys.executable, "-c", program, str(int(not fails))], capture_output=True, text=True)
+    assert ended.stdout.split() == [*map(str, COLLECTED_AFTER), str(not fails)]
+    assert (ended.returncode, ended.stderr) == (
+        (1, "command: integer division or modulo by zero\n") if fails else (0, "")
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc")

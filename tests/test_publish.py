@@ -53,12 +53,59 @@ def published(place):
 def test_the_card_says_who_made_it_and_no_path(published):
     path, card = published
     assert (card["name"], card["dtype"], card["trained_on"]) == ("tiny", "float16", "market1501")
-    assert (
-        card["made_with"]["command"]
-        == "scripts/train.py --config=c.py --workdir=W --config.pretrained=first.safetensors"
-    )
+    assert card["made_with"]["command"] == "mancs train --config=c.py --config.pretrained=first.safetensors --workdir=W"
     assert card["made_with"]["git"] == "abc" and "/home/me" not in path.read_text()
     assert str(path.parents[1]) not in path.read_text()
+
+
+HOME = "/home/alice"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["mancs", "train", "--config=market:small", f"--workdir={HOME}/w"], "mancs train --config=market:small"),
+        (["mancs", "train", "--config", "market", "--workdir", f"{HOME}/run"], "mancs train --config=market"),
+        (
+            ["train.py", f"-config={HOME}/alice/own.py:small", "-workdir", HOME, "--config.seed", "-1"],
+            "mancs train --config=own.py:small --config.seed=-1",
+        ),
+        (
+            ["__main__.py", "train", "--config=market", "--config.data.root", f"{HOME}/d", "--config.eval_baselines"],
+            "mancs train --config=market --config.eval_baselines",
+        ),
+        (
+            [
+                "mancs",
+                "train",
+                "--config=market",
+                "--noconfig.report",
+                "--workdir",
+                "w",
+                "--config.pretrained",
+                f"{HOME}/a.pth",
+            ],
+            "mancs train --config=market --noconfig.report --config.pretrained=a.pth",
+        ),
+        (
+            ["mancs", "cuhk03-classic", "--config=cuhk03:classic", f"--workdir={HOME}"],
+            "mancs cuhk03-classic --config=cuhk03:classic",
+        ),
+        (
+            ["mancs", "import-weights", f"--source={HOME}/m.pth", "--config=market"],
+            "mancs import-weights --config=market",
+        ),
+    ],
+)
+def test_a_command_for_everybody_has_no_path(words, command):
+    assert publish.without_paths(words) == f"{command} --workdir=W" and "alice" not in command
+
+
+@pytest.mark.parametrize(
+    "words", [["ipykernel_launcher.py", "-f", f"{HOME}/k.json"], ["mine.py", f"--config={HOME}"], ["-c"]]
+)
+def test_a_run_that_was_started_from_python_has_no_command_of_ours(words):
+    assert publish.without_paths(words) == "train_and_evaluate(config, workdir)"
 
 
 def test_the_scores_are_those_of_the_file(published, place, capsys):

@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,6 +170,13 @@ def test_what_is_wrong_gets_one_line(tmp_path):
         search(query, np.zeros_like(gallery), 1, distance="cosine")
     with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
         search(np.zeros_like(query), gallery, 1, distance="cosine")
+    for distance, limit in (("cosine", 2.1), ("cosine", -0.1), ("euclidean", -1), ("euclidean", np.nan)):
+        with pytest.raises(ValueError, match=rf"max_distance is {limit}: it must be a number from 0"):
+            search(query, gallery, 1, distance=distance, max_distance=limit)
+    assert "to 2, the largest cosine distance" in str(
+        pytest.raises(ValueError, search, query, gallery, 1, distance="cosine", max_distance=12).value
+    )
+    assert (search(query, gallery, 5, distance="cosine", max_distance=2).index >= 0).all()
     index = mancs_jax.build_index(gallery)
     with pytest.raises(ValueError, match=r"the index is of a gallery \[5, 16\], not of this one, \[4, 16\]"):
         search(query, gallery[:4], 1, index=index)
@@ -178,6 +187,20 @@ def test_what_is_wrong_gets_one_line(tmp_path):
         search(query, gallery, 1, index=str(tmp_path / "g.faiss"))
     with pytest.raises(ValueError, match="gallery embedding 0 has NaN"):
         mancs_jax.build_index(gallery * np.float32(np.nan))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_index_that_cannot_be_written_names_its_path(tmp_path, monkeypatch):
+    gallery = clusters(12, 50)
+    with pytest.raises(OSError, match=r"^/proc/nowhere/g\.faiss cannot be written \(.*\): choose another place$"):
+        mancs_jax.build_index(gallery, "/proc/nowhere/g.faiss")
+    before = mancs_jax.build_index(gallery, tmp_path / "g.faiss")
+    mancs_jax.build_index(gallery, tmp_path / "again.faiss")
+    assert faiss.serialize_index(before).tobytes() == (tmp_path / "g.faiss").read_bytes()
+    monkeypatch.setattr(Path, "open", lambda path, mode="r": open("/dev/full", mode))  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match=r"/full\.faiss cannot be written \(No space left on device\); free the disk"):
+        mancs_jax.build_index(gallery, tmp_path / "full.faiss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.faiss", "g.faiss"]
 
 
 def test_without_faiss_an_index_says_what_to_install(monkeypatch):

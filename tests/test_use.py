@@ -1,6 +1,7 @@
 """The commands in the pages about a model in use work, in their order."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -112,6 +113,35 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
     assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
+
+
+def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("0001_c1_a.jpg", "0002_c1_a.jpg", "portrait.jpg"):
+        (tmp_path / "photos" / name).write_bytes((place / "query.jpg").read_bytes())
+    stopped, out = run(f"mancs embed photos --workdir={place / 'workdirs' / 'market'} --output=g.npz", capsys)
+    told = "without pid and camid: 1 of 3 names do not tell them, as 0002_c1s1_000451_03.jpg does: portrait.jpg\n"
+    assert stopped == "" and out == f"{told}g.npz: 3 embeddings, {WIDTH} wide\n"
+
+
+def test_names_that_are_no_utf8(place, tmp_path, monkeypatch, capsys):
+    """All files are written, and the screen shows what it can."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    names = [b"caf\xe9.jpg", "\u738b.jpg".encode(), b"line\nend.jpg", b"\xff.txt"]
+    for name in names:
+        (tmp_path / "photos" / os.fsdecode(name)).write_bytes((place / "query.jpg").read_bytes())
+    network = f"--workdir={place / 'workdirs' / 'market'}"
+    stopped, out = run(f"mancs embed photos {network} --output=g.npz", capsys)
+    assert stopped == "" and out.startswith("1 passed over, no image by name: \\xff.txt\ng.npz: 3 embeddings")
+    gallery = load_gallery(tmp_path / "g.npz")
+    assert sorted(os.fsencode(name) for name in gallery.name.tolist()) == sorted(names[:3])
+    files = "--json=a.json --picture=a.png --report=a.html --images=photos"
+    stopped, out = run(f"mancs search photos {network} --gallery=g.npz {files}", capsys)
+    assert stopped == "" and "query caf\\xe9.jpg\n" in out and "  line\\nend.jpg\n" in out
+    found = {os.fsencode(query["query"]) for query in json.loads((tmp_path / "a.json").read_text())["queries"]}
+    assert found == set(names[:3]) and (tmp_path / "a.html").read_text() and (tmp_path / "a.png").stat().st_size
 
 
 def test_galleries_without_labels_and_of_another_network(place, tmp_path):

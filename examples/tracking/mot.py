@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_text
+from mancs_jax.common.local_path import local_path
+from mancs_jax.data.boxes import FRACTIONS, are_fractions
 from mancs_jax.data.sources.source import name_some
 
 FIELDS = "frame,id,x,y,width,height"  # that every line has; conf follows, and fields that nothing here reads
@@ -30,9 +32,10 @@ def read_mot(path: str | Path) -> Tracks:
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: one line: it holds no boxes, or lines are wrong: the first five, with their numbers.
+      ValueError: one line: it holds no boxes or fractions of the frame, or lines are wrong: the first five, with their
+        numbers.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it has to be a MOT file, a line a box: {FIELDS},conf")
     try:
@@ -52,6 +55,8 @@ def read_mot(path: str | Path) -> Tracks:
     if not rows:
         raise ValueError(f"{path} holds no boxes: a MOT file has a line a box: {FIELDS},conf")
     table = np.array(rows)
+    if are_fractions(table[:, 2:6]):
+        raise ValueError(f"{path}: boxes are fractions of the frame, all within [0, 1]: {FRACTIONS}")
     table = table[np.argsort(table[:, 0], kind="stable")]
     box = table[:, 2:6] + np.pad(table[:, 2:4], ((0, 0), (2, 0)))
     return Tracks(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), box, table[:, 6])

@@ -21,6 +21,8 @@ from scores import score_tracks
 import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.outputs import check_outputs
+from mancs_jax.common.screen import keep_going, show, tell
 from mancs_jax.inference.gallery import find_images
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
@@ -31,6 +33,7 @@ MEMORY = 0.9  # share of what a track has looked like, beside the newest crop
 REACH, PACE = 0.3, 0.1  # body heights that somebody may be from the last place: at once, and more with each frame
 MIN_BOXES = 3  # of a track that is written; a detector's errors have fewer
 STRANGE = 0.8  # distance, beside the usual one of strangers, from which motion is believed only where no look fits
+FILES = ("output", "json", "detections", "truth", "network")  # flags of files
 NEVER = 2.0  # cost of a pair that may not be; usual ones cost less than 1
 
 
@@ -167,17 +170,21 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("give --output=FILE to write, or --truth=FILE to score against, or both")
     if arguments.json and not arguments.truth:
         raise ValueError("--json takes the scores: give --truth=FILE, too")
-    if arguments.json and arguments.json == arguments.output:
-        raise ValueError(f"--output and --json are both {arguments.json}: give each a file of its own")
+    given = {f"--{name}={path}": path for name, path in vars(arguments).items() if name in FILES and path}
+    outputs = {name: path for name, path in given.items() if name.startswith(("--output", "--json"))}
+    check_outputs(outputs, {name: path for name, path in given.items() if name not in outputs})
     for file in filter(None, (arguments.output, arguments.json)):
         check_writable(file)
     truth = read_mot(arguments.truth) if arguments.truth else None
     if truth is not None:
         score_tracks(truth, truth)  # a fault of the file, or no TrackEval, is told before the frames are embedded
     detections = read_mot(arguments.detections)
-    detections = Tracks(*(field[detections.confidence >= arguments.min_confidence] for field in detections))
-    if not len(detections.frame):
-        raise ValueError(f"no detection has a confidence of {arguments.min_confidence:g} or more")
+    if arguments.min_confidence is not None:
+        used = detections.confidence >= arguments.min_confidence
+        if not used.any():
+            raise ValueError(f"no detection has a confidence of {arguments.min_confidence:g} or more")
+        tell(f"{np.sum(~used):,} of {len(used):,} detections have a lower confidence and are left out")
+        detections = Tracks(*(field[used] for field in detections))
     look = embed_detections(arguments.frames, detections, arguments.workdir or arguments.network)
     options = Options(arguments.weight, arguments.alike)
     tracks = link(detections, look, options)
@@ -186,7 +193,7 @@ def run(arguments: argparse.Namespace) -> None:
         both = {"motion alone": motion, "motion and embeddings": tracks}
         of_each = {name: score_tracks(truth, found) for name, found in both.items()}
         for name, scores in of_each.items():
-            print(
+            show(
                 f"{name:<21}  IDF1 {100 * scores['idf1']:5.1f}  switches {scores['switches']:3}  "
                 f"MOTA {100 * scores['mota']:5.1f}  tracks {scores['num_found']:3} (true: {scores['num_tracks']})"
             )
@@ -194,7 +201,7 @@ def run(arguments: argparse.Namespace) -> None:
             write_json(arguments.json, of_each)
     if arguments.output:
         write_mot(arguments.output, tracks)
-        print(f"{arguments.output}: {len(np.unique(tracks.number))} tracks, {len(tracks.frame)} boxes")
+        show(f"{arguments.output}: {len(np.unique(tracks.number))} tracks, {len(tracks.frame)} boxes")
 
 
 def main() -> None:
@@ -208,10 +215,11 @@ def main() -> None:
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
     parser.add_argument("--json", type=local_path, help="file to write the scores to")
-    parser.add_argument("--min_confidence", type=float, default=0.0, help="of a detection that is used")
+    parser.add_argument("--min_confidence", type=float, help="of a detection that is used; all, if not given")
     parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
     parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look like one person")
     arguments = parser.parse_args()
+    keep_going()
     try:
         run(arguments)
     except (ValueError, OSError, ImportError) as error:

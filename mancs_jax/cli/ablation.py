@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show
 from mancs_jax.config import ablation as rows
 
 ARGUMENTS = ()
@@ -64,5 +65,5 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     runs = plan(values.base, list(dict.fromkeys(names)), seeds, parse_changes(values.set))
     summary = run_all(runs, values.base, values.workdir)
     if summary:
-        print(table(summary["rows"], values.base))
-        print(f"results: {values.workdir}/results")
+        show(table(summary["rows"], values.base))
+        show(f"results: {values.workdir}/results")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from mancs_jax.cli.command_line import show
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -54,7 +54,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     from mancs_jax.convert import import_backbone, import_network
 
     if values.output:
-        print(import_backbone(values.source, values.arch, values.output))
+        show(import_backbone(values.source, values.arch, values.output))
     else:
-        print(import_network(values.source, values.config, values.workdir))
-        print(f"score it: mancs evaluate --workdir={values.workdir}")
+        show(import_network(values.source, values.config, values.workdir))
+        show(f"score it: mancs evaluate --workdir={values.workdir}")

@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from mancs_jax.cli.command_line import HELP, run, show, suggest_command
+from mancs_jax.cli.command_line import HELP, run, suggest_command
+from mancs_jax.common.screen import show
 
 COMMANDS = {
     "train": "train a network and score it",

@@ -7,11 +7,11 @@ mancs prepare-data --dataset=walkers --root=DIR
 """
 
 import signal
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
+from mancs_jax.common.screen import show
 from mancs_jax.config import names
 
 ARGUMENTS = ()
@@ -64,7 +64,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build that is stopped is cleared away
     try:
-        print(
+        show(
             prepare(
                 values.dataset,
                 values.source,
@@ -78,4 +78,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             )
         )
     except KeyboardInterrupt:
-        sys.exit("prepare_data: stopped; what was not complete is gone")
+        raise KeyboardInterrupt("stopped; what was not complete is gone") from None

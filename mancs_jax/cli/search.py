@@ -12,8 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
-from mancs_jax.cli.command_line import keep_compiled_programs, show
+from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
@@ -63,8 +64,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     queries = answers.find_queries(arguments[0])
     if queries.others:
         show(f"{len(queries.others):,} passed over, no image by name: {name_some(queries.others)}")
-    if queries.damaged:
-        show(f"{len(queries.damaged):,} passed over, damaged: {name_faults(queries.damaged)}")
     number = len(queries.names)
     if values.picture and number > answers.MOST_DRAWN:
         raise ValueError(
@@ -73,13 +72,15 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         )
     embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
-    found = answers.find_answers(
+    found, damaged = answers.find_answers(
         queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
     )
+    if damaged:
+        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
     show(answers.as_text(found, gallery))
     if values.json:
         how = {"distance": values.distance, "k": values.k, "max_distance": values.max_distance}
-        how["passed_over"] = queries.damaged
+        how["passed_over"] = damaged
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"answers: {values.json}")
     if values.picture:

@@ -1,12 +1,12 @@
 """Trains Mancs and scores it: mancs train --config=market --workdir=W."""
 
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ()
 
@@ -59,10 +59,10 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
         processes.start(values.coordinator, values.num_processes, values.process_id)
     if line := unused_accelerator():
-        print(line, file=sys.stderr)
+        tell(line)
     with processes.ending_at_once():
         results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
         if results and processes.is_writer():
-            print(table(results))
-            print(f"results: {values.workdir}/results")
-            print(f"look at {values.workdir}/report.html")
+            show(table(results))
+            show(f"results: {values.workdir}/results")
+            show(f"look at {values.workdir}/report.html")

@@ -10,15 +10,20 @@ LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Replaces a leading `~` by the home directory, and takes `file://` off.
+    """Replaces a leading `~` by the home directory, and takes `file://` off: the rule for all paths, also in Python.
+
+    A path that begins with `~` by name is meant by "./~name". Once more applied, the function changes nothing.
 
     Raises:
       ValueError: one line: the path is remote, as gs://bucket/run. Locks and atomic writes need a local file system.
     """
-    if local := LOCAL.match(os.fspath(path)):
+    given = os.fspath(path)
+    if local := LOCAL.match(given):
         return Path(unquote(local[1]))
-    if REMOTE.match(os.fspath(path)):
+    if REMOTE.match(given):
         raise ValueError(f"{path}: remote paths are not supported; mount it, or give a local path and copy it later")
+    if given.startswith("./") and str(Path(given)).startswith("~"):
+        return Path(given).absolute()  # pathlib leaves "./" out, and the next call would expand the name
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # no such user

@@ -6,7 +6,6 @@ With one process all of this does nothing.
 import os
 import re
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
+from mancs_jax.common.screen import tell
 
 ASK_EVERY = 10  # steps
 HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life, after which JAX ends the other processes
@@ -84,7 +84,7 @@ def _wait_for(coordinator: str) -> None:
                     "run, and its port has to be open to this machine"
                 ) from error
         if not is_told:
-            print(f"waiting for process 0 at {coordinator}, up to {CONNECT_TIMEOUT:.0f} s", file=sys.stderr, flush=True)
+            tell(f"waiting for process 0 at {coordinator}, up to {CONNECT_TIMEOUT:.0f} s")
             is_told = True
         time.sleep(1)
 
@@ -117,8 +117,7 @@ def ending_at_once() -> Iterator[None]:
             line = f"JAX failed, as it does where another process was lost ({line[:200]}); {RESTART}"
         elif not isinstance(error, (ValueError, OSError, ArithmeticError)):
             traceback.print_exc()
-        print(f"\ntrain: {line}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        tell(f"\ntrain: {line}")
         os._exit(1)
 
 

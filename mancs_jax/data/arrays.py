@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.common.fingerprint import fingerprint as digest_of
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.cameras import each_its_own
@@ -230,7 +231,7 @@ def fingerprint(split: Split) -> str:
 def check_known(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
-        own = [path.name for path in sorted(Path(root).expanduser().glob("*")) if is_prepared(root, path.name)]
+        own = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]
         meant = suggest(dataset, [*DATASETS, *own])
         prepare = "" if meant else f"prepare it ({_preparing(dataset, root)}), "
         raise ValueError(

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 FORM = "boxes are [N, 4], x1, y1, x2, y2 in pixels"
+FRACTIONS = "multiply x by the width and y by the height of the frame"
 
 
 def checked_boxes(boxes: Any) -> np.ndarray:
     """Returns boxes as float64 [N, 4]; an empty list is no box.
 
     Raises:
-      ValueError: one line: they are no numbers, or of another shape.
+      ValueError: one line: they are no numbers, of another shape, or fractions of the frame.
     """
     try:
         array = np.asarray(boxes)
@@ -24,7 +25,18 @@ def checked_boxes(boxes: Any) -> np.ndarray:
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"boxes are {array.dtype} {list(array.shape)}: {FORM}")
+    if are_fractions(array):
+        raise ValueError(f"boxes are fractions of the frame, all within [0, 1]: {FORM}; {FRACTIONS}")
     return array.astype(np.float64)
+
+
+def are_fractions(boxes: np.ndarray) -> bool:
+    """Tells if no box of [N, 4] reaches beyond the first pixel, as of detectors that measure in frames.
+
+    They may be a little outside of [0, 1].
+    """
+    known = boxes[np.isfinite(boxes).all(axis=1)]
+    return len(known) > 0 and bool(known.max() <= 1 and known.min() > -1)
 
 
 def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:

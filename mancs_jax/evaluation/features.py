@@ -13,6 +13,7 @@ import numpy as np
 
 from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
+from mancs_jax.common.local_path import local_path
 from mancs_jax.evaluation import checks, protocols
 from mancs_jax.evaluation.protocols import Labelled, Options
 
@@ -56,7 +57,7 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
       FileNotFoundError: there is nothing at `path`.
       ValueError: one line: no such file, arrays missing, of a wrong type or of lengths that do not fit.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
     with _opened(path) as (there, read):

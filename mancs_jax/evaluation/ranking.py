@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from mancs_jax.common.screen import bar
 from mancs_jax.evaluation import checks, rank_kernels
 from mancs_jax.evaluation.blocks import each, mesh, query_blocks
 from mancs_jax.evaluation.distances import from_order
@@ -78,7 +78,7 @@ def hit_ranks(
 
     blocks = list(plan.blocks)
     visits = len(plan.tiles) * len(blocks) * (1 if one_tile else 2)
-    with tqdm(total=visits, desc="ranking", unit="block", disable=not progress) as progress_bar:
+    with bar(total=visits, desc="ranking", unit="block", disable=not progress) as progress_bar:
         if not one_tile:
             # The distances of all hits have to be known before the first image is counted. They come out of the same
             # products that are counted later, so that an image and its copy are at exactly the same distance.

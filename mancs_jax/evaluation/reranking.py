@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
+from mancs_jax.common.screen import bar
 from mancs_jax.evaluation import checks
 from mancs_jax.evaluation.distances import squared_euclidean
 from mancs_jax.evaluation.nearest import GROUP, smallest
@@ -122,7 +122,7 @@ def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
     # The last block begins sooner, so that all are of one size.
     starts = [min(start, number - rows) for start in range(0, number, rows)]
     running: deque = deque()
-    for start in tqdm(starts, desc="neighbours", unit="block", disable=not progress):
+    for start in bar(starts, desc="neighbours", unit="block", disable=not progress):
         running.append((start, _nearest_in_block(*on_device, start, number, rows, k)))
         while len(running) == 2 or (running and start == starts[-1]):  # two blocks at a time keep all cores busy
             done, results = running.popleft()

@@ -12,6 +12,7 @@ import jax.export
 import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable, write_json
+from mancs_jax.common.local_path import local_path
 from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, digest, open_exported
@@ -89,13 +90,14 @@ def export(
       OSError: the file cannot be written.
       ValueError: one line: options that do not go together, or the file's numbers are not the model's.
     """
-    kind = _kind(Path(output), format, input, dtype)
-    for path in (output, contract_of(Path(output))) if kind == JAX else (output,):
+    output = local_path(output)
+    kind = _kind(output, format, input, dtype)
+    for path in (output, contract_of(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else trained.network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
-    return write(Path(output), trained.network, trained.card, options)
+    return write(output, trained.network, trained.card, options)
 
 
 def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:

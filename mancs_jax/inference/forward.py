@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from mancs_jax.common.processes import gathered, share
+from mancs_jax.common.screen import bar
 from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import normalize
 from mancs_jax.inference.network import Network
@@ -155,7 +155,7 @@ def _batches(
 ) -> Iterator[np.ndarray]:
     batch = batch_size(network.config.eval_batch, jax.local_devices() if devices is None else devices)
     starts = range(0, len(image), batch)
-    for start in tqdm(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
+    for start in bar(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
         yield image[start : start + batch]
 
 

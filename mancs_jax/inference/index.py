@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.atomic_write import atomic_write, check_writable
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import bar
 from mancs_jax.evaluation import checks
 from mancs_jax.evaluation.distances import normalized
 
@@ -54,7 +55,10 @@ def build_index(
 
     Raises:
       ValueError: one line: the embeddings, the distance or the factory are not as above.
+      OSError: one line: the file cannot be written; its place is looked at first.
     """
+    if path is not None:
+        check_writable(path)
     checks.check_distance(distance)
     gallery = checks.checked_embedding("gallery", gallery)
     index = _manufactured(gallery, distance, factory) if factory else _graph(gallery, distance)
@@ -66,9 +70,28 @@ def build_index(
         while ivf.nprobe < ivf.nlist and _share_found(index, gallery) < FOUND:
             ivf.nprobe *= 2
     if path is not None:
-        with atomic_write(path) as temporary:
-            faiss.write_index(index, str(temporary))
+        _write(index, path)
     return index
+
+
+def _write(index: faiss.Index, path: str | Path) -> None:
+    """Writes an index by Python's files, whose errors have a number; those of FAISS are text with C++ in it."""
+    faults: list[OSError] = []
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+
+        def write(data: bytes) -> int:
+            try:
+                return file.write(data)
+            except OSError as error:
+                faults.append(error)
+                raise
+
+        try:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
+        except RuntimeError:
+            if faults:
+                raise faults[0] from None
+            raise
 
 
 def _graph(gallery: np.ndarray, distance: str) -> faiss.Index:
@@ -92,7 +115,7 @@ def _lists(gallery: np.ndarray, distance: str) -> faiss.Index:
 
 def _fill(index: faiss.Index, gallery: np.ndarray, distance: str, progress: bool) -> None:
     rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
-    for start in tqdm(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
+    for start in bar(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
         index.add(_checked(gallery[start : start + rows], distance))
 
 
@@ -142,9 +165,13 @@ def load_index(path: str | Path) -> faiss.Index:
     Raises:
       FileNotFoundError: no such file.
       ValueError: it is no index.
+      OSError: it cannot be read.
     """
-    if not Path(path).is_file():
+    path = local_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; mancs_jax.build_index(gallery, path) writes one")
+    with path.open("rb"):  # OSError where it may not be read, which FAISS would not tell from a damaged one
+        pass
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:

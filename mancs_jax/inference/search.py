@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.evaluation import checks
 from mancs_jax.evaluation.distances import order_terms, pair_distances
 from mancs_jax.evaluation.nearest import smallest
@@ -23,6 +24,7 @@ ROW_STEP = 8
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
+LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
 
 
 class Found(NamedTuple):
@@ -67,13 +69,15 @@ def search(
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
+    check_not_forked()
     checks.check_distance(distance)
     query, gallery = checks.checked_embedding("query", query), checks.checked_embedding("gallery", gallery)
     checks.check_same_width(query, gallery)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
-    if max_distance is not None and not max_distance >= 0:
-        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
+    if max_distance is not None and not 0 <= max_distance <= LARGEST[distance]:
+        most = "" if distance == "euclidean" else f" to {LARGEST[distance]:g}, the largest {distance} distance"
+        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0{most}, or None")
     checks.squared_norms("query", query, distance)
     if num_candidates is not None and num_candidates < k:
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")

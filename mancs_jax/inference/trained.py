@@ -1,12 +1,12 @@
 """A trained network from where it lies: a workdir, a shared file, or the networks that come with the package."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.network_file import card_of, read_network
@@ -97,7 +97,7 @@ def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
             continue
         if found is not None:
             for fault in faults:
-                print(f"{fault}; until then step {found[0]} of {directory} is taken", file=sys.stderr)
+                tell(f"{fault}; until then step {found[0]} of {directory} is taken")
             return found[1]
     if faults:
         raise faults[-1]

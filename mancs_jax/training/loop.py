@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
+from mancs_jax.common.screen import tell
 from mancs_jax.config.names import sources
 from mancs_jax.data import pk
 from mancs_jax.training import checkpoint
@@ -157,10 +157,9 @@ def restore_or_create(
         )
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
         if knows_held_out(config, description.data_fingerprint):
-            print(
+            tell(
                 f"{config.pretrained} was trained on people of {config.data.name}: some of those that are held out may "
-                "be among them, which flatters their scores",
-                file=sys.stderr,
+                "be among them, which flatters their scores"
             )
     state = replicated(state, devices)
     if (found := checkpoint.restore(manager, state)) is None:
@@ -176,7 +175,7 @@ def holds_network(directory: Path) -> bool:
     try:
         found = checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
     except ValueError as error:
-        print(f"{error}; else the next validation fills it anew", file=sys.stderr)
+        tell(f"{error}; else the next validation fills it anew")
         return False
     return found is not None
 
@@ -196,7 +195,10 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, sco
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """A list, empty until SIGTERM or SIGINT arrives, then holding its name; a second SIGINT interrupts as usual."""
+    """A list, empty until SIGTERM, SIGINT or SIGHUP (of a terminal that closes) arrives, then holding its name.
+
+    A second SIGINT interrupts as usual. SIGHUP stays ignored where it is, as under nohup.
+    """
     received: list[str] = []
 
     def handle(number, frame):
@@ -204,8 +206,10 @@ def stop_signals() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not the main thread, where signals cannot be caught
         before = {}
     try:

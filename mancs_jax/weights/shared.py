@@ -2,8 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mancs_jax.weights.state_dict import Tensors
+if TYPE_CHECKING:  # commands ask for names before they wait for JAX
+    from mancs_jax.weights.state_dict import Tensors
 
 SHIPPED = Path(__file__).parents[1] / "networks"
 CARD, WEIGHTS = ".json", ".safetensors"
@@ -23,6 +25,6 @@ def shipped_weights(source: str | Path) -> Path | None:
     return SHIPPED / f"{source}{WEIGHTS}" if isinstance(source, str) and source in shipped_networks() else None
 
 
-def is_shared(tensors: Tensors) -> bool:
+def is_shared(tensors: "Tensors") -> bool:
     """Tells if these are the tensors of a shared network: their names are the paths of its variables."""
     return {name.partition(".")[0] for name in tensors} == {"params", "batch_stats"}

@@ -1,13 +1,14 @@
 """The numbers that training starts from: a backbone of ImageNet, or a whole network."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config.checks import from_json
 from mancs_jax.config.names import sources
 from mancs_jax.weights import authors
@@ -107,7 +108,7 @@ def load_into(
         tensors = {name: tensor for name, tensor in tensors.items() if name not in classifiers}
     fitting = check(tensors, leaves, path, "the network of config.model")
     if are_others:
-        print(f"{pretrained}: its classifiers are for other people and start anew", file=sys.stderr)
+        tell(f"{pretrained}: its classifiers are for other people and start anew")
     if is_shared(tensors):
         return _joined(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
     return _joined(variables, flatten_dict(to_variables(fitting, leaves)))
@@ -136,7 +137,7 @@ def _missing(path: str, arch: str) -> str:
 
 def _path(pretrained: str | Path) -> Path:
     """The file; of a card, the weights beside it."""
-    path = shipped_weights(pretrained) or Path(pretrained)
+    path = shipped_weights(pretrained) or local_path(pretrained)
     return path.with_suffix(WEIGHTS) if path.suffix == CARD else path
 
 

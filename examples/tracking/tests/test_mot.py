@@ -41,6 +41,7 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        ("1,-1,0.1,0.2,0.3,0.4\n2,-1,0,0,0.5,1\n", "a.txt: boxes are fractions of the frame, all within"),
         ("", "a.txt holds no boxes: a MOT file has a line a box: frame,id,x,y,width,height,conf"),
         ("\n\n", "a.txt holds no boxes"),
         ("1,-1,2,3,4,5\n1,-1,2,3\n", "a.txt line 2: 4 fields, not frame,id,x,y,width,height and more"),

@@ -58,6 +58,22 @@ def test_a_scene_is_tracked(place, monkeypatch, capsys):
     assert written["motion and embeddings"] == pytest.approx(scores)
 
 
+def test_confidences_below_zero(place, monkeypatch, capsys):
+    """Some detectors give logits: all are used, and the number of those that a flag leaves out is told."""
+    lines = (place / "scene" / "det.txt").read_text().splitlines()
+    lines = [",".join([*line.split(",")[:6], "-1.5" if i % 2 else "2.5"]) for i, line in enumerate(lines)]
+    (place / "logits.txt").write_text("\n".join(lines))
+    arguments = [place / "scene" / "frames", f"--detections={place}/logits.txt", f"--workdir={place}/run"]
+    used = []
+    monkeypatch.setattr(track, "link", lambda detections, *_: used.append(len(detections.frame)) or detections)
+    assert run(track, monkeypatch, *arguments, f"--output={place}/t.txt") == ""
+    assert capsys.readouterr().err == ""
+    assert run(track, monkeypatch, *arguments, f"--output={place}/t.txt", "--min_confidence=0") == ""
+    half = len(lines) // 2
+    assert used == [len(lines), len(lines) - half]
+    assert f"{half} of {len(lines)} detections have a lower confidence and are left out\n" in capsys.readouterr().err
+
+
 def test_in_a_process_of_its_own(place, tmp_path):
     command = [sys.executable, FOLDER / "render_scene.py", tmp_path / "s", "--frames=2", "--people=0"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -157,7 +173,10 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
         (["--weight=2", "--output=o"], "track: --weight=2 and --alike=0.05 have to be from 0 to 1"),
         ([], "track: give --output=FILE to write, or --truth=FILE to score against, or both"),
         (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
-        (["--output=o", "--json=o", "--truth=t"], "track: --output and --json are both o: give each a file of its own"),
+        (
+            ["--output=o", "--json=o", "--truth=t"],
+            "track: --json=o is the file of --output=o: give each output a file of its own",
+        ),
         (["--truth=nowhere.txt"], "track: nowhere.txt: no such file; it has to be a MOT file"),
         (["--output=o", "--min_confidence=2"], "track: no detection has a confidence of 2 or more"),
         (["--output=/proc/o.txt"], "track: /proc/o.txt cannot be written"),

@@ -8,6 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from mancs_jax.common.local_path import local_path
+
 PROTOCOL_PAGE = "https://github.com/zhunzhong07/person-re-ranking"
 PROTOCOL_SPLITS = ("train", "query", "gallery")
 
@@ -26,7 +28,7 @@ def read_protocol(path: str | Path) -> Protocol:
       FileNotFoundError: there is nothing at `path`.
       ValueError: it is something else.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; the files of the 767/700 protocol are at {PROTOCOL_PAGE}")
     # In a process of its own: SciPy raises whatever comes up in a damaged file, and some end the process.

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import escaped
 from mancs_jax.data.images import find_fault
 
 # Made by file managers, macOS and network disks beside the files of people.
@@ -69,7 +71,7 @@ def open_source(path: str | Path, top_folder: str = "", folders: Collection[str]
       FileNotFoundError: there is nothing at `path`.
       ValueError: it is no zip, or holds links or paths that lead elsewhere.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
@@ -119,12 +121,13 @@ def name_faults(unreadable: Mapping[str, str]) -> str:
 
 def name_some(items: Sequence[str]) -> str:
     """Returns the first five of the items, and how many more there are, as text."""
-    return ", ".join(items[:5]) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
+    return ", ".join(map(escaped, items[:5])) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
 
 
-def is_passed_over(path: PurePosixPath) -> bool:
-    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder."""
-    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in path.parts)
+def is_passed_over(path: PurePosixPath | str) -> bool:
+    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder; text is the name of a file."""
+    parts = (path,) if isinstance(path, str) else path.parts
+    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in parts)
 
 
 def _source(path: Path, root: Path | zipfile.Path, top_folder: str, folders: Collection[str]) -> Source:
