@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
+    from mancs_jax.evaluation.ranking import Found
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
-    from mancs_jax.inference.search import Found, search
+    from mancs_jax.inference.search import search
     from mancs_jax.run import train_and_evaluate
 
 __version__ = "0.2.0"
 
 _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
-    "Found": "mancs_jax.inference.search:Found",
+    "Found": "mancs_jax.evaluation.ranking:Found",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",

@@ -20,8 +20,10 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.cameras import has_match
-from mancs_jax.evaluation import checks, cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation import cuhk03_classic, metrics
+from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.labelled import Labelled, check_known
+from mancs_jax.evaluation.ranking import hit_ranks
 from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
@@ -120,7 +122,7 @@ def _check_people(config: ConfigDict) -> None:
         return
     query, gallery = (arrays.open_split(data.name, data.root, part) for part in ("query", "gallery"))
     try:
-        checks.check_known(query.pid)
+        check_known(query.pid)
     except ValueError as error:
         raise ValueError(f"{data.name} under {data.root}: {error}, and prepare the data set again") from None
     labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
@@ -138,7 +140,7 @@ def _validate(
     """Scores a state of the training on (query, gallery)."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
     query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
-    scores = protocols.single_query(query, gallery)
+    scores = metrics.scores(hit_ranks(compare(query, gallery)))
     return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
 
 

@@ -12,8 +12,11 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import checks, cuhk03_classic, histogram, protocols, reranking
-from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
+from mancs_jax.evaluation import cuhk03_classic, histogram, protocols, reranking
+from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.distances import check_distance
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
@@ -54,7 +57,7 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
-    ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included
+    comparisons: dict[str, Comparison]  # NETWORK, and RERANKED where asked for, distractors included
 
 
 def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
@@ -160,8 +163,8 @@ def score_network(
             embedded["gallery"], task.distractors, root, data.image_size, embed_all
         )
 
-    ranked = _ranked(embedded, task, progress)
-    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
+    comparisons = _compared(embedded, task, progress)
+    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
         scored = (
@@ -191,12 +194,12 @@ def score_network(
     } | {name: trained.card[name] for name in ("exported",) if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, trained.workdir, parts, embedded, results, ranked)
+    return Scored(network, trained.workdir, parts, embedded, results, comparisons)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
     """Refuses what cannot work before anything is embedded."""
-    checks.check_distance(task.options.distance)
+    check_distance(task.options.distance)
     if task.options.rerank:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
     if is_classic and (task.multi_query or task.options.rerank or task.distractors):
@@ -231,18 +234,23 @@ def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, em
     return Labelled(np.concatenate(embeddings), pid, camid), fingerprints
 
 
-def _ranked(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Ranked]:
+def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Comparison]:
+    """NETWORK, and RERANKED where asked for; a report reads their values again for its lists."""
     ways = {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
     query, gallery = embedded["query"], embedded["gallery"]
-    return {name: protocols.rank(query, gallery, options, progress=progress) for name, options in ways.items()}
+    return {
+        name: kept(protocols.compared(query, gallery, options, progress=progress)) for name, options in ways.items()
+    }
 
 
-def _official(embedded: dict[str, Labelled], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
+def _official(
+    embedded: dict[str, Labelled], comparisons: dict[str, Comparison], task: Task, progress: bool
+) -> dict[str, dict]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
-    for name, of_single in ranked.items():
+    for name, comparison in comparisons.items():
         options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
-        results[name] = protocols.single_query(query, gallery, options, ranked=of_single)
+        results[name] = protocols.single_query(query, gallery, options, comparison=comparison, progress=progress)
         for pooling in protocols.POOLINGS if task.multi_query else ():
             results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress

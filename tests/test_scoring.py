@@ -16,7 +16,8 @@ from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.training import checkpoint

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
@@ -18,7 +19,7 @@ from mancs_jax.inference.gallery import (
     table,
     without_itself,
 )
-from mancs_jax.inference.search import Found, search
+from mancs_jax.inference.search import search
 
 MOST_DRAWN = 20  # queries of one picture
 
