@@ -50,7 +50,7 @@ CALLS = {
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-class Called(Exception):
+class Called(BaseException):
     """A command has come to its one call."""
 
 
@@ -179,7 +179,7 @@ def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
     folders = ("mancs_jax/cli", "benchmarks", "examples/tracking", "docs/tools")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).glob("*.py")]
-    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config", "help"}
+    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {"config", "help"}
     fields = set(configuration.flatten(defaults.get_config()))
     wrong = []
     for path in documents.PAGES + documents.MODULES:
