@@ -150,7 +150,7 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     task = scoring.Task(single_shot=protocol, dataset="elsewhere", options=options, baselines=True, flip=True)
     scored = scoring.score(path, task, progress=False)
     assert list(scored.results) == ["Mancs", "Mancs, re-ranked", "untrained network", "colour histogram"]
-    assert scored.ranked == {} and list(scored.parts) == ["query", "gallery"]
+    assert scored.comparisons == {} and list(scored.parts) == ["query", "gallery"]
     images = Labelled(
         *map(
             np.concatenate,
