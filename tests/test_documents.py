@@ -50,7 +50,7 @@ CALLS = {
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-class Called(Exception):
+class Called(BaseException):
     """A command has come to its one call."""
 
 
