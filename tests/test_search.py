@@ -181,6 +181,13 @@ def test_what_is_wrong_gets_one_line(tmp_path):
     index = mancs_jax.build_index(gallery)
     with pytest.raises(ValueError, match=r"the index is of a gallery \[5, 16\], not of this one, \[4, 16\]"):
         search(query, gallery[:4], 1, index=index)
+    assert search(query, gallery.copy(), 1, index=index).index.shape == (2, 1)
+    large, other = clusters(13, 80), clusters(14, 80)
+    for factory in ("", "IVF4,Flat"):
+        of_large = mancs_jax.build_index(large, factory=factory)
+        assert search(query, large, 1, index=of_large).index.shape == (2, 1)
+        with pytest.raises(ValueError, match=r"the index is of another gallery of \[80, 16\]: build it again"):
+            search(query, other, 1, index=of_large)
     with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
         search(query, gallery, 1, index=tmp_path / "g.faiss")
     (tmp_path / "g.faiss").write_text("text")

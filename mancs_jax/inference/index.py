@@ -8,6 +8,8 @@ near enough to find candidates. `mancs_jax.search` then compares the candidates 
 import math
 import os
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,8 +32,12 @@ TRAINING_BYTES = 512 * 2**20  # of embeddings that an index of `factory` learns 
 SHARE_PROBED = 16  # of the lists of an IVF index, one in so many is looked into
 TESTED = 512  # entries that a new graph has to find
 FOUND = 0.98  # of them; below, lists take the place of the graph
+WHOLE_ENTRIES = (faiss.IndexFlat, faiss.IndexHNSWFlat, faiss.IndexIVFFlat)
+CHECKED, LEAST_FOUND = 32, 0.25  # entries of a gallery that its index is asked for, and the share that it has to have
 BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
+
+_checked_for: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # index -> the address of the gallery that fits it
 
 
 def build_index(
@@ -191,7 +197,26 @@ def candidates(
         raise ValueError(f"the index is of a gallery {[index.ntotal, index.d]}, not of this one, {list(gallery.shape)}")
     if (built_for := _distance_of(index)) != distance:
         raise ValueError(f"the index is for {built_for} distance: build one with distance={distance!r}")
+    _check_entries(index, gallery)
     return index.search(np.ascontiguousarray(query), number)[1]
+
+
+def _check_entries(index: faiss.Index, gallery: np.ndarray) -> None:
+    """Refuses an index of another gallery of this shape (ValueError), once for each pair of both.
+
+    Only an index of whole entries is asked for them: one that compresses its entries may confuse them.
+    """
+    whole = index
+    while isinstance(whole, faiss.IndexPreTransform):
+        whole = faiss.downcast_index(whole.index)
+    address = gallery.__array_interface__["data"][0]
+    if not isinstance(whole, WHOLE_ENTRIES) or _checked_for.get(index) == address:
+        return
+    sample = _drawn(gallery, CHECKED)
+    nearest = index.search(np.ascontiguousarray(sample), 1)[1][:, 0]
+    if np.mean((gallery[nearest] == sample).all(axis=1)) < LEAST_FOUND:
+        raise ValueError(f"the index is of another gallery of {list(gallery.shape)}: build it again")
+    _checked_for[index] = address
 
 
 def _main_components(gallery: np.ndarray, distance: str) -> faiss.LinearTransform | None:
