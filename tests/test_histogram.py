@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mancs_jax.evaluation import histogram
+from mancs_jax.inference import histogram
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
