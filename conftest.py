@@ -20,6 +20,12 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Every annotated function of these packages checks shapes and types of its arguments and its result; an int is a float.
+CHECK = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(["mancs_jax.evaluation", "mancs_jax.inference", "mancs_jax.losses"], CHECK)
+
 from mancs_jax.cli.command_line import COLLECTED_AFTER  # noqa: E402
 from mancs_jax.common.processor import set_cpu_flags  # noqa: E402
 

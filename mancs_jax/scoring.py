@@ -14,12 +14,13 @@ from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
-from mancs_jax.evaluation import cuhk03_classic, histogram, protocols, reranking, single_shot
+from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
+from mancs_jax.inference import histogram
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network

@@ -171,7 +171,7 @@ def test_kept_values_give_the_same_from_one_product(monkeypatch, tile_bytes):
 
 def test_nothing_is_kept_that_does_not_fit(monkeypatch):
     query, gallery = drawn(40, 333, 4)
-    num_counted = np.sum(gallery.pid != -1)
+    num_counted = int(np.sum(gallery.pid != -1))
     monkeypatch.setattr(comparison, "KEPT_BYTES", 4 * 40 * num_counted)
     assert kept(compare(query, gallery)).memory == {}
     monkeypatch.setattr(comparison, "KEPT_BYTES", 4 * 40 * num_counted - 1)

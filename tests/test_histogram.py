@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mancs_jax.evaluation import histogram
+from mancs_jax.inference import histogram
 
 pytestmark = pytest.mark.quick
 

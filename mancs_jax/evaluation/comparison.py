@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Float32, Int, Int32, Integer
 
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.evaluation.distances import (
@@ -38,28 +39,29 @@ TILE_IMAGES = 2**17  # of narrow embeddings: the values of MIN_ROWS queries then
 ROW_STEP = 8
 KEPT_BYTES = 2**29  # of the values that `kept` holds, without those that fill up blocks; Market-1501's take 214 MB
 
-DistancesOf = Callable[[np.ndarray], np.ndarray]  # indices of B queries -> distances [B, G]
+Rows = Int[np.ndarray, " _"]  # the queries of a block
+DistancesOf = Callable[[Rows], Float[np.ndarray, "B G"]]
 
 
 class Layout(NamedTuple):
     """The hits of each query, and the blocks and tiles that two sets are cut into.
 
     Attributes:
-      counted: int [N], the gallery images that take part, ascending. Tiles and hits count these.
-      hit_index: int32 [Q, H], positions among `counted` of the hits (same pid, other camera), filled up with 0.
-      num_hits: int32 [Q].
+      counted: the gallery images that take part, ascending. Tiles and hits count these.
+      hit_index: positions among `counted` of each query's hits (same pid, other camera), filled up with 0.
+      num_hits: of each query.
       tiles: of `counted`, all of one length: the last one begins with images of the tile before.
-      matched: blocks of the queries with a hit, int [B] each, all of one length: the last ends with repeats.
+      matched: blocks of the queries with a hit, all of one length: the last ends with repeats.
       unmatched: blocks of the other queries.
       mesh: the devices that share the queries of a block.
     """
 
-    counted: np.ndarray
-    hit_index: np.ndarray
-    num_hits: np.ndarray
+    counted: Int[np.ndarray, " N"]
+    hit_index: Int32[np.ndarray, "Q H"]
+    num_hits: Int32[np.ndarray, " Q"]
     tiles: list[slice]
-    matched: list[np.ndarray]
-    unmatched: list[np.ndarray]
+    matched: list[Rows]
+    unmatched: list[Rows]
     mesh: Mesh
 
 
@@ -74,10 +76,10 @@ class Comparison(NamedTuple):
       gallery: G images.
       distance: "euclidean", "cosine" or "given".
       layout: of the blocks and tiles.
-      values: function of (arrays of a block, arrays of a tile) that gives float32 [B, T], to be compiled.
+      values: function of the arrays of a block and of a tile, to be compiled.
       block_arrays: block -> its arrays, with a row for each query.
       tile_arrays: tile -> its arrays.
-      pair_terms: (offset, scale), [Q] each: `offset + scale * value` compares pairs of different queries, see
+      pair_terms: (offset, scale): `offset + scale * value` compares pairs of different queries, see
         `distances.query_terms`; None where the values are given.
       memory: (start of the tile, first query of the block) -> values that were computed; None keeps none, see `kept`.
     """
@@ -86,11 +88,11 @@ class Comparison(NamedTuple):
     gallery: Labelled
     distance: str
     layout: Layout
-    values: Callable[[tuple, tuple], jax.Array]
-    block_arrays: Callable[[np.ndarray], tuple]
+    values: Callable[[tuple, tuple], Float32[jax.Array, "B T"]]
+    block_arrays: Callable[[Rows], tuple]
     tile_arrays: Callable[[slice], tuple]
-    pair_terms: tuple[np.ndarray, np.ndarray] | None = None
-    memory: dict[tuple[int, int], jax.Array] | None = None
+    pair_terms: tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]] | None = None
+    memory: dict[tuple[int, int], Float32[jax.Array, "B T"]] | None = None
 
 
 def compare(
@@ -153,8 +155,8 @@ def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled
     """Compares by given distances.
 
     Args:
-      distances_of: function of the indices of B queries, int [B], that gives their distances, float [B, G]; of a
-        matrix [Q, G] that is `matrix.__getitem__`. Distances are compared as float32.
+      distances_of: function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
+        `matrix.__getitem__`. Distances are compared as float32.
       query: Q images, pid above 0; their embeddings do not matter.
       gallery: G images, likewise.
 
@@ -165,7 +167,7 @@ def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled
     number = len(gallery.pid)
     layout = _layout(query, gallery, np.arange(number), number, jax.local_devices()[:1])
 
-    def block_arrays(rows: np.ndarray) -> tuple:
+    def block_arrays(rows: Rows) -> tuple:
         distances = np.asarray(distances_of(rows), np.float32)
         if distances.shape != (len(rows), number):
             shape = f"{list(distances.shape)}, not [{len(rows)}, {number}]"
@@ -199,8 +201,8 @@ def fits_in_memory(comparison: Comparison) -> bool:
 
 
 def map_blocks(
-    comparison: Comparison, blocks: Sequence[np.ndarray], work: Callable, arguments: Callable, **options: Any
-) -> Iterator[tuple[slice, np.ndarray, Any]]:
+    comparison: Comparison, blocks: Sequence[Rows], work: Callable, arguments: Callable, **options: Any
+) -> Iterator[tuple[slice, Rows, Any]]:
     """Yields (tile, block, result of `work`) for every tile and block, while the next block is computed.
 
     Args:
@@ -214,7 +216,7 @@ def map_blocks(
     everywhere, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P("query"))
     compiled = partial(_compiled, work=work, mesh=mesh, **options)
 
-    def started() -> Iterator[tuple[slice, np.ndarray, Any]]:
+    def started() -> Iterator[tuple[slice, Rows, Any]]:
         for tile in comparison.layout.tiles:
             placed = cache(lambda tile=tile: jax.device_put(comparison.tile_arrays(tile), everywhere))
             for rows in blocks:
@@ -268,7 +270,7 @@ def tiles(num_gallery: int, length: int) -> list[slice]:
     return [slice(min(end, num_gallery) - length, min(end, num_gallery)) for end in ends]
 
 
-def query_blocks(num_hits: np.ndarray, num_gallery: int, num_devices: int) -> Iterator[np.ndarray]:
+def query_blocks(num_hits: Int32[np.ndarray, " Q"], num_gallery: int, num_devices: int) -> Iterator[Rows]:
     """Indices of the queries with a hit in blocks of equal length, the last filled up with repeats.
 
     Queries with about as many hits share a block, since a block is counted up to its largest number.
@@ -288,16 +290,19 @@ def rows_a_block(num_queries: int, num_gallery: int) -> int:
     return -(-num_queries // (num_blocks * ROW_STEP)) * ROW_STEP
 
 
-def rows_of(embedding: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def rows_of(embedding: Float32[np.ndarray, "G D"], rows: Int[np.ndarray, " N"]) -> Float32[np.ndarray, "N D"]:
     """The given ascending rows, without a copy if they are one run, as they are where junk is sorted to one end."""
     start, stop = rows[0], rows[-1] + 1
     return embedding[start:stop] if stop - start == len(rows) else embedding[rows]
 
 
 def hit_indices(
-    query_pid: np.ndarray, query_camid: np.ndarray, gallery_pid: np.ndarray, gallery_camid: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gallery indices of the hits (same pid, other camera), int32 [Q, H] filled with 0; their numbers, int32 [Q]."""
+    query_pid: Integer[np.ndarray, " Q"],
+    query_camid: Integer[np.ndarray, " Q"],
+    gallery_pid: Integer[np.ndarray, " G"],
+    gallery_camid: Integer[np.ndarray, " G"],
+) -> tuple[Int32[np.ndarray, "Q H"], Int32[np.ndarray, " Q"]]:
+    """Gallery indices of the hits (same pid, other camera) of each query, filled up with 0; and their numbers."""
     by_pid = np.argsort(gallery_pid, kind="stable")
     first = np.searchsorted(gallery_pid, query_pid, side="left", sorter=by_pid)
     number = np.searchsorted(gallery_pid, query_pid, side="right", sorter=by_pid) - first
@@ -311,14 +316,18 @@ def hit_indices(
     return index, num_hits.astype(np.int32)
 
 
-def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ragged(lengths: Int[np.ndarray, " R"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
     """Row, and position within the row, of every entry of a ragged table with rows of these lengths."""
     row = np.repeat(np.arange(len(lengths)), lengths)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
 
 
 def _layout(
-    query: Labelled, gallery: Labelled, counted: np.ndarray, length: int, devices: Sequence[jax.Device] | None
+    query: Labelled,
+    gallery: Labelled,
+    counted: Int[np.ndarray, " N"],
+    length: int,
+    devices: Sequence[jax.Device] | None,
 ) -> Layout:
     hit_index, num_hits = hit_indices(query.pid, query.camid, gallery.pid[counted], gallery.camid[counted])
     mesh, cut = device_mesh(devices, int(np.count_nonzero(num_hits))), tiles(len(counted), length)
@@ -328,26 +337,28 @@ def _layout(
     return Layout(counted, hit_index, num_hits, cut, matched, unmatched, mesh)
 
 
-def _labels(gallery: Labelled, layout: Layout, tile: slice) -> tuple[np.ndarray, np.ndarray]:
+def _labels(
+    gallery: Labelled, layout: Layout, tile: slice
+) -> tuple[Integer[np.ndarray, " T"], Integer[np.ndarray, " T"]]:
     """(pid, camid) of a tile; images that the tile before has are junk in this one."""
     length, images = tile.stop - tile.start, layout.counted[tile]
     is_new = np.arange(tile.start, tile.stop) >= -(-tile.start // length) * length
     return np.where(is_new, gallery.pid[images], -1), gallery.camid[images]
 
 
-def _values(block: tuple, tile: tuple) -> jax.Array:
-    """Distances up to a constant per query, [B, T]; their order is exact."""
+def _values(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
+    """Distances up to a constant per query; their order is exact."""
     (query, *query_labels), (gallery, offset, scale, *gallery_labels) = block, tile
     dot = jnp.einsum("bd,gd->bg", query, gallery, precision=jax.lax.Precision.HIGHEST)
     return _where_counted((offset[None] - scale[None] * dot, *query_labels), tuple(gallery_labels))
 
 
-def _where_counted(block: tuple, tile: tuple) -> jax.Array:
+def _where_counted(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
     # An infinite value puts an image behind every hit, which is as good as removing it.
     values, *query_labels = block
     return jnp.where(counts_for(*query_labels, *tile), values, jnp.inf)
 
 
-def _remembered(block: tuple, _: tuple) -> jax.Array:
+def _remembered(block: tuple, _: tuple) -> Float32[jax.Array, "B T"]:
     (values,) = block
     return values

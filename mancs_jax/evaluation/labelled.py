@@ -3,15 +3,16 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Float32, Int32, Integer
 from numpy.typing import ArrayLike
 
 
 class Labelled(NamedTuple):
     """Embeddings of images, and the person and camera of each."""
 
-    embedding: np.ndarray  # float32 [N, D]
-    pid: np.ndarray  # integer [N]: > 0 a person, 0 a distractor, -1 junk
-    camid: np.ndarray  # integer [N]
+    embedding: Float32[np.ndarray, "N D"]
+    pid: Integer[np.ndarray, " N"]  # > 0 a person, 0 a distractor, -1 junk
+    camid: Integer[np.ndarray, " N"]
 
     @classmethod
     def checked(cls, part: str, embedding: ArrayLike, pid: ArrayLike, camid: ArrayLike) -> "Labelled":
@@ -33,8 +34,8 @@ class Labelled(NamedTuple):
         return cls(embedding, *checked_labels(part, pid, camid, len(embedding)))
 
 
-def checked_embedding(part: str, embedding: ArrayLike) -> np.ndarray:
-    """Embeddings float32 [N, D] as a NumPy array; ValueError as `Labelled.checked`."""
+def checked_embedding(part: str, embedding: ArrayLike) -> Float32[np.ndarray, "N D"]:
+    """Embeddings as a NumPy array; ValueError as `Labelled.checked`."""
     embedding = np.asarray(embedding)
     shape = list(embedding.shape)
     if embedding.ndim != 2 or embedding.dtype != np.float32:
@@ -45,8 +46,10 @@ def checked_embedding(part: str, embedding: ArrayLike) -> np.ndarray:
     return embedding
 
 
-def checked_labels(part: str, pid: ArrayLike, camid: ArrayLike, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of `number` images as int32 arrays; ValueError as `Labelled.checked`."""
+def checked_labels(
+    part: str, pid: ArrayLike, camid: ArrayLike, number: int
+) -> tuple[Int32[np.ndarray, " {number}"], Int32[np.ndarray, " {number}"]]:
+    """Labels of `number` images; ValueError as `Labelled.checked`."""
     labels = []
     for name, label in (("pids", np.asarray(pid)), ("camids", np.asarray(camid))):
         if label.dtype.kind not in "iu":
@@ -66,7 +69,7 @@ def checked_labels(part: str, pid: ArrayLike, camid: ArrayLike, number: int) -> 
     return pid, camid
 
 
-def check_known(query_pid: np.ndarray) -> None:
+def check_known(query_pid: Integer[np.ndarray, " Q"]) -> None:
     """Raises ValueError where a query is not of a known person (pid below 1)."""
     if query_pid.min() < 1:
         raise ValueError(
@@ -75,8 +78,8 @@ def check_known(query_pid: np.ndarray) -> None:
         )
 
 
-def check_same_width(query: np.ndarray, gallery: np.ndarray) -> None:
-    """Raises ValueError where embeddings [Q, D] and [G, D] differ in D."""
+def check_same_width(query: Float[np.ndarray, "Q _"], gallery: Float[np.ndarray, "G _"]) -> None:
+    """Raises ValueError where embeddings differ in their width."""
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query embeddings are {query.shape[1]} wide, gallery embeddings {gallery.shape[1]}:"

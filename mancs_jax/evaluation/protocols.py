@@ -7,6 +7,7 @@ made with. Callers add what only they know (recipe, data fingerprint, versions) 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
 from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation import metrics, reranking, roc
@@ -145,8 +146,10 @@ def compared(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, 
     )
 
 
-def _pooled(query, own, more, pooling):
-    """(embeddings [Q, D] pooled over the images of `more`, of norm 1; number of images of each query, [Q])."""
+def _pooled(
+    query: Labelled, own: Float32[np.ndarray, "Q D"], more: Labelled, pooling: str
+) -> tuple[Float32[np.ndarray, "Q D"], Int64[np.ndarray, " Q"]]:
+    """(embeddings pooled over the images of `more`, of norm 1; number of images of each query)."""
     units = normalized("multi-query", more.embedding)
     pooled, counts = own.copy(), np.zeros(len(own), np.int64)
     views, view_index = np.unique(np.stack([more.pid, more.camid]), axis=1, return_inverse=True)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int32
 
 from mancs_jax.common.screen import bar
-from mancs_jax.evaluation.comparison import Comparison, map_blocks
+from mancs_jax.evaluation.comparison import Comparison, Rows, map_blocks
 from mancs_jax.evaluation.distances import from_pair, smallest
 from mancs_jax.evaluation.metrics import HitRanks
 
@@ -21,9 +22,9 @@ HITS_AT_ONCE = 4
 class Found(NamedTuple):
     """The k nearest of each of Q queries, nearest first."""
 
-    # int32 [Q, k], into the gallery; -1 where no more images count, or are near enough
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    distance: np.ndarray  # float32 [Q, k]; infinite where the index is -1
+    # into the gallery; -1 where no more images count, or are near enough
+    index: Int32[np.ndarray, "Q k"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    distance: Float32[np.ndarray, "Q k"]  # infinite where the index is -1
 
 
 def hit_ranks(comparison: Comparison, *, progress: bool = False) -> HitRanks:
@@ -41,10 +42,10 @@ def hit_ranks(comparison: Comparison, *, progress: bool = False) -> HitRanks:
     hit_values = np.full(hit_index.shape, np.inf, np.float32)
     in_front = np.zeros(hit_index.shape, np.int32)
 
-    def positions(tile: slice, rows: np.ndarray) -> tuple:
+    def positions(tile: slice, rows: Rows) -> tuple:
         return (hit_index[rows] - tile.start,)
 
-    def hits(tile: slice, rows: np.ndarray) -> tuple:
+    def hits(tile: slice, rows: Rows) -> tuple:
         # With one tile, the values of the hits come out of the one product.
         return *positions(tile, rows), num_hits[rows], None if has_one_tile else hit_values[rows]
 
@@ -88,17 +89,22 @@ def nearest(comparison: Comparison, depth: int = 10) -> Found:
     return Found(index, values)
 
 
-def _hit_values(values: jax.Array, hit_index: jax.Array) -> jax.Array:
-    """Values of the hits of B queries that are in the tile, float32 [B, H]; infinite for the others."""
+def _hit_values(values: Float32[jax.Array, "B T"], hit_index: Int32[jax.Array, "B H"]) -> Float32[jax.Array, "B H"]:
+    """Values of the hits that are in the tile; infinite for the others."""
     width = values.shape[1]
     taken = jnp.take_along_axis(values, jnp.clip(hit_index, 0, width - 1), axis=1)
     return jnp.where((hit_index >= 0) & (hit_index < width), taken, jnp.inf)
 
 
-def _in_front(values: jax.Array, hit_index: jax.Array, num_hits: jax.Array, hit_values: jax.Array | None) -> jax.Array:
-    """Images of the tile in front of each hit of B queries, int32 [B, H], up to the largest number of hits.
+def _in_front(
+    values: Float32[jax.Array, "B T"],
+    hit_index: Int32[jax.Array, "B H"],
+    num_hits: Int32[jax.Array, " B"],
+    hit_values: Float32[jax.Array, "B H"] | None,
+) -> Int32[jax.Array, "B H"]:
+    """Images of the tile in front of each hit, up to the largest number of hits.
 
-    `hit_values` are [B, H]; None where the tile is the whole gallery.
+    `hit_values` is None where the tile is the whole gallery.
     """
     hit_values = _hit_values(values, hit_index) if hit_values is None else hit_values
     index = jnp.arange(values.shape[1], dtype=jnp.int32)[None]
@@ -127,7 +133,9 @@ def _in_front(values: jax.Array, hit_index: jax.Array, num_hits: jax.Array, hit_
     return jax.lax.fori_loop(0, steps, count, jnp.zeros(hit_index.shape, jnp.int32))
 
 
-def _nearest(values: jax.Array, *, depth: int) -> tuple[jax.Array, jax.Array]:
-    """(values float32 [B, depth], infinite where fewer images count; positions in the tile, int32)."""
+def _nearest(
+    values: Float32[jax.Array, "B T"], *, depth: int
+) -> tuple[Float32[jax.Array, "B {depth}"], Int32[jax.Array, "B {depth}"]]:
+    """(values, infinite where fewer images count; positions in the tile)."""
     position = smallest(values, depth)
     return jnp.take_along_axis(values, position, axis=1), position

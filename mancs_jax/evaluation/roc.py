@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, Int32, Int64
 
 from mancs_jax.evaluation.comparison import Comparison, fits_in_memory, map_blocks
 from mancs_jax.evaluation.distances import from_pair
@@ -28,18 +29,18 @@ class Roc(NamedTuple):
     error and the largest of RATES they are the ends of bins.
 
     Attributes:
-      distance: float32 [P], the thresholds, ascending; P may be 0.
-      true_positives: int64 [P], positive pairs at most as far.
-      false_positives: int64 [P], negative pairs at most as far.
-      nearer_negatives: int64 [P], negative pairs that are nearer.
+      distance: the thresholds, ascending; P may be 0.
+      true_positives: positive pairs at most as far.
+      false_positives: negative pairs at most as far.
+      nearer_negatives: negative pairs that are nearer.
       num_positives: of all pairs that count.
       num_negatives: likewise.
     """
 
-    distance: np.ndarray
-    true_positives: np.ndarray
-    false_positives: np.ndarray
-    nearer_negatives: np.ndarray
+    distance: Float32[np.ndarray, " P"]
+    true_positives: Int64[np.ndarray, " P"]
+    false_positives: Int64[np.ndarray, " P"]
+    nearer_negatives: Int64[np.ndarray, " P"]
     num_positives: int
     num_negatives: int
 
@@ -122,17 +123,17 @@ def rates_within(comparison: Comparison, thresholds: Sequence[float]) -> list[di
     ]
 
 
-def _bits(values: np.ndarray) -> np.ndarray:
+def _bits(values: Float32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape"]:
     return values.view(np.int32)
 
 
-def _in_bins(values: np.ndarray) -> np.ndarray:
-    """Numbers of finite values in each bin, int64 [NUM_BINS]."""
+def _in_bins(values: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, " bins"]:
+    """Numbers of finite values in each bin."""
     return np.bincount(_bits(values).ravel() >> SHIFT, minlength=NUM_BINS)[:NUM_BINS]
 
 
-def _pair_values(comparison: Comparison) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (values float32 [B, T] of all pairs, infinite where one does not count; [N] of the positive) of blocks."""
+def _pair_values(comparison: Comparison) -> Iterator[tuple[Float32[np.ndarray, "B T"], Float32[np.ndarray, " N"]]]:
+    """Yields (values of all pairs, infinite where one does not count; those of the positive pairs) of blocks."""
     if comparison.pair_terms is None:
         raise ValueError("pairs can be compared by distances of embeddings, not by given or re-ranked distances")
     layout, (offset, scale) = comparison.layout, comparison.pair_terms
@@ -147,7 +148,9 @@ def _pair_values(comparison: Comparison) -> Iterator[tuple[np.ndarray, np.ndarra
         yield values, positives[np.isfinite(positives)]  # those of the tile before are infinite
 
 
-def _comparable(values: jax.Array, offset: jax.Array, scale: jax.Array) -> jax.Array:
+def _comparable(
+    values: Float32[jax.Array, "B T"], offset: Float32[jax.Array, " B"], scale: Float32[jax.Array, " B"]
+) -> Float32[jax.Array, "B T"]:
     # The absolute value takes the sign from -0, whose bits would not be in order.
     return jnp.abs(jnp.maximum(offset[:, None] + scale[:, None] * values, 0))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
@@ -124,8 +125,10 @@ def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
     }
 
 
-def draw(answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]) -> np.ndarray:
-    """Draws a line for each query, see `gallery.picture`; uint8 [height, width, 3], RGB."""
+def draw(
+    answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Draws a line for each query, see `gallery.picture`; RGB."""
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
     return ranked_lists.stacked([picture(one.query, one.found, gallery, folder, image_size) for one in answered])

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float32, UInt8
 from ml_collections import ConfigDict
 
 from mancs_jax.common.local_path import local_path
@@ -26,6 +27,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
+Picture = UInt8[np.ndarray, "_ _ 3"]  # RGB
 WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
 
 
@@ -45,7 +47,7 @@ class Embedder:
 
     def __call__(
         self, images: Any, boxes: Any = None, *, bad_boxes: str = "error", progress: bool = True
-    ) -> np.ndarray:
+    ) -> Float32[np.ndarray, "N D"]:
         """Embeds images, or boxes of one image.
 
         Files are decoded and resized as in training and evaluation (`images.decode_image`), a batch at a time, by as
@@ -62,7 +64,7 @@ class Embedder:
           progress: whether a bar is shown of what takes longer than two seconds.
 
         Returns:
-          float32 [N, D]; of a single image [1, D].
+          An embedding of each image or box; of a single image [1, D].
 
         Raises:
           FileNotFoundError: no such file.
@@ -153,8 +155,8 @@ def load(
     )
 
 
-def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """The crops of the boxes that can be cut out, and a mask [N] that says which these are."""
+def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], Bool[np.ndarray, " N"]]:
+    """The crops of the boxes that can be cut out, and which these are."""
     if bad_boxes not in ("error", "zeros"):
         raise ValueError(f"bad_boxes is {bad_boxes!r}: it may be 'error' or 'zeros'")
     boxes = checked_boxes(boxes)
@@ -173,7 +175,9 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np
     return cut(pixels, corners[is_good]), is_good
 
 
-def _embed_batches(network: Network, batches: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
+def _embed_batches(
+    network: Network, batches: Iterable[np.ndarray], **options: Any
+) -> Iterator[Float32[np.ndarray, "B D"]]:
     return (rows for rows, _ in run_batches(network, batches, **options))
 
 
@@ -188,13 +192,15 @@ def _several(images: Any) -> Iterable:
     return images
 
 
-def _decoded_batches(images, image_size, batch, pool) -> Iterator[np.ndarray]:
+def _decoded_batches(
+    images: Iterable, image_size: tuple[int, int], batch: int, pool: ThreadPoolExecutor
+) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
     numbered = enumerate(images)
     while block := [_path_or_array(f"image {number}", image) for number, image in islice(numbered, batch)]:
         yield np.stack(list(pool.map(partial(_decoded, image_size=image_size), block)))
 
 
-def _path_or_array(what: str, image: Any) -> Path | np.ndarray:
+def _path_or_array(what: str, image: Any) -> Path | Picture:
     # PIL reads a file when its pixels are asked for, which two threads must not do at a time: hence not in the pool.
     if isinstance(image, str | os.PathLike):
         return local_path(image)
@@ -206,7 +212,7 @@ def _path_or_array(what: str, image: Any) -> Path | np.ndarray:
     return image
 
 
-def _decoded(image: Path | np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
+def _decoded(image: Path | Picture, image_size: tuple[int, int] | None) -> Picture:
     if isinstance(image, np.ndarray):
         return images.resize(image, image_size)
     try:
@@ -222,7 +228,7 @@ def _is_pil(image: Any) -> bool:
     return pil is not None and isinstance(image, pil.Image)
 
 
-def _pixels(what: str, image: Any) -> np.ndarray:
+def _pixels(what: str, image: Any) -> Picture:
     from PIL import ImageOps
 
     _check_area(image.size[::-1], what)

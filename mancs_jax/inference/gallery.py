@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Integer, Shaped, UInt8
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.common.local_path import local_path
@@ -57,13 +58,13 @@ FORMS = {
 class Gallery(NamedTuple):
     """Embeddings of a folder of images, and how they were made."""
 
-    embedding: np.ndarray  # float32 [N, D]
-    name: np.ndarray  # str [N], paths relative to the folder
+    embedding: Float[np.ndarray, "N D"]
+    name: Shaped[np.ndarray, " N"]  # str, paths relative to the folder
     network: str  # see `Embedder`
     flip: bool
     normalize: bool
-    pid: np.ndarray | None = None  # int32 [N], where all names tell it
-    camid: np.ndarray | None = None  # int32 [N], likewise
+    pid: Integer[np.ndarray, " N"] | None = None  # where all names tell it
+    camid: Integer[np.ndarray, " N"] | None = None  # likewise
 
 
 def embed_folder(
@@ -263,7 +264,7 @@ def check_network(gallery: Gallery, embedder: Embedder) -> None:
 
 
 def without_itself(
-    found: Found, gallery: Gallery, query: str | Path, embedding: np.ndarray, k: int
+    found: Found, gallery: Gallery, query: str | Path, embedding: Float[np.ndarray, "1 D"], k: int
 ) -> tuple[Found, str]:
     """Leaves the query itself out of its answers, where its file is one of the gallery.
 
@@ -271,7 +272,7 @@ def without_itself(
       found: the k + 1 nearest of one query, or as many as there are.
       gallery: searched.
       query: image file.
-      embedding: of the query, float32 [1, D].
+      embedding: of the query.
       k: answers to keep.
 
     Returns:
@@ -304,7 +305,7 @@ def table(found: Found, gallery: Gallery) -> str:
 
 def picture(
     query: str | Path, found: Found, gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "H W 3"]:
     """Draws the query and its answers: green for its person, red for another, grey where names tell no person.
 
     Args:
@@ -313,9 +314,6 @@ def picture(
       gallery: that they come from.
       folder: that the gallery was made of.
       image_size: (height, width) of each image in the picture.
-
-    Returns:
-      uint8 [height, width, 3], RGB.
 
     Raises:
       FileNotFoundError: an image is not in the folder any more.
@@ -341,8 +339,8 @@ def answers_of(found: Found) -> list[tuple[int, float]]:
     return [(i, distance) for i, distance in pairs if i >= 0]
 
 
-def decoded(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    """An image of the gallery, uint8 [height, width, 3]; FileNotFoundError where it is not there any more."""
+def decoded(path: Path, image_size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """An image of the gallery; FileNotFoundError where its file is gone."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --images has to be the folder that was embedded")
     return images.decode_image(path.read_bytes(), image_size, str(path))

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from jaxtyping import Float32, Integer
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable
 from mancs_jax.common.local_path import local_path
@@ -38,6 +39,7 @@ BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
 
 _checked_for: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # index -> the address of the gallery that fits it
+Embeddings = Float32[np.ndarray, "_ _"]
 
 
 def build_index(
@@ -100,7 +102,7 @@ def _write(index: faiss.Index, path: str | Path) -> None:
             raise
 
 
-def _graph(gallery: np.ndarray, distance: str) -> faiss.Index:
+def _graph(gallery: Embeddings, distance: str) -> faiss.Index:
     """An empty graph of neighbours over the main components of a gallery."""
     projection = _main_components(gallery, distance)
     graph = faiss.IndexHNSWFlat(projection.d_out if projection else gallery.shape[1], LINKS)
@@ -108,7 +110,7 @@ def _graph(gallery: np.ndarray, distance: str) -> faiss.Index:
     return _for_distance(faiss.IndexPreTransform(projection, graph) if projection else graph, distance)
 
 
-def _lists(gallery: np.ndarray, distance: str) -> faiss.Index:
+def _lists(gallery: Embeddings, distance: str) -> faiss.Index:
     """An empty index of lists of near entries, for a gallery whose copies cut a graph into parts."""
     projection = _main_components(gallery, distance)
     width = projection.d_out if projection else gallery.shape[1]
@@ -119,13 +121,13 @@ def _lists(gallery: np.ndarray, distance: str) -> faiss.Index:
     return index
 
 
-def _fill(index: faiss.Index, gallery: np.ndarray, distance: str, progress: bool) -> None:
+def _fill(index: faiss.Index, gallery: Embeddings, distance: str, progress: bool) -> None:
     rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
     for start in bar(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
         index.add(_checked(gallery[start : start + rows], distance))
 
 
-def _share_found(index: faiss.Index, gallery: np.ndarray) -> float:
+def _share_found(index: faiss.Index, gallery: Embeddings) -> float:
     """The share of entries that a search for themselves finds, out of a sample: 1 where nothing is cut off.
 
     Many copies of an image link to each other alone. A walk that comes to them stays there.
@@ -135,7 +137,7 @@ def _share_found(index: faiss.Index, gallery: np.ndarray) -> float:
     return float(np.mean((gallery[nearby] == sample).all(axis=1) & (nearby >= 0)))
 
 
-def _manufactured(gallery: np.ndarray, distance: str, factory: str) -> faiss.Index:
+def _manufactured(gallery: Embeddings, distance: str, factory: str) -> faiss.Index:
     """An empty index in FAISS's own words, trained on a sample of the gallery."""
     sample = _checked(_drawn(gallery, max(TRAINING_BYTES // gallery[0].nbytes, 1)), distance)
     try:
@@ -153,7 +155,7 @@ def _for_distance(index: faiss.Index, distance: str) -> faiss.Index:
     return faiss.IndexPreTransform(faiss.NormalizationTransform(index.d), index) if is_cosine else index
 
 
-def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
+def _drawn(gallery: Embeddings, number: int) -> Embeddings:
     """So many entries, or all, in their order."""
     if number >= len(gallery):
         return np.asarray(gallery)
@@ -185,9 +187,13 @@ def load_index(path: str | Path) -> faiss.Index:
 
 
 def candidates(
-    index: faiss.Index | str | Path, query: np.ndarray, gallery: np.ndarray, number: int, distance: str
-) -> np.ndarray:
-    """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
+    index: faiss.Index | str | Path,
+    query: Float32[np.ndarray, "Q D"],
+    gallery: Float32[np.ndarray, "G D"],
+    number: int,
+    distance: str,
+) -> Integer[np.ndarray, "Q {number}"]:
+    """Entries of the gallery that may be near, nearest first; -1 where no more were found.
 
     Raises:
       FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
@@ -201,7 +207,7 @@ def candidates(
     return index.search(np.ascontiguousarray(query), number)[1]
 
 
-def _check_entries(index: faiss.Index, gallery: np.ndarray) -> None:
+def _check_entries(index: faiss.Index, gallery: Embeddings) -> None:
     """Refuses an index of another gallery of this shape (ValueError), once for each pair of both.
 
     Only an index of whole entries is asked for them: one that compresses its entries may confuse them.
@@ -219,7 +225,7 @@ def _check_entries(index: faiss.Index, gallery: np.ndarray) -> None:
     _checked_for[index] = address
 
 
-def _main_components(gallery: np.ndarray, distance: str) -> faiss.LinearTransform | None:
+def _main_components(gallery: Embeddings, distance: str) -> faiss.LinearTransform | None:
     """The projection on the main components; None for a gallery that has no more. FAISS's own takes minutes."""
     if min(gallery.shape) <= COMPONENTS:
         return None
@@ -240,6 +246,6 @@ def _distance_of(index):
     return "cosine" if is_normalized else "euclidean"
 
 
-def _checked(embedding, distance):
+def _checked(embedding: Embeddings, distance: str) -> Embeddings:
     checked_norms("gallery", embedding, distance)
     return np.ascontiguousarray(embedding)

@@ -1,19 +1,17 @@
 """The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Integer
 
 from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
-
-if TYPE_CHECKING:
-    import faiss
 
 BLOCK_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
@@ -29,7 +27,7 @@ def search(
     *,
     distance: str = "euclidean",
     max_distance: float | None = None,
-    index: "str | Path | faiss.Index | None" = None,
+    index: str | Path | Any = None,
     num_candidates: int | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
@@ -47,7 +45,8 @@ def search(
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
       max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
         in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
-      index: of this gallery and distance, from `build_index`, or its file; None for the exact search.
+      index: of this gallery and distance: a `faiss.Index`, as from `build_index`, or its file; None for the exact
+        search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
         entries needs more.
 
@@ -102,8 +101,10 @@ def _filled(found: Found, k: int) -> Found:
     )
 
 
-def _exact(query: np.ndarray, gallery: np.ndarray, k: int, distance: str) -> np.ndarray:
-    """Indices of the k nearest, int32 [Q, k]."""
+def _exact(
+    query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str
+) -> Integer[np.ndarray, "Q {k}"]:
+    """Indices of the k nearest."""
     # All queries are of one person who is not in the gallery: every entry counts.
     sets = [
         Labelled(embedding, np.full(len(embedding), pid, np.int32), np.zeros(len(embedding), np.int32))
@@ -113,8 +114,13 @@ def _exact(query: np.ndarray, gallery: np.ndarray, k: int, distance: str) -> np.
     return nearest(compare(*sets, distance=distance, devices=[device], streamed=True), k).index
 
 
-def _in_order(query: np.ndarray, gallery: np.ndarray, nearby: np.ndarray, distance: str) -> Found:
-    """Gallery entries [Q, C], -1 for none, in the order of their distances."""
+def _in_order(
+    query: Float32[np.ndarray, "Q D"],
+    gallery: Float32[np.ndarray, "G D"],
+    nearby: Integer[np.ndarray, "Q C"],
+    distance: str,
+) -> Found:
+    """The gallery entries `nearby`, -1 for none, in the order of their distances."""
     ordered = Found(np.empty(nearby.shape, np.int32), np.empty(nearby.shape, np.float32))
     rows = max(BLOCK_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
     for start in range(0, len(query), rows):

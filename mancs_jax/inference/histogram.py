@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 STRIPES = 6  # horizontal stripes: head, chest, belly, thighs, shins, feet, as in Gray and Tao (ECCV 2008)
 BINS = (8, 8, 4)  # of hue, saturation and value, counted jointly
@@ -11,7 +12,7 @@ CENTRE_WIDTH = (
 BLOCK = 256  # images that are counted at once
 
 
-def embed(image: np.ndarray) -> np.ndarray:
+def embed(image: np.ndarray) -> Float32[np.ndarray, "N D"]:
     """Joint HSV histograms of horizontal stripes, square-rooted.
 
     Pixels are weighted by a Gaussian of their column, and every stripe's histogram sums to the same. The square root
@@ -33,7 +34,7 @@ def embed(image: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((0, STRIPES * int(np.prod(BINS))), np.float32), *blocks])
 
 
-def _embed_block(image: np.ndarray) -> np.ndarray:
+def _embed_block(image: UInt8[np.ndarray, "N H W 3"]) -> Float32[np.ndarray, "N D"]:
     count, height, width, _ = image.shape
     # H, S and V in 0..255 each; one call for all images, stacked one below the other.
     hsv = cv2.cvtColor(np.ascontiguousarray(image).reshape(count * height, width, 3), cv2.COLOR_RGB2HSV_FULL)
