@@ -14,7 +14,7 @@ from mancs_jax.evaluation.distances import order_terms, pair_distances
 from mancs_jax.evaluation.nearest import smallest
 
 if TYPE_CHECKING:
-    import faiss
+    from mancs_jax.inference.index import Index
 
 TILE_BYTES = 192 * 2**20  # of gallery embeddings that are on the device at a time
 BLOCK_BYTES = 32 * 2**20  # of distances, or of candidates' embeddings, that exist at a time
@@ -42,7 +42,7 @@ def search(
     *,
     distance: str = "euclidean",
     max_distance: float | None = None,
-    index: "str | Path | faiss.Index | None" = None,
+    index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
