@@ -12,6 +12,7 @@ from mancs_jax.version import __version__ as __version__
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
     from mancs_jax.evaluation.ranking import Found
+    from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
     from mancs_jax.inference.search import search
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
     "Found": "mancs_jax.evaluation.ranking:Found",
+    "Gallery": "mancs_jax.gallery.gallery:Gallery",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",
@@ -30,6 +32,7 @@ _HOMES = {
 __all__ = [
     "Embedder",
     "Found",
+    "Gallery",
     "build_index",
     "load",
     "load_index",

@@ -11,9 +11,11 @@ import tomllib
 
 import documents
 import pytest
+from absl import flags
 from documents import REPOSITORY, Command
 from tiny_workdir import WIDTH, write_place
 
+from mancs_jax.cli import gallery
 from mancs_jax.cli.command_line import run
 from mancs_jax.cli.main import COMMANDS as COMMAND_NAMES
 from mancs_jax.config import by_name, defaults
@@ -77,6 +79,18 @@ def check_command(name: str, arguments: list[str], monkeypatch) -> tuple:
     return called.value.args[0]
 
 
+def check_gallery(where: str, words: list[str]) -> None:
+    """Parses the arguments as a command of a gallery does."""
+    if not words or words == ["--help"]:  # the name of the command in a sentence
+        return
+    name, *arguments = words
+    assert name in gallery.COMMANDS, f"{where} shows mancs gallery {name}, which is not there"
+    if arguments:
+        command, values = importlib.import_module(f"mancs_jax.cli.gallery.{name}"), flags.FlagValues()
+        command.define(values, [name])
+        assert len(values([name, *arguments])[1:]) == len(command.ARGUMENTS), where
+
+
 def check_program(path: str, arguments: list[str], monkeypatch) -> None:
     """Parses the arguments as a benchmark, an example or a tool of the documents does."""
     parse = argparse.ArgumentParser.parse_args
@@ -98,6 +112,9 @@ def check_program(path: str, arguments: list[str], monkeypatch) -> None:
 @pytest.mark.parametrize("command", SHOWN)
 def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
     program, name, *arguments = command.words
+    if program == "mancs" and name == "gallery":
+        check_gallery(command.where, arguments)
+        return
     if program == "mancs":
         assert name in ("--help", *COMMAND_NAMES), f"{command.where} shows mancs {name}, which is not there"
         if all(argument.startswith("--format=") for argument in arguments):  # the name of a command in a sentence
@@ -178,7 +195,7 @@ def test_other_programs():
 def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
     folders = ("mancs_jax/cli", "benchmarks", "examples/tracking", "docs/tools")
-    sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).glob("*.py")]
+    sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
     known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {"config", "help"}
     fields = set(configuration.flatten(defaults.get_config()))
     wrong = []

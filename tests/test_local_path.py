@@ -13,6 +13,7 @@ from tiny_workdir import write_workdir
 import mancs_jax
 from mancs_jax import convert, publish
 from mancs_jax.cli import ablation, command_line, embed, evaluate, search, train
+from mancs_jax.cli import gallery as gallery_commands
 from mancs_jax.cli.main import COMMANDS
 from mancs_jax.common.local_path import cache_folder, local_path
 from mancs_jax.evaluation import features
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collecti
 # Flags that hold text but no path.
 PARTS, NAMES = ("query", "gallery"), ("pid", "camid")
 NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name", "queries"}
+NO_PATHS |= {"before", "camera", "person", "since", "time"}
 
 
 def test_home_and_remote_places(monkeypatch, tmp_path):
@@ -38,7 +40,10 @@ def test_home_and_remote_places(monkeypatch, tmp_path):
         local_path("~nobody-of-this-name/run")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+OF_GALLERY = [f"gallery.{name}" for name in gallery_commands.COMMANDS]
+
+
+@pytest.mark.parametrize("name", [*(name for name in COMMANDS if name != "gallery"), *OF_GALLERY])
 def test_every_flag_is_a_path_or_known_to_be_none(name):
     values = flags.FlagValues()
     import_module(f"mancs_jax.cli.{name.replace('-', '_')}").define(values, [name])

@@ -21,7 +21,7 @@ from mancs_jax.evaluation.protocols import Options
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PYTHONS = re.findall(r"Python :: (3\.\d+)", "".join(PROJECT["project"]["classifiers"]))
-PUBLIC = {"load", "search", "build_index", "load_index", "score", "train_and_evaluate", "Embedder", "Found"}
+PUBLIC = {"Gallery", "load", "search", "build_index", "load_index", "score", "train_and_evaluate", "Embedder", "Found"}
 
 
 def test_mancs_jax_alone_is_packaged():

@@ -4,9 +4,10 @@ import ast
 import importlib
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from absl import flags
@@ -21,6 +22,7 @@ PACKAGES = {
     "losses": "Curriculum sampling and the three losses.",
     "training": "The compiled training step, and the loop around it.",
     "evaluation": "Distances, ranks, metrics and protocols.",
+    "gallery": "Galleries that grow, forget, and are searched with filters.",
     "inference": "Pretrained and trained models in use: embeddings, search, indexes, export.",
     "weights": "Weights in the formats of other programs.",
     "reporting": "Images, charts and report.html.",
@@ -99,8 +101,7 @@ def commands() -> str:
     with redirect_stdout(printed), suppress(SystemExit):
         main.main(["mancs", "--help"])
     parts = [f"# Command line\n\n`mancs --help` prints this list:\n\n```text\n{printed.getvalue().rstrip()}\n```\n"]
-    for name in main.COMMANDS:
-        module = importlib.import_module(f"mancs_jax.cli.{name.replace('-', '_')}")
+    for name, module in _modules("", main.COMMANDS, "mancs_jax.cli"):
         values = flags.FlagValues()
         module.define(values, [name])
         head, _, usage = (module.__doc__ or "").strip().partition("\n")
@@ -113,6 +114,16 @@ def commands() -> str:
             shown = "" if default in (None, "", []) else f"`{default}`"
             parts.append(f"| `--{flag}` | {values[flag].flag_type()} | {shown} | {cell(values[flag].help or '')} |\n")
     return "".join(parts)
+
+
+def _modules(group: str, names: Iterable[str], package: str) -> Iterator[tuple[str, ModuleType]]:
+    """Yields (name, module) of the commands of a group, and of the groups in it."""
+    for name in names:
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
+        if hasattr(module, "COMMANDS"):
+            yield from _modules(f"{group}{name} ", module.COMMANDS, module.__name__)
+        else:
+            yield f"{group}{name}", module
 
 
 def code_after_colon(head: str) -> str:

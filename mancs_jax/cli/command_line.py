@@ -38,9 +38,12 @@ PATHS = (
     "csv",
     "protocol_file",
     "network",
+    "receipt",
+    "relative_to",
     "average_with",
     "thresholds_of",
 )
+DATABASES = ("postgresql://", "postgres://")  # of galleries, beside files
 LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking
 COLLECTED_AFTER = (100_000, 50, 100)  # objects and collections; Python 3.11's own are (700, 10, 10)
 LONGEST = 500  # letters of a word that a message shows whole
@@ -64,7 +67,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     """
     keep_going()
     argv = list(sys.argv if argv is None else argv)
-    name = command.__name__.rpartition(".")[2]
+    name = command.__name__.removeprefix("mancs_jax.cli.").replace(".", " ")
     try:
         _run(command, name, argv)
     except SystemExit:
@@ -151,7 +154,7 @@ def _expand_paths(values: flags.FlagValues) -> None:
     """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
     for name in PATHS:
         path = values[name].value if name in values else None
-        if path:
+        if path and not (name == "gallery" and path.startswith(DATABASES)):
             try:
                 values[name].value = _expanded(path)
             except ValueError as error:

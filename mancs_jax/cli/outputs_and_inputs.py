@@ -8,7 +8,7 @@ from absl import flags
 from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_weights
 from mancs_jax.workdir import Workdir
 
-OUTPUTS = ("output", "json", "picture", "report")  # flags of files that are written
+OUTPUTS = ("output", "json", "picture", "report", "receipt")  # flags of files that are written
 INPUTS = ("gallery", "features", "source", "csv", "protocol_file", "images")  # of files and folders that are read
 NETWORKS = ("workdir", "network", "average_with", "thresholds_of")
 

@@ -1,7 +1,7 @@
 """The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -12,6 +12,9 @@ from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
+
+if TYPE_CHECKING:
+    from mancs_jax.inference.index import Index
 
 BLOCK_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
@@ -27,7 +30,7 @@ def search(
     *,
     distance: str = "euclidean",
     max_distance: float | None = None,
-    index: str | Path | Any = None,
+    index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
