@@ -23,7 +23,7 @@ from cells import cell
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.processor import has, set_cpu_flags
 from mancs_jax.evaluation.features import load_features
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation.labelled import Labelled
 
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported
@@ -35,7 +35,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
 def add_input_flags(parser) -> None:
     """Adds --features and --labels, the sources of `market_size`."""
-    parser.add_argument("--features", type=Path, metavar="FILE", help=".npz of embeddings, as for scripts/evaluate.py")
+    parser.add_argument("--features", type=Path, metavar="FILE", help=".npz of embeddings, as for `mancs evaluate`")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of the official label files (needs SciPy)")
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,26 +12,30 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
+from mancs_jax.common.screen import show, tell
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.cameras import has_match
 from mancs_jax.data.training_data import load_training_data
-from mancs_jax.evaluation import checks, cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation import cuhk03_classic, metrics
+from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.labelled import Labelled, check_known
+from mancs_jax.evaluation.ranking import hit_ranks
 from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score, write_results
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
-from mancs_jax.weights.start import check_start
+from mancs_jax.weights.start import check_start, with_pretrained_model
 from mancs_jax.workdir import Workdir
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
@@ -60,7 +63,7 @@ def train_and_evaluate(
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, paths = jax.devices(), Workdir(local_path(workdir))
+    devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
     for name in names.sources(config.data.name):
@@ -70,7 +73,7 @@ def train_and_evaluate(
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
-        multihost.meet("looked for checkpoints")  # before one process makes the directory
+        processes.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
         split, num_ids, validation = load_training_data(config)
@@ -85,7 +88,7 @@ def train_and_evaluate(
             check_resume(paths.root, saved[1], description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config), multihost.leaving_lost_processes_to_the_watch():
+        with naming_what_takes_less(config):
             if not train(config, paths, split.image, labels, num_ids, description, devices, validate):
                 return None
         # Where the test set chose, it is what is scored in any case.
@@ -98,10 +101,10 @@ def train_and_evaluate(
             results |= {f"{result}{suffix}": value for result, value in scored.results.items()}
             try:
                 write_results(scored)
-                if report and is_first and multihost.is_writer():
+                if report and is_first and processes.is_writer():
                     write_report(paths.root, scored, task)
             except OSError:
-                print(table(results))  # a full disk does not take the scores away
+                show(table(results))  # a full disk does not take the scores away
                 raise
         return results
 
@@ -139,7 +142,7 @@ def _check_people(config: ConfigDict) -> None:
     for name in set(scorable(config)).difference(names.DATASETS):
         query, gallery = (arrays.open_split(name, data.root, part) for part in ("query", "gallery"))
         try:
-            checks.check_known(query.pid)
+            check_known(query.pid)
         except ValueError as error:
             raise ValueError(f"{name} under {data.root}: {error}, and prepare the data set again") from None
         labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
@@ -162,13 +165,13 @@ def _validate(
     by_source = {}
     for name, parts in validation.items():
         query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
-        scores = protocols.single_query(query, gallery)
+        scores = metrics.scores(hit_ranks(compare(query, gallery)))
         by_source[name] = {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
     if len(by_source) == 1:
         return by_source.popitem()[1]
     named = {f"{name}/{metric}": value for name, scores in by_source.items() for metric, value in scores.items()}
-    metrics = ("mAP", "mAP_plain", "rank-1")
-    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in metrics}
+    wanted = ("mAP", "mAP_plain", "rank-1")
+    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in wanted}
 
 
 def train_and_evaluate_splits(
@@ -229,7 +232,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
     Raises:
       ValueError: another process holds it.
     """
-    if not multihost.is_writer():  # it holds the workdir for all
+    if not processes.is_writer():  # it holds the workdir for all
         yield
         return
     made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
@@ -244,10 +247,9 @@ def only_process(workdir: Workdir) -> Iterator[None]:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(
+                tell(
                     f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing keeps a second "
-                    "run out: never start two in it",
-                    file=sys.stderr,
+                    "run out: never start two in it"
                 )
             yield
     finally:

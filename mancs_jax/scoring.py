@@ -8,24 +8,30 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
-from mancs_jax.evaluation import checks, cuhk03_classic, histogram, protocols, reranking, single_shot
-from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
+from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
+from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.distances import check_distance
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
+from mancs_jax.inference import histogram
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training import multihost
 from mancs_jax.training.description import Description
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
-NETWORK, UNTRAINED = "Mancs", "untrained network"
+NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
+HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
 
@@ -57,13 +63,8 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
-    ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included;
-    # empty after single-shot
-
-
-def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
-    """The results of `score` alone."""
-    return score(source, task, progress=progress).results
+    # NETWORK, and RERANKED where asked for, distractors included; empty after single-shot
+    comparisons: dict[str, Comparison]
 
 
 def score(
@@ -127,7 +128,7 @@ def write_results(scored: Scored) -> None:
     Raises:
       OSError: a file cannot be written.
     """
-    if scored.workdir is None or not multihost.is_writer():
+    if scored.workdir is None or not processes.is_writer():
         return
     for result in scored.results.values():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
@@ -168,11 +169,13 @@ def score_network(
             embedded["gallery"], task.distractors, root, data.image_size, embed_all
         )
 
-    ranked = {} if task.single_shot else _ranked(embedded, task, progress)
+    comparisons = {} if task.single_shot else _compared(embedded, task, progress)
     if task.single_shot:
         results = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
     else:
-        results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
+        results = (
+            {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
+        )
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
         if task.single_shot:
@@ -181,7 +184,7 @@ def score_network(
             scored = _classic(of_baseline, task)
         else:
             scored = protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
-        results[name] = scored | {"embedding": name, "flip": task.flip and name == UNTRAINED}
+        results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
     scored_on = {
         "dataset": dataset,
@@ -203,12 +206,12 @@ def score_network(
     } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, trained.workdir, parts, embedded, results, ranked)
+    return Scored(network, trained.workdir, parts, embedded, results, comparisons)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
     """Refuses what cannot work before anything is embedded."""
-    checks.check_distance(task.options.distance)
+    check_distance(task.options.distance)
     if task.options.rerank:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
     if is_classic and (task.multi_query or task.options.rerank or task.distractors):
@@ -292,17 +295,23 @@ def _ways(task: Task) -> dict[str, Options]:
     return {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
 
 
-def _ranked(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Ranked]:
+def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Comparison]:
+    """NETWORK, and RERANKED where asked for; a report reads their values again for its lists."""
     query, gallery = embedded["query"], embedded["gallery"]
-    return {name: protocols.rank(query, gallery, options, progress=progress) for name, options in _ways(task).items()}
+    return {
+        name: kept(protocols.compared(query, gallery, options, progress=progress))
+        for name, options in _ways(task).items()
+    }
 
 
-def _official(embedded: dict[str, Labelled], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
+def _official(
+    embedded: dict[str, Labelled], comparisons: dict[str, Comparison], task: Task, progress: bool
+) -> dict[str, dict]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
-    for name, of_single in ranked.items():
+    for name, comparison in comparisons.items():
         options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
-        results[name] = protocols.single_query(query, gallery, options, ranked=of_single)
+        results[name] = protocols.single_query(query, gallery, options, comparison=comparison, progress=progress)
         for pooling in protocols.POOLINGS if task.multi_query else ():
             results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress
@@ -318,9 +327,14 @@ def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
 
 
 def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
-    """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
-    untrained = Network(network.config, network.num_classes, init_variables(network.config, network.num_classes))
-    ways: dict[str, Callable] = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
+    """Yields (name, embedded parts) of the baselines: the network as its training began, and a colour histogram."""
+    config, variables = network.config, init_variables(network.config, network.num_classes)
+    name = UNTRAINED
+    if config.like_pretrained:
+        params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
+        name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
+    first = Network(config, network.num_classes, variables)
+    ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
     scored = {part: split for part, split in parts.items() if part != "gt_bbox"}
     for name, way in ways.items():
         yield name, {part: Labelled(way(split.image), split.pid, split.camid) for part, split in scored.items()}

@@ -9,6 +9,8 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
 from mancs_jax.weights.start import check_start
 
+pytestmark = pytest.mark.quick
+
 
 def paper():
     config = defaults.get_config()

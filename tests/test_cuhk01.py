@@ -9,6 +9,8 @@ from mancs_jax.data.sources import cuhk01
 from mancs_jax.data.sources.items import Contents, Counts, Item, count_items, find_differences
 from mancs_jax.data.sources.named_folders import parse_name
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("name", ["0001000.png", "0001005.png", "001001.png", "0001001.jpg", "0001_001.png"])
 def test_parse_name_refuses(name):

@@ -4,6 +4,8 @@ import pytest
 from mancs_jax.evaluation import cuhk03_classic
 from mancs_jax.evaluation.single_shot import distance_matrix
 
+pytestmark = pytest.mark.quick
+
 
 def by_loops(distances, query_pid, gallery_pid, repeats, seed):
     """One query, one repeat, one gallery image at a time."""

@@ -11,6 +11,8 @@ from mancs_jax.data.arrays import load_split
 from mancs_jax.data.sources import folder
 from mancs_jax.data.sources.items import Item
 
+pytestmark = pytest.mark.quick
+
 PNG = cv2.imencode(".png", noise(7))[1].tobytes()
 BMP = cv2.imencode(".bmp", noise(8))[1].tobytes()
 FILES = {"people/b 1.jpg": jpeg(1), "people/a.png": PNG, "c.bmp": BMP, "g/d.jpg": jpeg(2), "g/e.jpeg": jpeg(3)}

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from mancs_jax.evaluation import histogram
+from mancs_jax.inference import histogram
+
+pytestmark = pytest.mark.quick
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 

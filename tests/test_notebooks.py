@@ -8,14 +8,14 @@ import re
 import threading
 from pathlib import Path
 
-import nbformat
 import pytest
 import tiny
-from nbclient import NotebookClient
 
 from mancs_jax.data import build
 from mancs_jax.data.sources.market1501 import open_source
 
+nbformat = pytest.importorskip("nbformat")
+NotebookClient = pytest.importorskip("nbclient").NotebookClient
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -8,6 +8,8 @@ from scipy.stats import chisquare
 
 from mancs_jax.data.pk import balanced_batch, images_by_identity, pk_batch, split_by_source, steps_per_epoch
 
+pytestmark = pytest.mark.quick
+
 # Identities of 1 to 20 images, in the mixed order of a data set.
 SIZES = np.array([20, 3, 16, 1, 7, 5, 12, 4, 9, 2, 17])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(len(SIZES)), SIZES))

@@ -7,6 +7,8 @@ import pytest
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.evaluation import results
 
+pytestmark = pytest.mark.quick
+
 
 def result_with(**scores):
     return {"mAP": 0.823, "mAP_plain": 0.8251, "mINP": 0.5, "cmc": [0.931] + [0.97] * 19} | scores

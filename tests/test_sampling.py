@@ -263,7 +263,7 @@ def test_hardest_first_by_hand():
     """Anchor 0 of identity A among A A B C B C; the two at 2.0 keep the order of their columns."""
     distances = np.array([[0.0, 0.1, 2.0, 3.0, 2.0, 1.0]], np.float32)
     same = np.array([[True, True, False, False, False, False]])
-    np.testing.assert_array_equal(sampling.hardest_first(distances, ~same, 4), [[5, 2, 4, 3]])
+    np.testing.assert_array_equal(sampling.hardest_first(jnp.asarray(distances), jnp.asarray(~same), 4), [[5, 2, 4, 3]])
 
 
 def test_batch_hard_against_a_loop():

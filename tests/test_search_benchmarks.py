@@ -15,7 +15,7 @@ from mancs_jax.evaluation.features import load_features
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PORT = """
 import numpy as np
-from test_reranking import from_squared
+from loop_reranking import from_squared
 
 def re_ranking(q_g, q_q, g_g, k1, k2, weight):
     distances = np.block([[q_q, q_g], [q_g.T, g_g]])
@@ -67,8 +67,7 @@ def test_ranking(run, features):
 def test_both_ways_count_the_same_pairs(features, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     module = importlib.import_module("ranking")
-    query, gallery = (load_features(features.removeprefix("--features="))[part] for part in ("query", "gallery"))
-    given = (query.embedding, gallery.embedding, query.pid, query.camid, gallery.pid, gallery.camid)
+    given = [load_features(features.removeprefix("--features="))[part] for part in ("query", "gallery")]
     np.testing.assert_allclose(module.rates(*given)["tpr"], module.rates_by_sorting(*given)["tpr"], atol=0.02)
 
 

@@ -10,65 +10,20 @@ import optax
 import pytest
 import tiny
 from ml_collections import ConfigDict
+from tiny_step import NUM_CLASSES, STEPS_PER_EPOCH, batches, losses, record_sizes, run, tiny_config
 
-from mancs_jax.config import defaults
-from mancs_jax.models.mancs import Mancs
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import accumulated, make_train_step, replicated
+from mancs_jax.training.step import accumulated, make_train_step
 from mancs_jax.workdir import Workdir
-
-NUM_CLASSES, STEPS_PER_EPOCH = 12, tiny.STEPS_PER_EPOCH
-SPAN = tiny.EPOCHS * STEPS_PER_EPOCH  # of the schedule, as in runs of tests/tiny.py: one compiled step serves both
 
 
 class SimpleOutputs(NamedTuple):
     """The part of the model's outputs that a linear network has."""
 
     f_rank: jax.Array
-
-
-def tiny_config() -> ConfigDict:
-    """The paper recipe with a network that compiles in seconds."""
-    config = defaults.get_config()
-    config.remat = ()
-    config.data.image_size = (64, 32)
-    config.data.p, config.data.k = 4, 4
-    config.model.arch, config.model.width = "resnet10", 8
-    config.model.rank_dim = config.model.cls_dim = 32
-    config.loss.t0, config.loss.t1, config.loss.a = 1.0, 2.0, 3.0
-    return config
-
-
-def batches(num: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """PK batches of noisy pictures, a base colour an identity."""
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 200, (NUM_CLASSES, 1, 1, 3))
-    made = []
-    for _ in range(num):
-        labels = np.repeat(rng.permutation(NUM_CLASSES)[:4], 4).astype(np.int32)
-        made.append(((colours[labels] + rng.integers(0, 56, (16, 64, 32, 3))).astype(np.uint8), labels))
-    return made
-
-
-def run(config: ConfigDict, num_devices: int, steps: int = 5, span: int = SPAN) -> list[dict[str, float]]:
-    devices = jax.devices()[:num_devices]
-    schedule = learning_rate_schedule(config, STEPS_PER_EPOCH, span)
-    optimizer = create_optimizer(config, schedule)
-    state = replicated(create_train_state(config, NUM_CLASSES, optimizer), devices)
-    step = make_train_step(config, NUM_CLASSES, optimizer, schedule, STEPS_PER_EPOCH, devices)
-    rows = []
-    for image, label in batches(steps):
-        shape = (num_devices, 16 // num_devices)
-        state, metrics = step(state, image.reshape(*shape, *image.shape[1:]), label.reshape(shape))
-        rows.append({name: float(value) for name, value in jax.device_get(metrics).items()})
-    return rows
-
-
-def losses(rows):
-    return np.array([[row[name] for name in ("loss", "rank_loss", "cls_loss", "att_loss")] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -165,15 +120,18 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
         return pairs.mean(), {"rank_loss": pairs.mean()}
 
     def identity_losses(out, label):
-        loss = jnp.mean(label[:, None] * out.f_rank**2)
-        return loss, {"cls_loss": loss}
+        cls, att = jnp.mean(label[:, None] * out.f_rank**2), jnp.mean(jnp.abs(out.f_rank))
+        return (cls, att), {"cls_loss": cls}
+
+    def total(rank, cls, att):
+        return 3.0 * rank + 2.0 * cls + 0.5 * att
 
     def whole(params):
         out, _ = apply(params, x, None)
-        return ranking_loss(out.f_rank)[0] + identity_losses(out, label)[0]
+        return total(ranking_loss(out.f_rank)[0], *identity_losses(out, label)[0])
 
-    shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
-    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
+    micro_batches = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
+    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, total, w, micro_batches)
     loss, expected = jax.value_and_grad(whole)(w)
     np.testing.assert_allclose(grads, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -263,19 +221,6 @@ def test_clipping_limits_the_norm():
     params = {"backbone": {"kernel": jnp.float32([1.0])}}
     updates, _ = optimizer.update({"backbone": {"kernel": jnp.float32([7.0])}}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.05], rtol=1e-3)  # a gradient as small as epsilon
-
-
-def record_sizes(monkeypatch) -> set[tuple[int, int]]:
-    """Height and width of the images that any network sees in training from now on."""
-    seen, call = set(), Mancs.__call__
-
-    def record(self, x, train, keys=None):
-        if train:
-            seen.add(x.shape[1:3])
-        return call(self, x, train, keys)
-
-    monkeypatch.setattr(Mancs, "__call__", record)
-    return seen
 
 
 def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):

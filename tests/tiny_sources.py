@@ -159,7 +159,7 @@ def write_protocol(path: Path, **changed) -> Path:
 def run_script(name: str, *arguments: str) -> str:
     """Runs a command in this process; returns the line with which it exits, "" for success."""
     try:
-        run(import_module(f"mancs_jax.cli.{name}"), [name, *map(str, arguments)])
+        run(import_module(f"mancs_jax.cli.{name.replace('-', '_')}"), [name, *map(str, arguments)])
     except SystemExit as error:
         return str(error.code or "")
     return ""

@@ -32,7 +32,7 @@ def badges() -> dict[str, str]:
     shown = {
         "licence": project["license"],
         "python": " | ".join(versions),
-        "jax": re.findall(r"^jax==(\S+)", pins, re.M)[0],
+        "jax": " | ".join(re.findall(r"^jax==([\w.]+)", pins, re.M)),
     }
     return {name: badge(name, value) for name, value in shown.items()}
 

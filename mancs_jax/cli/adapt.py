@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory, show
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 

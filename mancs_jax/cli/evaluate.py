@@ -1,9 +1,9 @@
 """Scores a trained network, or anybody's embeddings.
 
-python scripts/evaluate.py --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
-python scripts/evaluate.py --network=market1501 --root=data [...]
-python scripts/evaluate.py --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 [...]
-python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
+mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
+mancs evaluate --network=market1501 --root=data ...
+mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 ...
+mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from absl import flags
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
 from mancs_jax.cli.network_flags import define_network
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 OF_RERANKING = ("k1", "k2", "lambda")
@@ -126,12 +127,12 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         task = Task(**fields, options=options)
         of_network = score(values.workdir or values.network, task, write=False)
         scored = rows = of_network.results
-    print(results.table(rows))
-    print(results.splits(rows) if values.single_shot else results.matches(rows))
+    show(results.table(rows))
+    show(results.splits(rows) if values.single_shot else results.matches(rows))
     if values.features and (line := results.distractors(scored)):
-        print(line)
+        show(line)
     if of_pairs := results.verification_table(rows):
-        print(f"\n{of_pairs}")
+        show(f"\n{of_pairs}")
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
         write_json(values.json, scored)
@@ -140,4 +141,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         write_results(of_network)
         written = [str(of_network.workdir.results)]
     written += [values.json] if values.json else []
-    print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")
+    show(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

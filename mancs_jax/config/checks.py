@@ -67,6 +67,7 @@ AT_LEAST = {
     "optim.clip_norm": 0,
     "keep_checkpoints": 1,
     "eval_every": 0,
+    "early_stopping": 0,
     "log_every": 1,
     "eval_batch": 1,
 }
@@ -194,6 +195,14 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     if fields["choose_on"] == "test" and fields["data.validation_ids"]:
         raise ValueError(
             "config.choose_on is 'test', but config.data.validation_ids holds identities out: choose on one of both"
+        )
+    for name in ("like_pretrained", "batch_norm_frozen"):
+        if fields[name] and not fields["pretrained"]:
+            raise ValueError(f"config.{name} is True, but config.pretrained names no network to start from")
+    if fields["early_stopping"] and not (fields["data.validation_ids"] and fields["eval_every"]):
+        raise ValueError(
+            f"config.early_stopping is {fields['early_stopping']}, which needs held-out identities to validate on: set "
+            "config.data.validation_ids and config.eval_every"
         )
     if fields["eval_every"] and fields["choose_on"] == "validation" and not fields["data.validation_ids"]:
         raise ValueError(

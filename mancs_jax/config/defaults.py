@@ -13,11 +13,15 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # ImageNet weights (section 4.3), or a network: a file or a name. "": from scratch
     config.pretrained = "weights/resnet50.pth"
+    # Fine-tuning: `model` and `data.image_size` become those of the network in `pretrained`
+    config.like_pretrained = False
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
     # BatchNorm has statistics of its own for each of so many parts of a batch (release: 4, one a GPU). 0: for each
     # device's part, and with `accumulate` for each micro-batch
     config.batch_norm_groups = 1
+    # Fine-tuning: BatchNorm uses and keeps the running statistics of `pretrained`, instead of those of the batch
+    config.batch_norm_frozen = False
     config.dtype = "float32"  # or "bfloat16", of backbone and attention; heads and all parameters are float32
     # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
     # batch takes 9.9 GB, not 13.7 (docs/performance.md). () for none.
@@ -28,7 +32,7 @@ def get_config() -> ConfigDict:
 
     config.data = data = ConfigDict()
     data.name = "market1501"  # a data set, or several to train on at once, as "market1501,cuhk01"
-    data.root = "data"  # what `scripts/prepare_data.py --root` wrote
+    data.root = "data"  # what `mancs prepare-data --root` wrote
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity
@@ -125,6 +129,9 @@ def get_config() -> ConfigDict:
     config.checkpoint_every = 10.0  # epochs
     config.keep_checkpoints = 2  # the latest ones; the best on the validation identities is kept beside them
     config.eval_every = 0.0  # epochs between scores on what `choose_on` names; 0: at the end only
+    # Epochs after which training ends if no later network was better on the held-out identities; the pretrained network
+    # is the first candidate. 0: off
+    config.early_stopping = 0.0
     # The network in best/ is the best on the "validation" identities, if some are held out; or on the "test" set
     # (release), whose scores are then no result: every file of such a run says so.
     config.choose_on = "validation"

@@ -1,13 +1,13 @@
 """From the source of a data set to its records: the one call behind `mancs prepare-data`."""
 
 import shlex
-import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 
 from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
 from mancs_jax.data.cameras import UNKNOWN
@@ -56,9 +56,9 @@ def prepare(
         path = prepared_path(root, prepared)
         return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
     if not only_check:
-        check_writable(Path(root).expanduser(), folder=True)
+        check_writable(local_path(root), folder=True)
     if dataset == "walkers":
-        print("rendering walkers with all cores, half a minute on two", file=sys.stderr)
+        tell("rendering walkers with all cores, half a minute on two")
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
         notes = check(contents, source or dataset, allow_differences)
         if only_check:

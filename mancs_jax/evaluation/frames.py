@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, Int
 
 from mancs_jax.evaluation.distances import pair_distances
 from mancs_jax.evaluation.roc import RATES
 
 
-def frame_distances(embedding: np.ndarray, frame: np.ndarray, distance: str = "euclidean") -> np.ndarray:
-    """Computes the distances of all pairs of images in one frame.
+def frame_distances(
+    embedding: Float32[np.ndarray, "N D"], frame: Int[np.ndarray, " N"], distance: str = "euclidean"
+) -> Float32[np.ndarray, " P"]:
+    """Computes the distances of all pairs of images in one frame, ascending.
+
+    A frame with n people has n (n - 1) / 2 of the P pairs.
 
     Args:
-      embedding: float32 [N, D].
-      frame: integer [N], equal for images of one frame of one camera; -1 where the frame is unknown.
+      embedding: of the people.
+      frame: equal for images of one frame of one camera; -1 where the frame is unknown.
       distance: "euclidean" or "cosine".
-
-    Returns:
-      float32 [P], ascending: a frame with n people gives n (n - 1) / 2 of the P pairs.
     """
     order = np.argsort(frame, kind="stable")
     order = order[frame[order] >= 0]
@@ -34,13 +36,13 @@ def frame_distances(embedding: np.ndarray, frame: np.ndarray, distance: str = "e
     return np.sort(np.concatenate(of_frames))
 
 
-def frame_thresholds(distances: np.ndarray, rates: Sequence[float] = RATES) -> list[dict[str, Any]]:
+def frame_thresholds(distances: Float32[np.ndarray, " P"], rates: Sequence[float] = RATES) -> list[dict[str, Any]]:
     """Finds the largest threshold at which at most a given share of the pairs is accepted, for each rate.
 
     A pair is accepted where its distance is at most the threshold.
 
     Args:
-      distances: float32 [P], ascending, of `frame_distances`.
+      distances: ascending, of `frame_distances`.
       rates: false positive rates.
 
     Returns:

@@ -6,33 +6,31 @@ These scores depend on nothing but the rank of each hit among the gallery images
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int32
 
 
 class HitRanks(NamedTuple):
     """Ranks of the hits of every query.
 
     Attributes:
-      ranks: int32 [Q, H], each row ascending, first rank 1, 0 beyond the query's number of hits. H is the
-        largest number of hits, at least 1.
-      counts: int32 [Q], number of hits; 0 where the gallery has no match for the query.
+      ranks: each row ascending, first rank 1, 0 beyond the query's number of hits. H is the largest number of hits,
+        at least 1.
+      counts: number of hits; 0 where the gallery has no match for the query.
     """
 
-    ranks: np.ndarray
-    counts: np.ndarray
+    ranks: Int32[np.ndarray, "Q H"]
+    counts: Int32[np.ndarray, " Q"]
 
 
-def average_precisions(hits: HitRanks) -> tuple[np.ndarray, np.ndarray]:
+def average_precisions(hits: HitRanks) -> tuple[Float64[np.ndarray, " Q"], Float64[np.ndarray, " Q"]]:
     """Average precision of every query, in both customary forms.
 
     With n hits at ranks r_1 < ... < r_n, the plain form is the mean of k / r_k. The official Market-1501
     script uses the trapezoid form, the mean of (p + k / r_k) / 2. There p is the precision at rank r_k - 1,
     which is (k - 1) / (r_k - 1). In front of the first rank, p is 1.
 
-    Args:
-      hits: ranks of the hits, see `HitRanks`.
-
     Returns:
-      (trapezoid, plain), float64 [Q] each, in [0, 1]; 0 for a query without a match.
+      (trapezoid, plain), each in [0, 1]; 0 for a query without a match.
     """
     order = np.arange(1, hits.ranks.shape[1] + 1)[None]
     is_hit = order <= hits.counts[:, None]
@@ -48,7 +46,7 @@ def scores(hits: HitRanks, *, cmc_length: int = 50) -> dict:
     """Scores over all queries; a query without a match counts with 0.
 
     Args:
-      hits: ranks of the hits, see `HitRanks`.
+      hits: of all queries.
       cmc_length: number of CMC ranks, at least 1.
 
     Returns:

@@ -5,36 +5,66 @@ The nearest neighbours, where the arithmetic is, are found on the accelerator; s
 are sparse matrices in memory. Products of these replace the authors' loops over images.
 """
 
-from collections import deque
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from jaxtyping import Float, Int, Int32
 
-from mancs_jax.evaluation import checks
-from mancs_jax.evaluation.distances import squared_euclidean
-from mancs_jax.evaluation.nearest import GROUP, smallest
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from mancs_jax.common.pipelined import pipelined
+from mancs_jax.common.screen import bar
+from mancs_jax.evaluation.comparison import Comparison, DistancesOf, Rows, checked_pair, from_distances
+from mancs_jax.evaluation.distances import (
+    GROUP,
+    check_distance,
+    checked_norms,
+    common_offset,
+    smallest,
+    squared_euclidean,
+)
+from mancs_jax.evaluation.labelled import Labelled, check_same_width
 
 K1, K2, LAMBDA = 20, 6, 0.3  # the authors' values
+CSR = Any  # scipy.sparse.csr_array, which takes a third of a second to import
+Points = Float[np.ndarray, "N D"]  # float32, or float64 within `jax.enable_x64`
 BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
 
 
 class Neighbours(NamedTuple):
     """The nearest neighbours of each of N images, itself included, nearest first."""
 
-    # int32 [N, k]
-    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    farthest: np.ndarray  # [N], squared distance of the image that is farthest from it
+    index: Int32[np.ndarray, "N k"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    farthest: Float[np.ndarray, " N"]  # squared distance of the image that is farthest from it
 
 
 def rerank(
+    query: Labelled,
+    gallery: Labelled,
+    *,
+    k1: int = K1,
+    k2: int = K2,
+    weight: float = LAMBDA,
+    distance: str = "euclidean",
+    progress: bool = False,
+) -> Comparison:
+    """Compares by re-ranked distances, see `reranked_distances`; junk takes no part.
+
+    Raises:
+      ValueError: one line: as `comparison.compare`, or the options are not as those of `reranked_distances`.
+    """
+    query, gallery = checked_pair(query, gallery)
+    counted = np.flatnonzero(gallery.pid != -1)
+    rest = Labelled(*(field[counted] for field in gallery))
+    distances_of = reranked_distances(
+        query.embedding, rest.embedding, k1=k1, k2=k2, weight=weight, distance=distance, progress=progress
+    )
+    comparison = from_distances(distances_of, query, rest)
+    return comparison._replace(gallery=gallery, layout=comparison.layout._replace(counted=counted))
+
+
+def reranked_distances(
     query: np.ndarray,
     gallery: np.ndarray,
     *,
@@ -43,7 +73,7 @@ def rerank(
     weight: float = LAMBDA,
     distance: str = "euclidean",
     progress: bool = False,
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> DistancesOf:
     """Encodes all images by their k-reciprocal neighbours and returns the re-ranked distances, a block at a time.
 
     The original distance d is the squared Euclidean one, of each image divided by its largest. Two images are
@@ -53,7 +83,7 @@ def rerank(
     nearest images. The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
 
     Args:
-      query: embeddings, float32 or float64 [Q, D]; the computation has their precision.
+      query: embeddings [Q, D], float32 or float64; the computation has their precision.
       gallery: embeddings [G, D] of the same type, junk left out.
       k1: neighbours, at least 1 and less than Q + G.
       k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
@@ -62,7 +92,7 @@ def rerank(
       progress: whether a bar is shown.
 
     Returns:
-      A function of query indices, int [B], that gives distances [B, G] of the embeddings' type.
+      A function of query indices that gives distances of the embeddings' type.
 
     Raises:
       ValueError: one line: embeddings, k1, k2 or weight are not as above.
@@ -70,24 +100,24 @@ def rerank(
     points, num_queries = _points(query, gallery, distance), len(query)
     check_options(k1, k2, weight, len(points))
     with _precision_of(points):
-        neighbours = nearest(points, k1 + 1, progress)
+        neighbours = find_neighbours(points, k1 + 1, progress)
     sets = _expanded(_reciprocal(neighbours.index), _reciprocal(neighbours.index[:, : (k1 + 2) // 2]))
     # Where all images are the same, all distances are 0, whatever they are divided by.
     farthest = np.maximum(neighbours.farthest, np.finfo(points.dtype).tiny)
     encoding = _encoded(sets, points, farthest)
     if k2 > 1:
         encoding = _links(neighbours.index[:, :k2]).astype(points.dtype) @ encoding * points.dtype.type(1 / k2)
-    of_query, by_image = encoding[:num_queries], encoding[num_queries:].T.tocsr()
+    query_encoding, by_image = encoding[:num_queries], encoding[num_queries:].T.tocsr()
     on_device = None
 
-    def distances_of(rows: np.ndarray) -> np.ndarray:
+    def distances_of(rows: Rows) -> Float[np.ndarray, "B G"]:
         nonlocal on_device
         with _precision_of(points):
             if on_device is None:
                 on_device = jax.device_put((points[num_queries:], _squared(points[num_queries:])))
             original = np.array(_squared_distances(points[rows], _squared(points[rows]), *on_device))
         original *= weight / farthest[rows, None]
-        overlap = _overlap(of_query[rows], by_image)
+        overlap = _overlap(query_encoding[rows], by_image)
         return original + (1 - weight) * (1 - overlap / (2 - overlap))
 
     return distances_of
@@ -106,11 +136,11 @@ def check_options(k1: int, k2: int, weight: float, num_images: int | None = None
         raise ValueError(f"lambda is {weight}: it must be from 0 to 1")
 
 
-def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
+def find_neighbours(points: Points, k: int, progress: bool = False) -> Neighbours:
     """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
 
     Args:
-      points: [N, D], float32, or float64 within `jax.enable_x64`.
+      points: N images.
       k: at most N.
       progress: whether a bar is shown.
     """
@@ -121,19 +151,24 @@ def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
     index, farthest = np.empty((number, k), np.int32), np.empty(number, points.dtype)
     # The last block begins sooner, so that all are of one size.
     starts = [min(start, number - rows) for start in range(0, number, rows)]
-    running: deque = deque()
-    for start in tqdm(starts, desc="neighbours", unit="block", disable=not progress):
-        running.append((start, _nearest_in_block(*on_device, start, number, rows, k)))
-        while len(running) == 2 or (running and start == starts[-1]):  # two blocks at a time keep all cores busy
-            done, results = running.popleft()
-            index[done : done + rows], farthest[done : done + rows] = results
+    blocks = bar(starts, desc="neighbours", unit="block", disable=not progress)
+    started = ((start, _nearest_in_block(*on_device, start, number, rows, k)) for start in blocks)
+    for start, results in pipelined(started):
+        index[start : start + rows], farthest[start : start + rows] = results
     return Neighbours(index, farthest)
 
 
 @partial(jax.jit, static_argnames=("rows", "k"))
-def _nearest_in_block(points, squared, start, number, rows, k):
-    mine = (jax.lax.dynamic_slice_in_dim(array, start, rows) for array in (points, squared))
-    distances = _squared_distances(*mine, points, squared)
+def _nearest_in_block(
+    points: Float[jax.Array, "N D"],
+    squared: Float[jax.Array, " N"],
+    start: Int[jax.Array, ""],
+    number: Int[jax.Array, ""],
+    rows: int,
+    k: int,
+) -> tuple[Int32[jax.Array, "{rows} {k}"], Float[jax.Array, " {rows}"]]:
+    block = (jax.lax.dynamic_slice_in_dim(array, start, rows) for array in (points, squared))
+    distances = _squared_distances(*block, points, squared)
     image = jnp.arange(len(points))[None]
     distances = jnp.where(image == start + jnp.arange(rows)[:, None], 0, distances)
     farthest = jnp.where(image < number, distances, 0).max(axis=1)
@@ -141,53 +176,56 @@ def _nearest_in_block(points, squared, start, number, rows, k):
 
 
 @jax.jit
-def _squared_distances(rows, squared_rows, columns, squared_columns):
+def _squared_distances(
+    rows: Float[jax.Array, "B D"],
+    squared_rows: Float[jax.Array, " B"],
+    columns: Float[jax.Array, "N D"],
+    squared_columns: Float[jax.Array, " N"],
+) -> Float[jax.Array, "B N"]:
     dot = jnp.einsum("bd,nd->bn", rows, columns, precision=jax.lax.Precision.HIGHEST)
     return squared_euclidean(dot, squared_rows, squared_columns)
 
 
-def _points(query, gallery, distance):
-    """All embeddings below each other, [Q + G, D], around 0, where float32 keeps the most digits of a distance."""
-    checks.check_distance(distance)
+def _points(query: np.ndarray, gallery: np.ndarray, distance: str) -> Points:
+    """All embeddings, queries first, around 0, where float32 keeps the most digits of a distance."""
+    check_distance(distance)
     for part, embedding in (("query", query), ("gallery", gallery)):
         if embedding.ndim != 2 or not embedding.size or embedding.dtype not in (np.float32, np.float64):
-            what = f"{embedding.dtype} {list(embedding.shape)}"
-            raise ValueError(f"{part} embeddings are {what}: re-ranking takes float32 or float64 [images, width]")
-    checks.check_same_width(query, gallery)
-    norms = [
-        checks.squared_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))
-    ]
+            kind = f"{embedding.dtype} {list(embedding.shape)}"
+            raise ValueError(f"{part} embeddings are {kind}: re-ranking takes float32 or float64 [images, width]")
+    check_same_width(query, gallery)
+    norms = [checked_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))]
     points = np.concatenate([query, gallery])
     if distance == "cosine":
         points /= np.sqrt(np.concatenate(norms))[:, None]
-    points -= checks.common_offset(points)
+    points -= common_offset(points)
     return points
 
 
-def _squared(points):
+def _squared(points: Points) -> Float[np.ndarray, " N"]:
     return np.vecdot(points, points)
 
 
-def _precision_of(points):
+def _precision_of(points: Points) -> Any:
     return jax.enable_x64(points.dtype == np.float64)
 
 
-def _links(index: np.ndarray) -> "csr_array":
-    """[N, N] with a 1 at (i, j) for each j in row i of `index`, [N, k]."""
-    from scipy.sparse import csr_array  # not at the top: it takes a third of a second
+def _links(index: Int32[np.ndarray, "N k"]) -> CSR:
+    """[N, N] with a 1 at (i, j) for each j in row i of `index`."""
+    from scipy.sparse import csr_array
 
     number, k = index.shape
     ones = np.ones(number * k, np.int32)
     return csr_array((ones, index.ravel(), np.arange(0, number * k + 1, k)), shape=(number, number))
 
 
-def _reciprocal(index: np.ndarray) -> "csr_array":
-    """[N, N] with a 1 where each of two images is among the neighbours [N, k] of the other."""
+def _reciprocal(index: Int32[np.ndarray, "N k"]) -> CSR:
+    """[N, N] with a 1 where each of two images is among the neighbours of the other."""
     links = _links(index)
     return links.multiply(links.T).tocsr()
 
 
-def _expanded(reciprocal: "csr_array", half: "csr_array") -> "csr_array":
+def _expanded(reciprocal: CSR, half: CSR) -> CSR:
     """[N, N], above 0 where j is in the expanded set of i: the paper's R*, equation 5."""
     from scipy.sparse import csr_array
 
@@ -197,31 +235,31 @@ def _expanded(reciprocal: "csr_array", half: "csr_array") -> "csr_array":
     return reciprocal + joining @ half
 
 
-def _encoded(sets, points, farthest):
-    """The sets with exp(-d) in place of each member, each row of sum 1: equation 7, [N, N] sparse."""
+def _encoded(sets: CSR, points: Points, farthest: Float[np.ndarray, " N"]) -> CSR:
+    """The sets [N, N] with exp(-d) in place of each member, each row of sum 1: equation 7."""
     from scipy.sparse import csr_array
 
     squared = _squared(points)
     closeness = np.empty(sets.nnz, points.dtype)
     for image, point in enumerate(points):
-        mine = slice(*sets.indptr[image : image + 2])
-        members = sets.indices[mine]
+        row = slice(*sets.indptr[image : image + 2])
+        members = sets.indices[row]
         distances = np.maximum(squared[image] + squared[members] - 2 * (points[members] @ point), 0)
         weights = np.exp(-distances / farthest[image])
-        closeness[mine] = weights / weights.sum()
+        closeness[row] = weights / weights.sum()
     return csr_array((closeness, sets.indices, sets.indptr), shape=sets.shape)
 
 
-def _overlap(of_query, by_image):
-    """Sums over images of the lesser of two encodings, [B, N] and (transposed) [N, G] sparse: [B, G]."""
-    overlap = np.empty((of_query.shape[0], by_image.shape[1]), of_query.dtype)
+def _overlap(query: CSR, by_image: CSR) -> Float[np.ndarray, "B G"]:
+    """Sums over images of the lesser of two encodings, [B, N] and (transposed) [N, G]."""
+    overlap = np.empty((query.shape[0], by_image.shape[1]), query.dtype)
     lengths = np.diff(by_image.indptr)
     for row in range(len(overlap)):
-        mine = slice(*of_query.indptr[row : row + 2])
-        image = of_query.indices[mine]
+        entries = slice(*query.indptr[row : row + 2])
+        image = query.indices[entries]
         number = lengths[image]
         # The entries of the images' rows, one after the other.
         entry = np.repeat(by_image.indptr[image] - np.cumsum(number) + number, number) + np.arange(number.sum())
-        lesser = np.minimum(by_image.data[entry], np.repeat(of_query.data[mine], number))
+        lesser = np.minimum(by_image.data[entry], np.repeat(query.data[entries], number))
         overlap[row] = np.bincount(by_image.indices[entry], lesser, by_image.shape[1])
     return overlap

@@ -15,14 +15,17 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Int32, UInt8
 from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import bar
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.images import decode_image
 from mancs_jax.data.sources.site import Site, open_site
 from mancs_jax.data.sources.source import name_some
-from mancs_jax.evaluation.checks import DISTANCES
+from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
 from mancs_jax.inference.forward import run_batches
 from mancs_jax.inference.network import Network, embedding_width, of_camera
@@ -70,7 +73,7 @@ def adapt(
       OSError: the files cannot be written.
       ValueError: one line: an argument or the CSV is wrong, images are damaged, or a camera has too few.
     """
-    folder = Path(output)
+    folder = local_path(output)
     if not NAME.fullmatch(folder.name):
         raise ValueError(f"--output={output}: the folder's name may have letters, digits, _, - and ., as site")
     for suffix in (WEIGHTS, CARD):
@@ -110,7 +113,9 @@ def described(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def camera_statistics(network: Network, batches: Iterable[np.ndarray], weight: float = WEIGHT) -> dict[str, Any]:
+def camera_statistics(
+    network: Network, batches: Iterable[UInt8[np.ndarray, "B H W 3"]], weight: float = WEIGHT
+) -> dict[str, Any]:
     """Computes the BatchNorm statistics that a network uses for images of one camera.
 
     In each batch, every layer is normalised by `(1 - weight) * own + weight * batch`, own being the network's
@@ -120,7 +125,7 @@ def camera_statistics(network: Network, batches: Iterable[np.ndarray], weight: f
 
     Args:
       network: its own statistics are interpolated with.
-      batches: uint8 [B, H, W, 3] each, of the network's size.
+      batches: images of the network's size.
       weight: from 0 to 1.
 
     Returns:
@@ -159,7 +164,7 @@ def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array,
     return updated["batch_stats"]
 
 
-def _rows_by_camera(camid: np.ndarray, csv: str | Path) -> dict[int, np.ndarray]:
+def _rows_by_camera(camid: Int32[np.ndarray, " N"], csv: str | Path) -> dict[int, np.ndarray]:
     """camera -> rows of its images, in random order: neighbours in a list often show one person."""
     rows = {int(camera): np.flatnonzero(camid == camera) for camera in np.unique(camid)}
     if few := [f"{camera} ({len(of)} images)" for camera, of in rows.items() if len(of) < LEAST_IMAGES]:
@@ -174,11 +179,11 @@ def _statistics(
     network: Network, site: Site, rows: dict[int, np.ndarray], weight: float, pool: Executor, progress: bool
 ) -> dict[int, dict[str, Any]]:
     cameras = {}
-    with tqdm(desc="statistics", unit="image", total=len(site.file), delay=2, disable=not progress) as bar:
+    with bar(desc="statistics", unit="image", total=len(site.file), delay=2, disable=not progress) as progress_bar:
         for camera, of in rows.items():
             # One size is compiled: the last batch is filled up with the first images.
             filled = np.resize(of, -(-len(of) // BATCH) * BATCH)
-            cameras[camera] = camera_statistics(network, _decoded(network, site, filled, pool, bar), weight)
+            cameras[camera] = camera_statistics(network, _decoded(network, site, filled, pool, progress_bar), weight)
     return cameras
 
 
@@ -189,10 +194,10 @@ def _thresholds(network: Network, site: Site, pool: Executor, progress: bool) ->
     if not len(rows):
         return None
     embedding = np.empty((len(rows), embedding_width(network)), np.float32)
-    with tqdm(desc="distances", unit="image", total=len(rows), delay=2, disable=not progress) as bar:
+    with bar(desc="distances", unit="image", total=len(rows), delay=2, disable=not progress) as progress_bar:
         for camera in network.cameras:
             is_own = site.camid[rows] == camera
-            batches = _decoded(network, site, rows[is_own], pool, bar)
+            batches = _decoded(network, site, rows[is_own], pool, progress_bar)
             of_batches = [found for found, _ in run_batches(of_camera(network, camera), batches, batch=BATCH)]
             embedding[is_own] = np.concatenate([embedding[:0], *of_batches])
     return {"set_on": f"pairs of people in one frame, {np.count_nonzero(number > 1):,} frames of the site"} | {
@@ -200,10 +205,12 @@ def _thresholds(network: Network, site: Site, pool: Executor, progress: bool) ->
     }
 
 
-def _decoded(network: Network, site: Site, rows: np.ndarray, pool: Executor, bar: tqdm) -> Iterator[np.ndarray]:
+def _decoded(
+    network: Network, site: Site, rows: np.ndarray, pool: Executor, progress_bar: tqdm
+) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
     """Yields images, decoded and resized, a batch at a time."""
     image_size = tuple(network.config.data.image_size)
     for start in range(0, len(rows), BATCH):
         files = [site.file[row] for row in rows[start : start + BATCH]]
-        bar.update(len(files))
+        progress_bar.update(len(files))
         yield np.stack(list(pool.map(lambda file: decode_image(site.read(file), image_size, file), files)))

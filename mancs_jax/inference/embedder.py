@@ -12,9 +12,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool, Float32, UInt8
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.one_process import check_not_forked
+from mancs_jax.common.screen import bar
 from mancs_jax.data import images
 from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
 from mancs_jax.evaluation.distances import normalized
@@ -24,6 +27,7 @@ from mancs_jax.inference.network import Network, camera_groups, of_camera
 from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
+Picture = UInt8[np.ndarray, "_ _ 3"]  # RGB
 WANTED = "give a path, a uint8 array [height, width, 3] in RGB or a PIL image"
 
 
@@ -47,10 +51,10 @@ class Embedder:
         images: Any,
         boxes: Any = None,
         *,
-        camera: int | Sequence[int] | np.ndarray | None = None,
+        camera: Any = None,
         bad_boxes: str = "error",
         progress: bool = True,
-    ) -> np.ndarray:
+    ) -> Float32[np.ndarray, "N D"]:
         """Embeds images, or boxes of one image.
 
         Files are decoded and resized as in training and evaluation (`images.decode_image`), a batch at a time, by as
@@ -62,21 +66,24 @@ class Embedder:
             or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
           boxes: numbers [N, 4], x1, y1, x2, y2 in pixels of one image, the frame, see `data.boxes`; fractions are
             rounded, and what lies outside the frame is cut off. Each box gives what its crop as an image gives.
-          camera: the camera of the images, whose statistics an adapted network uses: one integer for all, or one for
-            each image. Images are then grouped by camera, and a generator of them is read to its end first. None, or a
+          camera: the camera of the images, whose statistics an adapted network uses: an integer for all, or integers [N],
+            one for each image. Images are then grouped by camera, and a generator of them is read to its end first. None, or a
             camera that the network does not know, uses the network's own statistics; a line on stderr says so once.
           bad_boxes: "error" refuses a box that has NaN, no area, or no pixel in the frame; "zeros" gives it an
             embedding of zeros.
           progress: whether a bar is shown of what takes longer than two seconds.
 
         Returns:
-          float32 [N, D]; of a single image [1, D].
+          An embedding of each image or box; of a single image [1, D].
 
         Raises:
           FileNotFoundError: no such file.
           ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, a box, with
-            its number, that cannot be cut out, or cameras that are not integers, one or as many as images.
+            its number, that cannot be cut out; boxes as fractions of the frame; or cameras that are not integers, one
+            or as many as images.
+          RuntimeError: one line: this process was forked from the one that loaded the network.
         """
+        check_not_forked()
         if boxes is not None:
             if np.asarray(camera).ndim:
                 raise ValueError("boxes come from one frame, and a frame from one camera: give camera as one integer")
@@ -118,7 +125,7 @@ class Embedder:
         number = len(images) if hasattr(images, "__len__") else None
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
+            bar(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
         ):
             of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool), camera)
 
@@ -148,22 +155,25 @@ def load(
 
     Args:
       source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
-        folder of `mancs export-network` or `mancs adapt`; a file of `mancs export`, ONNX or `jax.export`; or the name
-        of a network that comes with the package, as "market1501".
+        folder of `mancs export --format=weights` or `mancs adapt`; an ONNX or `jax.export` file of `mancs export`; or
+        the name of a network that comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
         export` does so always or never.
-      normalize: divide each embedding by its norm.
+      normalize: divide each embedding by its norm. With `flip` or `normalize`, the card has no thresholds: they were
+        set on other distances.
       devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
       FileNotFoundError: no network there.
       ValueError: `batch` is below 1, a file is damaged, or an argument does not apply to it.
       ImportError: an ONNX file, and the libraries of the extra `onnx` are not installed.
+      RuntimeError: one line: this process was forked from one that has loaded a network.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
     cameras: tuple[int, ...] = ()
+    check_not_forked()
     if (path := exported_path(source)) is not None:
         exported = open_exported(path, batch=batch, flip=flip, devices=devices)
         config, card = exported.config, exported.card
@@ -178,6 +188,8 @@ def load(
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
         cameras = tuple(sorted(trained.network.cameras))
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
+    if flip or normalize:  # the thresholds were set on distances of other embeddings
+        card = card | {"thresholds": None}
     height, width = config.data.image_size
     return Embedder(
         config=config,
@@ -193,8 +205,8 @@ def load(
     )
 
 
-def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """The crops of the boxes that can be cut out, and a mask [N] that says which these are."""
+def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], Bool[np.ndarray, " N"]]:
+    """The crops of the boxes that can be cut out, and which these are."""
     if bad_boxes not in ("error", "zeros"):
         raise ValueError(f"bad_boxes is {bad_boxes!r}: it may be 'error' or 'zeros'")
     boxes = checked_boxes(boxes)
@@ -215,7 +227,7 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], np
 
 def _embed_batches(
     network: Network, batches: Iterable[np.ndarray], camera: int | None = None, **options: Any
-) -> Iterator[np.ndarray]:
+) -> Iterator[Float32[np.ndarray, "B D"]]:
     return (rows for rows, _ in run_batches(of_camera(network, camera), batches, **options))
 
 
@@ -230,16 +242,18 @@ def _several(images: Any) -> Iterable:
     return images
 
 
-def _decoded_batches(images, image_size, batch, pool) -> Iterator[np.ndarray]:
+def _decoded_batches(
+    images: Iterable, image_size: tuple[int, int], batch: int, pool: ThreadPoolExecutor
+) -> Iterator[UInt8[np.ndarray, "B H W 3"]]:
     numbered = enumerate(images)
     while block := [_path_or_array(f"image {number}", image) for number, image in islice(numbered, batch)]:
         yield np.stack(list(pool.map(partial(_decoded, image_size=image_size), block)))
 
 
-def _path_or_array(what: str, image: Any) -> Path | np.ndarray:
+def _path_or_array(what: str, image: Any) -> Path | Picture:
     # PIL reads a file when its pixels are asked for, which two threads must not do at a time: hence not in the pool.
     if isinstance(image, str | os.PathLike):
-        return Path(image)
+        return local_path(image)
     if _is_pil(image):
         return _pixels(what, image)
     if not isinstance(image, np.ndarray):
@@ -248,7 +262,7 @@ def _path_or_array(what: str, image: Any) -> Path | np.ndarray:
     return image
 
 
-def _decoded(image: Path | np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
+def _decoded(image: Path | Picture, image_size: tuple[int, int] | None) -> Picture:
     if isinstance(image, np.ndarray):
         return images.resize(image, image_size)
     try:
@@ -264,7 +278,7 @@ def _is_pil(image: Any) -> bool:
     return pil is not None and isinstance(image, pil.Image)
 
 
-def _pixels(what: str, image: Any) -> np.ndarray:
+def _pixels(what: str, image: Any) -> Picture:
     from PIL import ImageOps
 
     _check_area(image.size[::-1], what)

@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters.mlir import make_ir_context
+from jaxtyping import Float32, UInt8
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
@@ -31,7 +32,7 @@ class Exported(NamedTuple):
 
     card: dict[str, Any]
     config: ConfigDict  # of the training
-    run_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]]  # uint8 [B, H, W, 3] -> float32 [B, D]
+    run_batches: Callable[[Iterable[UInt8[np.ndarray, "B H W 3"]]], Iterator[Float32[np.ndarray, "B D"]]]
 
 
 def open_exported(
@@ -129,7 +130,7 @@ def open_jax(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path}: this JAX cannot read it ({reason}); it was exported on {card['exported']['date'][:10]}, "
-            "see docs/use.md for how long such a file lives"
+            "see docs/export.md for how long such a file lives"
         ) from None
     if calls - CALLS:
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")

@@ -8,41 +8,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
+from jaxtyping import Float32, Int, UInt8
 
 from mancs_jax.common.pipelined import pipelined
+from mancs_jax.common.processes import gathered, share
+from mancs_jax.common.screen import bar
 from mancs_jax.data.augment import normalize
 from mancs_jax.inference.network import Network, camera_groups, of_camera
 from mancs_jax.models.mancs import Mancs, create_model
-from mancs_jax.training.multihost import gathered, share
 
 AHEAD = 2  # batches that run while one is fetched: enough to keep the device busy, and few enough for little memory
 
-# ({"params", "batch_stats"}, uint8 [B, H, W, 3]) -> (float32 [B, D], stage -> float32 [B, h, w])
-Forward = Callable[[dict[str, Any], jax.Array], tuple[jax.Array, dict[int, jax.Array]]]
+Images = UInt8[np.ndarray, "B H W 3"]  # RGB
+Masks = dict[int, Float32[np.ndarray, "B _ _"]]  # by stage
+# of {"params", "batch_stats"} and images
+Forward = Callable[
+    [dict[str, Any], UInt8[jax.Array, "B H W 3"]],
+    tuple[Float32[jax.Array, "B D"], dict[int, Float32[jax.Array, "B _ _"]]],
+]
 
 
 def embed(
     network: Network,
-    image: np.ndarray,
-    camid: np.ndarray | None = None,
+    image: Images,
+    camid: Int[np.ndarray, " B"] | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
     flip: bool = False,
     progress: bool = False,
-) -> np.ndarray:
+) -> Float32[np.ndarray, "B D"]:
     """Embeds images; of several processes each embeds a share, and all get the whole.
 
     Args:
       network: `config.eval_batch` images go through all devices together.
-      image: uint8 [N, H, W, 3], RGB, of the network's size.
-      camid: integer [N], the camera of each image, whose statistics an adapted network uses; None: its own for all.
+      image: of the network's size.
+      camid: the camera of each image, whose statistics an adapted network uses; None: the network's own for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
-
-    Returns:
-      float32 [N, D].
 
     Raises:
       ValueError: there are no images.
@@ -58,26 +61,23 @@ def embed(
     # A process without a share embeds one image all the same, for the width of an embedding.
     mine = mine if len(mine) else image[:1]
     batches = _batches(network, mine, devices, progress)
-    found = [embedding for embedding, _ in run_batches(network, batches, devices=devices, flip=flip)]
-    return gathered(np.concatenate(found), len(image))
+    parts = [embedding for embedding, _ in run_batches(network, batches, devices=devices, flip=flip)]
+    return gathered(np.concatenate(parts), len(image))
 
 
 def attention_masks(
-    network: Network, image: np.ndarray, *, devices: Sequence[jax.Device] | None = None, flip: bool = False
-) -> dict[int, np.ndarray]:
-    """Computes the mask of each FAB (equation 1), a mean over the channels.
+    network: Network, image: Images, *, devices: Sequence[jax.Device] | None = None, flip: bool = False
+) -> Masks:
+    """Computes the mask of each FAB (equation 1), a mean over the channels, by its stage.
 
     Args: as `embed`; `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
-
-    Returns:
-      stage -> float32 [N, h, w]; no stage without FABs.
     """
-    found: dict[int, list[np.ndarray]] = {}
+    stages: dict[int, list[np.ndarray]] = {}
     batches = _batches(network, image, devices, progress=False)
     for _, masks in run_batches(network, batches, devices=devices, flip=flip, masks=True):
         for stage, mask in masks.items():
-            found.setdefault(stage, []).append(mask)
-    return {stage: np.concatenate(parts) for stage, parts in found.items()}
+            stages.setdefault(stage, []).append(mask)
+    return {stage: np.concatenate(parts) for stage, parts in stages.items()}
 
 
 def run_batches(
@@ -88,7 +88,7 @@ def run_batches(
     devices: Sequence[jax.Device] | None = None,
     flip: bool = False,
     masks: bool = False,
-) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
+) -> Iterator[tuple[Float32[np.ndarray, "B D"], Masks]]:
     """Yields the embeddings and masks of images that come a batch at a time.
 
     The network is compiled once for one form, batch, `flip` and choice of devices. While a batch is on the devices, the
@@ -96,14 +96,14 @@ def run_batches(
 
     Args:
       network: see `embed`.
-      batches: uint8 [B, H, W, 3] each, of at most `batch` images.
+      batches: images, at most `batch` each.
       batch: images that go through all devices together; `config.eval_batch` by default.
       devices: see `embed`.
       flip: see `embed`.
       masks: fetch the masks from the devices.
 
     Yields:
-      (float32 [B, D], stage -> float32 [B, h, w]; empty unless `masks`).
+      (embeddings, masks; empty unless `masks`).
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)
@@ -122,7 +122,9 @@ def run_batches(
 def create_forward(model: Mancs, flip: bool = False) -> Forward:
     """Creates the inference function of a network, not compiled: pixels to embeddings and channel-mean masks."""
 
-    def forward(variables: dict[str, Any], image: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
+    def forward(
+        variables: dict[str, Any], image: UInt8[jax.Array, "B H W 3"]
+    ) -> tuple[Float32[jax.Array, "B D"], dict[int, Float32[jax.Array, "B _ _"]]]:
         x = normalize(image)
         out: Any = model.apply(variables, x, train=False)
         embedding = out.f_rank
@@ -145,22 +147,19 @@ def _compiled(model: Mancs, flip: bool, devices: tuple[jax.Device, ...]) -> Call
     return jax.pmap(create_forward(model, flip), in_axes=(None, 0), devices=devices)
 
 
-def _batches(
-    network: Network, image: np.ndarray, devices: Sequence[jax.Device] | None, progress: bool
-) -> Iterator[np.ndarray]:
+def _batches(network: Network, image: Images, devices: Sequence[jax.Device] | None, progress: bool) -> Iterator[Images]:
     batch = batch_size(network.config.eval_batch, jax.local_devices() if devices is None else devices)
     starts = range(0, len(image), batch)
-    for start in tqdm(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
+    for start in bar(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
         yield image[start : start + batch]
 
 
-def _filled(image: np.ndarray, num_devices: int, per_device: int) -> np.ndarray:
-    """[B, H, W, 3] -> [devices, images a device, H, W, 3], filled up with black images, which are cut off again."""
+def _filled(image: Images, num_devices: int, per_device: int) -> UInt8[np.ndarray, "{num_devices} {per_device} H W 3"]:
+    """The images of each device, filled up with black ones, which are cut off again."""
     filled = np.zeros((num_devices * per_device, *image.shape[1:]), np.uint8)
     filled[: len(image)] = image
     return filled.reshape(num_devices, per_device, *image.shape[1:])
 
 
-def _rows(number: int, on_devices: jax.Array) -> np.ndarray:
-    """[devices, images a device, ...] -> [number, ...]."""
+def _rows(number: int, on_devices: Float32[jax.Array, "devices images ..."]) -> Float32[np.ndarray, "{number} ..."]:
     return np.asarray(on_devices).reshape(-1, *on_devices.shape[2:])[:number]

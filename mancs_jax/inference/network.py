@@ -1,6 +1,5 @@
 """A network that can be used: its configuration, its size and its numbers."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -9,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.common.screen import tell
 from mancs_jax.data.sources.source import name_some
 from mancs_jax.weights.shared import CAMERAS
 
@@ -38,17 +39,19 @@ def stored_variables(network: Network) -> dict[str, Any]:
     return network.variables | ({CAMERAS: cameras} if cameras else {})
 
 
-def camera_groups(known: Sequence[int], camid: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:
+def camera_groups(
+    known: Sequence[int], camid: Int[np.ndarray, " N"]
+) -> Iterator[tuple[int | None, Int[np.ndarray, " n"]]]:
     """Groups images by camera, since all images of a batch share statistics.
 
     A line on stderr says, once for networks with these cameras, that there are images of other cameras.
 
     Args:
       known: the cameras of an adapted network, ascending.
-      camid: integer [N], of each image.
+      camid: of each image.
 
     Yields:
-      (camera, rows of its images int [n]); last (None, rows of the images of all unknown cameras). No group is empty.
+      (camera, rows of its images); last (None, rows of the images of all unknown cameras). No group is empty.
     """
     is_known = np.isin(camid, known)
     for camera in np.unique(camid[is_known]).tolist():
@@ -65,7 +68,7 @@ def _say_unknown(known: tuple[int, ...], camera: int) -> None:
         line += "images of cameras that it does not know are embedded with the network's own statistics"
     else:
         line = f"camera {camera} makes no difference: this network is not adapted to cameras; mancs adapt does that"
-    print(line, file=sys.stderr)
+    tell(line)
 
 
 def fingerprint_of(variables: dict[str, Any]) -> str:

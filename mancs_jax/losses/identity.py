@@ -2,14 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 
-def true_class_log_probability(logits: jax.Array, labels: jax.Array, probability: str) -> jax.Array:
-    """`log p_i` of the true class (equation 7): [B, C], int [B] -> float32 [B].
+def true_class_log_probability(
+    logits: Float[jax.Array, "B C"], labels: Int[jax.Array, " B"], probability: str
+) -> Float[jax.Array, " B"]:
+    """`log p_i` of the true class (equation 7).
 
     Args:
-      logits: [B, C].
-      labels: [B], 0..C-1.
+      logits: of all classes.
+      labels: 0..C-1.
       probability: "sigmoid" of the true class's logit alone (as printed) or "softmax" over all classes (the release).
     """
     log_probability = jax.nn.log_sigmoid(logits) if probability == "sigmoid" else jax.nn.log_softmax(logits)
@@ -17,22 +20,22 @@ def true_class_log_probability(logits: jax.Array, labels: jax.Array, probability
 
 
 def focal_loss(
-    logits: jax.Array,
-    labels: jax.Array,
+    logits: Float[jax.Array, "B C"],
+    labels: Int[jax.Array, " B"],
     *,
     gamma: float,
     probability: str,
     detach_weight: bool = False,
     label_smoothing: float = 0.0,
-) -> jax.Array:
-    """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy. A float32 scalar.
+) -> Float[jax.Array, ""]:
+    """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy.
 
     With `label_smoothing` e (Szegedy et al. 2016, section 7) it is the sum of that term over all classes c, weighted
     by the smoothed target: 1 - e + e/C for the true class, e/C for the others.
 
     Args:
-      logits: [B, C].
-      labels: [B], 0..C-1.
+      logits: of all classes.
+      labels: 0..C-1.
       gamma: 2 in the paper.
       probability: see `true_class_log_probability`.
       detach_weight: whether (1 - p)^gamma is a constant in the gradient, as in the release.
@@ -47,7 +50,7 @@ def focal_loss(
     return (1 - label_smoothing) * of_true_class + label_smoothing * of_all_classes
 
 
-def _focal_terms(log_p: jax.Array, gamma: float, detach_weight: bool) -> jax.Array:
+def _focal_terms(log_p: Float[jax.Array, "*shape"], gamma: float, detach_weight: bool) -> Float[jax.Array, "*shape"]:
     if gamma == 0:
         return -log_p
     # -expm1(log p) = 1 - p without cancellation; where p rounds to 1 a power below 1 would have an infinite gradient.
@@ -55,12 +58,12 @@ def _focal_terms(log_p: jax.Array, gamma: float, detach_weight: bool) -> jax.Arr
     return -(jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p
 
 
-def attention_loss(logits: jax.Array, labels: jax.Array, *, kind: str) -> jax.Array:
-    """Deep supervision of the attention masks (equations 9 and 10). A float32 scalar.
+def attention_loss(logits: Float[jax.Array, "B C"], labels: Int[jax.Array, " B"], *, kind: str) -> Float[jax.Array, ""]:
+    """Deep supervision of the attention masks (equations 9 and 10).
 
     Args:
-      logits: [B, C].
-      labels: [B], 0..C-1.
+      logits: of all classes.
+      labels: 0..C-1.
       kind: "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" cross-entropy (the
         release).
     """

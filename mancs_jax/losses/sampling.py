@@ -9,30 +9,33 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float32, Int32, Key, Real
 
 # Below this width the Gaussian is one rank wide: exp(-1 / (2 * 0.01^2)) is 0 in float32. Eq. 4 itself underflows to 0.
 MIN_SIGMA = 0.01
+
+Scalar = float | Real[jax.Array, ""]
 
 
 class Triplets(NamedTuple):
     """T triplets for each of A anchors.
 
-    positive, negative: int32 [A, T], columns of the distance matrix. weight: float32 [A, T], such that the mean over
-    all anchors and T of weight * hinge is the mean over the triplets that count.
+    `positive` and `negative` are columns of the distance matrix. The mean over all anchors and T of `weight` * hinge is
+    the mean over the triplets that count.
     """
 
-    positive: jax.Array
-    negative: jax.Array
-    weight: jax.Array
+    positive: Int32[jax.Array, "A T"]
+    negative: Int32[jax.Array, "A T"]
+    weight: Float32[jax.Array, "A T"]
 
 
 def curriculum_gaussian(
-    epoch: jax.Array, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
-) -> tuple[jax.Array, jax.Array]:
+    epoch: Scalar, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
+) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
     """Mean and standard deviation over ranks (equations 3 and 4), rank 0 being the hardest negative.
 
     Args:
-      epoch: t, scalar.
+      epoch: t.
       num_ranks: N_n.
       t0: epoch at which the mean arrives at rank 0 and the Gaussian starts to narrow.
       t1: epoch at which the standard deviation is `a * b`.
@@ -41,7 +44,7 @@ def curriculum_gaussian(
       mu_step: ranks that the mean moves in an epoch; None takes N_n / t0 (paper), the release has 3.
 
     Returns:
-      (mu, sigma), float32 scalars; sigma is at least MIN_SIGMA.
+      (mu, sigma); sigma is at least MIN_SIGMA.
     """
     t = jnp.asarray(epoch, jnp.float32)
     step = num_ranks / t0 if mu_step is None else mu_step
@@ -50,8 +53,10 @@ def curriculum_gaussian(
     return mu, jnp.maximum(sigma, MIN_SIGMA)
 
 
-def rank_probabilities(mu: jax.Array, sigma: jax.Array, num_ranks: int, density_floor: float = 0.0) -> jax.Array:
-    """Probability of each rank (equation 6): float32 [num_ranks], sums to 1, finite from MIN_SIGMA on.
+def rank_probabilities(
+    mu: Scalar, sigma: Scalar, num_ranks: int, density_floor: float = 0.0
+) -> Float32[jax.Array, " {num_ranks}"]:
+    """Probability of each rank (equation 6): sums to 1, finite from MIN_SIGMA on.
 
     Args:
       mu: mean, in ranks.
@@ -66,8 +71,10 @@ def rank_probabilities(mu: jax.Array, sigma: jax.Array, num_ranks: int, density_
     return density / density.sum()
 
 
-def draw_ranks(keys: jax.Array, probabilities: jax.Array, num: int) -> jax.Array:
-    """`num` independent ranks for every key: int32 [A, num], by inversion of the cumulative distribution."""
+def draw_ranks(
+    keys: Key[jax.Array, " A"], probabilities: Float32[jax.Array, " N"], num: int
+) -> Int32[jax.Array, "A {num}"]:
+    """`num` independent ranks for every key, by inversion of the cumulative distribution."""
     cumulative = jnp.cumsum(probabilities)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
     return jnp.searchsorted(cumulative, uniform, side="right", method="compare_all").astype(jnp.int32)
@@ -88,12 +95,12 @@ class Curriculum(NamedTuple):
 
 
 def curriculum(
-    keys: jax.Array,
-    distances: jax.Array,
-    same: jax.Array,
-    is_self: jax.Array,
-    is_negative: jax.Array,
-    epoch: jax.Array,
+    keys: Key[jax.Array, " A"],
+    distances: Float32[jax.Array, "A B"],
+    same: Bool[jax.Array, "A B"],
+    is_self: Bool[jax.Array, "A B"],
+    is_negative: Bool[jax.Array, "A B"],
+    epoch: Scalar,
     *,
     num_positives: int,
     num_negatives: int,
@@ -102,12 +109,12 @@ def curriculum(
     """Samples by the curriculum: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
 
     Args:
-      keys: [A] one key an anchor.
-      distances: float32 [A, B].
-      same: bool [A, B], candidate has the anchor's identity (itself included); every row has K of them.
-      is_self: bool [A, B], candidate is the anchor.
-      is_negative: bool [A, B], candidate may be a negative of the anchor; every row has `num_negatives` of them.
-      epoch: t, scalar.
+      keys: one for each anchor.
+      distances: from anchors to candidates.
+      same: whether the candidate has the anchor's identity (itself included); every row has K of them.
+      is_self: whether the candidate is the anchor.
+      is_negative: whether the candidate may be a negative of the anchor; every row has `num_negatives` of them.
+      epoch: t.
       num_positives: K-1.
       num_negatives: N_n, B - K where all other identities are negatives.
       options: of the curriculum.
@@ -127,12 +134,12 @@ def curriculum(
 
 
 def uniform(
-    keys: jax.Array,
-    distances: jax.Array,
-    same: jax.Array,
-    is_self: jax.Array,
-    is_negative: jax.Array,
-    epoch: jax.Array,
+    keys: Key[jax.Array, " A"],
+    distances: Float32[jax.Array, "A B"],
+    same: Bool[jax.Array, "A B"],
+    is_self: Bool[jax.Array, "A B"],
+    is_negative: Bool[jax.Array, "A B"],
+    epoch: Scalar,
     *,
     num_positives: int,
     num_negatives: int,
@@ -147,12 +154,12 @@ def uniform(
 
 
 def batch_hard(
-    keys: jax.Array,
-    distances: jax.Array,
-    same: jax.Array,
-    is_self: jax.Array,
-    is_negative: jax.Array,
-    epoch: jax.Array,
+    keys: Key[jax.Array, " A"],
+    distances: Float32[jax.Array, "A B"],
+    same: Bool[jax.Array, "A B"],
+    is_self: Bool[jax.Array, "A B"],
+    is_negative: Bool[jax.Array, "A B"],
+    epoch: Scalar,
     *,
     num_positives: int,
     num_negatives: int,
@@ -169,18 +176,22 @@ def batch_hard(
     return Triplets(positive.astype(jnp.int32), negative.astype(jnp.int32), weight)
 
 
-def hardest_first(distances: jax.Array, is_negative: jax.Array, num_negatives: int, num_nearest: int = 0) -> jax.Array:
-    """Columns of the negatives of each anchor, nearest first, ties by column: int32 [A, num_negatives], or of the
-    `num_nearest` first, if that is not 0."""
+def hardest_first(
+    distances: Float32[jax.Array, "A B"], is_negative: Bool[jax.Array, "A B"], num_negatives: int, num_nearest: int = 0
+) -> Int32[jax.Array, "A N"]:
+    """Columns of the negatives of each anchor, nearest first, ties by column; or of the `num_nearest` first, if that is
+    not 0."""
     num = min(num_nearest or num_negatives, num_negatives)
     return _largest(jnp.where(is_negative, -distances, -jnp.inf), num)
 
 
-def each_positive(same: jax.Array, is_self: jax.Array, num_positives: int) -> jax.Array:
-    """Columns of the K-1 positives of each anchor, in the order of the batch: int32 [A, K-1]."""
+def each_positive(
+    same: Bool[jax.Array, "A B"], is_self: Bool[jax.Array, "A B"], num_positives: int
+) -> Int32[jax.Array, "A {num_positives}"]:
+    """Columns of the K-1 positives of each anchor, in the order of the batch."""
     return _largest((same & ~is_self).astype(jnp.float32), num_positives)
 
 
-def _largest(values: jax.Array, num: int) -> jax.Array:
+def _largest(values: Float32[jax.Array, "A B"], num: int) -> Int32[jax.Array, "A {num}"]:
     """Columns of the largest values of each row, ties by column; a sort takes XLA three times as long on a CPU."""
     return jax.lax.top_k(values, num)[1].astype(jnp.int32)

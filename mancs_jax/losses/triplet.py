@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32
 
 from mancs_jax.losses.sampling import Triplets
 
@@ -9,8 +10,10 @@ from mancs_jax.losses.sampling import Triplets
 RESOLUTION = 4e-6
 
 
-def euclidean_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
-    """D(a, c), not squared: [A, D], [B, D] -> float32 [A, B]; NaN where an embedding is not finite.
+def euclidean_distances(
+    anchors: Float[jax.Array, "A D"], candidates: Float[jax.Array, "B D"]
+) -> Float32[jax.Array, "A B"]:
+    """D(a, c), not squared; NaN where an embedding is not finite.
 
     Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn
     twice in a batch would make every parameter NaN.
@@ -25,19 +28,19 @@ def euclidean_distances(anchors: jax.Array, candidates: jax.Array) -> jax.Array:
     return jnp.where(equal, 0.0, jnp.sqrt(jnp.where(equal, 1.0, squared)))
 
 
-def triplet_loss(distances: jax.Array, triplets: Triplets, margin: float) -> jax.Array:
-    """`mean max(margin + D(a, p) - D(a, n), 0)` (equation 5): a float32 scalar.
+def triplet_loss(distances: Float32[jax.Array, "A B"], triplets: Triplets, margin: float) -> Float32[jax.Array, ""]:
+    """`mean max(margin + D(a, p) - D(a, n), 0)` (equation 5).
 
     Args:
-      distances: float32 [A, B].
+      distances: from anchors to candidates.
       triplets: T for each anchor.
       margin: m, in units of distance.
     """
     return jnp.mean(triplets.weight * jnp.maximum(margin + triplet_gap(distances, triplets), 0.0))
 
 
-def triplet_gap(distances: jax.Array, triplets: Triplets) -> jax.Array:
-    """`D(a, p) - D(a, n)` of each triplet: float32 [A, T]; below zero where the order is right."""
+def triplet_gap(distances: Float32[jax.Array, "A B"], triplets: Triplets) -> Float32[jax.Array, "A T"]:
+    """`D(a, p) - D(a, n)` of each triplet; below zero where the order is right."""
     to_positive = jnp.take_along_axis(distances, triplets.positive, axis=1)
     to_negative = jnp.take_along_axis(distances, triplets.negative, axis=1)
     return to_positive - to_negative

@@ -57,6 +57,7 @@ class Mancs(nn.Module):
     att_head: str = "linear"
     head_init: float = 0.001
     dropout: float = 0.0
+    batch_norm_frozen: bool = False
     devices_axis: str | None = None
     devices_groups: int = 1
     groups: int = 1
@@ -69,12 +70,13 @@ class Mancs(nn.Module):
 
         Args:
           x: [B, H, W, 3] float, normalised pixels.
-          train: whether BatchNorm takes the batch's statistics, and MixStyle and dropout are on.
+          train: whether BatchNorm takes the batch's statistics (unless frozen), and MixStyle and dropout are on.
           keys: [B] one key an example, for dropout and MixStyle; needed when training with one of them.
 
         Returns:
           See `Outputs`.
         """
+        by_batch = train and not self.batch_norm_frozen  # whether BatchNorm takes the batch's statistics
         sync = Sync(self.devices_axis, self.devices_groups) if self.devices_axis and self.devices_groups else None
         backbone = ResNet(
             stage_sizes=STAGE_SIZES[self.arch],
@@ -90,9 +92,9 @@ class Mancs(nn.Module):
         )
         attend = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
         masks, maps = {}, {}
-        x = backbone.stem(x.astype(self.dtype), train)
+        x = backbone.stem(x.astype(self.dtype), by_batch)
         for stage in STAGES:
-            x = backbone.stage(stage, x, train)
+            x = backbone.stage(stage, x, by_batch)
             if train and stage in self.mixstyle_stages:
                 x = mix_style(x, fold_in(keys, stage), self.mixstyle, self.mixstyle_alpha, self.devices_axis)
             if stage in self.fab_stages:
@@ -106,7 +108,7 @@ class Mancs(nn.Module):
         if self.rank_head == "fc":
             f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, name="rank_fc")(pooled)
 
-        bn = partial(BatchNorm, not train, sync, self.groups)
+        bn = partial(BatchNorm, not by_batch, sync, self.groups)
         has_prelu = "bn_prelu" in (self.cls_head, self.att_head)
         activate: Any = PReLU(name="head_prelu") if has_prelu else None  # one for both heads
         rate = self.dropout if train else 0.0
@@ -141,6 +143,7 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
     return Mancs(
         num_classes=num_classes,
         **config.model,
+        batch_norm_frozen=config.batch_norm_frozen,
         devices_axis=devices_axis if config.batch_norm_groups else None,
         devices_groups=devices_groups,
         groups=groups,

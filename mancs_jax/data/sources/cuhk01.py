@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.items import About, Contents, Counts
 from mancs_jax.data.sources.named_folders import Layout, open_folders
 
@@ -42,7 +43,7 @@ def open_source(path: str | Path) -> Iterator[Contents]:
     All images are in the split train: the data set has no official split into training and test identities. Images 1
     and 2 of an identity are its first view, camera 1, images 3 and 4 the second, camera 2. Errors: `open_folders`.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     path = path.parent if path.name == LAYOUT.folders["train"] else path
     with open_folders("cuhk01", ABOUT, LAYOUT, path) as contents:
         splits = {
