@@ -16,17 +16,19 @@ NETWORK = "0123456789abcdef0123456789abcdef"
 class Pixels:
     """An embedder that takes the first bytes of a file for its embedding: files of one content have one embedding."""
 
-    flip, normalize, image_size, card = False, False, (8, 4), {"use": "for tests"}
+    flip, normalize, image_size, card, cameras = False, False, (8, 4), {"use": "for tests"}, ()
 
     def __init__(self, network: str = NETWORK, width: int = WIDTH):
         """Another network gives other embeddings."""
         self.network, self.width, self.calls = network, width, []
 
-    def __call__(self, images, progress: bool = True) -> np.ndarray:
-        """float32 [N, D]."""
+    def __call__(self, images, camera=None, progress: bool = True) -> np.ndarray:
+        """float32 [N, D]; a known camera adds its number."""
         files = [images] if isinstance(images, str | Path) else list(images)
         self.calls.append(len(files))
-        return np.stack([self.embed(Path(file).read_bytes()) for file in files])
+        embedding = np.stack([self.embed(Path(file).read_bytes()) for file in files])
+        camera = np.broadcast_to(-1 if camera is None else camera, len(files))
+        return embedding + np.where(np.isin(camera, self.cameras), camera, 0).astype(np.float32)[:, None]
 
     def embed(self, content: bytes) -> np.ndarray:
         """The embedding of one file."""

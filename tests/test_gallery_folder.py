@@ -13,6 +13,7 @@ from test_report import data_of
 
 from mancs_jax.cli.main import main
 from mancs_jax.gallery.entry import Added
+from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.folder import TRANSACTION, read_csv
 from mancs_jax.gallery.gallery import Gallery
 
@@ -45,10 +46,10 @@ def test_a_killed_process_keeps_what_was_added(tmp_path):
     folder = write_folder(tmp_path / "many", TRANSACTION + 50)
 
     class Killed(Pixels):
-        def __call__(self, images, progress=True):
+        def __call__(self, images, camera=None, progress=True):
             if len(self.calls) == 1:
                 raise KeyboardInterrupt
-            return super().__call__(images, progress)
+            return super().__call__(images, camera, progress)
 
     with Gallery(tmp_path / "people.gallery", Killed()) as gallery, pytest.raises(KeyboardInterrupt):
         gallery.add_folder(folder, progress=False)
@@ -81,6 +82,42 @@ def test_labels_of_a_csv_of_arguments_and_of_names(tmp_path, folder):
         os.utime(folder / "cam1" / "0001.jpg", (5000, 5000))
         gallery.add_folder(folder, time="modified", progress=False)
         assert [image.name for image in gallery.images(before=5001, since=5000)] == ["cam1/0001.jpg"]
+
+
+def test_an_adapted_network_embeds_each_image_by_its_camera(tmp_path, folder):
+    adapted, plain = Pixels(), Pixels()
+    adapted.cameras = (3, 7)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    csv = tmp_path / "labels.csv"
+
+    def embedded(gallery):
+        rows = {int(i): row for ids, rows in gallery.store.embeddings(Filter()) for i, row in zip(ids, rows)}
+        return {image.name: rows[image.id] for image in gallery.images()}
+
+    def added(gallery, camera):
+        csv.write_text("\n".join(["path,camera", *(f"{name},{camera.get(name, '')}" for name in files)]))
+        return gallery.add_folder(folder, csv_file=csv, progress=False).added
+
+    def expected(camera):
+        return {name: plain(folder / name)[0] + camera.get(name, 0) for name in files}
+
+    first = {files[0]: 7, files[1]: 3, files[2]: "07", files[3]: "gate", files[4]: 5}
+    with Gallery(tmp_path / "people.gallery", adapted) as gallery:
+        added(gallery, first)
+        known = {files[0]: 7, files[1]: 3}
+        np.testing.assert_equal(embedded(gallery), expected(known))
+        # Another camera makes another embedding.
+        assert added(gallery, first | {files[1]: 7}) == Added(replaced=1, unchanged=19)
+        known[files[1]] = 7
+        np.testing.assert_equal(embedded(gallery), expected(known))
+        gallery.embed_again(progress=False)
+        np.testing.assert_equal(embedded(gallery), expected(known))
+        query = folder / files[5]
+        [[match]] = gallery.search(query, k=1)
+        assert (match.image.name, match.distance) == (files[5], 0)
+        [[match]] = gallery.search(query, k=1, name=files[0], query_camera=7)
+        distance = np.linalg.norm(plain(query)[0] - plain(folder / files[0])[0])  # both are moved by 7
+        assert match.distance == pytest.approx(distance, rel=1e-5)
 
 
 def test_images_of_one_name_in_two_folders(tmp_path, folder):

@@ -16,10 +16,10 @@ def define_network(values: flags.FlagValues) -> None:
     )
 
 
-def define_camera(values: flags.FlagValues, images: str) -> None:
-    """Defines --camera of commands that embed `images`, which is a word for the help."""
+def define_camera(values: flags.FlagValues, images: str, name: str = "camera") -> None:
+    """Defines --camera, or a flag of another name, of commands that embed `images`, a word for the help."""
     flags.DEFINE_integer(
-        "camera",
+        name,
         None,
         f"Camera (camid) of the {images}, whose statistics a network of `mancs adapt` uses. Without it, such a network "
         "takes the cameras from names like Market-1501's (0002_c1s1_000451_03.jpg), or uses its own statistics.",

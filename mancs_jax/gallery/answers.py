@@ -28,6 +28,7 @@ class How:
     by_person: bool
     index: bool
     conditions: dict[str, Any]
+    query_camera: int | None = None
 
 
 class Answered(NamedTuple):
@@ -49,7 +50,9 @@ def find_answers(gallery: Gallery, queries: Queries, how: How) -> tuple[list[Ans
       ValueError: one line: no query can be read, or as `Gallery.search`.
     """
     progress = len(queries.names) > 1
-    embedding, names, damaged = embed_whole(queries.folder, gallery.embedder, queries.names, progress=progress)
+    embedding, names, damaged = embed_whole(
+        queries.folder, gallery.embedder, queries.names, camera=how.query_camera, progress=progress
+    )
     answered = []
     for name, of_query in zip(names, embedding, strict=True):
         file = queries.folder / name

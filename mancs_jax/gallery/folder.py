@@ -19,6 +19,7 @@ from mancs_jax.inference.gallery import find_images, labels_of
 
 TRANSACTION = 256  # images that are embedded and added together: a killed process loses at most these
 COLUMNS = ("path", "person", "camera", "time")  # of a CSV
+Embed = Callable[[list[Path], list[str | None]], np.ndarray]  # files and their cameras to float32 [N, D]
 MODIFIED = "modified"  # as a time: of the file's last change
 
 
@@ -75,7 +76,7 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
 
 def add_folder(
     store: Store,
-    embed: Callable[[list[Path]], np.ndarray],
+    embed: Embed,
     folder: str | Path,
     *,
     relative_to: str | Path | None = None,
@@ -84,9 +85,13 @@ def add_folder(
     camera: Label | None = None,
     time: Moment | None = None,
     replace: bool = False,
+    by_camera: bool = False,
     progress: bool = True,
 ) -> FolderAdded:
-    """Adds the images of a folder and its subfolders; see `Gallery.add_folder`."""
+    """Adds the images of a folder and its subfolders; see `Gallery.add_folder`.
+
+    With `by_camera` the embedding of an image depends on its camera: another camera makes it another image.
+    """
     folder = Path(folder)
     top = folder if relative_to is None else Path(relative_to)
     if not folder.resolve().is_relative_to(top.resolve()):
@@ -106,7 +111,7 @@ def add_folder(
         at = (top / name).stat().st_mtime if time == MODIFIED else seconds
         return _first_known(of_csv.get(name, Labels()), given._replace(time=at))
 
-    new, changed, unchanged = _compare(store, top, names, labels, replace, progress)
+    new, changed, unchanged = _compare(store, top, names, labels, replace, by_camera, progress)
     added, damaged = Added(unchanged=unchanged), dict[str, str]()
     with bar(desc="adding", unit="image", total=len(new) + len(changed), delay=1, disable=not progress) as progress_bar:
         for block in _blocks(changed, 16 * TRANSACTION):
@@ -117,14 +122,15 @@ def add_folder(
             damaged |= faults
             whole = [record for record in block if record.name not in faults]
             if whole:
-                added = _sum(added, store.add(whole, embed([top / record.name for record in whole])))
+                files, cameras = [top / record.name for record in whole], [record.camera for record in whole]
+                added = _sum(added, store.add(whole, embed(files, cameras)))
             progress_bar.update(len(block))
     return FolderAdded(added, damaged, others)
 
 
 def embed_again(
     store: Store,
-    embed: Callable[[list[Path]], np.ndarray],
+    embed: Embed,
     images_left: Sequence[Image],
     folder: str | Path | None,
     progress: bool = True,
@@ -145,7 +151,8 @@ def embed_again(
     with bar(desc="embedding again", unit="image", total=len(files), delay=1, disable=not progress) as progress_bar:
         for start in range(0, len(files), TRANSACTION):
             block = slice(start, start + TRANSACTION)
-            store.add_next(images_left[block], embed([file for file in files[block] if file is not None]))
+            cameras = [image.camera for image in images_left[block]]
+            store.add_next(images_left[block], embed([file for file in files[block] if file is not None], cameras))
             progress_bar.update(len(files[block]))
 
 
@@ -160,7 +167,13 @@ def _has_content(file: Path | None, hash: bytes) -> bool:
 
 
 def _compare(
-    store: Store, top: Path, names: Sequence[str], labels: Callable[[str], Labels], replace: bool, progress: bool
+    store: Store,
+    top: Path,
+    names: Sequence[str],
+    labels: Callable[[str], Labels],
+    replace: bool,
+    by_camera: bool,
+    progress: bool,
 ) -> tuple[list[Record], list[Record], int]:
     """Reads all files: (images with a new content, images with new labels, number of all others)."""
     new, changed, unchanged, clashes = [], [], 0, []
@@ -176,7 +189,7 @@ def _compare(
                 before = known.get(name)
                 kept = Labels(*((before.person, before.camera, before.time) if before else ()))
                 record = Record(name, *_first_known(labels(name), kept, _of_name(name)), path, digest)
-                if before is None or before.hash != digest:
+                if before is None or before.hash != digest or (by_camera and before.camera != record.camera):
                     new.append(record)
                     if before is not None and before.folder not in (None, path):
                         clashes.append(f"{name} (of {before.folder})")

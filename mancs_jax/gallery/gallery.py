@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -199,7 +199,7 @@ class Gallery:
         self._create(embedder.width)
         added = add_folder(
             self.store,
-            lambda files: embedder(files, progress=False),
+            partial(_embed_files, embedder),
             folder,
             relative_to=relative_to,
             csv_file=csv_file,
@@ -207,6 +207,7 @@ class Gallery:
             camera=camera,
             time=time,
             replace=replace,
+            by_camera=bool(embedder.cameras),
             progress=progress,
         )
         self.store.refresh()
@@ -239,7 +240,7 @@ class Gallery:
         facts = _facts_of(embedder)
         while True:
             left = store.embed_again(facts)
-            embed_again(store, lambda files: embedder(files, progress=False), left, folder, progress)
+            embed_again(store, partial(_embed_files, embedder), left, folder, progress)
             if not store.finish_embedding_again(facts):
                 break
         self.__dict__.pop("embedder", None)
@@ -286,6 +287,7 @@ class Gallery:
         by_person: bool = False,
         index: bool = False,
         leave_out: Callable[[Image], bool] | None = None,
+        query_camera: int | None = None,
     ) -> list[list[Match]]:
         """Finds the nearest images of each query, among those that meet the conditions.
 
@@ -305,6 +307,7 @@ class Gallery:
           index: use an approximate index, which is made, or made again, where it is missing or too old; conditions
             make the search exact.
           leave_out: images for which this is true are no answers.
+          query_camera: of query images, for a network that is adapted to cameras, see `Embedder`.
 
         Returns:
           Of each query, its answers, nearest first.
@@ -319,7 +322,7 @@ class Gallery:
             raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
         filter = make_filter(person, camera, name, since, before)
         store, number = self._existing, k
-        embedding = self._embedded(query, distance)
+        embedding = self._embedded(query, query_camera, distance)
         while True:
             found = store.nearest(embedding, number, filter, distance, index=index)
             kept, is_enough = [], True
@@ -512,11 +515,11 @@ class Gallery:
     def _check(self, embedder: "Embedder") -> None:
         _check_same(self.store.place, self.store.facts(), _facts_of(embedder))
 
-    def _embedded(self, query: Any, distance: str) -> np.ndarray:
+    def _embedded(self, query: Any, camera: int | None, distance: str) -> np.ndarray:
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             query = checked_embedding("query", query)
         else:
-            query = self.embedder(query)
+            query = self.embedder(query, camera=camera)
         checked_norms("query", query, distance)
         width = self.store.facts().width
         if query.shape[1] != width:
@@ -524,6 +527,13 @@ class Gallery:
                 f"{self.store.place} has embeddings {width} wide, and the query's is {query.shape[1]} wide"
             )
         return query
+
+
+def _embed_files(embedder: "Embedder", files: list[Path], cameras: list[str | None]) -> np.ndarray:
+    """Embeds files, by an adapted network with the statistics of their cameras, where it knows them."""
+    known = {str(camera): camera for camera in embedder.cameras}
+    camera = [known.get(label or "", -1) for label in cameras] if known else None
+    return embedder(files, camera=camera, progress=False)
 
 
 def _open_store(place: str | Path) -> Store:

@@ -48,7 +48,7 @@ def camera_groups(
 
     Args:
       known: the cameras of an adapted network, ascending.
-      camid: of each image.
+      camid: of each image; -1 where it is not known, of which nothing is said.
 
     Yields:
       (camera, rows of its images); last (None, rows of the images of all unknown cameras). No group is empty.
@@ -57,7 +57,8 @@ def camera_groups(
     for camera in np.unique(camid[is_known]).tolist():
         yield camera, np.flatnonzero(camid == camera)
     if not is_known.all():
-        _say_unknown(tuple(known), int(camid[~is_known].min()))
+        if (other := int(camid.max(initial=-1, where=~is_known))) >= 0:
+            _say_unknown(tuple(known), other)
         yield None, np.flatnonzero(~is_known)
 
 

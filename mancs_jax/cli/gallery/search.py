@@ -14,7 +14,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
-from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
@@ -25,6 +25,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     define_gallery(values)
     define_network(values)
     define_conditions(values)
+    define_camera(values, "queries", "query_camera")
     flags.DEFINE_integer("k", 10, "Images to find.", lower_bound=1, flag_values=values)
     flags.DEFINE_enum(
         "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
@@ -68,7 +69,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     embedder = mancs_jax.load(source, batch=batch, flip=facts.flip, normalize=facts.normalize)
     with Gallery(values.gallery, embedder) as gallery:
         how = answers.How(
-            values.k, values.distance, values.max_distance, values.by_person, values.index, conditions_of(values)
+            values.k,
+            values.distance,
+            values.max_distance,
+            values.by_person,
+            values.index,
+            conditions_of(values),
+            values.query_camera,
         )
         answered, damaged = answers.find_answers(gallery, queries, how)
         number, recall = len(gallery), gallery.store.recall
