@@ -224,7 +224,7 @@ def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
     folders = ("mancs_jax/cli", "scripts", "benchmarks", "examples")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).glob("*.py")]
-    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\("--)(\w+)"', "".join(sources))) | {"config", "help"}
+    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {"config", "help"}
     fields = set(configuration.flatten(defaults.get_config()))
     wrong = []
     for path in documents.PAGES + documents.MODULES:
