@@ -5,6 +5,8 @@ A walk through the graph compares a query with some thousand entries instead of 
 near enough to find candidates. `mancs_jax.search` then compares the candidates exactly.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from pathlib import Path
@@ -18,8 +20,8 @@ from mancs_jax.evaluation.distances import normalized
 
 try:
     import faiss
-except ModuleNotFoundError as error:
-    raise ImportError("an index needs FAISS: pip install faiss-cpu") from error
+except ModuleNotFoundError:  # an error of the first call: `help(mancs_jax)` and `import *` work without the extra
+    faiss = None  # type: ignore[assignment]
 
 COMPONENTS = 256  # of embeddings that are wider
 LINKS = 32  # of an entry to others
@@ -53,8 +55,10 @@ def build_index(
       progress: whether a bar is shown.
 
     Raises:
+      ImportError: FAISS is not installed.
       ValueError: one line: the embeddings, the distance or the factory are not as above.
     """
+    _require_faiss()
     checks.check_distance(distance)
     gallery = checks.checked_embedding("gallery", gallery)
     index = _manufactured(gallery, distance, factory) if factory else _graph(gallery, distance)
@@ -69,6 +73,11 @@ def build_index(
         with atomic_write(path) as temporary:
             faiss.write_index(index, str(temporary))
     return index
+
+
+def _require_faiss() -> None:
+    if faiss is None:
+        raise ImportError("an index needs FAISS: pip install faiss-cpu")
 
 
 def _graph(gallery: np.ndarray, distance: str) -> faiss.Index:
@@ -140,9 +149,11 @@ def load_index(path: str | Path) -> faiss.Index:
     """Reads an index that `build_index` wrote.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError: no such file.
       ValueError: it is no index.
     """
+    _require_faiss()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; mancs_jax.build_index(gallery, path) writes one")
     try:
@@ -157,8 +168,10 @@ def candidates(
     """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
     """
+    _require_faiss()
     index = load_index(index) if isinstance(index, str | os.PathLike) else index
     if (index.ntotal, index.d) != gallery.shape:
         raise ValueError(f"the index is of a gallery {[index.ntotal, index.d]}, not of this one, {list(gallery.shape)}")
