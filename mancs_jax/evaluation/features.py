@@ -68,7 +68,7 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
             wanted = PARTS if any(f"{PARTS[2]}{label}" in there for label in LABELS) else PARTS[:2]
             names = [f"{part}{label}" for part in wanted for label in LABELS]
             if missing := [name for name in names if name not in there]:
-                raise ValueError(f"{path} has no {', '.join(missing)}; {_what_it_has(there)}")
+                raise ValueError(f"{path} has no {_what_is_missing(missing, there)}")
             arrays = {name: read(name) for name in names}
     found = {}
     for part in [part for part in PARTS if part in arrays]:
@@ -80,15 +80,16 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
     return found
 
 
-def _what_it_has(there: Sequence[str]) -> str:
-    """Says what a file has in place of what is missing."""
+def _what_is_missing(missing: Sequence[str], there: Sequence[str]) -> str:
+    """Names the missing arrays, and says what the file has instead."""
     if {"embedding", "name"} <= set(there):
+        labels = " and ".join(name for name in EMBEDDED if name not in there)
         return (
-            "it is a file of mancs embed without identities: name the images as 0002_c1_... (person, camera), or put "
-            "their labels in arrays of these names"
+            f"{labels}: it is a file of mancs embed without identities. Name the images as 0002_c1_... (person, "
+            f"camera) and embed them again, or add {labels} to the file, an integer for each image"
         )
     names = [name if name.isprintable() else repr(name) for name in sorted(there)]
-    return f"it has {', '.join(names) or 'no arrays'}"
+    return f"{', '.join(missing)}; it has {', '.join(names) or 'no arrays'}"
 
 
 def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[str, np.ndarray]:
