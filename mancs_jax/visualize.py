@@ -93,8 +93,8 @@ def _drawn(average_precision):
 
 def _charts(paths: Workdir, scored: Scored, shares: dict[str, np.ndarray]) -> dict[str, str]:
     charts = {}
-    if paths.metrics.exists():
-        charts["curves"] = curves_svg(read_rows(paths.metrics))
+    if paths.metrics.exists() and (rows := read_rows(paths.metrics)):  # none in a run shorter than log_every
+        charts["curves"] = curves_svg(rows)
     cmcs = {
         name: np.stack([np.arange(1, len(result["cmc"]) + 1), result["cmc"]], axis=1)
         for name, result in scored.results.items()

@@ -132,6 +132,9 @@ def test_no_network_and_two(name, arguments):
     [
         ("learning_rat=0.1", 'config.learning_rat: no such field. Did you mean "optim.learning_rate"?'),
         ("optim.learnin_rate=0.1", 'config.optim.learnin_rate: no such field. Did you mean "optim.learning_rate"?'),
+        ("batch_size=64", 'config.batch_size: no such field. Did you mean "data.p" and "data.k"?'),
+        ("data.batch_size=64", 'config.data.batch_size: no such field. Did you mean "data.p" and "data.k"?'),
+        ("lr=0.1", 'config.lr: no such field. Did you mean "optim.learning_rate"?'),
         ("optim=1", "flag --config.optim=1: Failed to parse '1' as a ConfigDict: `1` is not a dict."),
         ("seed=one", "flag --config.seed=one: invalid literal for int() with base 10: 'one'"),
         ("optim.learning_rate", "Missing value for flag --config.optim.learning_rate"),
@@ -146,8 +149,10 @@ def test_a_mistyped_field(name, field, line):
     [
         (
             "markt",
-            "no recipe 'markt'; there are market, duke, cuhk03, walkers, ablation, or give the path of a recipe file",
+            "no recipe 'markt'. Did you mean \"market\"? The recipes are market, duke, cuhk03, walkers, ablation, with "
+            "variants such as market:authors, market:small, market:scratch; or give the path of a recipe file",
         ),
+        ("small", "no recipe 'small'. Did you mean \"market:small\"? The recipes are market, "),
         ("market:smal", "market has no variant 'smal'; it has: authors, small, scratch"),
         ("configs/nowhere.py", "--config=configs/nowhere.py: no file configs/nowhere.py in "),
     ],

@@ -81,6 +81,24 @@ def test_importing_the_package_imports_no_jax():
     assert all(f"'{name}'" in run.stdout for name in PUBLIC)
 
 
+def test_all_names_exist_without_the_extras():
+    """`from mancs_jax import *`, `inspect.getmembers` and `help`, where only the dependencies are installed."""
+    extras = [Requirement(line).name for line in PROJECT["project"]["optional-dependencies"]["test"]]
+    modules = {"faiss-cpu": "faiss", "pillow": "PIL"}
+    code = (
+        "import inspect, pydoc, sys\n"
+        f"sys.modules.update(dict.fromkeys({[modules.get(name, name) for name in extras if name != 'setuptools']!r}))\n"
+        "from mancs_jax import *\n"
+        "import mancs_jax\n"
+        "assert set(mancs_jax.__all__) <= dict(inspect.getmembers(mancs_jax)).keys()\n"
+        "text = pydoc.render_doc(mancs_jax)\n"
+        "assert all(name in text for name in mancs_jax.__all__)\n"
+        "build_index([[0.0, 1.0]])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1] == "ImportError: an index needs FAISS: pip install faiss-cpu", run.stderr
+
+
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_public_names(name):
     assert name in mancs_jax.__all__ and callable(getattr(mancs_jax, name))

@@ -1,7 +1,5 @@
 """Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
 
-import importlib
-import sys
 from pathlib import Path
 
 import faiss
@@ -212,11 +210,17 @@ def test_an_index_that_cannot_be_written_names_its_path(tmp_path, monkeypatch):
 
 
 def test_without_faiss_an_index_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.delitem(sys.modules, "mancs_jax.inference.index")
-    with pytest.raises(ImportError, match="an index needs FAISS: pip install faiss-cpu"):
-        importlib.import_module("mancs_jax.inference.index")
-    assert search(clusters(13, 2), clusters(14, 5), 1).index.shape == (2, 1)
+    monkeypatch.setattr(index_module, "faiss", None)
+    query, gallery = clusters(13, 2), clusters(14, 5)
+    calls = [
+        lambda: mancs_jax.build_index(gallery),
+        lambda: mancs_jax.load_index("g.faiss"),
+        lambda: search(query, gallery, 1, index="g.faiss"),
+    ]
+    for call in calls:
+        with pytest.raises(ImportError, match=r"^an index needs FAISS: pip install faiss-cpu$"):
+            call()
+    assert search(query, gallery, 1).index.shape == (2, 1)
 
 
 def unit(rng, number: int, width: int) -> np.ndarray:

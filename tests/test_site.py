@@ -82,12 +82,15 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
     ]
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
     page = tool("gather").notebook_page(tmp_path / "n.ipynb", tmp_path / "n", URL)
-    assert page.startswith(
-        "# Title\n\nText.\n\n[Open this notebook in Colab](https://colab.research.google.com/github/"
-    )
-    assert "somebody/mancs_jax/blob/main/notebooks/n.ipynb)" in page
+    colab = "https://colab.research.google.com/github/somebody/mancs_jax/blob/main/notebooks/n.ipynb"
+    assert page.startswith(f"# Title\n\nText.\n\n[![open in Colab](badges/colab.svg)]({colab})")
     assert page.endswith("```python\nprint(1)\n```\n\n```text\nrank-1\n```\n\n![output of the cell above](n/0.png)\n")
     assert (tmp_path / "n" / "0.png").read_bytes() == b"hi" and "warning" not in page
+
+
+def test_a_notebook_says_how_to_open_it_where_the_repository_has_no_address(tool):
+    text = tool("gather").open_in_colab("n.ipynb", "")
+    assert "Open notebook > GitHub" in text and "`notebooks/n.ipynb`" in text and "](" not in text
 
 
 def test_the_configuration_page_has_every_field_with_its_default(tool):

@@ -80,6 +80,7 @@ def _write_place(place: Path) -> None:
         (place / "labeled" / part).mkdir(parents=True)
         for name in ("0000_00.jpg", "0000_07.jpg"):
             shutil.copy(place / "query.jpg", place / "labeled" / part / name)
+    shutil.copytree(Path(__file__).parents[1] / "docs" / "people", place / "docs" / "people")
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
 

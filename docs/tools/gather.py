@@ -25,6 +25,7 @@ PAGES = NOTEBOOKS | {
     "CHANGELOG.md": "CHANGELOG.md",
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
+COLAB_BADGE = "docs/badges/colab.svg"
 WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
@@ -96,12 +97,20 @@ def folder_page(path: str) -> str:
     return f"# {Path(path).name}\n\nResults as they were written:\n\n" + "\n".join(lines) + "\n"
 
 
+def open_in_colab(notebook: str, url: str) -> str:
+    """Returns a badge that opens a notebook in Colab; without the address of the repository, how to open it."""
+    if not url:
+        return (
+            "To run this notebook in Colab, select *File > Open notebook > GitHub* there, enter the address of the "
+            f"repository, and choose `notebooks/{notebook}`."
+        )
+    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
+    return f"[![open in Colab]({place(COLAB_BADGE)})]({colab}/blob/main/notebooks/{notebook}){{ .badges }}"
+
+
 def notebook_page(path: Path, pictures: Path, url: str) -> str:
     """Returns a notebook as Markdown; its pictures are written into a folder beside the page."""
-    parts = []
-    if url:
-        colab = url.replace("https://github.com", "https://colab.research.google.com/github")
-        parts.append(f"[Open this notebook in Colab]({colab}/blob/main/notebooks/{path.name})")
+    parts = [open_in_colab(path.name, url)]
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
@@ -140,7 +149,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
     url = repository_url()
     sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
-    texts, linked = {}, set()
+    texts, linked = {}, {COLAB_BADGE}
     for source in sources:
         texts[place(source)], found = fit_links((REPOSITORY / source).read_text(), source, url)
         linked |= found

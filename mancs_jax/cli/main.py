@@ -8,18 +8,18 @@ from mancs_jax.cli.command_line import HELP, run, suggest_command
 from mancs_jax.common.screen import show
 
 COMMANDS = {
-    "train": "train a network and score it",
-    "evaluate": "score a trained network, or embeddings of any origin",
+    "train": "train a model and evaluate it",
+    "evaluate": "evaluate a trained model, or embeddings of any origin",
     "prepare-data": "prepare a data set, or check it",
-    "adapt": "adapt a network to the cameras of a site, without labels",
-    "embed": "embed the images of a folder",
+    "adapt": "adapt a model to the cameras of a site, without labels",
+    "embed": "extract the embeddings of a folder of images",
     "search": "find the gallery images nearest to a query",
     "gallery": "keep a gallery that grows, forgets, and is searched with filters",
-    "export": "write a network for other programs (onnx, jax, torch) or to share (weights)",
-    "visualize": "draw a report of a trained network",
-    "import-weights": "read weights of other programs",
-    "ablation": "train the rows of an ablation into one table",
-    "cuhk03-classic": "train and score on the 20 splits of CUHK03's classic protocol",
+    "export": "export a model for other programs (onnx, jax, torch) or to share (weights)",
+    "visualize": "write a report of a trained model",
+    "import-weights": "import weights of other programs",
+    "ablation": "train the rows of an ablation and write one table",
+    "cuhk03-classic": "train and evaluate on the 20 splits of CUHK03's classic protocol",
 }
 
 # Commands of earlier versions -> the command that does the same.

@@ -99,6 +99,13 @@ RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "aug
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
 # Values assumed for runs saved before the field existed.
 ONCE = {"model.fab_init": 0.001}
+# Names that other libraries use -> the fields that hold the same.
+ELSEWHERE = {
+    "batch_size": ("data.p", "data.k"),  # identities in a batch, images of each
+    "lr": ("optim.learning_rate",),
+    "num_instances": ("data.k",),
+    "optimizer": ("optim.name",),
+}
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
 
@@ -150,9 +157,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """' Did you mean "..."?' where a known name is close to `name`, else ''."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    """' Did you mean "..."?' where a known name is close to `name`, or means the same in other libraries; else ''."""
+    same = [field for field in ELSEWHERE.get(name.rpartition(".")[2], ()) if field in known]
+    meant = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    quoted = " and ".join(f'"{field}"' for field in meant)
+    return f" Did you mean {quoted}?" if meant else ""
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:

@@ -7,6 +7,8 @@ entries of the gallery as queries, and with new queries. Where recall is below `
 then an IVF index takes the place of the graph, and more of its lists are probed until recall suffices.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -25,8 +27,8 @@ from mancs_jax.evaluation.labelled import checked_embedding
 
 try:
     import faiss
-except ModuleNotFoundError as error:
-    raise ImportError("an index needs FAISS: pip install faiss-cpu") from error
+except ModuleNotFoundError:  # an error of the first call: `help(mancs_jax)` and `import *` work without the extra
+    faiss = None  # type: ignore[assignment]
 
 COMPONENTS = 256  # of embeddings that are wider
 LINKS = 32  # of an entry to others
@@ -76,9 +78,11 @@ def build_index(
       progress: whether a bar is shown.
 
     Raises:
+      ImportError: FAISS is not installed.
       ValueError: one line: the embeddings, the distance or the factory are not as above.
       OSError: one line: the file cannot be written; its place is looked at first.
     """
+    _require_faiss()
     if path is not None:
         check_writable(path)
     check_distance(distance)
@@ -112,6 +116,11 @@ def build_index(
     if path is not None:
         write_index(path, index)
     return index
+
+
+def _require_faiss() -> None:
+    if faiss is None:
+        raise ImportError("an index needs FAISS: pip install faiss-cpu")
 
 
 def _attempts(
@@ -275,10 +284,12 @@ def load_index(path: str | Path) -> Index:
     """Reads an index that `build_index` wrote.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError: no such file.
       ValueError: it is no index, or has no fingerprint.
       OSError: it cannot be read.
     """
+    _require_faiss()
     path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; mancs_jax.build_index(gallery, path) writes one")
@@ -315,8 +326,10 @@ def candidates(
     """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
     """
+    _require_faiss()
     index = load_index(index) if isinstance(index, str | os.PathLike) else index
     if not isinstance(index, Index):
         raise ValueError(f"an index has to come from build_index or load_index, not {type(index).__name__}")
