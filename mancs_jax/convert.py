@@ -11,6 +11,7 @@ from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
+from mancs_jax.inference.network import of_one_camera
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
@@ -74,12 +75,13 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     return f"{workdir}: {config.model.arch}, {num_classes} identities"
 
 
-def export_weights(source: str | Path, output: str | Path) -> str:
+def export_weights(source: str | Path, output: str | Path, camera: int | None = None) -> str:
     """Writes a network under the names of the authors' release, for PyTorch; returns a line.
 
     Args:
       source: see `mancs_jax.load`.
       output: .safetensors with the names of `mancs_jax/weights/authors.py`, float32.
+      camera: of an adapted network, the camera whose statistics the file has.
 
     Raises:
       ValueError, OSError: no network there, or the output cannot be written.
@@ -87,7 +89,7 @@ def export_weights(source: str | Path, output: str | Path) -> str:
     output = local_path(output)
     _check_output(output)
     trained = load_trained(source)
-    network, step = trained.network, trained.step
+    network, step = of_one_camera(trained.network, camera), trained.step
     tensors = authors.to_released(network.variables)
     write_safetensors(tensors, output)
     config = network.config

@@ -81,6 +81,10 @@ def export_network(
     for suffix in (WEIGHTS, CARD):
         check_writable(folder / f"{name}{suffix}")
     trained = load_trained(workdir)
+    if trained.network.cameras:
+        raise ValueError(
+            f"{workdir}: the network is adapted to cameras; share the two files of mancs adapt as they are"
+        )
     data = trained.network.config.data
     if scores:
         for source in sources(data.name):

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
 
+pytestmark = pytest.mark.quick
+
 # Three people in frame 7 at 0, 3 and 7 on a line, two in frame 2 at 10 and 11, one alone, one in an unknown frame.
 LINE = np.array([[0], [10], [3], [7], [11], [100], [200], [300]], np.float32)
 FRAME = np.array([7, 2, 7, 7, 2, 5, -1, -1])

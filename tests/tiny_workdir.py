@@ -9,9 +9,11 @@ from pathlib import Path
 
 import cv2
 import jax
+import numpy as np
 import optax
 import tiny
 
+from mancs_jax.inference.adaptation import LEAST_IMAGES
 from mancs_jax.inference.export import export
 from mancs_jax.inference.network import Network
 from mancs_jax.publish import export_network
@@ -57,6 +59,20 @@ def _write_workdir(path, seed: int):
     return config, {"params": state.params, "batch_stats": state.batch_stats}
 
 
+def _write_site(place: Path) -> None:
+    """Crops of two cameras with their CSV, three people in a frame."""
+    rng, rows = np.random.default_rng(0), ["path,camid,frame"]
+    (place / "crops").mkdir()
+    for camera in (3, 5):
+        for number in range(LEAST_IMAGES):
+            name = f"{camera}_{number:03d}.jpg"
+            colour = rng.integers(0, 256, 3)
+            picture = np.clip(colour + rng.integers(-20, 20, (64, 32, 3)), 0, 255).astype(np.uint8)
+            assert cv2.imwrite(str(place / "crops" / name), picture)
+            rows.append(f"{name},{camera},{number // 3}")
+    (place / "boxes.csv").write_text("\n".join(rows))
+
+
 def write_place(place: Path) -> Path:
     """Writes all that the Python blocks and commands of the documents name: workdirs, a folder of photos, a query."""
     copy_written(_write_place, place)
@@ -81,6 +97,7 @@ def _write_place(place: Path) -> None:
         for name in ("0000_00.jpg", "0000_07.jpg"):
             shutil.copy(place / "query.jpg", place / "labeled" / part / name)
     shutil.copytree(Path(__file__).parents[1] / "docs" / "people", place / "docs" / "people")
+    _write_site(place)
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_table import accelerators
+from adaptation_tables import adaptation_images, adaptation_weights, frame_rates
 from benchmark_tables import aims, benchmarks, speed_beside_others
 from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
 from result_files import (
@@ -190,8 +191,8 @@ def market1501_small() -> str:
 def other_cameras() -> str:
     """docs/other_cameras.md: single-shot scores, a row for each result in docs/results/other_cameras/.
 
-    A file is the `--json` of one command and is named NETWORK_on_DATASET.json. Baselines that several files have for a
-    data set are shown once.
+    A file is the `--json` of one command and is named NETWORK_on_DATASET.json, or NETWORK_adapted_on_DATASET.json for a
+    network that `mancs adapt` has written. Baselines that several files have for a data set are shown once.
     """
     found: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}  # data set -> row -> (command, result)
     for path in sorted((RESULTS / "other_cameras").glob("*_on_*.json")):
@@ -199,8 +200,10 @@ def other_cameras() -> str:
         results = read(f"other_cameras/{path.stem}")
         for name, result in results.items():
             is_network = "config" in result
-            row = name.replace("Mancs", f"`{network}`") if is_network else name
-            command = single_shot_command(network, results) if name == "Mancs" else ""
+            base, is_adapted = network.removesuffix("_adapted"), "adapted" in result
+            adapted = f"`{base}`, [adapted](adapt.md)" if is_adapted else f"`{network}`"
+            row = name.replace("Mancs", adapted) if is_network else name
+            command = single_shot_command("site" if is_adapted else network, results) if name == "Mancs" else ""
             found.setdefault(dataset, {}).setdefault(row, (command, result))
     rows = []
     for dataset, of_dataset in found.items():
@@ -236,6 +239,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_thresholds": market1501_thresholds,
     "market1501_small": market1501_small,
     "other_cameras": other_cameras,
+    "adaptation_weights": adaptation_weights,
+    "adaptation_images": adaptation_images,
+    "frame_rates": frame_rates,
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),
     "ablation_market_questions": ablation("ablation_market_questions"),

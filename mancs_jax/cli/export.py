@@ -6,6 +6,8 @@
         [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER] [--noscores]
     mancs export --workdir=W --output=mancs.safetensors --format=torch
 
+A network of `mancs adapt` needs --camera: a file of these formats, weights apart, has the statistics of one camera.
+
 onnx and jax: one file that runs without this package; jax is for JAX on CPU, GPU and TPU. Pixels (uint8 [N, H, W, 3],
 RGB, of the size the network was trained on) go in, embeddings (float32 [N, D]) come out; parameters and normalisation
 are inside. With --input=float an ONNX file takes float32 [N, 3, H, W], normalised outside, as trackers give it. The
@@ -36,7 +38,7 @@ FORMATS = ("onnx", "jax", "weights", "torch")
 ONLY_FOR = {
     "input": ("onnx",),
     "flip": ("onnx", "jax"),
-    "camera": ("onnx", "jax"),
+    "camera": ("onnx", "jax", "torch"),
     "dtype": ("onnx", "weights"),
     "root": ("weights",),
     "average_with": ("weights",),
@@ -103,15 +105,14 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if kind == "torch":
         from mancs_jax.convert import export_weights
 
-        show(export_weights(source, values.output))
+        show(export_weights(source, values.output, values.camera))
     elif kind == "weights":
         _write_weights(source, values)
     else:
         from mancs_jax.inference.export import export
 
         options = {"flip": values.flip, "input": values.input, "dtype": values.dtype or "float32"}
-        options["camera"] = values.camera
-        show(export(source, values.output, format=kind, **options).rstrip())
+        show(export(source, values.output, format=kind, camera=values.camera, **options).rstrip())
 
 
 def _kind(values: flags.FlagValues) -> str:

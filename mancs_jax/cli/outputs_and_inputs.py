@@ -31,6 +31,8 @@ def outputs_and_inputs(values: flags.FlagValues, arguments: Sequence[str]) -> tu
         return {}, {}, {}
     if "format" in values:
         outputs = _of_export(given["output"], given.get("format", ""))
+    if "weight" in values:  # mancs adapt
+        outputs = _of_export(str(Path(given["output"]) / Path(given["output"]).name), "weights")
     inputs = {f"--{name}={given[name]}": Path(given[name]) for name in INPUTS if name in given}
     inputs |= {argument: Path(argument) for argument in arguments}
     read = {name: path for name, path in inputs.items() if path.is_dir()}

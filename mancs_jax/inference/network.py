@@ -33,6 +33,25 @@ def of_camera(network: Network, camera: int | None) -> Network:
     return network._replace(variables=network.variables | {"batch_stats": network.cameras[camera]}, cameras={})
 
 
+def of_one_camera(network: Network, camera: int | None) -> Network:
+    """Returns the network for a file that has the statistics of one camera.
+
+    Args:
+      network: any.
+      camera: one of its cameras; None for a network that is not adapted.
+
+    Raises:
+      ValueError: one line: an adapted network needs one of its cameras, and no other network has one.
+    """
+    if network.cameras and (camera is None or camera not in network.cameras):
+        given = "" if camera is None else f", not {camera}"
+        known = name_some([str(each) for each in network.cameras])
+        raise ValueError(f"the network is adapted to cameras, and a file has the statistics of one: {known}{given}")
+    if camera is not None and not network.cameras:
+        raise ValueError(f"camera {camera}: the network is not adapted to cameras; leave it out, or run mancs adapt")
+    return of_camera(network, camera)
+
+
 def stored_variables(network: Network) -> dict[str, Any]:
     """Returns everything that is stored of a network: its variables and, where it is adapted, those of "cameras"."""
     cameras = {str(camera): statistics for camera, statistics in network.cameras.items()}

@@ -1,0 +1,64 @@
+"""The tables of docs/adapt.md, from the results of benchmarks/adaptation.py and benchmarks/frames.py."""
+
+import re
+from typing import Any
+
+from result_files import markdown, read
+
+DATASETS = ("walkers", "cuhk01", "cuhk03_pair1")
+SOURCES = {"market1501": "Market-1501, test identities", "scenes": "rendered scenes"}
+
+
+def adaptation_weights() -> str:
+    """docs/adapt.md: scores by the weight of the cameras' statistics."""
+    return _by("weight", "adaptation_weights", DATASETS)
+
+
+def adaptation_images() -> str:
+    """docs/adapt.md: scores by the number of images of a camera."""
+    return _by("images of a camera", "adaptation_images", DATASETS[1:])
+
+
+def frame_rates() -> str:
+    """docs/adapt.md: rates at thresholds from people in one frame."""
+    rows = []
+    for source, name in SOURCES.items():
+        for kind, adapted in (("own", "own statistics"), ("adapted", "adapted")):
+            about = read(f"other_cameras/frames_{source}_{kind}")
+            for row in about["rows"]:
+                rates = [
+                    row[column] for column in ("rate in frames %", "rate under one camera %", "rate between cameras %")
+                ]
+                rows.append(
+                    (
+                        f"{name}, {adapted}",
+                        row["distance"],
+                        f"{row['pairs in frames']:,}",
+                        *("-" if rate is None else f"{rate:.2g}" for rate in rates),
+                        "-" if rates[0] is None else f"{rates[2] / rates[0]:.1f}",
+                    )
+                )
+    head = [
+        "",
+        "distance",
+        "pairs in frames",
+        "FPR in frames %",
+        "FPR under one camera %",
+        "FPR between cameras %",
+        "factor",
+    ]
+    return markdown(head, rows)
+
+
+def _by(column: str, name: str, datasets: tuple[str, ...]) -> str:
+    """A row for each value of a column, with rank-1 / plain mAP on each data set, and the commands below."""
+    results = {dataset: read(f"other_cameras/{name}_{dataset}") for dataset in datasets}
+    rows: dict[Any, list[str]] = {}
+    for about in results.values():
+        for row in about["rows"]:
+            lowest = f" (lowest {row['lowest rank-1']})" if row["subsets"] > 1 else ""
+            rows.setdefault(row[column], []).append(f"{row['rank-1']}{lowest} / {row['plain mAP']}")
+    lines = [[f"{value}", *cells] for value, cells in rows.items()]
+    commands = ["python benchmarks/" + re.sub(r" --json=\S+", "", about["command"]) for about in results.values()]
+    table = markdown([column, *(f"`{dataset}`" for dataset in datasets)], lines)
+    return table + "\n```\n" + "\n".join(commands) + "\n```\n"
