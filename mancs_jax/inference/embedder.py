@@ -66,9 +66,10 @@ class Embedder:
             or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
           boxes: numbers [N, 4], x1, y1, x2, y2 in pixels of one image, the frame, see `data.boxes`; fractions are
             rounded, and what lies outside the frame is cut off. Each box gives what its crop as an image gives.
-          camera: the camera of the images, whose statistics an adapted network uses: an integer for all, or integers [N],
-            one for each image. Images are then grouped by camera, and a generator of them is read to its end first. None, or a
-            camera that the network does not know, uses the network's own statistics; a line on stderr says so once.
+          camera: the camera of the images, whose statistics an adapted network uses: an integer for all, or integers
+            [N], one for each image. Images are then grouped by camera, and a generator of them is read to its end
+            first. None, or a camera that the network does not know, uses the network's own statistics; a line on
+            stderr says so once.
           bad_boxes: "error" refuses a box that has NaN, no area, or no pixel in the frame; "zeros" gives it an
             embedding of zeros.
           progress: whether a bar is shown of what takes longer than two seconds.
