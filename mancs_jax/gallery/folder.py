@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import bar
 from mancs_jax.data import images
 from mancs_jax.data.sources.source import name_some
 from mancs_jax.gallery.entry import Added, Image, Record, hash_of
@@ -49,9 +50,10 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
       ValueError: one line: the header, a line or a time is not as it should be, or a path is there twice.
     """
     found: dict[str, Labels] = {}
-    if not Path(path).is_file():
+    path = local_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         header = reader.fieldnames or []
         if "path" not in header or (unknown := sorted(set(header) - set(COLUMNS))):
@@ -87,8 +89,8 @@ def add_folder(
     progress: bool = True,
 ) -> FolderAdded:
     """Adds the images of a folder and its subfolders; see `Gallery.add_folder`."""
-    folder = Path(folder)
-    top = folder if relative_to is None else Path(relative_to)
+    folder = local_path(folder).absolute()  # names below it that begin with ~ are no home directories
+    top = folder if relative_to is None else local_path(relative_to).absolute()
     if not folder.resolve().is_relative_to(top.resolve()):
         raise ValueError(f"{folder} is not below {top}, which names are to be relative to")
     of_csv = read_csv(csv_file) if csv_file is not None else {}
@@ -108,17 +110,17 @@ def add_folder(
 
     new, changed, unchanged = _compare(store, top, names, labels, replace, progress)
     added, damaged = Added(unchanged=unchanged), dict[str, str]()
-    with tqdm(desc="adding", unit="image", total=len(new) + len(changed), delay=1, disable=not progress) as bar:
+    with bar(desc="adding", unit="image", total=len(new) + len(changed), delay=1, disable=not progress) as progress_bar:
         for block in _blocks(changed, 16 * TRANSACTION):
             added = _sum(added, store.relabel(block))
-            bar.update(len(block))
+            progress_bar.update(len(block))
         for block in _blocks(new, TRANSACTION):
             faults = _faults(top, [record.name for record in block])
             damaged |= faults
             whole = [record for record in block if record.name not in faults]
             if whole:
                 added = _sum(added, store.add(whole, embed([top / record.name for record in whole])))
-            bar.update(len(block))
+            progress_bar.update(len(block))
     return FolderAdded(added, damaged, others)
 
 
@@ -142,16 +144,16 @@ def embed_again(
             f"{len(wrong):,} images are not in their folder any more, or have changed: {name_some(wrong)}; "
             "name the folder that has them, or forget them first"
         )
-    with tqdm(desc="embedding again", unit="image", total=len(files), delay=1, disable=not progress) as bar:
+    with bar(desc="embedding again", unit="image", total=len(files), delay=1, disable=not progress) as progress_bar:
         for start in range(0, len(files), TRANSACTION):
             block = slice(start, start + TRANSACTION)
             store.add_next(images_left[block], embed([file for file in files[block] if file is not None]))
-            bar.update(len(files[block]))
+            progress_bar.update(len(files[block]))
 
 
 def _file_of(image: Image, folder: str | Path | None) -> Path | None:
     """The file of an image: below a folder, or where it was added from; None where there is none."""
-    places = [Path(place) / image.name for place in (folder, image.folder) if place is not None]
+    places = [local_path(place).absolute() / image.name for place in (folder, image.folder) if place is not None]
     return next(filter(Path.is_file, places), None)
 
 
@@ -167,7 +169,7 @@ def _compare(
     path = str(top.resolve())
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(desc="comparing", unit="image", total=len(names), delay=1, disable=not progress) as bar,
+        bar(desc="comparing", unit="image", total=len(names), delay=1, disable=not progress) as progress_bar,
     ):
         for block in _blocks(names, 4 * TRANSACTION):
             hashes = pool.map(lambda name: hash_of((top / name).read_bytes()), block)
@@ -184,7 +186,7 @@ def _compare(
                     changed.append(record)
                 else:
                     unchanged += 1
-            bar.update(len(block))
+            progress_bar.update(len(block))
     if clashes and not replace:
         raise ValueError(
             f"{len(clashes):,} other images of these names are in the gallery, from another folder: "
