@@ -65,11 +65,11 @@ def lower_embedding(config, devices: list):
     import jax.numpy as jnp
 
     from mancs_jax.inference.forward import create_forward
-    from mancs_jax.models.mancs import init_variables
+    from mancs_jax.models.mancs import create_model, init_variables
 
     variables = jax.eval_shape(lambda: init_variables(config, NUM_CLASSES))
     shape = (len(devices), config.eval_batch, *config.data.image_size, 3)
-    forward = jax.pmap(create_forward(config, NUM_CLASSES), in_axes=(None, 0), devices=devices)
+    forward = jax.pmap(create_forward(create_model(config, NUM_CLASSES)), in_axes=(None, 0), devices=devices)
     return forward.lower(variables, jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 

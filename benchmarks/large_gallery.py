@@ -18,7 +18,10 @@ from pathlib import Path
 import numpy as np
 from measure import drawn_embeddings, drawn_labels, in_fresh_process, measured, megabytes, official_labels, report
 
-from mancs_jax.evaluation import metrics, ranking
+from mancs_jax.evaluation import metrics
+from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.ranking import hit_ranks
 
 DRAWN_AT_ONCE = 16384
 LARGEST_MEMORY = 10**9
@@ -35,14 +38,15 @@ def write(path: Path, pid: np.ndarray, width: int, rng: np.random.Generator) -> 
 
 def measure(folder: str, labels: list[np.ndarray], in_memory: bool) -> dict:
     """One row of the table; to be called in a fresh process."""
-    query = np.load(Path(folder) / "query.npy")
-    gallery = np.load(Path(folder) / "gallery.npy", mmap_mode=None if in_memory else "r")
-    scores, times = measured(lambda: metrics.scores(ranking.hit_ranks(query, gallery, *labels)), anonymous=True)
+    query = Labelled(np.load(Path(folder) / "query.npy"), *labels[:2])
+    embedding = np.load(Path(folder) / "gallery.npy", mmap_mode=None if in_memory else "r")
+    gallery = Labelled(embedding, *labels[2:])
+    scores, times = measured(lambda: metrics.scores(hit_ranks(compare(query, gallery))), anonymous=True)
     return {
         "gallery": "in memory" if in_memory else "memory-mapped",
-        "queries": len(query),
-        "images": len(gallery),
-        "width": query.shape[1],
+        "queries": len(query.pid),
+        "images": len(gallery.pid),
+        "width": embedding.shape[1],
         "seconds": times["first_s"],
         "peak_bytes": times["peak_bytes"],
         "mAP": scores["mAP"],

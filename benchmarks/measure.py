@@ -23,7 +23,7 @@ from cells import cell
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.processor import has, set_cpu_flags
 from mancs_jax.evaluation.features import load_features
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation.labelled import Labelled
 
 LABEL_FILES = {"queryID": "queryID", "queryCam": "queryCAM", "testID": "testID", "testCam": "testCAM"}
 STATUS = Path("/proc/self/status")  # Linux only; elsewhere no memory is reported

@@ -25,7 +25,9 @@ from pathlib import Path
 import numpy as np
 from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes, report
 
-from mancs_jax.evaluation import metrics, ranking, roc
+from mancs_jax.evaluation import comparison, metrics, roc
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.ranking import hit_ranks
 
 PYX = "rank_cylib/rank_cy.pyx"
 LARGEST_DIFFERENCE = 1e-6
@@ -59,31 +61,32 @@ def squared_distances(query, gallery):
     return distances
 
 
-def by_torchreid(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+def by_torchreid(distances: np.ndarray, query: Labelled, gallery: Labelled) -> dict:
     import rank_cy
 
-    cmc, mean = rank_cy.evaluate_cy(distances, query_pid, gallery_pid, query_camid, gallery_camid, CMC_LENGTH)
+    cmc, mean = rank_cy.evaluate_cy(distances, query.pid, gallery.pid, query.camid, gallery.camid, CMC_LENGTH)
     # It leaves queries without a match out of its means.
-    counts = ranking.hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)[1]
+    counts = comparison.hit_indices(query.pid, query.camid, gallery.pid, gallery.camid)[1]
     return {"mAP_plain": float(np.mean(counts > 0) * mean), "cmc": (np.mean(counts > 0) * cmc).tolist()}
 
 
-def by_sorted_rows(distances, query_pid, query_camid, gallery_pid, gallery_camid):
+def by_sorted_rows(distances: np.ndarray, query: Labelled, gallery: Labelled) -> dict:
     """The usual way: an argsort of each row of the distance matrix, then one query after the other."""
     ranks = []
-    for row, pid, camid in zip(np.argsort(distances, axis=1), query_pid, query_camid):
-        same = gallery_pid[row] == pid
-        stays = ~(same & (gallery_camid[row] == camid))
+    for row, pid, camid in zip(np.argsort(distances, axis=1), query.pid, query.camid):
+        same = gallery.pid[row] == pid
+        stays = ~(same & (gallery.camid[row] == camid))
         ranks.append(1 + np.flatnonzero(same[stays]))
     counts = np.array([len(row) for row in ranks], np.int32)
     filled = np.zeros((len(ranks), max(1, counts.max())), np.int32)
-    for row, found in zip(filled, ranks):
-        row[: len(found)] = found
+    for row, rank in zip(filled, ranks):
+        row[: len(rank)] = rank
     return metrics.scores(metrics.HitRanks(filled, counts), cmc_length=CMC_LENGTH)
 
 
-def by_counting(distances, *labels):
-    return metrics.scores(ranking.hit_ranks_by(distances.__getitem__, *labels), cmc_length=CMC_LENGTH)
+def by_counting(distances: np.ndarray, query: Labelled, gallery: Labelled) -> dict:
+    given = comparison.from_distances(distances.__getitem__, query, gallery)
+    return metrics.scores(hit_ranks(given), cmc_length=CMC_LENGTH)
 
 
 def products_alone(query, gallery):
@@ -95,17 +98,17 @@ def products_alone(query, gallery):
     return {}
 
 
-def rates(query, gallery, *labels):
+def rates(query: Labelled, gallery: Labelled) -> dict:
     """True positive rates at the false positive rates of results."""
-    found = roc.create_roc(query, gallery, *labels)
-    return {"tpr": [roc.at_rate(found, rate)["tpr"] for rate in roc.RATES]}
+    curve = roc.create_roc(comparison.compare(query, gallery))
+    return {"tpr": [roc.at_rate(curve, rate)["tpr"] for rate in roc.RATES]}
 
 
-def rates_by_sorting(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid):
+def rates_by_sorting(query: Labelled, gallery: Labelled) -> dict:
     """The usual way: the distances of all pairs in one array, sorted."""
-    distances = squared_distances(query, gallery)
-    same = query_pid[:, None] == gallery_pid[None]
-    counts = ~(same & (query_camid[:, None] == gallery_camid[None]))
+    distances = squared_distances(query.embedding, gallery.embedding)
+    same = query.pid[:, None] == gallery.pid[None]
+    counts = ~(same & (query.camid[:, None] == gallery.camid[None]))
     positives, negatives = np.sort(distances[same & counts]), np.sort(distances[~same])
     limits = negatives[[int(rate * len(negatives)) for rate in roc.RATES]]
     return {"tpr": (positives.searchsorted(limits) / len(positives)).tolist()}
@@ -113,12 +116,10 @@ def rates_by_sorting(query, gallery, query_pid, query_camid, gallery_pid, galler
 
 FROM_DISTANCES = {OURS: by_counting, TORCHREID: by_torchreid, SORTED: by_sorted_rows}
 FROM_EMBEDDINGS = {
-    OURS: lambda query, gallery, *labels: metrics.scores(
-        ranking.hit_ranks(query, gallery, *labels), cmc_length=CMC_LENGTH
-    ),
-    TORCHREID: lambda query, gallery, *labels: by_torchreid(squared_distances(query, gallery), *labels),
-    SORTED: lambda query, gallery, *labels: by_sorted_rows(squared_distances(query, gallery), *labels),
-    PRODUCT: lambda query, gallery, *labels: products_alone(query, gallery),
+    OURS: lambda *sets: metrics.scores(hit_ranks(comparison.compare(*sets)), cmc_length=CMC_LENGTH),
+    TORCHREID: lambda *sets: by_torchreid(squared_distances(sets[0].embedding, sets[1].embedding), *sets),
+    SORTED: lambda *sets: by_sorted_rows(squared_distances(sets[0].embedding, sets[1].embedding), *sets),
+    PRODUCT: lambda *sets: products_alone(sets[0].embedding, sets[1].embedding),
 }
 OF_PAIRS = {PAIRS: rates, SORTED_PAIRS: rates_by_sorting}
 SOURCES = {"distances": FROM_DISTANCES, "embeddings": FROM_EMBEDDINGS, "pairs": OF_PAIRS}
@@ -128,12 +129,9 @@ def measure_way(source: str, way: str, inputs: tuple, repeats: int, folder: str)
     """One row of the table; to be called in a fresh process."""
     sys.path.insert(0, folder)
     query, gallery = market_size(*inputs)
-    given = [query.embedding, gallery.embedding]
-    sizes = {"queries": len(query.pid), "gallery": len(gallery.pid), "width": given[0].shape[1]}
-    if source == "distances":
-        given = [squared_distances(*given)]
-    labels = (query.pid, query.camid, gallery.pid, gallery.camid)
-    scores, times = measured(lambda: SOURCES[source][way](*given, *labels), repeats)
+    sizes = {"queries": len(query.pid), "gallery": len(gallery.pid), "width": query.embedding.shape[1]}
+    given = [squared_distances(query.embedding, gallery.embedding)] if source == "distances" else []
+    scores, times = measured(lambda: SOURCES[source][way](*given, query, gallery), repeats)
     scores = {name: scores.get(name) for name in ("mAP", "mAP_plain", "cmc", "tpr")}
     return {"from": source, "way": way, **sizes, **times, **scores}
 

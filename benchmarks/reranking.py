@@ -25,7 +25,10 @@ from unittest import mock
 import numpy as np
 from measure import add_input_flags, in_fresh_process, market_size, measured, megabytes, report
 
-from mancs_jax.evaluation import metrics, ranking, reranking
+from mancs_jax.evaluation import metrics, reranking
+from mancs_jax.evaluation.comparison import from_distances
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.ranking import hit_ranks
 
 OURS, PORT, STABLE = "mancs_jax", "authors' port", "authors' port, stable sort"
 PAIRS = "distances of all pairs (NumPy)"
@@ -39,28 +42,27 @@ def widened(embedding: np.ndarray, width: int) -> np.ndarray:
     return (embedding @ axes.T).astype(np.float32)
 
 
-def embeddings(inputs: tuple, width: int | None = None) -> tuple:
-    """Embeddings of query and gallery of that width, and labels as `ranking.hit_ranks` takes them."""
-    query, gallery = market_size(*inputs)
-    given = [query.embedding, gallery.embedding]
-    if width not in (None, given[0].shape[1]):
-        given = [widened(embedding, width) for embedding in given]
-    return given, (query.pid, query.camid, gallery.pid, gallery.camid)
+def sets(inputs: tuple, width: int | None = None) -> list[Labelled]:
+    """Query and gallery, with embeddings of that width."""
+    given = market_size(*inputs)
+    if width in (None, given[0].embedding.shape[1]):
+        return list(given)
+    return [part._replace(embedding=widened(part.embedding, width)) for part in given]
 
 
 def euclidean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Euclidean distances, float32 [N, M]."""
-    found = np.empty((len(one), len(other)), np.float32)
+    distances = np.empty((len(one), len(other)), np.float32)
     for start in range(0, len(one), BLOCK):
         block = one[start : start + BLOCK]
         squared = np.vecdot(block, block)[:, None] + np.vecdot(other, other)[None] - 2 * block @ other.T
-        found[start : start + BLOCK] = np.sqrt(np.maximum(squared, 0))
-    return found
+        distances[start : start + BLOCK] = np.sqrt(np.maximum(squared, 0))
+    return distances
 
 
 def reranked(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Final distances [Q, G] by `mancs_jax.evaluation.reranking`."""
-    distances_of = reranking.rerank(query, gallery)
+    distances_of = reranking.reranked_distances(query, gallery)
     final = np.empty((len(query), len(gallery)), np.float32)
     for start in range(0, len(query), BLOCK):
         rows = np.arange(start, min(start + BLOCK, len(query)))
@@ -69,14 +71,14 @@ def reranked(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def ours(inputs: tuple, width: int, result: Path) -> dict:
-    given, labels = embeddings(inputs, width)
-    final, times = measured(lambda: reranked(*given))
+    query, gallery = sets(inputs, width)
+    final, times = measured(lambda: reranked(query.embedding, gallery.embedding))
     np.save(result, final)
-    return {"way": OURS, "width": width, **times, **scores(final, labels)}
+    return {"way": OURS, "width": width, **times, **scores(final, query, gallery)}
 
 
 def all_pairs(inputs: tuple, width: int) -> dict:
-    points = np.concatenate(embeddings(inputs, width)[0])
+    points = np.concatenate([part.embedding for part in sets(inputs, width)])
     return {"way": PAIRS, "width": width, **measured(lambda: euclidean(points, points))[1]}
 
 
@@ -84,19 +86,19 @@ def by_port(inputs: tuple, port: Path, stable: bool, result: Path) -> dict:
     spec = importlib.util.spec_from_file_location("port", port)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    given, labels = embeddings(inputs)
-    query, gallery = (embedding.astype(np.float64) for embedding in given)
+    given = sets(inputs)
+    query, gallery = (part.embedding.astype(np.float64) for part in given)
     pairs = [euclidean(query, gallery), euclidean(query, query), euclidean(gallery, gallery)]
     sort = partial(np.argsort, kind="stable") if stable else np.argsort
     with mock.patch.object(np, "argsort", sort):
         final, times = measured(lambda: module.re_ranking(*pairs, reranking.K1, reranking.K2, reranking.LAMBDA))
     np.save(result, final)
-    return {"way": STABLE if stable else PORT, "width": None, **times, **scores(final, labels)}
+    return {"way": STABLE if stable else PORT, "width": None, **times, **scores(final, *given)}
 
 
-def scores(final: np.ndarray, labels: tuple) -> dict:
-    found = metrics.scores(ranking.hit_ranks_by(final.__getitem__, *labels))
-    return {"queries": final.shape[0], "gallery": final.shape[1], "mAP": found["mAP"], "rank_1": found["cmc"][0]}
+def scores(final: np.ndarray, query: Labelled, gallery: Labelled) -> dict:
+    result = metrics.scores(hit_ranks(from_distances(final.__getitem__, query, gallery)))
+    return {"queries": final.shape[0], "gallery": final.shape[1], "mAP": result["mAP"], "rank_1": result["cmc"][0]}
 
 
 def compared(row: dict, port: dict, pairs: dict, result: Path, of_port: Path) -> dict:
@@ -151,7 +153,7 @@ def main() -> None:
         parser.error(f"{flags.port} is not a file: give a copy of re_ranking_ranklist.py")
     inputs = (flags.features, flags.labels, 512)
     try:
-        width = embeddings(inputs)[0][0].shape[1]
+        width = sets(inputs)[0].embedding.shape[1]
     except (ValueError, OSError) as error:
         sys.exit(f"reranking: {error}")
     widths = flags.widths or [width]

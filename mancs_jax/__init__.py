@@ -11,14 +11,15 @@ from mancs_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
+    from mancs_jax.evaluation.ranking import Found
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
-    from mancs_jax.inference.search import Found, search
+    from mancs_jax.inference.search import search
     from mancs_jax.run import train_and_evaluate
 
 _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
-    "Found": "mancs_jax.inference.search:Found",
+    "Found": "mancs_jax.evaluation.ranking:Found",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",

@@ -15,7 +15,7 @@ from mancs_jax.config.names import sources
 from mancs_jax.data import arrays
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import roc
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation.comparison import compare
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
@@ -179,7 +179,7 @@ def _scores(trained: Trained, root: str, thresholds: dict[str, Any] | None) -> d
 
 def _points(held_out: Scored, distance: str) -> list[dict[str, Any]]:
     """Distances at the false positive rates of `roc.RATES` on people held out, and the rates there."""
-    curve = roc.create_roc(*_arguments(held_out.embedded), distance=distance)
+    curve = roc.create_roc(compare(held_out.embedded["query"], held_out.embedded["gallery"], distance=distance))
     # A rate of less than one negative pair would be a guess.
     points = [roc.at_rate(curve, rate) for rate in roc.RATES if rate * curve.num_negatives >= 1]
     return [
@@ -192,13 +192,8 @@ def _points(held_out: Scored, distance: str) -> list[dict[str, Any]]:
 def _measured(points: list[dict[str, Any]], test: Scored, distance: str) -> list[dict[str, Any]]:
     """The same points with the rates that they give on other people."""
     limits = [point["max_distance"] for point in points]
-    reached = roc.rates_within(*_arguments(test.embedded), thresholds=limits, distance=distance)
+    comparison = compare(test.embedded["query"], test.embedded["gallery"], distance=distance)
     return [
-        point | {"measured_on": {"fpr": of_test["fpr"], "tpr": of_test["tpr"]}}
-        for point, of_test in zip(points, reached, strict=True)
+        point | {"measured_on": {"fpr": rates["fpr"], "tpr": rates["tpr"]}}
+        for point, rates in zip(points, roc.rates_within(comparison, limits), strict=True)
     ]
-
-
-def _arguments(embedded: dict[str, Labelled]) -> tuple:
-    query, gallery = embedded["query"], embedded["gallery"]
-    return query.embedding, gallery.embedding, query.pid, query.camid, gallery.pid, gallery.camid

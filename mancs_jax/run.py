@@ -22,8 +22,10 @@ from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.cameras import has_match
 from mancs_jax.data.training_data import load_training_data
-from mancs_jax.evaluation import checks, cuhk03_classic, protocols
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation import cuhk03_classic, metrics
+from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.labelled import Labelled, check_known
+from mancs_jax.evaluation.ranking import hit_ranks
 from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
@@ -140,7 +142,7 @@ def _check_people(config: ConfigDict) -> None:
     for name in set(scorable(config)).difference(names.DATASETS):
         query, gallery = (arrays.open_split(name, data.root, part) for part in ("query", "gallery"))
         try:
-            checks.check_known(query.pid)
+            check_known(query.pid)
         except ValueError as error:
             raise ValueError(f"{name} under {data.root}: {error}, and prepare the data set again") from None
         labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
@@ -163,13 +165,13 @@ def _validate(
     by_source = {}
     for name, parts in validation.items():
         query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
-        scores = protocols.single_query(query, gallery)
+        scores = metrics.scores(hit_ranks(compare(query, gallery)))
         by_source[name] = {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
     if len(by_source) == 1:
         return by_source.popitem()[1]
     named = {f"{name}/{metric}": value for name, scores in by_source.items() for metric, value in scores.items()}
-    metrics = ("mAP", "mAP_plain", "rank-1")
-    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in metrics}
+    wanted = ("mAP", "mAP_plain", "rank-1")
+    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in wanted}
 
 
 def train_and_evaluate_splits(

@@ -14,8 +14,11 @@ from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
-from mancs_jax.evaluation import checks, cuhk03_classic, histogram, protocols, reranking, single_shot
-from mancs_jax.evaluation.protocols import Labelled, Options, Ranked
+from mancs_jax.evaluation import cuhk03_classic, histogram, protocols, reranking, single_shot
+from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.distances import check_distance
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
@@ -59,8 +62,8 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
-    ranked: dict[str, Ranked]  # NETWORK, and RERANKED where asked for: each query on its own, distractors included;
-    # empty after single-shot
+    # NETWORK, and RERANKED where asked for, distractors included; empty after single-shot
+    comparisons: dict[str, Comparison]
 
 
 def score(
@@ -162,11 +165,13 @@ def score_network(
             embedded["gallery"], task.distractors, root, data.image_size, embed_all
         )
 
-    ranked = {} if task.single_shot else _ranked(embedded, task, progress)
+    comparisons = {} if task.single_shot else _compared(embedded, task, progress)
     if task.single_shot:
         results = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
     else:
-        results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, ranked, task, progress)
+        results = (
+            {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
+        )
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
         if task.single_shot:
@@ -197,12 +202,12 @@ def score_network(
     } | {name: trained.card[name] for name in ("exported",) if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, trained.workdir, parts, embedded, results, ranked)
+    return Scored(network, trained.workdir, parts, embedded, results, comparisons)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
     """Refuses what cannot work before anything is embedded."""
-    checks.check_distance(task.options.distance)
+    check_distance(task.options.distance)
     if task.options.rerank:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
     if is_classic and (task.multi_query or task.options.rerank or task.distractors):
@@ -286,17 +291,23 @@ def _ways(task: Task) -> dict[str, Options]:
     return {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
 
 
-def _ranked(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Ranked]:
+def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Comparison]:
+    """NETWORK, and RERANKED where asked for; a report reads their values again for its lists."""
     query, gallery = embedded["query"], embedded["gallery"]
-    return {name: protocols.rank(query, gallery, options, progress=progress) for name, options in _ways(task).items()}
+    return {
+        name: kept(protocols.compared(query, gallery, options, progress=progress))
+        for name, options in _ways(task).items()
+    }
 
 
-def _official(embedded: dict[str, Labelled], ranked: dict[str, Ranked], task: Task, progress: bool) -> dict[str, dict]:
+def _official(
+    embedded: dict[str, Labelled], comparisons: dict[str, Comparison], task: Task, progress: bool
+) -> dict[str, dict]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
-    for name, of_single in ranked.items():
+    for name, comparison in comparisons.items():
         options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
-        results[name] = protocols.single_query(query, gallery, options, ranked=of_single)
+        results[name] = protocols.single_query(query, gallery, options, comparison=comparison, progress=progress)
         for pooling in protocols.POOLINGS if task.multi_query else ():
             results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress

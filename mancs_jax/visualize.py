@@ -8,7 +8,8 @@ from mancs_jax.common.atomic_write import write_json, write_text
 from mancs_jax.common.local_path import local_path
 from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.evaluation import metrics, roc
-from mancs_jax.evaluation.protocols import Ranked
+from mancs_jax.evaluation.comparison import Comparison
+from mancs_jax.evaluation.ranking import hit_ranks, nearest
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
 from mancs_jax.reporting import chart
@@ -47,14 +48,13 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     paths = Workdir(local_path(workdir))
     results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
-    labels = (query.pid, query.camid, gallery.pid, gallery.camid)
-    lists = {name: _lists(ranked) for name, ranked in scored.ranked.items()}
+    lists = {name: _lists(comparison) for name, comparison in scored.comparisons.items()}
     masks = attention_masks(scored.network, query.image, flip=task.flip)
 
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
-    charts = _charts(paths, scored, histograms(scored.ranked[NETWORK].distances_of, *labels))
+    charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
     for name, svg in charts.items():
         write_text(results / f"{name}.svg", svg)
     for name, of in lists.items():
@@ -79,9 +79,9 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     return paths.report
 
 
-def _lists(ranked: Ranked) -> Lists:
-    official, _ = metrics.average_precisions(ranked.hits)
-    return Lists(ranked.lists(DEPTH), official)
+def _lists(comparison: Comparison) -> Lists:
+    official, _ = metrics.average_precisions(hit_ranks(comparison))
+    return Lists(nearest(comparison, DEPTH), official)
 
 
 def _drawn(average_precision):

@@ -67,9 +67,9 @@ def _words(line: str) -> tuple[str, ...]:
     line = re.sub(r"^\s*([A-Z_0-9]+=\S+ )*", "", line)
     if not re.match(rf"({'|'.join(PROGRAMS)}) \S", line):
         return ()
-    # "(tail) #" begins a comment, "[--flag]" is an option, "..." stands for more of them, a sentence ends in "." or ":"
+    # "(tail) #" begins a comment, "[--flag]" is an option, "..." stands for more, a sentence ends in "." or ":"
     line = re.sub(r"\s+#.*$", "", line).rstrip(".:;,")
-    line = re.sub(r"\[(--[^\]]*)\]", r"\1", line).replace(" ...", "")
+    line = re.sub(r"\[(--[^\]]*)\]", r"\1", line).replace(" [...]", "").replace(" ...", "")
     return tuple(shlex.split(line))
 
 

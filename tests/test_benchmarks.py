@@ -141,6 +141,14 @@ def test_training_step(run):
     assert "ours / it" in table[0] and table[2].startswith("| PyTorch | 8 |")
 
 
+def test_training_step_without_pytorch(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_peer", None)  # its import fails
+    arguments = ("--batch=8", "--steps=1", "--rounds=1", "--alone", "--compile", "--plain_malloc", "--peak_tflops=2")
+    figures, _ = run(training_step, *arguments)
+    assert [row["side"] for row in figures["rows"]] == ["mancs_jax", "mancs_jax, malloc as it is"]
+    assert all(row["TFLOP/s"] is row["of the peak"] is None and row["images/s"] > 0 for row in figures["rows"])
+
+
 def test_a_library_is_asked_to_convolve(monkeypatch, capsys):
     for name in ("_EXTRA_ROWS", "_CHUNK_BYTES"):
         monkeypatch.setattr(convolution, name, None)

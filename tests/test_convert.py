@@ -14,7 +14,7 @@ from mancs_jax.data import arrays, build
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import protocols
-from mancs_jax.evaluation.protocols import Labelled
+from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.weights import authors
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny_sources import run_script
 
-from mancs_jax.evaluation import metrics, ranking, reranking
-
-LABELS = ("query_pid", "query_camid", "gallery_pid", "gallery_camid")
+from mancs_jax.evaluation import metrics, reranking
+from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.ranking import hit_ranks
 
 
 def arrays(**changed):
@@ -19,6 +20,11 @@ def arrays(**changed):
     found |= {f"{part}_camid": rng.integers(1, 4, len(pids)) for part, pids in pid.items()}
     found |= changed
     return {name: array for name, array in found.items() if array is not None}
+
+
+def sets(found):
+    """Query and gallery of the arrays."""
+    return [Labelled(found[part], found[f"{part}_pid"], found[f"{part}_camid"]) for part in ("query", "gallery")]
 
 
 WITHOUT_MORE = {"multi_query": None, "multi_query_pid": None, "multi_query_camid": None}
@@ -34,7 +40,7 @@ def test_the_json_has_the_scores_at_its_top(tmp_path, capsys):
     np.savez(tmp_path / "f.npz", **found)
     assert run(f"--features={tmp_path / 'f.npz'}", f"--json={tmp_path / 'out.json'}") == ""
     result = json.loads((tmp_path / "out.json").read_text())
-    expected = metrics.scores(ranking.hit_ranks(found["query"], found["gallery"], *map(found.get, LABELS)))
+    expected = metrics.scores(hit_ranks(compare(*sets(found))))
     assert {name: result[name] for name in expected} == expected
     assert result["distance"] == "euclidean" and result["rerank"] is None and result["versions"]["jax"]
     assert len(result["fingerprint"]["query"]) == 32 and "multi_query_mean" not in result
@@ -49,10 +55,8 @@ def test_options_and_multi_query(tmp_path):
     options = ["--distance=cosine", "--rerank", "--k1=7", "--k2=3", "--lambda=0.4"]
     assert run(f"--features={tmp_path / 'f.npz'}", *options, f"--json={tmp_path / 'out.json'}") == ""
     result = json.loads((tmp_path / "out.json").read_text())
-    counts = found["gallery_pid"] != -1
-    labels = [found[name][counts] if name.startswith("gallery") else found[name] for name in LABELS]
-    distances_of = reranking.rerank(found["query"], found["gallery"][counts], k1=7, k2=3, weight=0.4, distance="cosine")
-    assert result["mAP"] == metrics.scores(ranking.hit_ranks_by(distances_of, *labels))["mAP"]
+    comparison = reranking.rerank(*sets(found), k1=7, k2=3, weight=0.4, distance="cosine")
+    assert result["mAP"] == metrics.scores(hit_ranks(comparison))["mAP"]
     assert result["rerank"] == {"k1": 7, "k2": 3, "lambda": 0.4}
     assert result["multi_query_mean"]["pooling"] == "mean" and result["multi_query_max"]["rerank"]["k1"] == 7
 
@@ -192,15 +196,15 @@ def test_a_file_of_embed_is_scored(tmp_path):
     both, found = embedded(), arrays(**WITHOUT_MORE)
     np.savez(tmp_path / "f.npz", **both)
     out, file = tmp_path / "out.json", f"--features={tmp_path / 'f.npz'}"
-    expected = metrics.scores(ranking.hit_ranks(found["query"], found["gallery"], *map(found.get, LABELS)))
+    expected = metrics.scores(hit_ranks(compare(*sets(found))))
     for queries in ("query", "./query", "query/"):
         assert run(file, f"--queries={queries}", f"--json={out}") == ""
         assert json.loads(out.read_text())["mAP"] == expected["mAP"]
     # Without --queries each image of a person is a query; the image itself is of its own camera, which never counts.
     assert run(file, f"--json={out}") == ""
     result, is_person = json.loads(out.read_text()), both["pid"] > 0
-    labels = both["pid"][is_person], both["camid"][is_person], both["pid"], both["camid"]
-    ranks = ranking.hit_ranks(both["embedding"][is_person], both["embedding"], *labels)
+    gallery = Labelled(both["embedding"], both["pid"], both["camid"])
+    ranks = hit_ranks(compare(Labelled(*(field[is_person] for field in gallery)), gallery))
     assert result["mAP"] == metrics.scores(ranks)["mAP"] and result["num_queries"] == is_person.sum()
     line = run(file, "--queries=nowhere")
     assert line.endswith(

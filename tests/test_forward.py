@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny import get_config
 
+from mancs_jax.inference import forward
 from mancs_jax.inference.forward import attention_masks, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import create_model
@@ -55,3 +56,18 @@ def test_masks_are_means_over_the_channels(setting):
     assert found.keys() == expected.keys() == {2, 3, 4}
     for stage, mask in found.items():
         np.testing.assert_allclose(mask, expected[stage].mean(-1), rtol=1e-4)
+
+
+def test_one_program_for_all_networks_of_one_form(setting, monkeypatch):
+    """Another seed, data set or learning rate compiles nothing; another `flip` does."""
+    network, image = setting
+    forward._compiled.cache_clear()
+    traces, normalize = [], forward.normalize
+    monkeypatch.setattr(forward, "normalize", lambda image: traces.append(image.shape) or normalize(image))
+    config = get_config().unlock()
+    config.seed, config.data.root, config.optim.learning_rate = 7, "elsewhere", 0.5
+    for other in (network, network._replace(config=config)):
+        embed(other, image[:2], devices=jax.devices()[:1])
+    assert len(traces) == 1
+    embed(network, image[:2], devices=jax.devices()[:1], flip=True)
+    assert len(traces) == 2

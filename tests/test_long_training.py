@@ -100,7 +100,7 @@ def train_here(config, workdir, num_devices: int = 1) -> list[dict]:
     labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
     image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
     description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
-    assert train(config, Workdir(workdir), image, labels, description, jax.devices()[:num_devices])
+    assert train(config, Workdir(workdir), image, labels, (NUM_CLASSES,), description, jax.devices()[:num_devices])
     return (workdir / "metrics.jsonl").read_text().splitlines()
 
 

@@ -16,7 +16,7 @@ from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward
 from mancs_jax.inference.network import Network, averaged, embedding_width
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.models.mancs import init_variables
+from mancs_jax.models.mancs import create_model, init_variables
 
 
 def test_the_network_is_the_one_that_was_saved(tmp_path):
@@ -70,7 +70,7 @@ def test_the_width_of_an_embedding(arch, head):
     config.model.arch, config.model.rank_head, config.model.rank_dim = arch, head, 20
     variables = jax.eval_shape(lambda: init_variables(config, NUM_CLASSES))
     image = jax.ShapeDtypeStruct((1, *config.data.image_size, 3), np.uint8)
-    embedding, _ = jax.eval_shape(forward.create_forward(config, NUM_CLASSES), variables, image)
+    embedding, _ = jax.eval_shape(forward.create_forward(create_model(config, NUM_CLASSES)), variables, image)
     assert embedding_width(Network(config, NUM_CLASSES, variables)) == embedding.shape[1]
 
 

@@ -14,7 +14,10 @@ from official_evaluation import official_evaluation
 from tiny_sources import SHARED
 
 from mancs_jax.data.sources.market1501 import LAYOUT
-from mancs_jax.evaluation import metrics, ranking
+from mancs_jax.evaluation import metrics
+from mancs_jax.evaluation.comparison import from_distances, hit_indices
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.ranking import hit_ranks
 
 pytestmark = pytest.mark.quick
 
@@ -47,7 +50,7 @@ def test_the_label_files_have_the_published_counts(labels):
         assert len(camid) == len(pid)
         assert np.unique(camid).tolist() == [1, 2, 3, 4, 5, 6]
     assert not np.isin(train_pid, query_pid).any()
-    assert (ranking.hit_indices(*labels)[1] > 0).all()  # every query has a match
+    assert (hit_indices(*labels)[1] > 0).all()  # every query has a match
 
 
 @with_labels
@@ -58,11 +61,11 @@ def test_average_precisions_are_those_of_the_official_loop(labels):
     sample = np.sort(rng.choice(len(query_pid), 24, replace=False))
     is_hit = query_pid[sample, None] == gallery_pid[None]
     distances = np.where(is_hit, rng.integers(0, 12, is_hit.shape), rng.integers(2, 20, is_hit.shape))
-    of_sample = query_pid[sample], query_camid[sample], gallery_pid, gallery_camid
-    hits = ranking.hit_ranks_by(distances.__getitem__, *of_sample)
-    trapezoid, plain = metrics.average_precisions(hits)
-    for row, (pid, camid) in enumerate(zip(*of_sample[:2])):
-        expected = official_evaluation(distances[row : row + 1], [pid], [camid], gallery_pid, gallery_camid)
+    query = Labelled(np.zeros((len(sample), 1), np.float32), query_pid[sample], query_camid[sample])
+    gallery = Labelled(np.zeros((len(gallery_pid), 1), np.float32), gallery_pid, gallery_camid)
+    trapezoid, plain = metrics.average_precisions(hit_ranks(from_distances(distances.__getitem__, query, gallery)))
+    for row in range(len(sample)):
+        expected = official_evaluation(distances[[row]], Labelled(*(field[[row]] for field in query)), gallery)
         assert trapezoid[row] == pytest.approx(expected["mAP"], rel=0, abs=1e-9)
         assert plain[row] == pytest.approx(expected["mAP_plain"], rel=0, abs=1e-9)
 
@@ -86,7 +89,7 @@ def test_hits_and_junk_are_those_of_the_official_lists():
     query_names, query_pid, query_camid = named("query")
     gallery_names, gallery_pid, gallery_camid = named("bounding_box_test")
     assert (len(query_names), len(gallery_names)) == (3368, 19732)
-    hit_index, counts = ranking.hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
+    hit_index, counts = hit_indices(query_pid, query_camid, gallery_pid, gallery_camid)
     for row, name in enumerate(query_names):
         assert sorted(hit_index[row, : counts[row]].tolist()) == sorted(official_list(name, "good")), name
         junk = np.flatnonzero((gallery_pid == query_pid[row]) & (gallery_camid == query_camid[row]))

@@ -15,7 +15,8 @@ from setuptools import find_packages
 
 import mancs_jax
 from mancs_jax.evaluation import protocols
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

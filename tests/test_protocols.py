@@ -3,7 +3,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mancs_jax.evaluation import distances, protocols, reranking
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.ranking import nearest
 
 pytestmark = pytest.mark.quick
 
@@ -79,31 +81,32 @@ def test_re_ranking_never_sees_junk():
     assert clean["cmc"] != protocols.single_query(query, gallery)["cmc"]
 
 
-def test_the_distances_that_a_ranking_hands_on():
+def test_the_distances_of_a_comparison():
     query, gallery = drawn(10, 3), drawn(40, 4)
     gallery.pid[:3] = -1
-    rows = np.array([7, 0])
 
     def unit(x):
         return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     def apart(one, other):
-        return np.linalg.norm(one[rows, None] - other, axis=2)
+        return np.linalg.norm(one[:, None] - other, axis=2)
 
     units = unit(query.embedding), unit(gallery.embedding)
+    counts = distances.counts_for(query.pid, query.camid, gallery.pid, gallery.camid)
+    reranked = reranking.reranked_distances(query.embedding, gallery.embedding[3:], k1=6, k2=3)(np.arange(10))
     for options, expected in [
         (Options(), apart(query.embedding, gallery.embedding)),
         (Options(normalize=True), apart(*units)),
-        (Options(distance="cosine"), 1 - units[0][rows] @ units[1].T),
+        (Options(distance="cosine"), 1 - units[0] @ units[1].T),
+        (Options(rerank=True, k1=6, k2=3), np.pad(reranked, ((0, 0), (3, 0)))),
     ]:
-        assert_allclose(protocols.rank(query, gallery, options).distances_of(rows), expected, rtol=0, atol=1e-5)
-    options = Options(rerank=True, k1=6, k2=3)
-    kept = reranking.rerank(query.embedding, gallery.embedding[3:], k1=6, k2=3)(rows)
-    ranked = protocols.rank(query, gallery, options)
-    np.testing.assert_array_equal(ranked.distances_of(rows)[:, 3:], kept)
-    assert (ranked.distances_of(rows)[:, :3] == np.finfo(np.float32).max).all()
-    expected = protocols.single_query(query, gallery, options)
-    assert protocols.single_query(query, gallery, options, ranked=ranked) == expected
+        comparison = protocols.compared(query, gallery, options)
+        lists = nearest(comparison, 40)
+        for row, (index, distance) in enumerate(zip(*lists)):
+            assert set(index[index >= 0]) == set(np.flatnonzero(counts[row]))
+            assert_allclose(distance[index >= 0], expected[row][index[index >= 0]], rtol=0, atol=1e-5)
+        result = protocols.single_query(query, gallery, options)
+        assert protocols.single_query(query, gallery, options, comparison=comparison) == result
 
 
 def test_multi_query_by_hand():

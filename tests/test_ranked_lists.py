@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.evaluation.ranking import NearestLists
+from mancs_jax.evaluation.ranking import Found
 from mancs_jax.reporting.ranked_lists import (
     BORDER,
     GAP,
@@ -30,7 +30,7 @@ def split(pids, camids, greys):
 
 def test_order_and_borders(tmp_path):
     query, gallery = split([5, 6], [1, 1], [10, 20]), split([5, 0, 6], [2, 2, 1], [100, 110, 120])
-    answers = NearestLists(np.array([[1, 0, 2], [2, -1, -1]]), np.float32([[0.1, 0.2, 0.3], [0.4, np.inf, np.inf]]))
+    answers = Found(np.array([[1, 0, 2], [2, -1, -1]]), np.float32([[0.1, 0.2, 0.3], [0.4, np.inf, np.inf]]))
     picture = ranked_lists(query, gallery, answers, [0, 1])
     across, down = LEAST_WIDTH + 2 * BORDER + GAP, 128 + 2 * BORDER + 2 * LINE + GAP + GAP
     assert picture.shape == (2 * down - GAP, 4 * across - GAP, 3)

@@ -8,7 +8,7 @@ import pytest
 from pages import data_of
 
 from mancs_jax.data.arrays import Split
-from mancs_jax.evaluation.ranking import NearestLists
+from mancs_jax.evaluation.ranking import Found
 from mancs_jax.reporting.report import Lists, report_html
 
 pytestmark = pytest.mark.quick
@@ -31,9 +31,7 @@ def page(num_queries=30):
     index = np.stack([rng.permutation(50)[:10] for _ in range(num_queries)])
     index[1, 3:] = -1  # three answers only
     distance = np.sort(rng.random((num_queries, 10)), axis=1).astype(np.float32)
-    lists = {
-        name: Lists(NearestLists(index, distance), rng.random(num_queries)) for name in ("by distance", "re-ranked")
-    }
+    lists = {name: Lists(Found(index, distance), rng.random(num_queries)) for name in ("by distance", "re-ranked")}
     masks = {2: rng.random((num_queries, 8, 4)), 4: np.full((num_queries, 4, 2), 0.5)}
     html = report_html(
         "Mancs on <walkers>",

@@ -1,33 +1,36 @@
-"""Same person or not: rates over all pairs, beside a count of every pair in float64."""
+"""Same person or not: rates over all pairs, compared with a count of every pair in float64."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mancs_jax.evaluation import blocks, protocols, roc
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation import comparison, protocols, roc
+from mancs_jax.evaluation.comparison import compare, from_distances
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 
 # One query at 0 and a gallery on a line. Positive pairs at 1, 2, 2 and 5; negative ones at 2, 3, 4, 5 (a distractor)
 # and 6; junk and the query's own view at 0.5 count for nothing.
-QUERY, QUERY_PID, QUERY_CAMID = np.float32([[0]]), np.int32([1]), np.int32([1])
-GALLERY = np.float32([[1], [2], [-2], [5], [2], [3], [-4], [-5], [6], [0.5], [-0.5]])
-GALLERY_PID = np.int32([1, 1, 1, 1, 2, 2, 3, 0, 2, -1, 1])
-GALLERY_CAMID = np.int32([2, 2, 3, 2, 1, 2, 1, 2, 2, 2, 1])
-LITERAL = (QUERY, GALLERY, QUERY_PID, QUERY_CAMID, GALLERY_PID, GALLERY_CAMID)
+QUERY = Labelled(np.float32([[0]]), np.int32([1]), np.int32([1]))
+GALLERY = Labelled(
+    np.float32([[1], [2], [-2], [5], [2], [3], [-4], [-5], [6], [0.5], [-0.5]]),
+    np.int32([1, 1, 1, 1, 2, 2, 3, 0, 2, -1, 1]),
+    np.int32([2, 2, 3, 2, 1, 2, 1, 2, 2, 2, 1]),
+)
 
 
-def all_pairs(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance="euclidean"):
+def all_pairs(query, gallery, distance="euclidean"):
     """(distances of the positive pairs, of the negative pairs), query by query, float64."""
-    gallery, kinds = gallery.astype(np.float64), ([], [])
-    for q, pid, camid in zip(query.astype(np.float64), query_pid, query_camid, strict=True):
+    embedding, kinds = gallery.embedding.astype(np.float64), ([], [])
+    for q, pid, camid in zip(query.embedding.astype(np.float64), query.pid, query.camid, strict=True):
         if distance == "cosine":
-            values = 1 - gallery @ q / np.linalg.norm(q) / np.linalg.norm(gallery, axis=1)
+            values = 1 - embedding @ q / np.linalg.norm(q) / np.linalg.norm(embedding, axis=1)
         else:
-            values = np.linalg.norm(gallery - q, axis=1)
+            values = np.linalg.norm(embedding - q, axis=1)
         for g, value in enumerate(values):
-            if not (gallery_pid[g] == -1 or (gallery_pid[g] == pid and gallery_camid[g] == camid)):
-                kinds[int(gallery_pid[g] != pid)].append(value)
+            if not (gallery.pid[g] == -1 or (gallery.pid[g] == pid and gallery.camid[g] == camid)):
+                kinds[int(gallery.pid[g] != pid)].append(value)
     return np.array(kinds[0]), np.array(kinds[1])
 
 
@@ -47,7 +50,7 @@ def equal_error_rate(false, true):
 
 
 def test_by_hand():
-    found = roc.create_roc(*LITERAL)
+    found = roc.create_roc(compare(QUERY, GALLERY))
     assert (found.num_positives, found.num_negatives) == (4, 5)
     near = found.distance <= 2
     assert found.distance[near].tolist() == [1, 2]
@@ -65,25 +68,23 @@ def problems(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num_queries, num_gallery, width = draw(st.tuples(st.integers(1, 20), st.integers(2, 40), st.integers(1, 4)))
     query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
-    labels = (
-        rng.integers(1, 4, num_queries),
-        rng.integers(0, 2, num_queries),
-        np.append(rng.integers(0, 4), rng.integers(-1, 4, num_gallery - 1)),  # not all junk, which is refused
-        rng.integers(0, 2, num_gallery),
-    )
-    return query, gallery, *labels
+    query_labels = rng.integers(1, 4, num_queries), rng.integers(0, 2, num_queries)
+    pid = np.append(rng.integers(0, 4), rng.integers(-1, 4, num_gallery - 1))  # not all junk, which is refused
+    return Labelled(query, *query_labels), Labelled(gallery, pid, rng.integers(0, 2, num_gallery))
 
 
 @settings(max_examples=50)
-@given(problems(), st.sampled_from([None, 8 * 4 * 4]))
-def test_rates_are_those_of_all_pairs(problem, tile_bytes):
+@given(problems(), st.sampled_from(["one tile", "compared twice", "kept"]))
+def test_rates_are_those_of_all_pairs(problem, way):
     """Small whole numbers give many ties, and distances that float32 holds exactly."""
     positives, negatives = all_pairs(*problem)
     with pytest.MonkeyPatch.context() as patch:
-        if tile_bytes:  # and read twice
-            patch.setattr(blocks, "TILE_BYTES", tile_bytes)
-            patch.setattr(roc, "KEPT_BYTES", 0)
-        found = roc.create_roc(*problem)
+        if way != "one tile":
+            patch.setattr(comparison, "TILE_BYTES", 8 * 4 * 4)
+        if way == "compared twice":
+            patch.setattr(comparison, "KEPT_BYTES", 0)
+        compared = compare(*problem)
+        found = roc.create_roc(comparison.kept(compared) if way == "kept" else compared)
     assert (found.num_positives, found.num_negatives) == (len(positives), len(negatives))
     if not len(positives) or not len(negatives):
         assert roc.described(found) is None
@@ -105,10 +106,10 @@ def test_rates_within_distances(problem, thresholds):
     positives, negatives = all_pairs(*problem)
     if not len(positives) or not len(negatives):
         with pytest.raises(ValueError, match="rates need pairs of one person under two cameras"):
-            roc.rates_within(*problem, thresholds=thresholds)
+            roc.rates_within(compare(*problem), thresholds)
         return
     limits = np.float32(thresholds)
-    for limit, rates in zip(limits, roc.rates_within(*problem, thresholds=thresholds), strict=True):
+    for limit, rates in zip(limits, roc.rates_within(compare(*problem), thresholds), strict=True):
         assert rates["fpr"] == np.mean(negatives.astype(np.float32) <= limit)
         assert rates["tpr"] == np.mean(positives.astype(np.float32) <= limit)
 
@@ -119,10 +120,10 @@ def test_people_who_overlap(distance, offset):
     rng = np.random.default_rng(0)
     pid = [rng.integers(1, 21, 150), rng.integers(0, 21, 700)]
     centres = rng.normal(size=(21, 8))
-    query, gallery = ((centres[of] + offset + 0.6 * rng.normal(size=(len(of), 8))).astype(np.float32) for of in pid)
-    problem = (query, gallery, pid[0], rng.integers(0, 3, 150), pid[1], rng.integers(0, 3, 700))
+    embeddings = [(centres[pids] + offset + 0.6 * rng.normal(size=(len(pids), 8))).astype(np.float32) for pids in pid]
+    problem = [Labelled(*fields, rng.integers(0, 3, len(fields[0]))) for fields in zip(embeddings, pid)]
     positives, negatives = all_pairs(*problem, distance)
-    found = roc.create_roc(*problem, distance=distance)
+    found = roc.create_roc(compare(*problem, distance=distance))
     false, true = corners(positives, negatives)
     for rate in (*roc.RATES, 0.05):
         reached = roc.at_rate(found, rate)
@@ -138,21 +139,19 @@ def test_copies_are_at_one_distance():
     """An image and its copy under another name are accepted together, wherever they lie in blocks and tiles."""
     rng = np.random.default_rng(1)
     image = rng.normal(size=(300, 16)).astype(np.float32)
-    gallery = np.concatenate([image, image])
-    pid = np.concatenate([np.full(300, 1), np.full(300, 2)])
-    query = rng.normal(size=(9, 16)).astype(np.float32)
-    problem = (query, gallery, np.full(9, 1), np.zeros(9, int), pid, np.ones(600, int))
+    gallery = Labelled(np.concatenate([image, image]), np.repeat([1, 2], 300), np.ones(600, int))
+    query = Labelled(rng.normal(size=(9, 16)).astype(np.float32), np.full(9, 1), np.zeros(9, int))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "TILE_BYTES", 4 * 16 * 88)
-        found = roc.create_roc(*problem)
+        patch.setattr(comparison, "TILE_BYTES", 4 * 16 * 88)
+        found = roc.create_roc(compare(query, gallery))
     assert len(found.distance) > 100
     np.testing.assert_array_equal(found.true_positives, found.false_positives)
 
 
 def test_equal_images_and_no_distance():
     """A distance of 0 is a threshold like any other, and -0 is 0."""
-    problem = (np.float32([[0, 1]]), np.float32([[0, 1], [0, 1], [0, -1]]), [1], [0], [1, 2, 2], [1, 1, 1])
-    found = roc.create_roc(*map(np.asarray, problem))
+    gallery = Labelled(np.float32([[0, 1], [0, 1], [0, -1]]), [1, 2, 2], [1, 1, 1])
+    found = roc.create_roc(compare(Labelled(np.float32([[0, 1]]), [1], [0]), gallery))
     assert found.distance[0] == 0 and found.true_positives[0] == 1 and found.false_positives[0] == 1
     assert roc.at_rate(found, 0.4) == {"max_fpr": 0.4, "fpr": 0.0, "tpr": 0.0, "distance": None}
     assert roc.at_rate(found, 0.5)["tpr"] == 1.0
@@ -160,18 +159,20 @@ def test_equal_images_and_no_distance():
 
 
 def test_results_have_it_but_not_after_re_ranking():
-    query, gallery = Labelled(QUERY, QUERY_PID, QUERY_CAMID), Labelled(GALLERY, GALLERY_PID, GALLERY_CAMID)
-    verification = protocols.single_query(query, gallery)["verification"]
+    verification = protocols.single_query(QUERY, GALLERY)["verification"]
     assert verification["num_positive_pairs"] == 4 and verification["num_negative_pairs"] == 5
     assert [at["max_fpr"] for at in verification["at"]] == [1e-2, 1e-3, 1e-4]
     assert [at["tpr"] for at in verification["at"]] == [0.25] * 3
     rates, tprs = np.array(verification["curve"]).T
     assert rates[0] == 1e-6 and rates[-1] == 1 and tprs[0] == 0.25 and tprs[-1] == 1 and (np.diff(tprs) >= 0).all()
-    reranked = protocols.single_query(query, gallery, Options(rerank=True, k1=2, k2=1))
+    reranked = protocols.single_query(QUERY, GALLERY, Options(rerank=True, k1=2, k2=1))
     assert reranked["verification"] is None
+    given = from_distances(np.zeros((1, 11)).__getitem__, QUERY, GALLERY)
+    with pytest.raises(ValueError, match="pairs can be compared by distances of embeddings, not by given or re-ranked"):
+        roc.create_roc(given)
 
 
 def test_normalised_embeddings():
-    query, gallery = Labelled(QUERY + 1, QUERY_PID, QUERY_CAMID), Labelled(GALLERY + 7, GALLERY_PID, GALLERY_CAMID)
+    query, gallery = QUERY._replace(embedding=QUERY.embedding + 1), GALLERY._replace(embedding=GALLERY.embedding + 7)
     result = protocols.single_query(query, gallery, Options(normalize=True))
     assert result["verification"]["at"][0] == {"max_fpr": 0.01, "fpr": 0.0, "tpr": 0.0, "distance": None}

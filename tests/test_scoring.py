@@ -16,7 +16,8 @@ from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk01, cuhk03, folder, market1501
 from mancs_jax.evaluation import cuhk03_classic, protocols, single_shot
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
@@ -149,7 +150,7 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     task = scoring.Task(single_shot=protocol, dataset="elsewhere", options=options, baselines=True, flip=True)
     scored = scoring.score(path, task, progress=False)
     assert list(scored.results) == ["Mancs", "Mancs, re-ranked", "untrained network", "colour histogram"]
-    assert scored.ranked == {} and list(scored.parts) == ["query", "gallery"]
+    assert scored.comparisons == {} and list(scored.parts) == ["query", "gallery"]
     images = Labelled(
         *map(
             np.concatenate,

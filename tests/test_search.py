@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mancs_jax
+from mancs_jax.evaluation import comparison
 from mancs_jax.inference import index as index_module
-from mancs_jax.inference import search as search_module
 from mancs_jax.inference.search import search
 
 
@@ -63,8 +63,9 @@ def test_answers_within_a_distance():
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("tile", [2**30, 64 * 100, 64 * 8], ids=["one tile", "3 tiles", "tiles of 8"])
 def test_any_tiles_give_the_exact_result(monkeypatch, tile, distance):
-    monkeypatch.setattr(search_module, "TILE_BYTES", tile)
-    monkeypatch.setattr(search_module, "BLOCK_BYTES", 4 * 8 * 100)
+    monkeypatch.setattr(comparison, "TILE_BYTES", tile)
+    monkeypatch.setattr(comparison, "BLOCK_BYTES", 0)
+    monkeypatch.setattr(comparison, "MIN_ROWS", 8)
     query, gallery = clusters(1, 21), clusters(2, 251)
     expected = by_loops(query, gallery, 12, distance)
     found = search(query, gallery, 12, distance=distance)
@@ -79,7 +80,7 @@ def test_of_equal_distances_the_lower_index_comes_first(seed, k, tile):
     query, gallery = (rng.integers(0, 3, (number, 16)).astype(np.float32) for number in (5, 30))
     gallery[rng.integers(0, 30, 10)] = gallery[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module, "TILE_BYTES", tile)
+        patch.setattr(comparison, "TILE_BYTES", tile)
         found = search(query, gallery, k)
     expected = by_loops(query, gallery, k)
     np.testing.assert_array_equal(found.index, expected[0])
@@ -92,7 +93,7 @@ def test_copies_of_an_image_stay_in_order():
 
 
 def test_a_memory_mapped_gallery(tmp_path, monkeypatch):
-    monkeypatch.setattr(search_module, "TILE_BYTES", 64 * 24)
+    monkeypatch.setattr(comparison, "TILE_BYTES", 64 * 24)
     np.save(tmp_path / "g.npy", clusters(4, 100))
     query = clusters(5, 3)
     mapped = search(query, np.load(tmp_path / "g.npy", mmap_mode="r"), 5)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mancs_jax.evaluation import reranking, single_shot
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot, draw, score
 
 pytestmark = pytest.mark.quick
@@ -175,7 +176,9 @@ def test_options_reach_the_distances(options):
     embedding = rng.standard_normal((12, 5)).astype(np.float32) * rng.uniform(1, 9, (12, 1)).astype(np.float32)
     images = Labelled(embedding, np.tile(np.arange(1, 7), 2), np.repeat([1, 2], 6))
     if options.rerank:
-        distances = reranking.rerank(embedding[:6], embedding[6:], k1=4, k2=2, distance="cosine")(np.arange(6))
+        distances = reranking.reranked_distances(embedding[:6], embedding[6:], k1=4, k2=2, distance="cosine")(
+            np.arange(6)
+        )
     else:
         unit = embedding.astype(float) / np.linalg.norm(embedding.astype(float), axis=1)[:, None]
         distances = np.linalg.norm(unit[:6, None] - unit[None, 6:], axis=2)

@@ -191,7 +191,8 @@ if __name__ == "__main__":
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    parent = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    parent = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=600)
     pids = parent.stdout.split()  # its end: all who had the other end of the pipe are gone
     assert parent.returncode == -signal.SIGKILL and len(pids) == 2
 

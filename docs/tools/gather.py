@@ -25,11 +25,12 @@ PAGES = NOTEBOOKS | {
     "CHANGELOG.md": "CHANGELOG.md",
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
+WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
 .md-grid { max-width: 72rem; }
-.md-typeset td:first-child code { white-space: nowrap; }
 .md-typeset td code { overflow-wrap: normal; word-break: normal; }
+.md-typeset td:last-child { min-width: 6rem; overflow-wrap: anywhere; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }
@@ -126,11 +127,11 @@ def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
 
 def demo_page(report: Path) -> str:
     """Returns the page of the live demo, with a link to the report where there is one."""
-    head = "# The live demo\n\n`make demo` trains on rendered pedestrians, and writes one page about the result. "
-    head += "It shows every query with its ranked list, worst first, the masks, the curves and the distances.\n\n"
+    head = "# The live demo\n\n`make demo` trains a model on rendered pedestrians and writes a report of the result. "
+    head += "It shows the ranked list of every query, worst first, attention masks, curves and distances.\n\n"
     if report.exists():
-        return head + "[Open the report of the newest run](files/report.html){ .md-button .md-button--primary }\n"
-    return head + "This build has no report: `make demo` had not run. It writes `workdirs/walkers/report.html`.\n"
+        return head + "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }\n"
+    return head + "This build contains no report, because `make demo` had not been run before `make docs`.\n"
 
 
 def gather(output: Path, report: Path = REPORT) -> None:
@@ -155,6 +156,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
                     _copy(file, output / place(f"{path}/{file.name}"))
         elif place(path) not in texts and there.exists():  # a link that leads nowhere stays, and MkDocs refuses it
             _copy(there, output / place(path))
+    _copy(REPOSITORY / "docs" / "tools" / WORKER, output / WORKER)
     if report.exists():
         _copy(report, output / "files" / "report.html")
     for page, text in (texts | {"site.css": STYLE}).items():

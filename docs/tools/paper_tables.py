@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md: the paper's figures beside ours, and the ablations."""
+"""The tables of docs/paper.md and docs/ablations.md: the paper's results next to ours, and the ablations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str
         theirs = [f"{paper[score]:.1f}" if score in paper else "" for score in ("mAP", "rank-1")]
         own = [per_cent(ours["mAP"]), per_cent(ours["cmc"][0])] if ours else ["missing", "missing"]
         lines.append((name, *theirs, paper["from"], *own, what))
-    return markdown(["", "paper: mAP", "rank-1", "said in", "ours: mAP", "rank-1", "ours is"], lines)
+    return markdown(["", "paper: mAP", "paper: rank-1", "source", "ours: mAP", "ours: rank-1", "our model"], lines)
 
 
 NO_GPU = "needs a GPU: `mancs train --config={} --workdir=W`"
@@ -34,7 +34,7 @@ NO_GPU = "needs a GPU: `mancs train --config={} --workdir=W`"
 
 def paper_table1() -> str:
     """docs/paper.md: Table 1, Market-1501."""
-    ours, what = read(EUCLIDEAN), "ResNet-18, 40 wide, 128x64, from scratch"
+    ours, what = read(EUCLIDEAN), "ResNet-18 with 40 base channels, 128x64, from scratch"
     keys = {"": "Mancs", ", re-ranked": "Mancs, re-ranked"}
     rows = {f"market1501, single query{of}": (f"single query{of}", ours[key], what) for of, key in keys.items()}
     mean = "Mancs, multi-query (mean)"
@@ -72,5 +72,5 @@ def paper_table5() -> str:
         ]
         rows.append((f"`{name}`", adds, *theirs, gain[0]))
         before = name
-    head = ["row", "adds", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
+    head = ["row", "change", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
     return markdown(head, rows)

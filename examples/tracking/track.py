@@ -38,7 +38,7 @@ NEVER = 2.0  # cost of a pair that may not be; usual ones cost less than 1
 
 
 class Options(NamedTuple):
-    """The use of the embeddings. The defaults of the flags were chosen on scenes of other seeds (docs/use.md)."""
+    """The use of the embeddings. The defaults of the flags were chosen on scenes of other seeds (docs/tracking.md)."""
 
     weight: float  # share of the embeddings in the cost of a pair; 0 for motion alone
     alike: float  # share of the pairs of strangers who may look as near as a pair that motion has lost

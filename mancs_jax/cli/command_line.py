@@ -318,7 +318,7 @@ def keep_compiled_programs() -> None:
 def keep_freed_memory() -> None:
     """Lets a network on CPU use the memory of its last step again.
 
-    glibc gives large blocks back to the kernel, which clears each page for the next step. docs/performance.md
+    glibc gives large blocks back to the kernel, which clears each page for the next step. docs/benchmarks.md
     has the gain. Call it before JAX starts its threads. It has no effect without glibc.
     """
     import ctypes

@@ -13,7 +13,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.network_flags import define_network, network_of
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images",)
 
@@ -35,6 +35,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference.embedder import load
@@ -45,6 +46,8 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     names, others = find_images(arguments[0])  # before the network is loaded
     if others:
         show(f"{len(others):,} passed over, no image by name: {name_some(others)}")
+    if line := unused_accelerator():
+        tell(line)
     embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     embedding, names, damaged = embed_whole(arguments[0], embedder, names)
     gallery = create_gallery(embedder, embedding, names)

@@ -1,8 +1,8 @@
 """Scores a trained network, or anybody's embeddings.
 
 mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
-mancs evaluate --network=market1501 --root=data [...]
-mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 [...]
+mancs evaluate --network=market1501 --root=data ...
+mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 ...
 mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 """
 

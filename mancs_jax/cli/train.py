@@ -6,7 +6,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ()
 
@@ -51,12 +51,15 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common import processes
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
 
     keep_compiled_programs()
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
         processes.start(values.coordinator, values.num_processes, values.process_id)
+    if line := unused_accelerator():
+        tell(line)
     with processes.ending_at_once():
         results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
         if results and processes.is_writer():

@@ -1,4 +1,4 @@
-"""XLA's options on a CPU (docs/performance.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
+"""XLA's options on a CPU (docs/benchmarks.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
 
 import importlib.util
 import os

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mancs_jax.evaluation import checks, single_shot
+from mancs_jax.evaluation import single_shot
+from mancs_jax.evaluation.labelled import check_known, checked_labels
 
 
 def score(
@@ -35,9 +36,9 @@ def score(
     Raises:
       ValueError: one line: shapes do not fit, NaN, or a number is below 1.
     """
-    query_pid, _ = checks.checked_labels("query", query_pid, query_pid, len(query_pid))
-    gallery_pid, _ = checks.checked_labels("gallery", gallery_pid, gallery_pid, len(gallery_pid))
-    checks.check_known(query_pid)
+    query_pid, _ = checked_labels("query", query_pid, query_pid, len(query_pid))
+    gallery_pid, _ = checked_labels("gallery", gallery_pid, gallery_pid, len(gallery_pid))
+    check_known(query_pid)
     if distances.shape != (len(query_pid), len(gallery_pid)) or np.isnan(distances).any():
         shape = f"{list(distances.shape)}" + (" with NaN" if np.isnan(distances).any() else "")
         raise ValueError(f"distances are {shape}: they must be numbers, [{len(query_pid)}, {len(gallery_pid)}]")

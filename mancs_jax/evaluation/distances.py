@@ -11,13 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mancs_jax.evaluation import checks
-
 Array = Any  # of NumPy or JAX
 
+DISTANCES = ("euclidean", "cosine")
+# With squared norms between these bounds, no product or sum of them leaves the float32 range.
+SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 # Centre only if |mean|^2 > FAR x variance. Below that, float32 misplaces fewer than 1 hit in 10^4, and a copy of the
 # gallery is saved.
 FAR = 16
+GROUP = 16  # neighbouring values of which `smallest` looks only at the least first
+
+
+def check_distance(distance: str) -> None:
+    """Raises ValueError for a distance that is none of DISTANCES."""
+    if distance not in DISTANCES:
+        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
 
 
 def counts_for(query_pid: Array, query_camid: Array, gallery_pid: Array, gallery_camid: Array) -> Array:
@@ -80,10 +88,53 @@ def from_pair(values: np.ndarray, distance: str) -> np.ndarray:
     return values if distance == "cosine" else np.sqrt(2 * values)
 
 
-def from_order(values: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray:
-    """Turns values of `order_terms`, [B, k], into distances, by the squared norms of their queries, [B]."""
-    offset, scale = query_terms(squared_query, distance)
-    return from_pair(offset[:, None] + scale[:, None] * values, distance)
+def squared_norms(embedding: np.ndarray) -> np.ndarray:
+    """Squared norms [N] of embeddings [N, D], infinite or NaN where they do not fit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.vecdot(embedding, embedding)
+
+
+def are_usable(squared_norm: np.ndarray, distance: str) -> np.ndarray:
+    """bool [N], whether float32 holds the distances of images with these squared norms [N]."""
+    is_large_enough = (squared_norm >= SMALLEST_SQUARED_NORM) | (distance != "cosine")
+    return (squared_norm < LARGEST_SQUARED_NORM) & is_large_enough
+
+
+def checked_norms(part: str, embedding: np.ndarray, distance: str) -> np.ndarray:
+    """Squared norms [N] of embeddings [N, D] of one part, named for the error.
+
+    Raises:
+      ValueError: one line: an embedding is not finite, or its norm is out of range for float32 distances.
+    """
+    squared_norm = squared_norms(embedding)
+    is_usable = are_usable(squared_norm, distance)
+    if is_usable.all():
+        if 0 < squared_norm.max() < SMALLEST_SQUARED_NORM:
+            raise ValueError(f"{part} embeddings all have norms below 1e-18: scale them")
+        return squared_norm
+    first = np.argmin(is_usable)
+    if squared_norm[first] < SMALLEST_SQUARED_NORM:
+        fault = "norm 0 (below 1e-18), so no cosine distance: check the model"
+    elif np.isfinite(embedding[first]).all():
+        fault = "a norm above 1e18: scale the embeddings"
+    else:
+        fault = "NaN or infinite values: check the model"
+    number = np.count_nonzero(~is_usable)
+    raise ValueError(f"{part} embedding {first} has {fault} ({number} of {len(embedding)} are so)")
+
+
+def common_offset(embedding: np.ndarray) -> np.ndarray:
+    """A vector near the mean of embeddings [N, D], [D], to be subtracted before distances are computed: float32 keeps
+    the most digits of them around 0.
+
+    It is rounded so coarsely that subtracting it is exact for values of few bits, such as whole numbers: what was
+    equally far apart stays so.
+    """
+    largest = float(np.abs(embedding).max())
+    if largest == 0:
+        return np.zeros(embedding.shape[1], embedding.dtype)
+    step = 2.0 ** (np.floor(np.log2(largest)) - 6)
+    return (np.round(embedding.mean(axis=0, dtype=np.float64) / step) * step).astype(embedding.dtype)
 
 
 def centre_of(query: np.ndarray, squared_query: np.ndarray, distance: str) -> np.ndarray | None:
@@ -96,7 +147,7 @@ def centre_of(query: np.ndarray, squared_query: np.ndarray, distance: str) -> np
       squared_query: squared norms [Q].
       distance: "euclidean" or "cosine".
     """
-    offset = checks.common_offset(query)
+    offset = common_offset(query)
     squared_offset = np.vecdot(offset, offset)
     is_far = distance == "euclidean" and squared_offset > FAR * (squared_query.mean() - squared_offset)
     return offset if is_far else None
@@ -104,7 +155,7 @@ def centre_of(query: np.ndarray, squared_query: np.ndarray, distance: str) -> np
 
 def normalized(part: str, embedding: np.ndarray) -> np.ndarray:
     """Divides embeddings [N, D] of one part, named for the error, by their norms."""
-    return embedding / np.sqrt(checks.squared_norms(part, np.asarray(embedding), "cosine"))[:, None]
+    return embedding / np.sqrt(checked_norms(part, np.asarray(embedding), "cosine"))[:, None]
 
 
 def all_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.ndarray:
@@ -112,7 +163,7 @@ def all_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.n
     if distance == "cosine":
         query, gallery = normalized("query", query), normalized("gallery", gallery)
     else:
-        offset = checks.common_offset(gallery)
+        offset = common_offset(gallery)
         query, gallery = query - offset, gallery - offset
     squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))
     return squared / 2 if distance == "cosine" else np.sqrt(squared)
@@ -125,6 +176,29 @@ def pair_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.
     difference = gallery - query
     squared = np.vecdot(difference, difference)
     return squared / 2 if distance == "cosine" else np.sqrt(squared)
+
+
+def smallest(values: jax.Array, k: int) -> jax.Array:
+    """Positions of the k smallest of each row, in order; of equal ones the lower position comes first.
+
+    They lie in the k runs of GROUP values whose least is smallest, so only these few values are sorted.
+
+    Args:
+      values: [B, N], float.
+      k: at most N.
+
+    Returns:
+      int32 [B, k].
+    """
+    rows, width = values.shape
+    if width <= k * GROUP:
+        return jax.lax.top_k(-values, k)[1]
+    padded = jnp.pad(values, ((0, 0), (0, -width % GROUP)), constant_values=jnp.inf)
+    grouped = padded.reshape(rows, -1, GROUP)
+    group = jnp.sort(jax.lax.top_k(-grouped.min(axis=2), k)[1], axis=1)
+    candidates = jnp.take_along_axis(grouped, group[:, :, None], axis=1).reshape(rows, -1)
+    position = jax.lax.top_k(-candidates, k)[1]
+    return jnp.take_along_axis(group, position // GROUP, axis=1) * GROUP + position % GROUP
 
 
 def _library(array: Array) -> ModuleType:

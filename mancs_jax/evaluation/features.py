@@ -14,8 +14,9 @@ import numpy as np
 from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.common.local_path import local_path
-from mancs_jax.evaluation import checks, protocols
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # the last is optional
@@ -60,35 +61,35 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
     path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
-    with _opened(path) as (there, read):
-        if set(EMBEDDED) <= set(there) and "query" not in there:
+    with _opened(path) as (present, read):
+        if set(EMBEDDED) <= set(present) and "query" not in present:
             arrays = _split({name: read(name) for name in EMBEDDED}, queries, path)
         elif queries:
             raise ValueError(f"{path} has arrays of queries already: leave --queries out")
         else:
-            wanted = PARTS if any(f"{PARTS[2]}{label}" in there for label in LABELS) else PARTS[:2]
+            wanted = PARTS if any(f"{PARTS[2]}{label}" in present for label in LABELS) else PARTS[:2]
             names = [f"{part}{label}" for part in wanted for label in LABELS]
-            if missing := [name for name in names if name not in there]:
-                raise ValueError(f"{path} has no {', '.join(missing)}; {_what_it_has(there)}")
+            if missing := [name for name in names if name not in present]:
+                raise ValueError(f"{path} has no {', '.join(missing)}; {_contents(present)}")
             arrays = {name: read(name) for name in names}
-    found = {}
+    features = {}
     for part in [part for part in PARTS if part in arrays]:
         try:
             embedding = _float32(part, arrays[part])
-            found[part] = Labelled(*checks.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"]))
+            features[part] = Labelled.checked(part, embedding, arrays[f"{part}_pid"], arrays[f"{part}_camid"])
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    return found
+    return features
 
 
-def _what_it_has(there: Sequence[str]) -> str:
-    """Says what a file has in place of what is missing."""
-    if {"embedding", "name"} <= set(there):
+def _contents(present: Sequence[str]) -> str:
+    """Says which arrays a file has in place of the missing ones."""
+    if {"embedding", "name"} <= set(present):
         return (
             "it is a file of mancs embed without identities: name the images as 0002_c1_... (person, camera), or put "
             "their labels in arrays of these names"
         )
-    names = [name if name.isprintable() else repr(name) for name in sorted(there)]
+    names = [name if name.isprintable() else repr(name) for name in sorted(present)]
     return f"it has {', '.join(names) or 'no arrays'}"
 
 
@@ -96,8 +97,8 @@ def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[st
     """The arrays of queries and gallery out of those of an embedded folder."""
     shapes = [embedded[field].shape[:1] for field in EMBEDDED]
     if embedded["name"].dtype.kind != "U" or len(set(shapes)) > 1 or embedded["pid"].ndim != 1:
-        found = ", ".join(f"{field} {embedded[field].dtype} {list(embedded[field].shape)}" for field in EMBEDDED)
-        raise ValueError(f"{path} is no whole file of mancs embed: {found} do not go together")
+        forms = ", ".join(f"{field} {embedded[field].dtype} {list(embedded[field].shape)}" for field in EMBEDDED)
+        raise ValueError(f"{path} is no whole file of mancs embed: {forms} do not go together")
     pid, names = embedded["pid"], embedded["name"].tolist()
     is_gallery = np.ones(len(pid), bool)
     is_query = np.asarray(pid) > 0
@@ -111,12 +112,12 @@ def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[st
                 "pid above -1 in the names"
             )
         is_query, is_gallery = is_below & is_query, ~is_below
-    for what, chosen in (("queries", is_query), ("gallery", is_gallery)):
+    for part, chosen in (("queries", is_query), ("gallery", is_gallery)):
         if not chosen.any():
             folders = sorted({name.rpartition("/")[0] for name in names} - {""})
             hint = f"; its folders are {', '.join(folders[:8])}" if folders else ""
             raise ValueError(
-                f"{path} has no images for the {what}{f' with --queries={queries}' if queries else ''}{hint}"
+                f"{path} has no images for the {part}{f' with --queries={queries}' if queries else ''}{hint}"
             )
     fields = zip(LABELS, ("embedding", "pid", "camid"), strict=True)
     return {
@@ -156,8 +157,8 @@ def score_file(
 
 
 def score(features: dict[str, Labelled], options: Options, *, progress: bool = False) -> dict:
-    """Scores what `load_features` read, single query; multi-query, where it is there, under "multi_query_mean" and
-    "multi_query_max"."""
+    """Scores the parts of `load_features`, single query; multi-query, where the file has it, under "multi_query_mean"
+    and "multi_query_max"."""
     query, gallery = features["query"], features["gallery"]
     result = protocols.single_query(query, gallery, options, progress=progress)
     if "multi_query" in features:
@@ -249,5 +250,5 @@ def score_embeddings(
       ValueError: one line that names the wrong array or option.
     """
     options = Options(distance=distance, normalize=normalize, rerank=rerank)
-    parts = Labelled(query, query_pid, query_camid), Labelled(gallery, gallery_pid, gallery_camid)
-    return protocols.single_query(*parts, options, progress=progress)
+    sets = Labelled(query, query_pid, query_camid), Labelled(gallery, gallery_pid, gallery_camid)
+    return protocols.single_query(*sets, options, progress=progress)

@@ -5,8 +5,6 @@ The nearest neighbours, where the arithmetic is, are found on the accelerator; s
 are sparse matrices in memory. Products of these replace the authors' loops over images.
 """
 
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,10 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.screen import bar
-from mancs_jax.evaluation import checks
-from mancs_jax.evaluation.distances import squared_euclidean
-from mancs_jax.evaluation.nearest import GROUP, smallest
+from mancs_jax.evaluation.comparison import Comparison, DistancesOf, checked_pair, from_distances
+from mancs_jax.evaluation.distances import (
+    GROUP,
+    check_distance,
+    checked_norms,
+    common_offset,
+    smallest,
+    squared_euclidean,
+)
+from mancs_jax.evaluation.labelled import Labelled, check_same_width
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -35,6 +41,31 @@ class Neighbours(NamedTuple):
 
 
 def rerank(
+    query: Labelled,
+    gallery: Labelled,
+    *,
+    k1: int = K1,
+    k2: int = K2,
+    weight: float = LAMBDA,
+    distance: str = "euclidean",
+    progress: bool = False,
+) -> Comparison:
+    """Compares by re-ranked distances, see `reranked_distances`; junk takes no part.
+
+    Raises:
+      ValueError: one line: as `comparison.compare`, or the options are not as those of `reranked_distances`.
+    """
+    query, gallery = checked_pair(query, gallery)
+    counted = np.flatnonzero(gallery.pid != -1)
+    rest = Labelled(*(field[counted] for field in gallery))
+    distances_of = reranked_distances(
+        query.embedding, rest.embedding, k1=k1, k2=k2, weight=weight, distance=distance, progress=progress
+    )
+    comparison = from_distances(distances_of, query, rest)
+    return comparison._replace(gallery=gallery, layout=comparison.layout._replace(counted=counted))
+
+
+def reranked_distances(
     query: np.ndarray,
     gallery: np.ndarray,
     *,
@@ -43,7 +74,7 @@ def rerank(
     weight: float = LAMBDA,
     distance: str = "euclidean",
     progress: bool = False,
-) -> Callable[[np.ndarray], np.ndarray]:
+) -> DistancesOf:
     """Encodes all images by their k-reciprocal neighbours and returns the re-ranked distances, a block at a time.
 
     The original distance d is the squared Euclidean one, of each image divided by its largest. Two images are
@@ -70,14 +101,14 @@ def rerank(
     points, num_queries = _points(query, gallery, distance), len(query)
     check_options(k1, k2, weight, len(points))
     with _precision_of(points):
-        neighbours = nearest(points, k1 + 1, progress)
+        neighbours = find_neighbours(points, k1 + 1, progress)
     sets = _expanded(_reciprocal(neighbours.index), _reciprocal(neighbours.index[:, : (k1 + 2) // 2]))
     # Where all images are the same, all distances are 0, whatever they are divided by.
     farthest = np.maximum(neighbours.farthest, np.finfo(points.dtype).tiny)
     encoding = _encoded(sets, points, farthest)
     if k2 > 1:
         encoding = _links(neighbours.index[:, :k2]).astype(points.dtype) @ encoding * points.dtype.type(1 / k2)
-    of_query, by_image = encoding[:num_queries], encoding[num_queries:].T.tocsr()
+    query_encoding, by_image = encoding[:num_queries], encoding[num_queries:].T.tocsr()
     on_device = None
 
     def distances_of(rows: np.ndarray) -> np.ndarray:
@@ -87,7 +118,7 @@ def rerank(
                 on_device = jax.device_put((points[num_queries:], _squared(points[num_queries:])))
             original = np.array(_squared_distances(points[rows], _squared(points[rows]), *on_device))
         original *= weight / farthest[rows, None]
-        overlap = _overlap(of_query[rows], by_image)
+        overlap = _overlap(query_encoding[rows], by_image)
         return original + (1 - weight) * (1 - overlap / (2 - overlap))
 
     return distances_of
@@ -106,7 +137,7 @@ def check_options(k1: int, k2: int, weight: float, num_images: int | None = None
         raise ValueError(f"lambda is {weight}: it must be from 0 to 1")
 
 
-def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
+def find_neighbours(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
     """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
 
     Args:
@@ -121,12 +152,10 @@ def nearest(points: np.ndarray, k: int, progress: bool = False) -> Neighbours:
     index, farthest = np.empty((number, k), np.int32), np.empty(number, points.dtype)
     # The last block begins sooner, so that all are of one size.
     starts = [min(start, number - rows) for start in range(0, number, rows)]
-    running: deque = deque()
-    for start in bar(starts, desc="neighbours", unit="block", disable=not progress):
-        running.append((start, _nearest_in_block(*on_device, start, number, rows, k)))
-        while len(running) == 2 or (running and start == starts[-1]):  # two blocks at a time keep all cores busy
-            done, results = running.popleft()
-            index[done : done + rows], farthest[done : done + rows] = results
+    blocks = bar(starts, desc="neighbours", unit="block", disable=not progress)
+    started = ((start, _nearest_in_block(*on_device, start, number, rows, k)) for start in blocks)
+    for start, results in pipelined(started):
+        index[start : start + rows], farthest[start : start + rows] = results
     return Neighbours(index, farthest)
 
 
@@ -147,20 +176,18 @@ def _squared_distances(rows, squared_rows, columns, squared_columns):
 
 
 def _points(query, gallery, distance):
-    """All embeddings below each other, [Q + G, D], around 0, where float32 keeps the most digits of a distance."""
-    checks.check_distance(distance)
+    """All embeddings, queries first, [Q + G, D], around 0, where float32 keeps the most digits of a distance."""
+    check_distance(distance)
     for part, embedding in (("query", query), ("gallery", gallery)):
         if embedding.ndim != 2 or not embedding.size or embedding.dtype not in (np.float32, np.float64):
-            what = f"{embedding.dtype} {list(embedding.shape)}"
-            raise ValueError(f"{part} embeddings are {what}: re-ranking takes float32 or float64 [images, width]")
-    checks.check_same_width(query, gallery)
-    norms = [
-        checks.squared_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))
-    ]
+            kind = f"{embedding.dtype} {list(embedding.shape)}"
+            raise ValueError(f"{part} embeddings are {kind}: re-ranking takes float32 or float64 [images, width]")
+    check_same_width(query, gallery)
+    norms = [checked_norms(part, embedding, distance) for part, embedding in (("query", query), ("gallery", gallery))]
     points = np.concatenate([query, gallery])
     if distance == "cosine":
         points /= np.sqrt(np.concatenate(norms))[:, None]
-    points -= checks.common_offset(points)
+    points -= common_offset(points)
     return points
 
 
@@ -212,16 +239,16 @@ def _encoded(sets, points, farthest):
     return csr_array((closeness, sets.indices, sets.indptr), shape=sets.shape)
 
 
-def _overlap(of_query, by_image):
+def _overlap(query, by_image):
     """Sums over images of the lesser of two encodings, [B, N] and (transposed) [N, G] sparse: [B, G]."""
-    overlap = np.empty((of_query.shape[0], by_image.shape[1]), of_query.dtype)
+    overlap = np.empty((query.shape[0], by_image.shape[1]), query.dtype)
     lengths = np.diff(by_image.indptr)
     for row in range(len(overlap)):
-        mine = slice(*of_query.indptr[row : row + 2])
-        image = of_query.indices[mine]
+        entries = slice(*query.indptr[row : row + 2])
+        image = query.indices[entries]
         number = lengths[image]
         # The entries of the images' rows, one after the other.
         entry = np.repeat(by_image.indptr[image] - np.cumsum(number) + number, number) + np.arange(number.sum())
-        lesser = np.minimum(by_image.data[entry], np.repeat(of_query.data[mine], number))
+        lesser = np.minimum(by_image.data[entry], np.repeat(query.data[entries], number))
         overlap[row] = np.bincount(by_image.indices[entry], lesser, by_image.shape[1])
     return overlap

@@ -7,18 +7,17 @@ A pair is accepted where its distance is at most a threshold. The rule of the pa
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mancs_jax.evaluation import rank_kernels
-from mancs_jax.evaluation.blocks import each
-from mancs_jax.evaluation.distances import from_pair, query_terms
-from mancs_jax.evaluation.plan import Plan, create_plan
+from mancs_jax.evaluation.comparison import Comparison, fits_in_memory, map_blocks
+from mancs_jax.evaluation.distances import from_pair
 
 RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the true positive rate
 CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
 # Values are counted in bins of their leading bits: non-negative float32 numbers are ordered as their bits are.
 SHIFT = 12  # a bin is 1/2048 of its value wide
-KEPT_BYTES = 2**29  # of distances, without what fills up blocks; Market-1501's take 266 MB, junk included
 NUM_BINS = int(np.float32(np.inf).view(np.int32)) >> SHIFT  # of finite values
 
 
@@ -45,29 +44,22 @@ class Roc(NamedTuple):
     num_negatives: int
 
 
-def create_roc(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_pid: np.ndarray,
-    query_camid: np.ndarray,
-    gallery_pid: np.ndarray,
-    gallery_camid: np.ndarray,
-    *,
-    distance: str = "euclidean",
-) -> Roc:
+def create_roc(comparison: Comparison) -> Roc:
     """Counts the accepted pairs at the distance of every positive pair, exactly, in blocks.
 
-    Arguments and errors are those of `ranking.hit_ranks`, on all local devices. The distances of all positive pairs
-    have to be known before a negative pair is counted. So a gallery whose distances take more than KEPT_BYTES is read
-    twice.
+    The values of all positive pairs have to be known before a negative pair is counted. A gallery whose values do not
+    fit into memory, see `comparison.kept`, is therefore compared twice.
+
+    Raises:
+      ValueError: the comparison is not one of embeddings: such distances depend on the rest of the gallery.
     """
-    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
-    kept = list(_blocks(plan, distance)) if 4 * len(query) * len(gallery) <= KEPT_BYTES else None
-    of_blocks, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
-    for values, positives in kept or _blocks(plan, distance):
-        of_blocks.append(positives)
+    is_read_once = comparison.memory is None and fits_in_memory(comparison)
+    pairs = list(_pair_values(comparison)) if is_read_once else None
+    parts, in_bins = [np.empty(0, np.float32)], np.zeros(NUM_BINS, np.int64)
+    for values, positives in pairs or _pair_values(comparison):
+        parts.append(positives)
         in_bins += _in_bins(values)
-    positives = np.concatenate(of_blocks)
+    positives = np.concatenate(parts)
     positives_in_bins = _in_bins(positives)
     in_bins -= positives_in_bins
     negatives_to, positives_to = np.cumsum(in_bins), np.cumsum(positives_in_bins)
@@ -81,7 +73,7 @@ def create_roc(
     thresholds, number = np.unique(positives[_bits(positives) < limit], return_counts=True)
     # Negative pairs are all pairs but the positive ones.
     at_most, nearer = -np.cumsum(number), number - np.cumsum(number)
-    for values, _ in kept or _blocks(plan, distance):
+    for values, _ in pairs or _pair_values(comparison):
         near = np.sort(values[_bits(values) < limit])
         at_most += near.searchsorted(thresholds, side="right")
         nearer += near.searchsorted(thresholds, side="left")
@@ -89,7 +81,7 @@ def create_roc(
     far = last_near + np.flatnonzero((in_bins + positives_in_bins)[last_near:])
     ends = (((far + 1) << SHIFT) - 1).astype(np.int32).view(np.float32)  # the largest value of each bin
     return Roc(
-        distance=from_pair(np.concatenate([thresholds, ends]), distance),
+        distance=from_pair(np.concatenate([thresholds, ends]), comparison.distance),
         true_positives=np.concatenate([np.cumsum(number), positives_to[far]]),
         false_positives=np.concatenate([at_most, negatives_to[far]]),
         nearer_negatives=np.concatenate([nearer, negatives_to[far]]),
@@ -98,20 +90,11 @@ def create_roc(
     )
 
 
-def rates_within(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_pid: np.ndarray,
-    query_camid: np.ndarray,
-    gallery_pid: np.ndarray,
-    gallery_camid: np.ndarray,
-    *,
-    thresholds: Sequence[float],
-    distance: str = "euclidean",
-) -> list[dict[str, float]]:
+def rates_within(comparison: Comparison, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Counts the pairs within given distances, exactly: the rates that thresholds of other data give on this.
 
-    Args: as those of `create_roc`; and
+    Args:
+      comparison: of embeddings.
       thresholds: distances.
 
     Returns:
@@ -120,18 +103,17 @@ def rates_within(
     Raises:
       ValueError: as `create_roc`; and where there is no positive or no negative pair.
     """
-    plan = create_plan(query, gallery, query_pid, query_camid, gallery_pid, gallery_camid, distance, None)
     limits = np.asarray(thresholds, np.float32)
     false_positives, true_positives = np.zeros(len(limits), np.int64), np.zeros(len(limits), np.int64)
     num_negatives = num_positives = 0
-    for both in _blocks(plan, distance):
-        of_all, of_positives = (from_pair(values, distance) for values in both)
+    for values in _pair_values(comparison):
+        pairs, positives = (from_pair(part, comparison.distance) for part in values)
         for number, limit in enumerate(limits):
-            positive = np.count_nonzero(of_positives <= limit)
+            positive = np.count_nonzero(positives <= limit)
             true_positives[number] += positive
-            false_positives[number] += np.count_nonzero(of_all <= limit) - positive
-        num_negatives += int(np.count_nonzero(np.isfinite(of_all))) - len(of_positives)
-        num_positives += len(of_positives)
+            false_positives[number] += np.count_nonzero(pairs <= limit) - positive
+        num_negatives += int(np.count_nonzero(np.isfinite(pairs))) - len(positives)
+        num_positives += len(positives)
     if not num_negatives or not num_positives:
         raise ValueError("rates need pairs of one person under two cameras, and pairs of two people: there are none")
     return [
@@ -149,21 +131,25 @@ def _in_bins(values: np.ndarray) -> np.ndarray:
     return np.bincount(_bits(values).ravel() >> SHIFT, minlength=NUM_BINS)[:NUM_BINS]
 
 
-def _blocks(plan: Plan, distance: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pair_values(comparison: Comparison) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (values float32 [B, T] of all pairs, infinite where one does not count; [N] of the positive) of blocks."""
-    offset, scale = query_terms(plan.squared_query, distance)
-    for tile in plan.tiles:
+    if comparison.pair_terms is None:
+        raise ValueError("pairs can be compared by distances of embeddings, not by given or re-ranked distances")
+    layout, (offset, scale) = comparison.layout, comparison.pair_terms
+    blocks = layout.matched + layout.unmatched
+    for tile, rows, values in map_blocks(comparison, blocks, _comparable, lambda _, rows: (offset[rows], scale[rows])):
+        values = values[: np.count_nonzero(np.diff(rows)) + 1]  # the last block ends with repeats
+        rows = rows[: len(values)]
+        hit_index = layout.hit_index[rows] - tile.start
+        is_hit = np.arange(hit_index.shape[1]) < layout.num_hits[rows, None]
+        row, column = np.nonzero(is_hit & (hit_index >= 0) & (hit_index < values.shape[1]))
+        positives = values[row, hit_index[row, column]]
+        yield values, positives[np.isfinite(positives)]  # those of the tile before are infinite
 
-        def in_block(rows: np.ndarray, tile: slice = tile) -> tuple[tuple, np.ndarray]:
-            return plan.in_block(tile, rows, (offset[rows], scale[rows]))
 
-        for rows, values in each(rank_kernels.pair_values, plan.in_tile(tile), plan.all_blocks(), in_block, plan.mesh):
-            values = values[: np.count_nonzero(np.diff(rows)) + 1]  # the last block ends with repeats
-            rows = rows[: len(values)]
-            is_hit = np.arange(plan.hit_index.shape[1]) < plan.counts[rows, None]
-            row, column = np.nonzero(is_hit & (plan.hit_index[rows] >= tile.start) & (plan.hit_index[rows] < tile.stop))
-            hit = plan.hit_index[rows][row, column] - tile.start
-            yield values, values[row, hit]
+def _comparable(values: jax.Array, offset: jax.Array, scale: jax.Array) -> jax.Array:
+    # The absolute value takes the sign from -0, whose bits would not be in order.
+    return jnp.abs(jnp.maximum(offset[:, None] + scale[:, None] * values, 0))
 
 
 def at_rate(roc: Roc, rate: float) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.data.cameras import each_its_own
-from mancs_jax.evaluation import checks, metrics, reranking
-from mancs_jax.evaluation.distances import normalized, squared_euclidean
+from mancs_jax.evaluation import metrics, reranking
+from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized, squared_euclidean
+from mancs_jax.evaluation.labelled import Labelled, checked_labels
 from mancs_jax.evaluation.metrics import HitRanks
-from mancs_jax.evaluation.protocols import DEFAULT, Labelled, Options
+from mancs_jax.evaluation.protocols import DEFAULT, Options
 
 RANKS = (1, 5, 10, 20)  # that are averaged over the splits
 MEANS = ("mAP", "mAP_plain")  # other scores that are averaged where the splits have them
@@ -90,7 +91,7 @@ def draw(pid: np.ndarray, camid: np.ndarray, protocol: SingleShot = USUAL) -> li
 def _find_views(pid: np.ndarray, camid: np.ndarray, protocol: SingleShot) -> _Views:
     if not len(pid):
         raise ValueError("single-shot evaluation has no images to draw from")
-    pid, camid = checks.checked_labels("single-shot", pid, camid, len(pid))
+    pid, camid = checked_labels("single-shot", pid, camid, len(pid))
     cameras = _named_or_only(np.unique(camid[pid > 0]).tolist(), protocol)
     rows: dict[int, dict[int, list[int]]] = {}
     for row in np.flatnonzero(pid > 0).tolist():
@@ -158,12 +159,12 @@ def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEF
       each split) and `cameras_known`.
 
     Raises:
-      ValueError: one line: as `draw` and `reranking.rerank`; embeddings are not finite or not float32 [N, D].
+      ValueError: one line: as `draw` and `reranking.reranked_distances`; embeddings not finite or not float32 [N, D].
     """
     draws, views = draw(images.pid, images.camid, protocol), _find_views(images.pid, images.camid, protocol)
-    embedding = checks.checked("single-shot", *images)[0]
-    checks.check_distance(options.distance)
-    checks.squared_norms("single-shot", embedding, options.distance)
+    embedding = Labelled.checked("single-shot", *images).embedding
+    check_distance(options.distance)
+    checked_norms("single-shot", embedding, options.distance)
     results = []
     for query, gallery in draws:
         distances = distance_matrix(embedding[query], embedding[gallery], options)
@@ -217,7 +218,7 @@ def distance_matrix(query: np.ndarray, gallery: np.ndarray, options: Options = D
         query, gallery = normalized("query", query), normalized("gallery", gallery)
     if options.rerank:
         k1, k2, weight, distance = options.k1, options.k2, options.weight, options.distance
-        of_all = reranking.rerank(query, gallery, k1=k1, k2=k2, weight=weight, distance=distance)
+        of_all = reranking.reranked_distances(query, gallery, k1=k1, k2=k2, weight=weight, distance=distance)
         return of_all(np.arange(len(query)))
     query, gallery = query.astype(np.float64), gallery.astype(np.float64)
     squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))

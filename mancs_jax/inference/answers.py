@@ -8,6 +8,7 @@ import numpy as np
 
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
+from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
@@ -20,7 +21,7 @@ from mancs_jax.inference.gallery import (
     table,
     without_itself,
 )
-from mancs_jax.inference.search import Found, search
+from mancs_jax.inference.search import search
 
 MOST_DRAWN = 20  # queries of one picture
 

@@ -20,6 +20,7 @@ from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.convolution import for_unknown_processors
+from mancs_jax.models.mancs import create_model
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -168,7 +169,7 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
 
 def jax_content(network: Network, flip: bool) -> bytes:
     """The network as a program of jax.export, the same one on every machine."""
-    forward = create_forward(network.config, network.num_classes, flip)
+    forward = create_forward(create_model(network.config, network.num_classes), flip)
     batch = jax.export.symbolic_shape("batch")[0]
     shape = jax.ShapeDtypeStruct((batch, *network.config.data.image_size, 3), np.uint8)
     program = jax.jit(lambda image: forward(network.variables, image)[0])

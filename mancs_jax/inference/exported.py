@@ -1,6 +1,5 @@
 """Exported files, ONNX and `jax.export`, opened by their contract: functions from pixels to embeddings."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,11 @@ from jax.interpreters.mlir import make_ir_context
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.common.pipelined import pipelined
 from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import JAX, check_exported, read_json_card
-from mancs_jax.inference.forward import IN_FLIGHT
+from mancs_jax.inference.forward import AHEAD
 
 CONTRACT = ".json"  # beside a `jax.export` file, behind its whole name
 JAX_SUFFIX, ONNX_SUFFIX = ".jax", ".onnx"
@@ -129,7 +129,7 @@ def open_jax(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path}: this JAX cannot read it ({reason}); it was exported on {card['exported']['date'][:10]}, "
-            "see docs/use.md for how long such a file lives"
+            "see docs/export.md for how long such a file lives"
         ) from None
     if calls - CALLS:
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")
@@ -161,15 +161,12 @@ def _calls(program: bytes) -> set[str]:
 def _run_jax(
     call: Callable, device: jax.Device, batches: Iterable[np.ndarray], batch: int, card: dict[str, Any]
 ) -> Iterator[np.ndarray]:
-    running: deque = deque()
-    for image in batches:
+    def start(image: np.ndarray) -> tuple[int, jax.Array]:
         filled = np.zeros((batch, *image.shape[1:]), image.dtype)  # one size is compiled
         filled[: len(image)] = image
-        running.append((len(image), call(jax.device_put(_input(filled, card), device))))
-        if len(running) > IN_FLIGHT:
-            number, embedding = running.popleft()
-            yield np.asarray(embedding)[:number]
-    for number, embedding in running:
+        return len(image), call(jax.device_put(_input(filled, card), device))
+
+    for number, embedding in pipelined(map(start, batches), AHEAD):
         yield np.asarray(embedding)[:number]
 
 

@@ -1,7 +1,5 @@
 """Images to embeddings and masks: the trained network (paper section 3.7), in batches of one compiled size."""
 
-import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,16 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
+from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.processes import gathered, share
 from mancs_jax.common.screen import bar
-from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import normalize
 from mancs_jax.inference.network import Network
-from mancs_jax.models.mancs import create_model
+from mancs_jax.models.mancs import Mancs, create_model
 
-IN_FLIGHT = 2  # batches: enough to keep the device busy, and few enough to keep memory small
+AHEAD = 2  # batches that run while one is fetched: enough to keep the device busy, and few enough for little memory
 
 # ({"params", "batch_stats"}, uint8 [B, H, W, 3]) -> (float32 [B, D], stage -> float32 [B, h, w])
 Forward = Callable[[dict[str, Any], jax.Array], tuple[jax.Array, dict[int, jax.Array]]]
@@ -87,8 +84,8 @@ def run_batches(
 ) -> Iterator[tuple[np.ndarray, dict[int, np.ndarray]]]:
     """Yields the embeddings and masks of images that come a batch at a time.
 
-    The network is compiled once for one configuration, batch, `flip` and choice of devices. While a batch is on the
-    devices, the next one is asked for.
+    The network is compiled once for one form, batch, `flip` and choice of devices. While a batch is on the devices, the
+    next one is read.
 
     Args:
       network: see `embed`.
@@ -103,28 +100,20 @@ def run_batches(
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)
-    forward = _compiled(json.dumps(network.config.to_dict(), sort_keys=True), network.num_classes, flip, devices)
+    forward = _compiled(create_model(network.config, network.num_classes), flip, devices)
 
     # Placed once: each batch would copy them to all devices, and arrays of another placement compile anew.
     everywhere = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec())
     variables = jax.device_put(network.variables, everywhere)
 
-    def rows(number: int, embedding: jax.Array, of_stage: dict[int, jax.Array]) -> tuple[np.ndarray, dict]:
-        fetched = {stage: _rows(number, mask) for stage, mask in of_stage.items()} if masks else {}
-        return _rows(number, embedding), fetched
-
-    running: deque = deque()
-    for image in batches:
-        running.append((len(image), *forward(variables, _filled(image, len(devices), per_device))))
-        if len(running) > IN_FLIGHT:
-            yield rows(*running.popleft())
-    while running:
-        yield rows(*running.popleft())
+    started = ((len(image), *forward(variables, _filled(image, len(devices), per_device))) for image in batches)
+    for number, embedding, stages in pipelined(started, AHEAD):
+        fetched = {stage: _rows(number, mask) for stage, mask in stages.items()} if masks else {}
+        yield _rows(number, embedding), fetched
 
 
-def create_forward(config: ConfigDict, num_classes: int, flip: bool = False) -> Forward:
-    """Creates the inference network, not compiled: pixels to embeddings and channel-mean masks."""
-    model = create_model(config, num_classes)
+def create_forward(model: Mancs, flip: bool = False) -> Forward:
+    """Creates the inference function of a network, not compiled: pixels to embeddings and channel-mean masks."""
 
     def forward(variables: dict[str, Any], image: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         x = normalize(image)
@@ -144,10 +133,9 @@ def batch_size(batch: int, devices: Sequence[jax.Device]) -> int:
 
 
 @lru_cache(maxsize=8)
-def _compiled(config: str, num_classes: int, flip: bool, devices: tuple[jax.Device, ...]) -> Callable:
-    """Makes the function once for validation, scoring and masks; the configuration is text, which has a hash."""
-    forward = create_forward(from_json(json.loads(config)), num_classes, flip)
-    return jax.pmap(forward, in_axes=(None, 0), devices=devices)
+def _compiled(model: Mancs, flip: bool, devices: tuple[jax.Device, ...]) -> Callable:
+    """Makes the function once for all networks of one form: for validation, evaluation, masks and ablations."""
+    return jax.pmap(create_forward(model, flip), in_axes=(None, 0), devices=devices)
 
 
 def _batches(

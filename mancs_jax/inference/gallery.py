@@ -16,8 +16,8 @@ from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
 from mancs_jax.data.sources.source import is_passed_over, name_faults, name_some
 from mancs_jax.evaluation.features import UNREADABLE
+from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
-from mancs_jax.inference.search import Found
 
 # Suffixes of images that OpenCV decodes.
 SUFFIXES = (

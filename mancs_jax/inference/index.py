@@ -16,8 +16,8 @@ import numpy as np
 from mancs_jax.common.atomic_write import atomic_write, check_writable
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import bar
-from mancs_jax.evaluation import checks
-from mancs_jax.evaluation.distances import normalized
+from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized
+from mancs_jax.evaluation.labelled import checked_embedding
 
 try:
     import faiss
@@ -65,8 +65,8 @@ def build_index(
     """
     if path is not None:
         check_writable(path)
-    checks.check_distance(distance)
-    gallery = checks.checked_embedding("gallery", gallery)
+    check_distance(distance)
+    gallery = checked_embedding("gallery", gallery)
     index = _manufactured(gallery, distance, factory) if factory else _graph(gallery, distance)
     _fill(index, gallery, distance, progress)
     if not factory and _share_found(index, gallery) < FOUND:
@@ -241,5 +241,5 @@ def _distance_of(index):
 
 
 def _checked(embedding, distance):
-    checks.squared_norms("gallery", embedding, distance)
+    checked_norms("gallery", embedding, distance)
     return np.ascontiguousarray(embedding)

@@ -10,7 +10,7 @@ from mancs_jax.common.atomic_write import write_bytes
 from mancs_jax.common.screen import encodable, escaped
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.cameras import each_its_own
-from mancs_jax.evaluation.ranking import NearestLists
+from mancs_jax.evaluation.ranking import Found
 
 RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
 BORDER, GAP = 3, 4  # pixels
@@ -20,7 +20,7 @@ MOST_PIXELS = {".png": 1_000_000, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_3
 HEAT = cv2.COLORMAP_TURBO
 
 
-def ranked_lists(query: Split, gallery: Split, nearest: NearestLists, rows: Sequence[int]) -> np.ndarray:
+def ranked_lists(query: Split, gallery: Split, nearest: Found, rows: Sequence[int]) -> np.ndarray:
     """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
 
     Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,

@@ -11,7 +11,7 @@ import numpy as np
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.cameras import each_its_own
-from mancs_jax.evaluation.ranking import NearestLists
+from mancs_jax.evaluation.ranking import Found
 
 TEMPLATE = Path(__file__).with_name("report.html")
 HEIGHT, WIDTH, QUALITY = 96, 48, 60  # of a thumbnail: pixels, and WebP's measure
@@ -21,7 +21,7 @@ NUM_DIGITS = 3  # of a distance
 class Lists(NamedTuple):
     """The ranked lists by one way of computing distances."""
 
-    nearest: NearestLists
+    nearest: Found
     average_precision: np.ndarray  # [Q], the official one, whose mean is mAP
 
 

@@ -1,4 +1,4 @@
-"""A scene is rendered and tracked as in docs/use.md, at a small size; and the linking on literal boxes."""
+"""A scene is rendered and tracked as in docs/tracking.md, at a small size; and the linking on literal boxes."""
 
 import json
 import re

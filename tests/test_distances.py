@@ -1,4 +1,4 @@
-"""The k smallest of a row."""
+"""Rules of distances, alone."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mancs_jax.evaluation.nearest import smallest
+from mancs_jax.evaluation.distances import smallest
 
 
 @settings(max_examples=20)
