@@ -189,7 +189,7 @@ def load(
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
         cameras = tuple(sorted(trained.network.cameras))
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
-    if flip or normalize:  # the thresholds were set on distances of other embeddings
+    if (flip or normalize) and card.get("thresholds"):  # they were set on distances of other embeddings
         card = card | {"thresholds": None}
     height, width = config.data.image_size
     return Embedder(
