@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.evaluation.distances import check_distance, checked_norms
@@ -18,6 +17,7 @@ from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Pers
 from mancs_jax.gallery.filters import Label, Moment, make_filter
 from mancs_jax.gallery.sqlite import SqliteStore
 from mancs_jax.gallery.store import Store
+from mancs_jax.version import __version__
 
 if TYPE_CHECKING:
     from mancs_jax.gallery.folder import FolderAdded
@@ -96,11 +96,13 @@ class Gallery:
         if network is None:
             raise ValueError(f"{self.store.place}: images need a network: Gallery(..., network='market1501')")
         if isinstance(network, str | Path):
+            from mancs_jax.inference.embedder import load  # not at the top: it imports jax
+
             options: dict[str, Any] = {}
             if self.store.exists():
                 facts = self.store.facts()
                 options = {"flip": facts.flip, "normalize": facts.normalize}
-            network = mancs_jax.load(network, **options)
+            network = load(network, **options)
         if self.store.exists():
             self._check(network)
         return network
@@ -232,7 +234,9 @@ class Gallery:
 
         store = self._existing
         if isinstance(self._network, str | Path):
-            self._network = mancs_jax.load(self._network)
+            from mancs_jax.inference.embedder import load  # not at the top: it imports jax
+
+            self._network = load(self._network)
         if self._network is None:
             raise ValueError(f"{store.place}: images need a network: Gallery(..., network='market1501')")
         embedder = self._network
@@ -365,6 +369,7 @@ class Gallery:
         filter = make_filter(person, camera, name, since, before)
         store = self._existing
         if receipt is not None:
+            receipt = local_path(receipt)
             check_writable(receipt)
         now = store.forget(filter) if filter != filters.Filter() else None
         pending = store.pending()
@@ -375,7 +380,7 @@ class Gallery:
         values: dict[str, Any] = {
             "gallery": store.place,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "mancs_jax": mancs_jax.__version__,
+            "mancs_jax": __version__,
             "forgotten": [
                 {
                     "conditions": filters.described(filter)
@@ -434,6 +439,7 @@ class Gallery:
         from mancs_jax.inference.gallery import write_gallery
 
         filter, store = make_filter(**conditions), self._existing
+        path = local_path(path)
         check_writable(path)
         with store.reading():
             facts = store.facts()

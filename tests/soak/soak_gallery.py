@@ -1,6 +1,6 @@
 """Kills a process that works on a gallery again and again, and shows that nothing is lost and nothing comes back.
 
-    python tests/soak_gallery.py --kills=300 --seed=0
+    python tests/soak/soak_gallery.py --kills=300 --seed=0
 
 The process adds, replaces and forgets images, searches, and builds indexes. It ends at a random moment, in one of
 three ways: `kill -9`, SIGTERM or a full disk. It writes down what it begins and what was confirmed. After each end the
@@ -21,11 +21,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the fixtures of the tests
+
 from gallery_stores import by_loops, drawn, files_of, left_of
 
 from mancs_jax.gallery.gallery import Gallery
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 DISK = 16 * 2**20  # bytes of the small file system
 WIDTH, IMAGES = 32, 30  # of an operation that adds
