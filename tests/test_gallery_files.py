@@ -161,6 +161,11 @@ def test_traces_at_every_offset_and_across_blocks(monkeypatch):
     assert traces.find([], wanted).sum() == 0
 
 
+def test_numbers_and_short_texts_are_no_traces():
+    texts = ["7", "1021", "0123abc", "01234567", "bob", "ellen", "añb"]
+    assert traces.counted(traces.traces_of(texts, [], [], 0))["texts"] == 3  # 01234567, ellen and añb
+
+
 def test_zeros_are_no_traces():
     embedding = np.zeros((1, 64), np.float32)
     embedding[0, :4] = [1, 2, 3, 4]

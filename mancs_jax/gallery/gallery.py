@@ -17,6 +17,7 @@ from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Pers
 from mancs_jax.gallery.filters import Label, Moment, make_filter
 from mancs_jax.gallery.sqlite import SqliteStore
 from mancs_jax.gallery.store import Store
+from mancs_jax.gallery.traces import NOT_SEARCHED_FOR
 from mancs_jax.version import __version__
 
 if TYPE_CHECKING:
@@ -396,6 +397,7 @@ class Gallery:
         if proof is not None:
             values |= {
                 "searched_for": proof.searched,
+                "not_searched_for": NOT_SEARCHED_FOR,
                 "files": proof.files,
                 "found": proof.found,
                 "shared_with_images_that_stay": proof.shared,

@@ -99,28 +99,39 @@ class SqliteStore(Store):
     def _open(self) -> None:
         if self.path.is_dir():
             raise ValueError(f"{self.place} is a folder: give the file of a gallery, as people.gallery")
-        with self.path.open("rb") as file:
-            head = file.read(100)
-        if head[:4] == b"PK\x03\x04":
-            raise ValueError(
-                f"{self.place} is a file of mancs embed: mancs gallery add {self.place} --gallery=people.gallery "
-                "makes a gallery of it, and mancs search searches it as it is"
-            )
-        if head[:15] != b"SQLite format 3" or len(head) < 100:
-            raise ValueError(f"{self.place} is no gallery, or is damaged")
         with naming(self.place):
-            self.connection = self._connected()
+            try:
+                self.connection = self._connected()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+                    raise ValueError(self._no_gallery()) from None
+                raise
             [[application]] = self.connection.execute("PRAGMA application_id")
             [[schema]] = self.connection.execute("PRAGMA user_version")
         if application != APPLICATION:
-            self.close()
-            raise ValueError(f"{self.place} is a database of another program, no gallery")
+            self.connection.close()
+            self.connection = None
+            is_empty = self.path.stat().st_size == 0
+            raise ValueError(
+                self._no_gallery() if is_empty else f"{self.place} is a database of another program, no gallery"
+            )
         if schema > SCHEMA:
-            self.close()
+            self.connection.close()
+            self.connection = None
             raise ValueError(
                 f"{self.place} was written by a newer version of mancs_jax (schema {schema}; this one reads {SCHEMA}): "
                 "install that version"
             )
+
+    def _no_gallery(self) -> str:
+        """The line for a file that is no database, and so has no locks of SQLite, see `kept_open`."""
+        with self.path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return f"{self.place} is no gallery, or is damaged"
+        return (
+            f"{self.place} is a file of mancs embed: mancs gallery add {self.place} --gallery=people.gallery makes a "
+            "gallery of it, and mancs search searches it as it is"
+        )
 
     def _connected(self) -> sqlite3.Connection:
         """Connects for reading and writing; read-only where the disk allows no more."""
@@ -478,8 +489,14 @@ class SqliteStore(Store):
     def _look(self, wanted: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
         files, is_found = [], np.zeros(len(wanted), bool)
         for path in self._files():
-            is_found |= traces.find(traces.of_file(path), wanted)
-            files.append({"file": path.relative_to(self.path.parent).as_posix(), "bytes": path.stat().st_size})
+            try:
+                file = kept_open(path)
+            except FileNotFoundError:
+                continue
+            size = os.fstat(file).st_size
+            blocks = (os.pread(file, traces.BLOCK, start) for start in range(0, size, traces.BLOCK))
+            is_found |= traces.find(blocks, wanted)
+            files.append({"file": path.relative_to(self.path.parent).as_posix(), "bytes": size})
         return files, is_found
 
     def find_faults(self) -> list[str]:  # noqa: D102
@@ -535,6 +552,23 @@ def naming(place: str) -> Iterator[None]:
         if code in NO_DATABASE:
             raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
         raise
+
+
+_kept_open: dict[tuple[int, int], int] = {}  # (device, inode) -> descriptor
+
+
+def kept_open(path: Path) -> int:
+    """Opens a file for reading, and never closes it: a descriptor.
+
+    POSIX drops all locks that a process has on a file as soon as it closes any descriptor of that file. SQLite's locks
+    would be gone, and databases of other objects in this process could be destroyed
+    (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    status = path.stat()
+    key = status.st_dev, status.st_ino
+    if key not in _kept_open:
+        _kept_open[key] = os.open(path, os.O_RDONLY)
+    return _kept_open[key]
 
 
 def _erased(state: State) -> tuple:
