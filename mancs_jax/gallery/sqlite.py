@@ -175,7 +175,7 @@ class SqliteStore(Store):
                     f"{self.place} cannot be made ({error.strerror or error}): choose another place"
                 ) from None
             finally:
-                for end in ("", "-wal", "-shm"):
+                for end in ("", "-wal", "-shm", "-journal"):
                     with suppress(OSError):
                         temporary.with_name(f"{temporary.name}{end}").unlink()
         self._open()
@@ -184,15 +184,16 @@ class SqliteStore(Store):
         connection = sqlite3.connect(path, isolation_level=None)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE}")
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.executescript(f"BEGIN; {TABLES} COMMIT;")
             self.connection = connection
             self.write_facts(facts)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            # Last: all is in the file by now. What a log had, a full disk could keep out of the file when it is closed.
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
         finally:
             self.connection = None
-            connection.close()  # the last connection brings the log into the file
+            connection.close()
 
     def close(self) -> None:  # noqa: D102
         if self.connection is not None:
