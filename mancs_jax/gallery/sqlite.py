@@ -140,15 +140,15 @@ class SqliteStore(Store):
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # reads the log, too
         except sqlite3.OperationalError as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF not in CANNOT_WRITE:
+            if error.sqlite_errorcode & 0xFF not in (*CANNOT_WRITE, sqlite3.SQLITE_IOERR):
                 raise
             log = self.path.with_name(f"{self.path.name}-wal")
             if log.exists() and log.stat().st_size:
                 raise OSError(
-                    f"{self.place}: its disk is read-only, and changes in {log.name} are not in the file yet: copy "
-                    "both to another disk"
+                    f"{self.place}: its disk is read-only or full, and changes in {log.name} are not in the file yet: "
+                    "free some space, or copy both to another disk"
                 ) from None
-            # Without a log, a file on a read-only disk is all there is. SQLite could not make the log's index there.
+            # Without a log, the file is all there is. On a read-only or full disk SQLite cannot make the log's index.
             connection = sqlite3.connect(_uri(self.path, "ro&immutable=1"), uri=True, isolation_level=None)
         for pragma in (
             "secure_delete = ON",
@@ -547,7 +547,7 @@ def naming(place: str) -> Iterator[None]:
             text = f"{place}: the disk is full. What was confirmed is kept; free some space, and start again"
             raise OSError(text) from None
         if code in CANNOT_WRITE:
-            raise OSError(f"{place} cannot be written ({error}): its disk or its folder is read-only") from None
+            raise OSError(f"{place} cannot be written ({error}): its disk or its folder is read-only or full") from None
         if code == sqlite3.SQLITE_IOERR:
             raise OSError(f"{place} cannot be read or written ({error}): is the disk full or damaged?") from None
         if code in NO_DATABASE:
