@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
-from mancs_jax.evaluation.distances import check_distance, checked_norms
 from mancs_jax.evaluation.labelled import checked_embedding
 from mancs_jax.gallery import filters
 from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Person, Record, hash_of
@@ -135,7 +135,7 @@ class Gallery:
           OSError: the disk is full or read-only, or another process has been writing for a minute.
         """
         embedding = checked_embedding("gallery", embedding)
-        checked_norms("gallery", embedding, "cosine")
+        _distances().checked_norms("gallery", embedding, "cosine")
         number = len(names)
         if len(embedding) != number or len(set(names)) != number:
             raise ValueError(f"{len(embedding):,} embeddings need as many different names, not {len(set(names)):,}")
@@ -317,7 +317,7 @@ class Gallery:
         Raises:
           FileNotFoundError, ValueError: one line: no gallery, or the arguments are not as above.
         """
-        check_distance(distance)
+        _distances().check_distance(distance)
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         if max_distance is not None and not max_distance >= 0:
@@ -488,7 +488,7 @@ class Gallery:
           ValueError: one line: the gallery is empty, or the distance is none.
           ImportError: FAISS is not installed.
         """
-        check_distance(distance)
+        _distances().check_distance(distance)
         return self._existing.build_index(distance)
 
     def refresh(self) -> bool:
@@ -525,7 +525,7 @@ class Gallery:
             query = checked_embedding("query", query)
         else:
             query = self.embedder(query)
-        checked_norms("query", query, distance)
+        _distances().checked_norms("query", query, distance)
         width = self.store.facts().width
         if query.shape[1] != width:
             raise ValueError(
@@ -589,3 +589,11 @@ def _whole_numbers(labels: Sequence[str | None]) -> np.ndarray | None:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _distances() -> ModuleType:
+    from mancs_jax.evaluation import (
+        distances,  # not at the top: forgetting and listing need no JAX, which takes a second
+    )
+
+    return distances

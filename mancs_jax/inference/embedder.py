@@ -100,6 +100,7 @@ class Embedder:
         camid = np.asarray(camera)
         if (camid.dtype.kind not in "iu" and camid.size) or camid.ndim > 1:
             raise ValueError(f"camera is {camera!r}: it has to be an integer, or one integer for each image")
+        camid = camid.astype(np.int64)  # an empty list is float
         if camid.ndim == 0:
             [(known, _)] = self._groups(camid[None])
             return self._embed(images, known, progress)
