@@ -10,7 +10,6 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
-from mancs_jax.evaluation.distances import check_distance, checked_norms
 from mancs_jax.evaluation.labelled import checked_embedding
 from mancs_jax.gallery import filters
 from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Person, Record, hash_of
@@ -134,6 +133,8 @@ class Gallery:
           ValueError: one line: the arguments do not go together, or the gallery is of another network.
           OSError: the disk is full or read-only, or another process has been writing for a minute.
         """
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         embedding = checked_embedding("gallery", embedding)
         checked_norms("gallery", embedding, "cosine")
         number = len(names)
@@ -317,6 +318,8 @@ class Gallery:
         Raises:
           FileNotFoundError, ValueError: one line: no gallery, or the arguments are not as above.
         """
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
         check_distance(distance)
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
@@ -488,6 +491,8 @@ class Gallery:
           ValueError: one line: the gallery is empty, or the distance is none.
           ImportError: FAISS is not installed.
         """
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
         check_distance(distance)
         return self._existing.build_index(distance)
 
@@ -521,6 +526,8 @@ class Gallery:
         _check_same(self.store.place, self.store.facts(), _facts_of(embedder))
 
     def _embedded(self, query: Any, distance: str) -> np.ndarray:
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             query = checked_embedding("query", query)
         else:
