@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -134,8 +133,10 @@ class Gallery:
           ValueError: one line: the arguments do not go together, or the gallery is of another network.
           OSError: the disk is full or read-only, or another process has been writing for a minute.
         """
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         embedding = checked_embedding("gallery", embedding)
-        _distances().checked_norms("gallery", embedding, "cosine")
+        checked_norms("gallery", embedding, "cosine")
         number = len(names)
         if len(embedding) != number or len(set(names)) != number:
             raise ValueError(f"{len(embedding):,} embeddings need as many different names, not {len(set(names)):,}")
@@ -317,7 +318,9 @@ class Gallery:
         Raises:
           FileNotFoundError, ValueError: one line: no gallery, or the arguments are not as above.
         """
-        _distances().check_distance(distance)
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
+        check_distance(distance)
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         if max_distance is not None and not max_distance >= 0:
@@ -488,7 +491,9 @@ class Gallery:
           ValueError: one line: the gallery is empty, or the distance is none.
           ImportError: FAISS is not installed.
         """
-        _distances().check_distance(distance)
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
+        check_distance(distance)
         return self._existing.build_index(distance)
 
     def refresh(self) -> bool:
@@ -521,11 +526,13 @@ class Gallery:
         _check_same(self.store.place, self.store.facts(), _facts_of(embedder))
 
     def _embedded(self, query: Any, distance: str) -> np.ndarray:
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             query = checked_embedding("query", query)
         else:
             query = self.embedder(query)
-        _distances().checked_norms("query", query, distance)
+        checked_norms("query", query, distance)
         width = self.store.facts().width
         if query.shape[1] != width:
             raise ValueError(
@@ -589,11 +596,3 @@ def _whole_numbers(labels: Sequence[str | None]) -> np.ndarray | None:
 
 def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _distances() -> ModuleType:
-    from mancs_jax.evaluation import (
-        distances,  # not at the top: forgetting and listing need no JAX, which takes a second
-    )
-
-    return distances

@@ -76,8 +76,6 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         show(f"{len(damaged):,} images skipped, damaged: {name_faults(damaged)}")
     if recall:
         show("index: recall@10 " + ", ".join(f"{share:.3f} ({name})" for name, share in recall.items()))
-    if damaged:
-        show(f"{len(damaged):,} images skipped, damaged: {name_faults(damaged)}")
     show(answers.as_text(answered, how))
     if values.json:
         write_json(values.json, answers.as_json(answered, how, facts))
