@@ -48,13 +48,10 @@ def find_answers(gallery: Gallery, queries: Queries, how: How) -> tuple[list[Ans
       (the answers, name and fault of each query that cannot be read).
 
     Raises:
-      ValueError: one line: the only query, or all of them, cannot be read, or as `Gallery.search`.
+      ValueError: one line: no query can be read, or as `Gallery.search`.
     """
-    if len(queries.names) == 1:
-        names, damaged = queries.names, dict[str, str]()
-        embedding = gallery.embedder(queries.folder / names[0])
-    else:
-        embedding, names, damaged = embed_whole(queries.folder, gallery.embedder, queries.names)
+    progress = len(queries.names) > 1
+    embedding, names, damaged = embed_whole(queries.folder, gallery.embedder, queries.names, progress=progress)
     answered = []
     for name, of_query in zip(names, embedding, strict=True):
         file = queries.folder / name
