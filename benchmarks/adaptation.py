@@ -15,7 +15,8 @@ from measure import report
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import single_shot
-from mancs_jax.evaluation.protocols import Labelled, Options
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference.adaptation import BATCH, WEIGHT, camera_statistics
 from mancs_jax.inference.forward import embed

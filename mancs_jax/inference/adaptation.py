@@ -151,7 +151,7 @@ def camera_statistics(
 
 
 @partial(jax.jit, static_argnums=0)
-def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array, weight: float) -> dict[str, Any]:
+def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array, weight: jax.Array) -> dict[str, Any]:
     """The mean and variance that each BatchNorm layer meets in a batch, as "batch_stats", see `camera_statistics`."""
 
     def interpolate(call, arguments, options, context):

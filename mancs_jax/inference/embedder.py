@@ -100,6 +100,7 @@ class Embedder:
         camid = np.asarray(camera)
         if (camid.dtype.kind not in "iu" and camid.size) or camid.ndim > 1:
             raise ValueError(f"camera is {camera!r}: it has to be an integer, or one integer for each image")
+        camid = camid.astype(np.int64)  # an empty list is float
         if camid.ndim == 0:
             [(known, _)] = self._groups(camid[None])
             return self._embed(images, known, progress)
@@ -189,7 +190,7 @@ def load(
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
         cameras = tuple(sorted(trained.network.cameras))
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
-    if flip or normalize:  # the thresholds were set on distances of other embeddings
+    if (flip or normalize) and card.get("thresholds"):  # they were set on distances of other embeddings
         card = card | {"thresholds": None}
     height, width = config.data.image_size
     return Embedder(
