@@ -184,7 +184,9 @@ def test_what_is_wrong_gets_one_line(tmp_path):
     for factory in ("", "IVF4,Flat"):
         of_large = mancs_jax.build_index(large, factory=factory)
         assert search(query, large, 1, index=of_large).index.shape == (2, 1)
-        with pytest.raises(ValueError, match=r"the index is of another gallery of \[80, 16\]: build it again"):
+        with pytest.raises(
+            ValueError, match="the index is of another gallery of this size, or of another order: build it again"
+        ):
             search(query, other, 1, index=of_large)
     with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
         search(query, gallery, 1, index=tmp_path / "g.faiss")

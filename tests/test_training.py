@@ -224,9 +224,12 @@ def test_a_training_whose_screen_goes_away_is_the_same_training(train, whole, tm
 
 def test_signals_that_end_a_training_after_it_is_saved():
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name)
+        usual = signal.signal(number, signal.default_int_handler)  # whatever the tests were started by
         with stop_signals() as stop:
-            os.kill(os.getpid(), getattr(signal, name))
+            os.kill(os.getpid(), number)
             assert stop == [name]
+        signal.signal(number, usual)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with stop_signals() as stop:
