@@ -3,9 +3,10 @@
     python benchmarks/frames.py --network=market1501 --dataset=market1501 --root=data
     python benchmarks/frames.py --network=market1501 --scenes scene2 scene3 scene4
 
-A data set is read by its file names (0002_c1s1_000451_03.jpg: person, camera, sequence, frame), its split gt_bbox and
-the people of its split query alone. A scene is a folder of render_scene.py, one camera. `--weight` adapts the network
-to the cameras first.
+A data set is read by its file names (0002_c1s1_000451_03.jpg: person, camera, sequence, frame): the people of its split
+query, in its split gt_bbox. A scene is a folder of examples/tracking/render_scene.py, one camera. Boxes of a scene that
+overlap are left out (`--overlap`), since both show the person in front. `--weight` adapts the network to the cameras
+first.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     source.add_argument("--scenes", type=Path, nargs="+", help="folders of render_scene.py")
     parser.add_argument("--root", default="data", help="directory of the data sets")
     parser.add_argument("--every", type=int, default=10, help="of a scene, the frames from one to the next")
+    parser.add_argument("--overlap", type=float, default=0.2, help="of a scene, the largest IoU with another box")
     parser.add_argument("--weight", type=float, default=0.0, help="of the cameras' statistics, see mancs adapt")
     parser.add_argument("--json", type=Path, help="file for the figures")
     flags = parser.parse_args(arguments)
@@ -57,7 +59,11 @@ def main(arguments: list[str] | None = None) -> None:
     keep_compiled_programs()
     network = load_trained(flags.network).network
     size = tuple(network.config.data.image_size)
-    people = of_scenes(flags.scenes, size, flags.every) if flags.scenes else of_names(flags.dataset, flags.root, size)
+    people = (
+        of_scenes(flags.scenes, size, flags.every, flags.overlap)
+        if flags.scenes
+        else of_names(flags.dataset, flags.root, size)
+    )
     if flags.weight:
         network = adapted_to(network, people.image, people.camid, flags.weight, number=0, seed=0)
     embedding = embed(network, people.image, people.camid, progress=True)
@@ -93,8 +99,8 @@ def of_names(dataset: str, root: str, size: tuple[int, int]) -> People:
     return People(split.image[rows], split.pid[rows], split.camid[rows], frame)
 
 
-def of_scenes(folders: list[Path], size: tuple[int, int], every: int) -> People:
-    """The true boxes of some frames of each scene; people of two scenes are different."""
+def of_scenes(folders: list[Path], size: tuple[int, int], every: int, overlap: float) -> People:
+    """The true boxes of some frames of each scene, without those that overlap; people of two scenes are different."""
     parts = []
     for camid, folder in enumerate(folders):
         truth = np.loadtxt(folder / "gt.txt", delimiter=",", ndmin=2)
@@ -104,7 +110,7 @@ def of_scenes(folders: list[Path], size: tuple[int, int], every: int) -> People:
             pixels = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
             here = truth[truth[:, 0] == number]
             corners, faults = to_pixels(np.column_stack([here[:, 2:4], here[:, 2:4] + here[:, 4:6]]), pixels.shape[:2])
-            is_good = np.array([not fault for fault in faults], bool)
+            is_good = np.array([not fault for fault in faults], bool) & (largest_overlaps(corners) <= overlap)
             crops = [resize(crop, size) for crop in cut(pixels, corners[is_good])]
             parts += [
                 (crop, camid * 10_000 + int(pid), camid, camid * 1_000_000 + number)
@@ -112,6 +118,16 @@ def of_scenes(folders: list[Path], size: tuple[int, int], every: int) -> People:
             ]
     image, pid, camid, frame = zip(*parts, strict=True)
     return People(np.stack(image), np.array(pid), np.array(camid), np.array(frame))
+
+
+def largest_overlaps(corners: np.ndarray) -> np.ndarray:
+    """The largest intersection over union of each box, x1, y1, x2, y2 [N, 4], with another one; float64 [N]."""
+    first, last = corners[:, None, :2], corners[:, None, 2:]
+    sides = np.maximum(np.minimum(last, corners[None, :, 2:]) - np.maximum(first, corners[None, :, :2]), 0)
+    intersection, area = sides.prod(axis=2), (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+    iou = intersection / np.maximum(area[:, None] + area[None] - intersection, 1)
+    np.fill_diagonal(iou, 0)
+    return iou.max(axis=1, initial=0)
 
 
 def rates_elsewhere(

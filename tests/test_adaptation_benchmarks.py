@@ -84,6 +84,13 @@ def test_rates_of_a_data_set_and_of_scenes(run, load, place, tmp_path, monkeypat
     assert [row["pairs in frames"] for row in rows] == [12] * 4
 
 
+def test_overlaps_of_boxes(load):
+    corners = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [100, 0, 110, 10], [0, 0, 10, 10]])
+    overlaps = load("frames").largest_overlaps
+    np.testing.assert_allclose(overlaps(corners), [1, 1 / 3, 0, 1])
+    np.testing.assert_allclose(overlaps(corners[:1]), [0])
+
+
 def test_rates_elsewhere_equal_a_loop(load, monkeypatch):
     frames, rng = load("frames"), np.random.default_rng(0)
     monkeypatch.setattr(frames, "BLOCK", 7)

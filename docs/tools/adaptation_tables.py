@@ -6,7 +6,11 @@ from typing import Any
 from result_files import markdown, read
 
 DATASETS = ("walkers", "cuhk01", "cuhk03_pair1")
-SOURCES = {"market1501": "Market-1501, test identities", "scenes": "rendered scenes"}
+SOURCES = {
+    "market1501": "Market-1501, test identities",
+    "scenes": "rendered scenes",
+    "overlapping": "rendered scenes, overlapping boxes too",
+}
 
 
 def adaptation_weights() -> str:
