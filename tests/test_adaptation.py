@@ -23,9 +23,11 @@ from mancs_jax.inference.adaptation import LEAST_IMAGES, adapt, camera_statistic
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import fingerprint_of, of_camera
+from mancs_jax.inference.network_file import card_of, write_network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.conv_norm import MOMENTUM
 from mancs_jax.models.mancs import create_model
+from mancs_jax.training.description import Description
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
@@ -324,6 +326,24 @@ def test_an_exported_file_has_one_camera(place, suffix, capsys):
     )
     assert refused(export, place / "site", path, camera=3).endswith("the statistics of one: 2, 7, not 3")
     assert refused(export, place / "w", path, camera=3).startswith("camera 3: the network is not adapted to cameras")
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "jax"])
+def test_a_camera_of_a_network_with_instance_norm(tmp_path, suffix):
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+    drawn, image = drawn_network("small", ibn_stages=(2, 3), stem_norm="instance"), drawn_images(8)
+    cameras = {4: camera_statistics(drawn, [image // 3])}
+    assert cameras[4]["backbone"].keys() == drawn.variables["batch_stats"]["backbone"].keys()  # without the stem
+    site = drawn._replace(cameras=cameras)
+    card = card_of(site, 1, Description(drawn.config.to_dict(), drawn.num_classes, "f"))
+    write_network(tmp_path, "site", site, card, "float32")
+    embedder = mancs_jax.load(tmp_path)
+    expected = embedder(image, camera=4)
+    export(tmp_path, tmp_path / f"camera.{suffix}", camera=4)
+    found = mancs_jax.load(tmp_path / f"camera.{suffix}")(image)
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(embedder(image) - expected).max() > 0.01 * np.abs(expected).max()
 
 
 def test_evaluation_embeds_each_image_by_its_own_camera(place):

@@ -27,8 +27,8 @@ except ImportError as error:
 OPSET, IR_VERSION = 17, 8  # of 2022; ONNX Runtime 1.12 and later
 CONTRACT = "mancs_jax.contract"  # key in metadata_props
 OPERATIONS = frozenset(
-    {"Add", "Cast", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "MaxPool", "Mul", "PRelu", "Relu"}
-    | {"Sigmoid", "Slice", "Transpose"}
+    {"Add", "Cast", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "InstanceNormalization"}
+    | {"MaxPool", "Mul", "PRelu", "Relu", "Sigmoid", "Slice", "Split", "Transpose"}
 )
 ATTRIBUTES = (onnx.AttributeProto.FLOAT, onnx.AttributeProto.INT, onnx.AttributeProto.INTS)
 SIZES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.INT64: 8}
