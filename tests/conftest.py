@@ -37,8 +37,8 @@ MOST_MAPS = 20_000  # a program for eight devices maps some thousand regions of 
 
 # Files of tests that start no process and compile no network, for `pytest -m quick`.
 QUICK = """
-arrays atomic_write batches build config_checks cuhk03 cuhk03_classic curves data_configs dukemtmc_reid
-figure3 folder histogram items log market1501 mot nearest_lists official_lists out_of_memory
+arrays atomic_write batches build comparison config_checks cuhk03 cuhk03_classic curves data_configs distances
+dukemtmc_reid figure3 folder histogram histograms items log market1501 metrics mot official_lists out_of_memory
 pipelined pk prose protocols ranked_lists report results source tables tracks
 """
 
