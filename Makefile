@@ -9,8 +9,8 @@ COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib mancs_jax || true
 .PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
-	$(BIN)/python scripts/prepare_data.py --dataset=walkers --root=data
-	$(BIN)/python scripts/train.py --config=configs/walkers.py --workdir=workdirs/walkers
+	$(BIN)/mancs prepare-data --dataset=walkers --root=data
+	$(BIN)/mancs train --config=walkers --workdir=workdirs/walkers
 
 test: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest
@@ -36,8 +36,9 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(COMPILE)
 	touch $@
 
-$(VENV)/installed-for-tests: requirements-dev.txt $(VENV)/installed
+$(VENV)/installed-for-tests: requirements-dev.txt examples/tracking/requirements.txt $(VENV)/installed
 	$(BIN)/python -m pip install $(QUIETLY) -r requirements-dev.txt
+	$(BIN)/python -m pip install $(QUIETLY) --no-deps -r examples/tracking/requirements.txt
 	$(COMPILE)
 	touch $@
 

@@ -77,7 +77,7 @@ def flops_of(lower, config) -> float:
     """FLOP of a program, by XLA's count of the one for this CPU without the paths that a CPU alone takes."""
     import jax
 
-    from mancs_jax.models import convolution
+    from mancs_jax.kernels import convolution
 
     convolution._CHUNK_BYTES = 1 << 62  # XLA counts a loop's body once: no loop, then
     convolution._EXTRA_ROWS = 0

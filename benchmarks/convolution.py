@@ -1,4 +1,4 @@
-"""Compares every convolution of the ResNets in milliseconds: `lax` against `mancs_jax.models.convolution`.
+"""Compares every convolution of the ResNets in milliseconds: `lax` against `mancs_jax.kernels.convolution`.
 
 Run: python benchmarks/convolution.py [--depth=18|50] [--batch=N] [--repeats=N]
 """
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mancs_jax.models.convolution import convolve
-from mancs_jax.models.pooling import max_pool_3x3_s2
+from mancs_jax.kernels.convolution import convolve
+from mancs_jax.kernels.pooling import max_pool_3x3_s2
 
 # height, width, channels in, channels out, kernel size, stride
 LAYERS = {

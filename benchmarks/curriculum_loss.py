@@ -59,7 +59,7 @@ def our_turns(flags: argparse.Namespace):
     """A function that returns (seconds a loss with its gradient, the mean loss)."""
     config = batch_config(flags)
     embedding, labels = drawn(flags)
-    sample, count = make_sampler(config.loss), iter(range(10**9))
+    sample, count = make_sampler(config), iter(range(10**9))
     num = len(labels)
 
     @jax.jit
@@ -68,7 +68,7 @@ def our_turns(flags: argparse.Namespace):
         distances = euclidean_distances(embedding, embedding)
         same, is_self = labels[:, None] == labels[None], jnp.eye(num, dtype=bool)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), num)
-        triplets = sample(keys, jax.lax.stop_gradient(distances), same, is_self, flags.epoch, flags.k - 1)
+        triplets = sample(keys, jax.lax.stop_gradient(distances), same, is_self, ~same, flags.epoch)
         return triplet_loss(distances, triplets, config.loss.margin)
 
     embedding, labels = jax.device_put((embedding, labels))

@@ -8,7 +8,7 @@ Each side has a process of its own and all cores or the whole GPU. They take tur
 the work of scoring: uint8 images in the host's memory to embeddings in the host's memory. PyTorch runs in inference
 mode and channels-last. It gets normalised float tensors on its device, which is in its favour, and leaves out the parts
 for training alone. ONNX Runtime gets uint8 images, as ours, and the file of `mancs export`. All keep freed memory, as
-scripts/train.py does before it scores. PyTorch draws the weights, and `mancs_jax.weights.authors` reads them.
+`mancs train` does before it scores. PyTorch draws the weights, and `mancs_jax.weights.authors` reads them.
 """
 
 import argparse

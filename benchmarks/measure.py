@@ -35,7 +35,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
 def add_input_flags(parser) -> None:
     """Adds --features and --labels, the sources of `market_size`."""
-    parser.add_argument("--features", type=Path, metavar="FILE", help=".npz of embeddings, as for scripts/evaluate.py")
+    parser.add_argument("--features", type=Path, metavar="FILE", help=".npz of embeddings, as for `mancs evaluate`")
     parser.add_argument("--labels", type=Path, metavar="DIR", help="folder of the official label files (needs SciPy)")
 
 

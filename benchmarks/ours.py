@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.common.processor import EIGEN
 from mancs_jax.data import pk
-from mancs_jax.models import convolution
+from mancs_jax.kernels import convolution
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import DEVICES, TrainStep, make_train_step
 

@@ -4,7 +4,7 @@
     python benchmarks/ranking.py --features=FILE.npz --torchreid=CHECKOUT
 
 CHECKOUT is the reader's own copy of torchreid (or of its folder torchreid/metrics alone). Its rank_cy.pyx is compiled
-in a temporary folder, which needs Cython and a C compiler. FILE is as for scripts/evaluate.py. DIR holds the official
+in a temporary folder, which needs Cython and a C compiler. FILE is as for `mancs evaluate`. DIR holds the official
 label files (queryID.mat, queryCam.mat, testID.mat, testCam.mat) for drawn embeddings. Without either, labels are drawn
 with about the same statistics. Junk (pid -1) is left out before, as in torchreid's reader.
 

@@ -47,7 +47,7 @@ def create_config(flags: argparse.Namespace, batch: int) -> ConfigDict:
 
 
 def load_config(name: str) -> ConfigDict:
-    """`configs/market.py:authors`: a configuration as `scripts/train.py --config` takes it, not locked."""
+    """`configs/market.py:authors`: a configuration as `mancs train --config` takes it, not locked."""
     file, _, variant = name.partition(":")
     config = runpy.run_path(file)["get_config"](*[variant] if variant else [])
     return config.copy_and_resolve_references().unlock()

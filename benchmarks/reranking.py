@@ -3,7 +3,7 @@
     python benchmarks/reranking.py --features=FILE.npz --port=re_ranking_ranklist.py [--widths 512 2048] [--stable]
 
 --port is the reader's own copy of python-version/re_ranking_ranklist.py of zhunzhong07/person-re-ranking. It takes 80 s
-and 9 GB. FILE is as for scripts/evaluate.py; without it, embeddings are drawn. For each of --widths, orthonormal axes
+and 9 GB. FILE is as for `mancs evaluate`; without it, embeddings are drawn. For each of --widths, orthonormal axes
 map the embeddings to that width. This keeps their distances, and so the port's inputs.
 
 Each way runs in a process of its own, and gives the whole matrix of final distances. Ours starts from embeddings, the

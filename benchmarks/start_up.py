@@ -2,7 +2,7 @@
 
     python benchmarks/start_up.py --arch=resnet50 --batch=32
 
-Each start is a Python process of its own with the imports of scripts/train.py. It makes the network (from random
+Each start is a Python process of its own with the imports of `mancs train`. It makes the network (from random
 numbers) and the training step, and takes two steps on drawn images. All times count from the command. The first start
 has an empty cache of compiled programs; the second finds the programs of the first. "step ready" is the beginning of
 the first step: traced, and compiled or read from the cache. Neither side reads a data set.
@@ -36,7 +36,7 @@ def our_start(flags: argparse.Namespace):
 
     from mancs_jax.cli import command_line
 
-    importlib.import_module("mancs_jax.run")  # as scripts/train.py
+    importlib.import_module("mancs_jax.run")  # as `mancs train`
     command_line.keep_freed_memory()
     command_line.keep_compiled_programs()
     yield

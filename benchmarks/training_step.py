@@ -5,13 +5,14 @@
     python benchmarks/training_step.py --arch=resnet18 --batch 128 --convolutions eigen:1.5 eigen:12 ynnpack:1.5
     python benchmarks/training_step.py --arch=resnet50 --batch 256 --k=16 --dtype=bfloat16 --compile --peak_tflops=989
 
-The third compares XLA's libraries for CPU (docs/performance.md). The last is for a GPU (989: an H200's dense bfloat16).
+The third compares XLA's libraries for CPU (docs/benchmarks.md). The last is for a GPU (989: an H200's dense bfloat16).
 Each side has a process of its own and all cores or the whole GPU. They take turns, and the median turn counts. Ours is
 the step of a training: it starts from uint8 images in the host's memory, in PK batches, and augments on the device.
 PyTorch gets one finished batch of float tensors on its device, which is in its favour. Neither side computes
-activations twice (`remat` is off). On CPU both keep freed memory, as scripts/train.py does; PyTorch gains by it, too.
+activations twice (`remat` is off). On CPU both keep freed memory, as `mancs train` does; PyTorch gains by it, too.
 
-FLOP are those of convolutions and matrix products, forward and backward, by PyTorch's count for its own network.
+FLOP are those of convolutions and matrix products, forward and backward, by PyTorch's count for its own network; with
+--alone there is no PyTorch, and no count.
 """
 
 import argparse
@@ -81,18 +82,21 @@ def count_flops(flags: argparse.Namespace, batch: int) -> int:
 
 def table(flags: argparse.Namespace, batch: int) -> list[dict]:
     """The rows of one size of batch, ours first."""
-    sides = {OURS: (our_turns, flags, batch), PEER: (peer_turns, flags, batch, False)}
+    sides = {OURS: (our_turns, flags, batch)}
+    if not flags.alone:
+        sides[PEER] = (peer_turns, flags, batch, False)
     if flags.plain_malloc:
         sides[OURS + PLAIN] = (our_turns, flags, batch, False)
+    if flags.plain_malloc and not flags.alone:
         sides[PEER + PLAIN] = (peer_turns, flags, batch, False, False)
     for choice in flags.convolutions:
         sides[f"{OURS}, {choice}"] = (our_turns, flags, batch, True, choice)
-    if flags.compile:
+    if flags.compile and not flags.alone:
         sides[COMPILED] = (peer_turns, flags, batch, True)
     turns = taking_turns(sides, flags.rounds)
     if broken := [name for name, rounds in turns.items() if not math.isfinite(rounds[-1][1])]:
         sys.exit(f"training_step: the loss of {broken[0]} is not finite: its time says nothing")
-    flops = count_flops(flags, batch)
+    teraflops = None if flags.alone else count_flops(flags, batch) / 1e12
     seconds = {name: statistics.median(second for second, _ in rounds) for name, rounds in turns.items()}
     return [
         {
@@ -101,8 +105,8 @@ def table(flags: argparse.Namespace, batch: int) -> list[dict]:
             "ms a step": 1e3 * seconds[name],
             "images/s": batch / seconds[name],
             "ours / it": seconds[name] / seconds[OURS],
-            "TFLOP/s": flops / seconds[name] / 1e12,
-            "of the peak": flops / seconds[name] / 1e12 / flags.peak_tflops if flags.peak_tflops else None,
+            "TFLOP/s": teraflops and teraflops / seconds[name],
+            "of the peak": teraflops and flags.peak_tflops and teraflops / seconds[name] / flags.peak_tflops,
         }
         for name in sides
     ]
@@ -120,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     recipe.add_network_flags(parser)
     parser.add_argument("--batch", type=int, nargs="+", default=[32], help="images")
+    parser.add_argument("--alone", action="store_true", help="ours alone: where PyTorch is not installed")
     parser.add_argument("--compile", action="store_true", help="also the peer through torch.compile")
     parser.add_argument("--plain_malloc", action="store_true", help="also both without `keep_freed_memory`")
     parser.add_argument(

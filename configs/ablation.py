@@ -1,7 +1,7 @@
 """Rows of the paper's Table 5, and single changes that settle its open questions, on any of the recipes:
 
     python scripts/train.py --config=configs/ablation.py:focal,walkers --workdir=W
-    python scripts/ablation.py --base=walkers --workdir=W          # all rows, three seeds, one table
+    mancs ablation --base=walkers --workdir=W          # all rows, three seeds, one table
 
 `configs/ablation.py:ROW[,BASE][,VARIANT...]`: ROW is one of ROWS, BASE one of BASES ("market" if none is named), a
 VARIANT one of the base's own.

@@ -3,7 +3,7 @@
     python scripts/train.py --config=configs/cuhk03.py --workdir=W --config.pretrained=resnet50.pth
 
 `:labeled` takes the boxes drawn by hand, `:classic` the first of the 20 test sets of 100 people (the others are
-`--config.data.testset=2` to 20; scripts/cuhk03_classic.py runs all), beside the variants of `configs/market.py`. They
+`--config.data.testset=2` to 20; `mancs cuhk03-classic` runs all), beside the variants of `configs/market.py`. They
 go together: `:labeled,authors,small`.
 """
 

@@ -1,6 +1,6 @@
 """Walkers, the rendered pedestrians that come with the project: a network in minutes on two CPU cores.
 
-python scripts/prepare_data.py --dataset=walkers --root=data
+mancs prepare-data --dataset=walkers --root=data
 python scripts/train.py --config=configs/walkers.py --workdir=workdirs/walkers
 """
 

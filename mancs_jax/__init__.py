@@ -7,19 +7,21 @@ embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax:
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mancs_jax.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
     from mancs_jax.evaluation.ranking import Found
+    from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
     from mancs_jax.inference.search import search
     from mancs_jax.run import train_and_evaluate
 
-__version__ = "0.2.0"
-
 _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
     "Found": "mancs_jax.evaluation.ranking:Found",
+    "Gallery": "mancs_jax.gallery.gallery:Gallery",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",
@@ -30,6 +32,7 @@ _HOMES = {
 __all__ = [
     "Embedder",
     "Found",
+    "Gallery",
     "build_index",
     "load",
     "load_index",

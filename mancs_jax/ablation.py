@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import read_list, write_json, write_text
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config import ablation
 from mancs_jax.config import checks as configuration
 from mancs_jax.reporting.chart import dots_svg
@@ -89,7 +90,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
     Raises:
       ValueError: the workdir holds a run of another configuration. And as `train_and_evaluate`.
     """
-    path = Workdir(Path(workdir)).results / SUMMARY
+    path = Workdir(local_path(workdir)).results / SUMMARY
     done = read_list(path, "runs")
     for run in runs:
         before = next((other for other in done if (other["row"], other["seed"]) == (run.row, run.seed)), None)
@@ -100,7 +101,7 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
                     "choose another --workdir"
                 )
             continue
-        results = train_and_evaluate(run.config, Path(workdir) / run.row / f"seed_{run.seed}", report=False)
+        results = train_and_evaluate(run.config, local_path(workdir) / run.row / f"seed_{run.seed}", report=False)
         if results is None:
             return None
         scored = {name: results[NETWORK][name] for name in KEPT}

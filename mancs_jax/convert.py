@@ -8,6 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
 from mancs_jax.inference.trained import load_trained
@@ -31,6 +32,7 @@ def import_backbone(source: str | Path, arch: str, output: str | Path) -> str:
     Raises:
       ValueError, OSError: the source is missing or wrong, or the output cannot be written.
     """
+    source, output = local_path(source), local_path(output)
     _check_output(output)
     tensors = imagenet.read_backbone(source, arch)
     write_safetensors(tensors, output)
@@ -52,16 +54,16 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
       ValueError, OSError: the source is missing or does not fit the configuration, or the workdir holds a network.
     """
     configuration.validate(config, num_devices=1)
-    paths = Workdir(Path(workdir))
+    paths = Workdir(local_path(workdir))
     checkpoint.check_path(paths.latest)
     check_writable(paths.config)
     arrays.check_known(config.data.name, config.data.root)
     if checkpoint.peek(paths.latest) is not None:
         raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
-    variables, num_classes = authors.load_released(source, config)
+    variables, num_classes = authors.load_released(local_path(source), config)
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.pretrained = str(source)
+        config.pretrained = str(local_path(source))
     params, batch_stats = jax.tree.map(jnp.asarray, (variables["params"], variables["batch_stats"]))
     opt_state = create_optimizer(config, optax.constant_schedule(0.0)).init(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
@@ -82,6 +84,7 @@ def export_weights(source: str | Path, output: str | Path) -> str:
     Raises:
       ValueError, OSError: no network there, or the output cannot be written.
     """
+    output = local_path(output)
     _check_output(output)
     trained = load_trained(source)
     network, step = trained.network, trained.step

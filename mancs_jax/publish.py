@@ -1,24 +1,33 @@
 """Makes the two files of a network that people share, with its scores and its thresholds."""
 
+import re
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, read_list
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks
+from mancs_jax.config.names import sources
 from mancs_jax.data import arrays
+from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.run import load_training_data
 from mancs_jax.scoring import NETWORK, Scored, Task, score_network
+from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
 
+PROGRAMS = ("mancs", "train.py", "__main__.py")  # that start a training; others have words of their own
+SUBCOMMAND = re.compile("[a-z][a-z0-9_-]*")
+FIELD = re.compile(r"(?:no)?config(?:\.\w+)*")
+FLAG = re.compile("--?[A-Za-z]|--$")  # -1 is a value
 DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for
 
 
@@ -67,15 +76,17 @@ def export_network(
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"--name={name}: give letters, digits, _, - and . alone, as --name=my_network")
+        raise ValueError(f"{name!r} is no name of a network: give letters, digits, _, - and . alone, as my_network")
+    folder = local_path(folder)
     for suffix in (WEIGHTS, CARD):
-        check_writable(Path(folder) / f"{name}{suffix}")
+        check_writable(folder / f"{name}{suffix}")
     trained = load_trained(workdir)
     data = trained.network.config.data
     if scores:
-        arrays.check_known(data.name, root or data.root)
+        for source in sources(data.name):
+            arrays.check_known(source, root or data.root)
     thresholds = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else None
-    network, made_with = trained.network, {"mancs_jax": mancs_jax.__version__} | _start_of(trained.workdir)
+    network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     if average_with:
         other = load_trained(average_with)
         made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}
@@ -97,11 +108,32 @@ def _start_of(workdir: Workdir | None) -> dict[str, Any]:
     if workdir is None or not (starts := read_list(workdir.starts, "starts")):
         return {}
     first = starts[0]
-    words = [word for word in first["command"] if not word.startswith("--config.data.root=")]
-    words = ["--workdir=W" if word.startswith("--workdir=") else word for word in words]
-    start = "--config.pretrained="
-    words = [f"{start}{Path(word.removeprefix(start)).name}" if word.startswith(start) else word for word in words]
-    return {"command": " ".join(words), "git": first["git"], "versions": first["versions"], "date": first["date"]}
+    return {"command": without_paths(first["command"])} | {name: first[name] for name in ("git", "versions", "date")}
+
+
+def without_paths(words: Sequence[str]) -> str:
+    """Returns the command of a training as it may be shown to everybody: its recipe, and the fields that it changes.
+
+    Of the recipe's file and of the weights it has the names alone. All other words may hold a folder or the name of a
+    user: --workdir, the arguments of a program of one's own, the file through which a notebook reaches its kernel.
+
+    Args:
+      words: as `record_start` keeps them: the name of the program and its arguments.
+    """
+    if Path(words[0]).name not in PROGRAMS:
+        return "train_and_evaluate(config, workdir)"  # from Python
+    command = f"mancs {words[1]}" if words[1:] and SUBCOMMAND.fullmatch(words[1]) else "mancs train"
+    kept = []
+    for word, following in pairwise([*words[1:], "--"]):
+        flag, equals, value = word.partition("=")
+        name = flag.removeprefix("-").removeprefix("-")
+        if not flag.startswith("-") or not FIELD.fullmatch(name) or name == "config.data.root":
+            continue
+        if not equals and not FLAG.match(following):
+            equals, value = "=", following  # in two words
+        value = Path(value).name if name in ("config", "config.pretrained") else value
+        kept.append(f"--{name}{equals}{value}")
+    return " ".join([command, *kept, "--workdir=W"])
 
 
 def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str, Any]:
@@ -132,9 +164,10 @@ def _scores(trained: Trained, root: str, thresholds: dict[str, Any] | None) -> d
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
-    held_out = load_training_data(config)[1] if config.choose_on == "validation" else None
-    if held_out is not None:
-        of_held_out = score_network(trained, validation=held_out)
+    held_out = load_training_data(config).validation if config.choose_on == "validation" else {}
+    if held_out:
+        query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
+        of_held_out = score_network(trained, validation=(query, gallery))
         thresholds = {"set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}"}
         thresholds |= {distance: _points(of_held_out, distance) for distance in DISTANCES}
     if thresholds is not None:

@@ -2,8 +2,7 @@
 
 import errno
 import fcntl
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.out_of_memory import naming_what_takes_less
+from mancs_jax.common.screen import show, tell
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
 from mancs_jax.data import arrays
 from mancs_jax.data.cameras import has_match
+from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import cuhk03_classic, metrics
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.labelled import Labelled, check_known
@@ -28,12 +30,12 @@ from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.scoring import NETWORK, Task, score, write_results
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
-from mancs_jax.weights.start import check_start
+from mancs_jax.weights.start import check_start, with_pretrained_model
 from mancs_jax.workdir import Workdir
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
@@ -53,30 +55,32 @@ def train_and_evaluate(
       report: whether report.html and its pictures are made.
 
     Returns:
-      The results as `score.evaluate` gives them; None if a signal stopped the run, whose state is then saved.
+      The results as `scoring.score` gives them, with " on NAME" after their names where the network was trained on
+      several data sets; None if a signal stopped the run, whose state is then saved.
 
     Raises:
       ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process trains there;
         nothing has been changed.
       Diverged: a loss is not finite; what was saved stays.
     """
-    devices, paths = jax.devices(), Workdir(local_path(workdir))
+    devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
-    arrays.check_known(config.data.name, config.data.root)
+    for name in names.sources(config.data.name):
+        arrays.check_known(name, config.data.root)
     _check_scorable(config)
     if not paths.latest.is_dir():  # a run that goes on was checked when it began
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
-        multihost.meet("looked for checkpoints")  # before one process makes the directory
+        processes.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
-        split, validation = load_training_data(config)
+        split, num_ids, validation = load_training_data(config)
         labels = arrays.relabel(split.pid)
         description = Description(
             config=config.to_dict(),
-            num_classes=int(labels.max()) + 1,
+            num_classes=sum(num_ids),
             data_fingerprint=arrays.fingerprint(split),
             best=saved[1].best if saved else None,
         )
@@ -84,64 +88,90 @@ def train_and_evaluate(
             check_resume(paths.root, saved[1], description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config), multihost.leaving_lost_processes_to_the_watch():
-            if not train(config, paths, split.image, labels, description, devices, validate):
+        with naming_what_takes_less(config):
+            if not train(config, paths, split.image, labels, num_ids, description, devices, validate):
                 return None
-        task = Task(baselines=config.eval_baselines)
         # Where the test set chose, it is what is scored in any case.
-        validation = None if config.choose_on == "test" else validation
-        scored = score(paths.root, task, validation=validation, write=False)
-        try:
-            write_results(scored)
-            if report and multihost.is_writer():
-                write_report(paths.root, scored, task)
-        except OSError:
-            print(table(scored.results))  # a full disk does not take the scores away
-            raise
-        return scored.results
+        held_out = {} if config.choose_on == "test" else validation
+        tasks = {name: Task(dataset=name, baselines=config.eval_baselines) for name in held_out or scorable(config)}
+        results: dict[str, dict[str, Any]] = {}
+        for name, task in tasks.items():
+            scored = score(paths.root, task, validation=held_out.get(name), write=False)
+            is_first, suffix = not results, "" if len(tasks) == 1 else f" on {name}"
+            results |= {f"{result}{suffix}": value for result, value in scored.results.items()}
+            try:
+                write_results(scored)
+                if report and is_first and processes.is_writer():
+                    write_report(paths.root, scored, task)
+            except OSError:
+                show(table(results))  # a full disk does not take the scores away
+                raise
+        return results
+
+
+def scorable(config: ConfigDict) -> list[str]:
+    """Returns the data sets of `config.data.name` that have a query and a gallery."""
+    data = config.data
+    wanted = {"query", "gallery"}
+    return [name for name in names.sources(data.name) if data.testset or wanted <= _splits_of(name, data.root)]
+
+
+def _splits_of(name: str, root: str) -> set[str]:
+    return set(arrays.split_names(name, root))
 
 
 def _check_scorable(config: ConfigDict) -> None:
-    """Refuses, before the first step, a data set on which the trained network could not be scored."""
+    """Refuses, before the first step, data sets on which the trained network could not be scored."""
     data = config.data
-    if data.testset or (data.validation_ids and config.choose_on == "validation"):
+    if data.testset or (data.validation_ids and config.choose_on == "validation") or scorable(config):
         return
-    there = arrays.split_names(data.name, data.root)
-    if missing := [part for part in ("query", "gallery") if part not in there]:
-        raise ValueError(
-            f"{data.name} under {data.root} has no split {' and '.join(missing)}, only {', '.join(there)}: the trained "
-            "network could not be scored; prepare the data set with them, or hold training identities out, as with "
-            "--config.data.validation_ids=20"
-        )
+    present = arrays.split_names(names.sources(data.name)[0], data.root)
+    missing = [part for part in ("query", "gallery") if part not in present]
+    raise ValueError(
+        f"{data.name} under {data.root} has no split {' and '.join(missing)}, only {', '.join(present)}: the trained "
+        "network could not be scored; prepare the data set with them, or hold training identities out, as with "
+        "--config.data.validation_ids=20"
+    )
 
 
 def _check_people(config: ConfigDict) -> None:
-    """Refuses a data set of one's own whose people could not be scored; published ones were checked when prepared."""
+    """Refuses a custom data set whose people could not be scored; published ones were checked when prepared."""
     data = config.data
-    if data.name in names.DATASETS or (data.validation_ids and config.choose_on == "validation"):
+    if data.validation_ids and config.choose_on == "validation":
         return
-    query, gallery = (arrays.open_split(data.name, data.root, part) for part in ("query", "gallery"))
-    try:
-        check_known(query.pid)
-    except ValueError as error:
-        raise ValueError(f"{data.name} under {data.root}: {error}, and prepare the data set again") from None
-    labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
-    if not has_match(*labels):
-        raise ValueError(
-            f"{data.name} under {data.root}: no person of query is in gallery under another camera, so that the "
-            "trained network could not be scored; mend the data set, or hold training identities out, as with "
-            "--config.data.validation_ids=20"
-        )
+    for name in set(scorable(config)).difference(names.DATASETS):
+        query, gallery = (arrays.open_split(name, data.root, part) for part in ("query", "gallery"))
+        try:
+            check_known(query.pid)
+        except ValueError as error:
+            raise ValueError(f"{name} under {data.root}: {error}, and prepare the data set again") from None
+        labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
+        if not has_match(*labels):
+            raise ValueError(
+                f"{name} under {data.root}: no person of query is in gallery under another camera, so that the "
+                "trained network could not be scored; mend the data set, or hold training identities out, as with "
+                "--config.data.validation_ids=20"
+            )
 
 
 def _validate(
-    config: ConfigDict, num_classes: int, parts: tuple[arrays.Split, arrays.Split], state: TrainState
+    config: ConfigDict,
+    num_classes: int,
+    validation: Mapping[str, tuple[arrays.Split, arrays.Split]],
+    state: TrainState,
 ) -> dict[str, float]:
-    """Scores a state of the training on (query, gallery)."""
+    """Scores a state of the training on each source's (query, gallery); with several, also their mean."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
-    query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
-    scores = metrics.scores(hit_ranks(compare(query, gallery)))
-    return {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
+    by_source = {}
+    for name, parts in validation.items():
+        query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
+        scores = metrics.scores(hit_ranks(compare(query, gallery)))
+        by_source[name] = {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
+    if len(by_source) == 1:
+        return by_source.popitem()[1]
+    named = {f"{name}/{metric}": value for name, scores in by_source.items() for metric, value in scores.items()}
+    wanted = ("mAP", "mAP_plain", "rank-1")
+    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in wanted}
 
 
 def train_and_evaluate_splits(
@@ -202,7 +232,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
     Raises:
       ValueError: another process holds it.
     """
-    if not multihost.is_writer():  # it holds the workdir for all
+    if not processes.is_writer():  # it holds the workdir for all
         yield
         return
     made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
@@ -217,10 +247,9 @@ def only_process(workdir: Workdir) -> Iterator[None]:
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(
+                tell(
                     f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing keeps a second "
-                    "run out: never start two in it",
-                    file=sys.stderr,
+                    "run out: never start two in it"
                 )
             yield
     finally:
@@ -229,25 +258,6 @@ def only_process(workdir: Workdir) -> Iterator[None]:
             workdir.lock.unlink()
             for parent in made:
                 parent.rmdir()
-
-
-def load_training_data(config: ConfigDict) -> tuple[arrays.Split, tuple[arrays.Split, arrays.Split] | None]:
-    """The images to train on, and the (query, gallery) that choose the best network, if any."""
-    data = config.data
-    split = arrays.load_split(data.name, data.root, "train", data.image_size, data.testset)
-    configuration.validate_identities(config, len(np.unique(split.pid)))
-    if data.unused_ids:
-        split = arrays.leave_out(split, data.unused_ids, config.seed)
-    if config.choose_on == "test":
-        query, gallery = (
-            arrays.load_split(data.name, data.root, part, data.image_size, data.testset)
-            for part in ("query", "gallery")
-        )
-        return split, (query, gallery)
-    if not data.validation_ids:
-        return split, None
-    split, query, gallery = arrays.hold_out(split, data.validation_ids, config.seed)
-    return split, (query, gallery)
 
 
 def check_resume(workdir: Path, saved: Description, description: Description, allow_config_change: bool) -> None:

@@ -1,6 +1,6 @@
 """Scores a trained network: a workdir in, results on disk and a table out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,30 +8,34 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import names
 from mancs_jax.data import arrays
-from mancs_jax.evaluation import cuhk03_classic, protocols, reranking
+from mancs_jax.data.prepared import ALL_IMAGES
+from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference import histogram
 from mancs_jax.inference.embedder import Embedder, load
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.training import multihost
 from mancs_jax.training.description import Description
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
-NETWORK, UNTRAINED = "Mancs", "untrained network"
+NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
+HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
 
-Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query
+Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query; single-shot may have others
 
 
 class Task(NamedTuple):
@@ -44,6 +48,7 @@ class Task(NamedTuple):
     flip: bool = False  # average the embeddings of an image and its mirror image
     baselines: bool = False  # score an untrained network and a colour histogram too
     repeats: int = 100  # galleries drawn, in CUHK03's classic protocol
+    single_shot: SingleShot | None = None  # score by the single-shot protocol instead, see `single_shot_parts`
     options: Options = protocols.DEFAULT  # of the distances; with re-ranking, it is scored without it too
 
 
@@ -58,12 +63,8 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
-    comparisons: dict[str, Comparison]  # NETWORK, and RERANKED where asked for, distractors included
-
-
-def evaluate(source: str | Path, task: Task = USUAL, *, progress: bool = True) -> dict[str, dict[str, Any]]:
-    """The results of `score` alone."""
-    return score(source, task, progress=progress).results
+    # NETWORK, and RERANKED where asked for, distractors included; empty after single-shot
+    comparisons: dict[str, Comparison]
 
 
 def score(
@@ -127,10 +128,10 @@ def write_results(scored: Scored) -> None:
     Raises:
       OSError: a file cannot be written.
     """
-    if scored.workdir is None or not multihost.is_writer():
+    if scored.workdir is None or not processes.is_writer():
         return
     for result in scored.results.values():
-        is_other_dataset = result["dataset"] != scored.network.config.data.name
+        is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
         write_json(scored.workdir.result(stem), result)
 
@@ -149,12 +150,13 @@ def score_network(
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
-    dataset, root = task.dataset or data.name, task.root or data.root
+    dataset, root = task.dataset or names.sources(data.name)[0], task.root or data.root
     # The other kind of boxes shows the same people: those that were trained on are not in the test set.
     testset = data.testset if dataset in names.CUHK03 else 0
-    is_classic = testset > 0 and not validation
+    is_classic = testset > 0 and not validation and not task.single_shot
     _check(task, is_classic, root)
-    parts = _load_parts(task, dataset, root, data.image_size, testset, validation)
+    parts = _load_parts(task, dataset, root, data, testset, validation)
+    _check_draws(parts, task)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
     embedded = {part: Labelled(embed_all(split.image), split.pid, split.camid) for part, split in parts.items()}
@@ -164,20 +166,26 @@ def score_network(
             embedded["gallery"], task.distractors, root, data.image_size, embed_all
         )
 
-    comparisons = _compared(embedded, task, progress)
-    results = {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
+    comparisons = {} if task.single_shot else _compared(embedded, task, progress)
+    if task.single_shot:
+        results = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
+    else:
+        results = (
+            {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
+        )
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
-        scored = (
-            _classic(of_baseline, task)
-            if is_classic
-            else protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
-        )
-        results[name] = scored | {"embedding": name, "flip": task.flip and name == UNTRAINED}
+        if task.single_shot:
+            scored = _single_shot(of_baseline, task.single_shot, options)
+        elif is_classic:
+            scored = _classic(of_baseline, task)
+        else:
+            scored = protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
+        results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
     scored_on = {
         "dataset": dataset,
-        "split": HELD_OUT if validation else f"test set {testset}" if testset else "official",
+        "split": HELD_OUT if validation else f"test set {testset}" if testset else _official_split(parts),
         "distractors": task.distractors,
         "fingerprint": fingerprint,
         **environment(jax.local_devices()),
@@ -205,22 +213,67 @@ def _check(task: Task, is_classic: bool, root: str) -> None:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight)
     if is_classic and (task.multi_query or task.options.rerank or task.distractors):
         raise ValueError("CUHK03's classic protocol is single-query and single-shot, without re-ranking or distractors")
+    if task.single_shot and (task.multi_query or task.distractors):
+        raise ValueError(
+            "single-shot evaluation has one query and one gallery image an identity: leave multi-query and "
+            "distractors out"
+        )
     if task.distractors and task.baselines:
         raise ValueError("baselines are not scored with distractors: leave one of them out")
     if task.distractors and "distractors" not in (there := arrays.split_names(task.distractors, root)):
         raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(there)}")
 
 
-def _load_parts(task, dataset, root, image_size, testset, validation) -> Parts:
+def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
     if validation:
         return dict(zip(("query", "gallery"), validation, strict=True))
     wanted = ["query", "gallery", *(["gt_bbox"] if task.multi_query else [])]
+    if task.single_shot and not testset:
+        wanted = single_shot_parts(arrays.split_names(dataset, root), dataset, root)
+        if "query" not in wanted and dataset in names.sources(data.name):
+            raise ValueError(
+                f"the network was trained on the people of {dataset}, which has no others (split {wanted[0]}): scores "
+                "on them say nothing about other people; score it on another data set (--dataset=NAME)"
+            )
     if task.multi_query and "gt_bbox" not in (there := arrays.split_names(dataset, root)):
         raise ValueError(
             f"{dataset} under {root} has no split gt_bbox, only {', '.join(there)}: multi-query needs the images of "
             "each query's person under its camera; prepare the data set with them, or leave multi-query out"
         )
-    return {part: arrays.load_split(dataset, root, part, image_size, testset) for part in wanted}
+    return {part: arrays.load_split(dataset, root, part, data.image_size, testset) for part in wanted}
+
+
+def single_shot_parts(there: Sequence[str], dataset: str, root: str) -> list[str]:
+    """Returns the splits whose images single-shot evaluation draws from: query and gallery together, which have the
+    test identities; of a data set without them, train or all_images.
+
+    Raises:
+      ValueError: the data set has none of these splits.
+    """
+    for wanted in (["query", "gallery"], ["train"], [ALL_IMAGES]):
+        if set(wanted) <= set(there):
+            return wanted
+    raise ValueError(f"{dataset} under {root} has no images for single-shot evaluation, only {', '.join(there)}")
+
+
+def _official_split(parts: Parts) -> str:
+    return "official" if "query" in parts else next(iter(parts))
+
+
+def _check_draws(parts: Parts, task: Task) -> None:
+    """Refuses single-shot splits that cannot be drawn, or not be re-ranked, before anything is embedded."""
+    if not task.single_shot:
+        return
+    pid, camid = (np.concatenate([getattr(split, label) for split in parts.values()]) for label in ("pid", "camid"))
+    first = single_shot.draw(pid, camid, task.single_shot)[0]
+    if task.options.rerank:
+        num_images = len(first.query) + len(first.gallery)
+        reranking.check_options(task.options.k1, task.options.k2, task.options.weight, num_images)
+
+
+def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: Options) -> dict[str, Any]:
+    images = Labelled(*map(np.concatenate, zip(*embedded.values(), strict=True)))
+    return single_shot.score(images, protocol, options)
 
 
 def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
@@ -235,12 +288,16 @@ def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, em
     return Labelled(np.concatenate(embeddings), pid, camid), fingerprints
 
 
+def _ways(task: Task) -> dict[str, Options]:
+    return {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
+
+
 def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict[str, Comparison]:
     """NETWORK, and RERANKED where asked for; a report reads their values again for its lists."""
-    ways = {NETWORK: task.options._replace(rerank=False)} | ({RERANKED: task.options} if task.options.rerank else {})
     query, gallery = embedded["query"], embedded["gallery"]
     return {
-        name: kept(protocols.compared(query, gallery, options, progress=progress)) for name, options in ways.items()
+        name: kept(protocols.compared(query, gallery, options, progress=progress))
+        for name, options in _ways(task).items()
     }
 
 
@@ -261,22 +318,31 @@ def _official(
 
 def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
     query, gallery = embedded["query"], embedded["gallery"]
-    distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding, task.options)
+    distances = single_shot.distance_matrix(query.embedding, gallery.embedding, task.options)
     scored = cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=task.repeats)
     return scored | task.options.described()
 
 
 def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
-    """Yields (name, embedded parts) of the baselines: a network as training begins, and a colour histogram."""
-    untrained = network._replace(variables=init_variables(network.config, network.num_classes))
-    ways: dict[str, Callable] = {UNTRAINED: partial(embed_all, untrained), "colour histogram": histogram.embed}
+    """Yields (name, embedded parts) of the baselines: the network as its training began, and a colour histogram."""
+    config, variables = network.config, init_variables(network.config, network.num_classes)
+    name = UNTRAINED
+    if config.like_pretrained:
+        params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
+        name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
+    first = network._replace(variables=variables)
+    ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
+    scored = {part: split for part, split in parts.items() if part != "gt_bbox"}
     for name, way in ways.items():
-        yield name, {part: Labelled(way(parts[part].image), *parts[part][1:3]) for part in ("query", "gallery")}
+        yield name, {part: Labelled(way(split.image), split.pid, split.camid) for part, split in scored.items()}
 
 
 def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:
     """Name of the file of a result: the protocol, and what about it is not usual."""
     words = ["validation" if is_validation else result["protocol"], result.get("pooling", "")]
+    if result["protocol"] == "single_shot":
+        cameras = (result["query_camera"], result["gallery_camera"])
+        words += [f"{result['num_queries']}_identities", "" if None in cameras else "cameras_{}_{}".format(*cameras)]
     words += ["flip" if result.get("flip") else "", "cosine" if result["distance"] == "cosine" else ""]
     words += ["normalized" if result["normalize"] and result["protocol"] != "multi_query" else ""]
     words += ["reranked" if result["rerank"] else "", f"on_{result['dataset']}" if is_other_dataset else ""]

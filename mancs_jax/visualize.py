@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.evaluation import metrics, roc
 from mancs_jax.evaluation.comparison import Comparison
@@ -44,7 +45,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     """
     if task.distractors:
         raise ValueError("a report shows no distractors of another data set: score without them")
-    paths = Workdir(Path(workdir))
+    paths = Workdir(local_path(workdir))
     results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
     lists = {name: _lists(comparison) for name, comparison in scored.comparisons.items()}
@@ -92,8 +93,8 @@ def _drawn(average_precision):
 
 def _charts(paths: Workdir, scored: Scored, shares: dict[str, np.ndarray]) -> dict[str, str]:
     charts = {}
-    if paths.metrics.exists():
-        charts["curves"] = curves_svg(read_rows(paths.metrics))
+    if paths.metrics.exists() and (rows := read_rows(paths.metrics)):  # none in a run shorter than log_every
+        charts["curves"] = curves_svg(rows)
     cmcs = {
         name: np.stack([np.arange(1, len(result["cmc"]) + 1), result["cmc"]], axis=1)
         for name, result in scored.results.items()

@@ -13,7 +13,8 @@ PAGES = sorted(
     + [path for path in (REPOSITORY / "docs").rglob("*.md")]
 )
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-MODULES = sorted(path for folder in ("scripts", "configs", "examples") for path in (REPOSITORY / folder).glob("*.py"))
+FOLDERS = ("scripts", "configs", "examples/tracking", "docs/tools", "mancs_jax/cli")
+MODULES = sorted(path for folder in FOLDERS for path in (REPOSITORY / folder).glob("[!_]*.py"))
 PROGRAMS = ("python", "mancs", "python3", "make", "pip", "git", "pytest")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"``?([^`]+)``?")
@@ -54,7 +55,7 @@ def commands() -> list[Command]:
         blocks = [block for kind, block in FENCE.findall(text_of(path)) if kind in ("", "sh", "bash")]
         lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()] + spans(path)
         if path.suffix == ".py":
-            lines += re.findall(r"python (?:scripts|benchmarks|examples)/\w+\.py[^\n`]*", text_of(path))
+            lines += re.findall(r"(?:python [\w/]+\.py|mancs [a-z0-9-]+ )[^\n`]*", text_of(path))
         for line in lines:
             if words := _words(line):
                 found.append(Command(name_of(path), words))
@@ -64,13 +65,11 @@ def commands() -> list[Command]:
 def _words(line: str) -> tuple[str, ...]:
     """Returns the words of a command, with all options; none if the line is no command."""
     line = re.sub(r"^\s*([A-Z_0-9]+=\S+ )*", "", line)
-    if re.match(r"scripts/\w+\.py -", line):
-        line = f"python {line}"
     if not re.match(rf"({'|'.join(PROGRAMS)}) \S", line):
         return ()
-    # "(tail) #" begins a comment, "[--flag]" is an option, "..." stands for more of them, a sentence ends in "." or ":"
+    # "(tail) #" begins a comment, "[--flag]" is an option, "..." stands for more, a sentence ends in "." or ":"
     line = re.sub(r"\s+#.*$", "", line).rstrip(".:;,")
-    line = re.sub(r"\[(--[^\]]*)\]", r"\1", line).replace(" ...", "")
+    line = re.sub(r"\[(--[^\]]*)\]", r"\1", line).replace(" [...]", "").replace(" ...", "")
     return tuple(shlex.split(line))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from mancs_jax.models import convolution
+from mancs_jax.kernels import convolution
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import donated_arguments, make_train_step
 

@@ -6,7 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from test_report import browser, data_of  # noqa: F401  # a fixture
+from pages import data_of
 from tiny_workdir import write_place
 
 import mancs_jax
@@ -102,13 +102,13 @@ def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):
 def test_queries_of_the_gallery_are_no_answers(place):
     embedder = mancs_jax.load(place / "workdirs" / "market")
     gallery = embed_folder(place / "unknown", embedder, progress=False)
-    found = answers.find_answers(answers.find_queries(place / "unknown"), embedder, gallery, k=3)
+    found, _ = answers.find_answers(answers.find_queries(place / "unknown"), embedder, gallery, k=3)
     assert [one.itself for one in found] == gallery.name.tolist()
     assert all(one.found.index.shape == (1, 3) for one in found)
     assert "the gallery has the query itself, img00.jpg, which is left out" in answers.as_text(found, gallery)
-    whole = answers.find_answers(answers.find_queries(place / "unknown" / "img00.jpg"), embedder, gallery, k=99)
+    whole, _ = answers.find_answers(answers.find_queries(place / "unknown" / "img00.jpg"), embedder, gallery, k=99)
     assert whole[0].name == "img00.jpg" and whole[0].found.index.shape == (1, len(gallery.name) - 1)
-    near = answers.find_answers(
+    near, _ = answers.find_answers(
         answers.find_queries(place / "queries" / "b.jpg"), embedder, gallery, k=3, max_distance=0.0
     )
     assert answers.as_text(near, gallery) == "no image of the gallery is within the greatest distance"
@@ -139,7 +139,7 @@ def test_a_line_a_query(place):
     embedder = mancs_jax.load(place / "workdirs" / "market")
     gallery = embed_folder(place / "unknown", embedder, progress=False)
     queries = answers.find_queries(place / "queries")
-    found = answers.find_answers(queries, embedder, gallery, k=2)
+    found, _ = answers.find_answers(queries, embedder, gallery, k=2)
     drawn = answers.draw(found, gallery, place / "unknown", (128, LEAST_WIDTH))
     one = answers.draw(found[:1], gallery, place / "unknown", (128, LEAST_WIDTH))
     np.testing.assert_array_equal(drawn[: one.shape[0]], one)

@@ -12,6 +12,8 @@ from mancs_jax.data.arrays import Split
 from mancs_jax.data.prepared import VERSION
 from mancs_jax.data.sources.items import About, Contents, Item
 
+pytestmark = pytest.mark.quick
+
 
 def png(pixels: np.ndarray) -> bytes:
     """A lossless file, so that pixels can be compared: what is stored is decoded whatever its format."""
@@ -161,10 +163,10 @@ def test_errors_say_how_to_mend_them(root, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         arrays.load_split("market1501", tmp_path, "train", (8, 4))
     assert str(error.value) == (
-        f"market1501 is not prepared under {tmp_path}; run: python scripts/prepare_data.py "
+        f"market1501 is not prepared under {tmp_path}; run: mancs prepare-data "
         f"--dataset=market1501 --source=ZIP_OR_FOLDER --root={tmp_path}"
     )
-    with pytest.raises(FileNotFoundError, match=r"prepare_data\.py --dataset=walkers --root="):
+    with pytest.raises(FileNotFoundError, match=r"mancs prepare-data --dataset=walkers --root="):
         arrays.load_split("walkers", tmp_path, "train", (8, 4))
     with pytest.raises(FileNotFoundError, match=r"--dataset=folder --name=mine --source=ZIP_OR_FOLDER --root="):
         arrays.load_split("mine", tmp_path, "train", (8, 4))
@@ -328,8 +330,6 @@ def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
     prepared = tmp_path / "mine" / VERSION
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text("{}")
-    with pytest.raises(
-        ValueError, match=r"root=.*, which has mine; prepare it \(python scripts/prepare_data\.py .* --name=other "
-    ):
+    with pytest.raises(ValueError, match=r"root=.*, which has mine; prepare it \(mancs prepare-data .* --name=other "):
         arrays.check_known("other", tmp_path)
     arrays.check_known("walkers", tmp_path)  # known, prepared or not

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chisquare, ks_1samp
 
-from mancs_jax.data.augment import Augmentation, augment, crop_and_resize, draw_box, normalize
+from mancs_jax.data.augment import (
+    Augmentation,
+    JitterStrength,
+    augment,
+    crop_and_resize,
+    draw_box,
+    jitter,
+    jitter_matrix,
+    normalize,
+)
 
 HEIGHT, WIDTH = 64, 32
 # Images a call and boxes a call: always as many, so that little is compiled.
@@ -303,3 +312,53 @@ def test_what_never_erases_is_what_erases_with_chance_0():
     image = np.random.default_rng(0).integers(0, 256, (BATCH, HEIGHT, WIDTH, 3), dtype=np.uint8)
     never, chance_0 = (run(image, PAPER_CROP._replace(flip=0.5, erase=erase)) for erase in (None, 0.0))
     np.testing.assert_array_equal(never, chance_0)
+
+
+JITTER = JitterStrength(brightness=0.3, contrast=0.4, saturation=0.5, hue=0.2)
+jitter_image = jax.jit(jitter)
+
+
+def sampled_factors(key: jax.Array) -> list[float]:
+    """Brightness, contrast and saturation as factors, and hue in turns, that `jitter` samples for a key."""
+    _, *keys = jax.random.split(key, 5)
+    drawn = [float(jax.random.uniform(key, (), minval=-s, maxval=s)) for key, s in zip(keys, JITTER)]
+    return [1 + drawn[0], 1 + drawn[1], 1 + drawn[2], drawn[3]]
+
+
+def test_jitter_is_brightness_contrast_saturation_and_hue_in_this_order():
+    """Step by step in float64, by torchvision's formulas; grey levels in the middle, so that nothing is clipped."""
+    image = np.random.default_rng(0).uniform(100, 130, (6, 4, 3))
+    luma = np.array([0.299, 0.587, 0.114])
+    yiq = np.array([luma, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    for seed in range(5):
+        key = jax.random.key(seed)
+        brightness, contrast, saturation, hue = sampled_factors(key)
+        x = image * brightness
+        x = contrast * x + (1 - contrast) * (x @ luma).mean()
+        x = saturation * x + (1 - saturation) * (x @ luma)[..., None]
+        cos, sin = np.cos(2 * np.pi * hue), np.sin(2 * np.pi * hue)
+        turned = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ yiq
+        x = x @ (np.linalg.inv(yiq) @ turned).T
+        np.testing.assert_allclose(jitter_image(key, jnp.float32(image), 1.0, JITTER), x, rtol=1e-4)
+
+
+def test_hue_keeps_luma_and_grey_and_turns_back():
+    image = np.float32(np.random.default_rng(1).uniform(0, 255, (5, 3)))
+    for hue in (0.1, 1 / 3, -0.4):
+        turned = image @ np.asarray(jitter_matrix(1.0, hue)).T
+        np.testing.assert_allclose(turned @ [0.299, 0.587, 0.114], image @ [0.299, 0.587, 0.114], rtol=1e-4)
+        np.testing.assert_allclose(turned @ np.asarray(jitter_matrix(1.0, -hue)).T, image, atol=1e-2)
+    np.testing.assert_allclose(np.asarray(jitter_matrix(0.3, 0.2)) @ np.full(3, 77.0), np.full(3, 77.0), rtol=1e-5)
+    # A third of a turn makes red blue, and the same the other way makes it green.
+    for hue, channel in ((1 / 3, 2), (-1 / 3, 1)):
+        assert np.argmax(np.asarray(jitter_matrix(1.0, hue)) @ np.float32([255, 0, 0])) == channel
+
+
+def test_jitter_changes_a_share_of_the_images_and_no_others():
+    image = random_images(BATCH)
+    plain, options = run(image, NOTHING), NOTHING._replace(jitter=0.4, jitter_strength=JITTER)
+    changed = np.abs(run(image, options) - plain).max((1, 2, 3)) > 1e-3
+    assert binomtest(int(changed.sum()), BATCH, 0.4).pvalue > LEAST_P_VALUE
+    np.testing.assert_allclose(run(image, options)[~changed], plain[~changed], atol=1e-4)
+    brightest = run(np.full((BATCH, HEIGHT, WIDTH, 3), 255, np.uint8), options)
+    assert brightest.max() < (1 - MEAN.min()) / STD.min()  # clipped at 255

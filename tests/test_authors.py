@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from mancs_jax.losses.curriculum import Triplets
 from mancs_jax.losses.identity import attention_loss, focal_loss
+from mancs_jax.losses.sampling import Triplets
 from mancs_jax.losses.triplet import euclidean_distances, triplet_loss
 from mancs_jax.models.mancs import create_model
 from mancs_jax.weights import authors, imagenet

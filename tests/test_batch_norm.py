@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mancs_jax.models.batch_norm import BatchNorm, normalize_batch
+from mancs_jax.kernels.conv_norm import BatchNorm, Sync, normalize_batch
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(3 * RNG.normal(size=(8, 5, 3, 4)) + 2, jnp.float32)
@@ -125,7 +125,7 @@ def test_channels_far_from_zero_keep_their_gradient_in_float32():
 def test_devices_share_their_statistics(num_devices):
     whole = with_gradients(BatchNorm(use_running_average=False), X)
     split = X.reshape(num_devices, -1, *X.shape[1:])
-    module = BatchNorm(use_running_average=False, axis_name="devices")
+    module = BatchNorm(use_running_average=False, sync=Sync("devices"))
     losses, gradients = jax.pmap(
         partial(with_gradients, module), axis_name="devices", devices=jax.devices()[:num_devices]
     )(split)
@@ -147,3 +147,26 @@ def test_half_precision_is_normalised_in_float32():
     )
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize(("num_devices", "groups", "local"), [(1, 1, 4), (2, 0, 2), (4, 0, 1), (4, 4, 1), (8, 4, 1)])
+def test_groups_do_not_depend_on_the_devices(num_devices, groups, local):
+    """Four groups of two images: in one device, in each of several, or over pairs of devices."""
+    sync = Sync("devices", groups) if groups else None
+    module = BatchNorm(use_running_average=False, sync=sync, groups=local)
+    run_parts = jax.pmap(partial(run_all, module), axis_name="devices", devices=jax.devices()[:num_devices])
+    y, updates, dx = run_parts(X.reshape(num_devices, -1, *X.shape[1:]))
+    alone = partial(run_all, BatchNorm(use_running_average=False))
+    parts = [alone(part) for part in X.reshape(4, 2, *X.shape[1:])]
+    np.testing.assert_allclose(y.reshape(X.shape), np.concatenate([part[0] for part in parts]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dx.reshape(X.shape), np.concatenate([part[2] for part in parts]), rtol=1e-3, atol=2e-5)
+    for name in STATS:
+        mean = np.mean([part[1][name] for part in parts], axis=0)
+        np.testing.assert_allclose(updates[name].mean(0), mean, rtol=1e-5)
+
+
+def run_all(module, x):
+    """(output, updated statistics, gradient of a weighted sum)."""
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    y, pull, updates = jax.vjp(lambda x: module.apply(variables, x, mutable=["batch_stats"]), x, has_aux=True)
+    return y, updates["batch_stats"], pull(jnp.sin(y))[0]

@@ -8,6 +8,8 @@ import pytest
 
 from mancs_jax.training import batches
 
+pytestmark = pytest.mark.quick
+
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 4, 2, 3), dtype=np.uint8)
 ROWS = np.array([[3, 19, 3], [0, 7, 1]])
 

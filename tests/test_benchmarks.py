@@ -31,7 +31,7 @@ import training_step  # noqa: E402
 
 from mancs_jax.cli import command_line  # noqa: E402
 from mancs_jax.common.processor import EIGEN  # noqa: E402
-from mancs_jax.models import convolution  # noqa: E402
+from mancs_jax.kernels import convolution  # noqa: E402
 from mancs_jax.weights import authors  # noqa: E402
 
 CLASSES = 4
@@ -139,6 +139,14 @@ def test_training_step(run):
         assert row["of the peak"] == pytest.approx(row["TFLOP/s"] / 2)
         assert row["images/s"] == pytest.approx(1e3 * 8 / row["ms a step"])
     assert "ours / it" in table[0] and table[2].startswith("| PyTorch | 8 |")
+
+
+def test_training_step_without_pytorch(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_peer", None)  # its import fails
+    arguments = ("--batch=8", "--steps=1", "--rounds=1", "--alone", "--compile", "--plain_malloc", "--peak_tflops=2")
+    figures, _ = run(training_step, *arguments)
+    assert [row["side"] for row in figures["rows"]] == ["mancs_jax", "mancs_jax, malloc as it is"]
+    assert all(row["TFLOP/s"] is row["of the peak"] is None and row["images/s"] > 0 for row in figures["rows"])
 
 
 def test_a_library_is_asked_to_convolve(monkeypatch, capsys):

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.data.boxes import checked_boxes, cut, overlaps, to_pixels
+from mancs_jax.data.boxes import checked_boxes, cut, to_pixels
 
 FRAME = (60, 100)  # height, width
 FRAME_IMAGE = np.random.default_rng(0).integers(0, 256, (*FRAME, 3), np.uint8)
@@ -51,6 +49,11 @@ def test_boxes_with_a_fault(box, fault):
     assert found.tolist() == [good, [0, 0, 0, 0], good] and faults == ["", fault, ""]
 
 
+@pytest.mark.parametrize("boxes", [[[0.1, 0.2, 1.5, 0.9]], [[0, 0, 1, 1], [0, 0, 2, 2]], [[-9, -9, -1, -1]]])
+def test_boxes_of_pixels_are_no_fractions(boxes):
+    np.testing.assert_array_equal(checked_boxes(boxes), np.array(boxes, np.float64))
+
+
 @pytest.mark.parametrize("boxes", [[], np.zeros((0, 4)), np.zeros((0,), np.int32)])
 def test_no_boxes(boxes):
     found, faults = to_pixels(checked_boxes(boxes), FRAME)
@@ -68,31 +71,14 @@ def test_no_boxes(boxes):
         (np.zeros((2, 4), bool), r"boxes are bool \[2, 4\]: boxes are"),
         ([[None] * 4], r"boxes are object \[1, 4\]: boxes are"),
         (np.zeros((0, 3, 4)), r"boxes are float64 \[0, 3, 4\]: boxes are"),
+        ([[0.1, 0.2, 0.5, 1.0]], r"boxes are fractions of the frame, all within \[0, 1\]: .*; multiply x by the width"),
+        ([[0, 0, 1, 1], [0.2, 0.2, 0.4, 0.8]], "boxes are fractions"),
+        ([[-0.01, 0.2, 0.4, 0.8], [np.nan] * 4], "boxes are fractions"),  # a little outside
     ],
 )
 def test_what_are_no_boxes(boxes, line):
     with pytest.raises(ValueError, match=f"^{line}"):
         checked_boxes(boxes)
-
-
-def test_overlaps():
-    one, other = [[0, 0, 10, 10], [0, 0, 4, 4]], [[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30], [1, 1, 1, 1]]
-    np.testing.assert_allclose(overlaps(one, other), [[50 / 150, 1, 0, 0], [0, 0.16, 0, 0]])
-    assert overlaps([[1, 1, 1, 1]], [[1, 1, 1, 1]]).tolist() == [[0]] and overlaps(np.zeros((0, 4)), one).shape == (
-        0,
-        2,
-    )
-
-
-@given(st.lists(st.tuples(*[st.integers(0, 12)] * 4), min_size=2, max_size=2))
-def test_overlaps_count_pixels(corners):
-    boxes = [[min(a, b), min(c, d), max(a, b), max(c, d)] for a, b, c, d in corners]
-    one, other = (np.zeros((12, 12), bool) for _ in range(2))
-    for canvas, (x1, y1, x2, y2) in zip((one, other), boxes, strict=True):
-        canvas[y1:y2, x1:x2] = True
-    union = (one | other).sum()
-    expected = (one & other).sum() / union if union else 0
-    np.testing.assert_allclose(overlaps(boxes[:1], boxes[1:]), [[expected]])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from mancs_jax.data import build
 from mancs_jax.data.prepared import VERSION, prepared_path
 from mancs_jax.data.sources.items import About, Contents, Item
 
+pytestmark = pytest.mark.quick
+
 IMAGES = {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}
 SPLITS = {
     "train": [Item("b.jpg", 3, 1, "b.jpg"), Item("x", -1, 2, "a.jpg")],

@@ -1,4 +1,4 @@
-"""One line for a mistake, where compiled programs are kept, and the scripts that no other test runs."""
+"""One line for a mistake, where compiled programs are kept, and the programs that no other test runs."""
 
 import json
 import os
@@ -59,9 +59,26 @@ def test_compiled_programs_are_kept_where_users_keep_caches(environment, expecte
     assert run.stdout.strip() == expected
 
 
+def test_a_user_without_a_home_directory_keeps_no_compiled_programs():
+    """As in a container whose user is in no list, where `Path.home` raises."""
+    code = (
+        "import jax, os, pathlib\n"
+        "def home(): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.home = home\n"
+        "from mancs_jax.cli.command_line import keep_compiled_programs\n"
+        "from mancs_jax.common.processor import set_cpu_flags\n"
+        "set_cpu_flags(); keep_compiled_programs()\n"
+        "print(jax.config.jax_compilation_cache_dir, '--xla_backend_optimization_level=2' in os.environ['XLA_FLAGS'])"
+    )
+    mine = ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in mine}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "None True"
+
+
 def test_figure3(tmp_path):
     """The picture in the documents is the one that its command draws."""
-    command = [sys.executable, "scripts/figure3.py", f"--output={tmp_path / 'figure3.svg'}"]
+    command = [sys.executable, "docs/tools/figure3.py", f"--output={tmp_path / 'figure3.svg'}"]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, f"{tmp_path / 'figure3.svg'}\n"), result.stderr
     drawn, shown = ((folder / "figure3.svg").read_text() for folder in (tmp_path, REPOSITORY / "docs"))
@@ -72,7 +89,7 @@ def test_figure3(tmp_path):
 
 
 def test_ablation(monkeypatch, tmp_path, capsys):
-    """In this process, without its trainings, which are those of scripts/train.py."""
+    """In this process, without its trainings, which are those of `mancs train`."""
 
     def train_and_evaluate(config, workdir, report):
         about = dict.fromkeys(("step", "split", "dataset", "train_fingerprint", "versions", "git", "devices"), "x")
@@ -114,15 +131,23 @@ def test_cuhk03_classic(monkeypatch, tmp_path, capsys):
     assert summary["num_splits"] == 1 and summary["mean"]["rank-1"] == 1  # of one person
 
 
-def test_a_command_looks_for_cycles_of_objects_seldom():
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_command_looks_for_cycles_of_objects_seldom(fails):
+    """And not at its end; but after an error, when JAX may still compute, it ends as Python does."""
     program = """
-import atexit, gc, sys
+import atexit, gc, sys, types
 atexit.register(lambda: print(*gc.get_threshold(), gc.get_freeze_count() > 0))  # called last
-from mancs_jax.cli.main import main
-main(["mancs", "embed", "--no_such_flag"])
+from mancs_jax.cli import command_line
+command = types.ModuleType("command", "A command.")
+command.define, command.ARGUMENTS = (lambda values, argv: None), ()
+command.main = lambda values, arguments: 1 // int(sys.argv[1])
+command_line.run(command, ["command"])
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.stdout.split() == [*map(str, COLLECTED_AFTER), "True"]
+    ended = subprocess.run([sys.executable, "-c", program, str(int(not fails))], capture_output=True, text=True)
+    assert ended.stdout.split() == [*map(str, COLLECTED_AFTER), str(not fails)]
+    assert (ended.returncode, ended.stderr) == (
+        (1, "command: integer division or modulo by zero\n") if fails else (0, "")
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="needs glibc")

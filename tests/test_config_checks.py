@@ -1,12 +1,15 @@
 """Configurations: all files are valid, and what cannot work gets one line that names the field."""
 
 import json
+import re
 
 import pytest
 
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
 from mancs_jax.weights.start import check_start
+
+pytestmark = pytest.mark.quick
 
 
 def paper():
@@ -99,15 +102,15 @@ def test_a_missing_field_is_named():
 
 def test_more_identities_a_batch_than_there_are():
     config = paper()
-    configuration.validate_identities(config, 16)
+    configuration.validate_identities(config, [16])
     with pytest.raises(ValueError, match="p is 16, but market1501 has 15 identities .*; take --config.data.p=15 or"):
-        configuration.validate_identities(config, 15)
+        configuration.validate_identities(config, [15])
     config.data.validation_ids = 5
-    configuration.validate_identities(config, 21)
+    configuration.validate_identities(config, [21])
     with pytest.raises(ValueError, match="are held out; two are needed for a negative"):
-        configuration.validate_identities(config, 6)
+        configuration.validate_identities(config, [6])
     with pytest.raises(ValueError, match="config.data.validation_ids = 5 are held out"):
-        configuration.validate_identities(config, 20)
+        configuration.validate_identities(config, [20])
 
 
 def test_missing_weights_are_named_with_the_way_out():
@@ -159,3 +162,25 @@ def test_runs_that_recomputed_all_stages_or_none_are_read(once, today):
     config = configuration.from_json(fields)
     assert config.remat == today and config.accumulate == 1
     configuration.validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "devices", "accumulate", "words"),
+    [(4, 1, 1, ""), (4, 8, 1, ""), (4, 2, 2, ""), (8, 2, 2, ""), (0, 8, 2, ""), (1, 8, 2, "")]
+    + [(4, 8, 2, "16 parts (8 devices"), (6, 4, 1, "does not divide"), (16, 4, 8, "32 parts")],
+)
+def test_groups_of_batch_norm_fit_the_parts_of_a_batch(groups, devices, accumulate, words):
+    config = paper()
+    config.batch_norm_groups, config.accumulate = groups, accumulate
+    if words:
+        with pytest.raises(ValueError, match=f"config.batch_norm_groups is {groups}, .*{re.escape(words)}"):
+            configuration.validate(config, num_devices=devices)
+    else:
+        configuration.validate(config, num_devices=devices)
+
+
+@pytest.mark.parametrize(("sync", "groups"), [(True, 1), (False, 0)])
+def test_a_run_from_before_the_groups_keeps_its_statistics(sync, groups):
+    old = paper().to_dict()
+    del old["batch_norm_groups"]
+    assert configuration.from_json(old | {"batch_norm_sync": sync}).batch_norm_groups == groups

@@ -1,4 +1,4 @@
-"""Weights in and out, by the functions and by the scripts: backbones, and workdirs of whole networks."""
+"""Weights in and out, by the functions and by the commands: backbones, and workdirs of whole networks."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory, small):
-    """(checkpoint, --config file, workdir) after `scripts/import_weights.py`, with a data set to score on."""
+    """(checkpoint, --config file, workdir) after `mancs import-weights`, with a data set to score on."""
     directory = tmp_path_factory.mktemp("imported")
     source, config_file, workdir = (directory / name for name in ("model_best.pth.tar", "authors.py", "run"))
     torch.save({"state_dict": small.state_dict(), "best_top1": np.float64(0.9)}, source)
@@ -105,7 +105,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
-    (scored,) = scoring.evaluate(workdir, progress=False).values()
+    (scored,) = scoring.score(workdir, progress=False).results.values()
 
     def embedded(part):
         split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)
@@ -121,7 +121,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
 def test_a_workdir_is_written_back(tmp_path, imported, capsys):
     source, _, workdir = imported
     exported = tmp_path / "mancs.safetensors"
-    assert run_script("export_weights", f"--workdir={workdir}", f"--output={exported}") == ""
+    assert run_script("export", f"--workdir={workdir}", "--format=torch", f"--output={exported}") == ""
     assert f"recipe authors, resnet10, {CLASSES} identities, step 0" in capsys.readouterr().out
     config = authors_config(**SMALL)
     assert_bits_equal(authors.load_released(exported, config)[0], authors.load_released(source, config)[0])
@@ -149,10 +149,10 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
         ("import_weights", ["--source=none.pth", "--output=a.safetensors"], "none.pth: no such file"),
         ("import_weights", ["--source=a.pth"], "give --output=FILE for a backbone, or --workdir=W and --config="),
         ("import_weights", ["--source=a.pth", "--workdir=W", "--config=none.py"], "none.py"),
-        ("export_weights", ["--workdir=W", "--output=a.pth"], "must end in .safetensors"),
+        ("export", ["--workdir=W", "--format=torch", "--output=a.pth"], "must end in .safetensors"),
     ],
 )
-def test_scripts_refuse_in_one_line(tmp_path, script, arguments, words, capsys):
+def test_commands_refuse_in_one_line(tmp_path, script, arguments, words, capsys):
     arguments = [argument.replace("=W", f"={tmp_path / 'W'}") for argument in arguments]
     line = run_script(script, *arguments)
     assert line.startswith(f"{script}: ") and words in line and "\n" not in line

@@ -9,9 +9,9 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from mancs_jax.models import convolution
-from mancs_jax.models.convolution import convolve
-from mancs_jax.models.pooling import from_taps, max_pool_3x3_s2, pool_with_tap
+from mancs_jax.kernels import convolution
+from mancs_jax.kernels.convolution import convolve
+from mancs_jax.kernels.pooling import from_taps, max_pool_3x3_s2, pool_with_tap
 
 
 def reference(x, kernel, cotangent, stride, padding):

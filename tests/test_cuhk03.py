@@ -19,6 +19,8 @@ from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03
 from mancs_jax.data.sources.items import Contents, Item, count, find_differences
 
+pytestmark = pytest.mark.quick
+
 PROTOCOLS = SHARED / "cuhk03_new_protocol"
 
 

@@ -4,9 +4,12 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pytest
 
 from mancs_jax.reporting.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, dots_svg
 from mancs_jax.reporting.curves import curves_svg, smooth
+
+pytestmark = pytest.mark.quick
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -3,6 +3,8 @@ import pytest
 from mancs_jax.config import defaults, recipes
 from mancs_jax.config.names import DATASETS
 
+pytestmark = pytest.mark.quick
+
 
 def differences(config, other) -> set[str]:
     """Names of the fields, two levels, in which two configurations differ."""

@@ -7,6 +7,8 @@ from mancs_jax.data.sources import dukemtmc_reid
 from mancs_jax.data.sources.items import Contents, Counts, Item, count_items, find_differences
 from mancs_jax.data.sources.named_folders import parse_name
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("name", "labels"),

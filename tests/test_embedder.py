@@ -1,5 +1,7 @@
 """The network as a function of images: any kind and number in, the numbers of the evaluation out."""
 
+import dataclasses
+import os
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward as embed_module
 from mancs_jax.inference.answers import find_queries
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.gallery import embed_folder, find_images, find_whole
+from mancs_jax.inference.gallery import embed_folder, embed_whole, find_images
 from mancs_jax.inference.network import Network, fingerprint_of
 
 
@@ -248,7 +250,7 @@ def test_links_that_give_no_image_are_told(tmp_path):
         find_images(tmp_path / "lone")
 
 
-def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(tmp_path):
+def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(embedder, tmp_path):
     encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
     for name, content in {
         "a.jpg": encoded,
@@ -259,13 +261,99 @@ def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(tmp_path
     }.items():
         (tmp_path / name).write_bytes(content)
     damaged = {"b.jpg": "cut off", "c.png": "damaged, or not an image", "d.jpg": "empty"}
-    assert find_whole(tmp_path, find_images(tmp_path)[0]) == (["a.jpg", "e.jpg"], damaged)
-    assert find_queries(tmp_path) == (tmp_path, ["a.jpg", "e.jpg"], damaged, [])
+    embedding, names, faults = embed_whole(tmp_path, embedder, find_images(tmp_path)[0], progress=False)
+    assert (names, faults) == (["a.jpg", "e.jpg"], damaged)
+    np.testing.assert_array_equal(embedding, embedder([tmp_path / "a.jpg", tmp_path / "e.jpg"]))
+    assert find_queries(tmp_path) == (tmp_path, ["a.jpg", "b.jpg", "c.png", "d.jpg", "e.jpg"], [])
     for name in ("a.jpg", "e.jpg"):
         (tmp_path / name).unlink()
     message = r"no image in it can be read: b\.jpg \(cut off\), c\.png \(damaged, or not an image\), d\.jpg \(empty\)$"
     with pytest.raises(ValueError, match=message):
-        find_queries(tmp_path)
+        embed_whole(tmp_path, embedder, find_images(tmp_path)[0], progress=False)
+
+
+def test_images_that_disappear_while_a_folder_is_embedded_are_told(embedder, tmp_path):
+    """While the first batch is on the device, three images go, and a folder takes the place of another."""
+    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
+    for i in range(3 * embedder.batch):
+        (tmp_path / f"{i:03d}.jpg").write_bytes(encoded)
+    names, _ = find_images(tmp_path)
+    gone = names[embedder.batch : embedder.batch + 3]
+
+    def embed_batches(batches):
+        for batch in embedder.embed_batches(batches):
+            for name in gone:
+                (tmp_path / name).unlink(missing_ok=True)
+            if (tmp_path / names[-1]).is_file():
+                (tmp_path / names[-1]).unlink()
+                (tmp_path / names[-1]).mkdir()
+            yield batch
+
+    slow = dataclasses.replace(embedder, embed_batches=lambda batches: embed_batches(one_by_one(batches)))
+    embedding, whole, faults = embed_whole(tmp_path, slow, names, progress=False)
+    assert faults == dict.fromkeys(gone, "not there any more") | {names[-1]: "cannot be read: Is a directory"}
+    assert whole == [name for name in names if name not in faults] and len(embedding) == len(whole)
+
+
+def one_by_one(batches):
+    """Each batch only when the one before has come back."""
+    for batch in batches:
+        yield from (batch[i : i + 1] for i in range(len(batch)))
+
+
+def test_names_are_listed_folder_by_folder(tmp_path):
+    for name in ("b/1.jpg", "a/2.jpg", "a.jpg", "b.jpg", "a/a/1.jpg", "~x.jpg", "B.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.jpg")  # whoever opened it would wait
+    images, others = find_images(tmp_path)
+    assert images == sorted(images, key=lambda name: name.split("/")) and len(images) == 7
+    assert others == ["pipe.jpg (no regular file)"]
+
+
+def test_a_name_that_begins_with_a_tilde_is_no_home_directory(embedder, tmp_path, monkeypatch):
+    (tmp_path / "~x.jpg").write_bytes(cv2.imencode(".jpg", pictures(1)[0])[1].tobytes())
+    monkeypatch.chdir(tmp_path)
+    assert len(embed_folder(".", embedder, progress=False).embedding) == 1
+    assert len(embed_whole(".", embedder, ["~x.jpg"])[0]) == len(embedder("./~x.jpg")) == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "y.jpg").write_bytes((tmp_path / "~x.jpg").read_bytes())
+    np.testing.assert_array_equal(embedder("~/y.jpg"), embedder("./~x.jpg"))
+
+
+@pytest.mark.parametrize(("flip", "normalize"), [(True, False), (False, True), (True, True)])
+def test_thresholds_are_not_for_other_embeddings(flip, normalize):
+    assert mancs_jax.load("market1501").card["thresholds"]
+    assert mancs_jax.load("market1501", flip=flip, normalize=normalize).card["thresholds"] is None
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")
+@pytest.mark.filterwarnings("ignore:.*use of fork")
+@pytest.mark.parametrize("call", ["embed", "load", "search"])
+def test_a_forked_process_gets_one_line(embedder, workdir, call):
+    """It would wait for ever: for threads that were not copied."""
+    rows = np.ones((2, 4), np.float32)
+    calls = {
+        "embed": lambda: embedder(pictures(1)),
+        "load": lambda: mancs_jax.load(workdir),
+        "search": lambda: mancs_jax.search(rows, rows, 1),
+    }
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            calls[call]()
+        except RuntimeError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as told:
+        line = told.read()
+    assert (
+        f"process {child} was forked from process {os.getpid()}" in line and "load the network in each worker" in line
+    )
 
 
 def test_a_file_that_is_cut_off_is_refused(embedder, tmp_path):

@@ -13,7 +13,7 @@ from tiny_workdir import WIDTH, write_workdir
 import mancs_jax
 from mancs_jax.inference.export import check, export, jax_content
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.models import convolution
+from mancs_jax.kernels import convolution
 
 REPOSITORY = Path(__file__).parents[1]
 # Put in front of the printed lines: to them, nothing else is installed.

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from datetime import date
+from datetime import date, datetime
 from importlib import metadata
 
 import cv2
@@ -20,14 +20,12 @@ import mancs_jax
 from mancs_jax.cli import command_line, embed, evaluate, search, visualize
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
-from mancs_jax.inference.contract import JAXLIB_BUILT, covered
-from mancs_jax.inference.export import export, lifetime
+from mancs_jax.inference.export import export
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.gallery import load_gallery
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.publish import export_network
-from mancs_jax.scoring import Task
-from mancs_jax.scoring import evaluate as score_all
+from mancs_jax.scoring import Task, score
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -197,25 +195,20 @@ def test_the_baselines_of_an_exported_network(place, tmp_path):
     with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
         build.build(contents, tmp_path / "data")
     task = Task(root=str(tmp_path / "data"), baselines=True)
-    found, expected = (score_all(place / name, task, progress=False) for name in ("n.onnx", "w"))
+    found, expected = (score(place / name, task, progress=False).results for name in ("n.onnx", "w"))
     assert found.keys() == expected.keys() and len(found) == 3
     assert found["untrained network"]["mAP"] == expected["untrained network"]["mAP"]
 
 
-def test_how_long_a_jax_file_lives():
-    until, counted_from = covered("0.10.2", date(2026, 11, 26))
-    assert (str(until), counted_from) == ("2026-12-17", "jaxlib 0.10.2 was built on 2026-06-17")
-    until, counted_from = covered("99.0", date(2027, 8, 31))
-    assert str(until) == "2028-02-29" and counted_from.startswith("at the latest: jaxlib 99.0 was built at an unknown")
-    assert "releases that are built up to 2026-12-17 read it" in lifetime(date(2026, 12, 17), "", date(2026, 12, 17))
-    assert "up to 2026-12-17, which is over: update JAX" in lifetime(date(2026, 12, 17), "", date(2026, 12, 18))
-    assert metadata.version("jaxlib") in JAXLIB_BUILT  # the pinned one: add its day when the pin moves
-
-
-def test_the_contract_says_how_long(place):
+def test_a_jax_file_says_which_release_wrote_it(place, tmp_path):
+    """JAX's promise counts from that release, which the card records with the day of the export."""
     exported = mancs_jax.load(place / "n.jax").card["exported"]
-    assert exported["covered_until"] == str(covered(metadata.version("jaxlib"), date.today()).until)
-    assert exported["platforms"] == ["cpu", "cuda", "tpu"]
+    assert {name: exported["versions"][name] for name in ("jax", "jaxlib")} == {
+        name: metadata.version(name) for name in ("jax", "jaxlib")
+    }
+    assert datetime.fromisoformat(exported["date"]).tzinfo and exported["platforms"] == ["cpu", "cuda", "tpu"]
+    promise = f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}"
+    assert promise in export(place / "w", tmp_path / "n.jax")
 
 
 def test_a_bfloat16_network_becomes_float32(tmp_path):

@@ -154,6 +154,8 @@ def test_files_that_are_none(tmp_path):
         (["--rerank", "--k2=30"], "k2 is 30: it must be from 1 to k1 + 1 = 21"),
         (["--rerank", "--lambda=2"], "lambda is 2.0: it must be from 0 to 1"),
         (["--flip", "--dataset=x"], "leave --dataset, --flip out"),
+        (["--single_shot"], "leave --single_shot out"),
+        (["--splits=3", "--query_camera=1"], "without --single_shot there is no use for --splits, --query_camera"),
         (["--workdir=w"], "give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz"),
         (["--json={tmp_path}/f.npz/out.json"], "f.npz"),
     ],
@@ -213,7 +215,9 @@ def test_a_file_of_embed_is_scored(tmp_path):
         line = run(file, "--queries=query")
         assert "is no whole file of mancs embed: embedding float32 [72, 6], name " in line and "\n" not in line
     np.savez(tmp_path / "f.npz", **{name: array for name, array in both.items() if name not in ("pid", "camid")})
-    assert "it is a file of mancs embed without identities: name the images as 0002_c1_..." in run(file)
+    line = run(file)
+    assert "f.npz has no pid and camid: it is a file of mancs embed without identities. Name the images as" in line
+    assert "query_pid" not in line and line.endswith("or add pid and camid to the file, an integer for each image")
     np.savez(tmp_path / "f.npz", **found)
     assert run(file, "--queries=query").endswith("has arrays of queries already: leave --queries out")
     assert run("--workdir=w", "--queries=query").endswith("--queries goes with --features=FILE of mancs embed")

@@ -5,14 +5,14 @@ import xml.etree.ElementTree as ElementTree
 from functools import partial
 from pathlib import Path
 
+import figure1
 import jax
 import numpy as np
 import pytest
+from figure1 import figure_1
 
-from mancs_jax.cli.command_line import run
 from mancs_jax.config import defaults, recipes
 from mancs_jax.models.mancs import create_model, init_variables
-from mancs_jax.reporting.architecture import figure_1
 
 DOCS = Path(__file__).parents[1] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,9 +71,7 @@ def test_boxes_do_not_overlap_and_are_inside():
 
 
 def test_the_command_draws_the_picture_in_the_documents(tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
-    import figure1
-
-    run(figure1, ["figure1", f"--output={tmp_path / 'figure1.svg'}"])
+    monkeypatch.setattr("sys.argv", ["figure1", f"--output={tmp_path / 'figure1.svg'}"])
+    figure1.main()
     assert capsys.readouterr().out == f"{tmp_path / 'figure1.svg'}\n"
     assert (tmp_path / "figure1.svg").read_text() == (DOCS / "figure1.svg").read_text()

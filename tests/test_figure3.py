@@ -3,9 +3,12 @@
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pytest
 
 from mancs_jax.config import recipes
 from mancs_jax.reporting.curriculum import SHARES, figure_3, probabilities
+
+pytestmark = pytest.mark.quick
 
 
 def test_probabilities_of_the_paper_by_equations_3_4_and_6():

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import cv2
+import documents
 import pytest
 from tiny_sources import image_files, jpeg, noise, write
 
@@ -9,6 +10,8 @@ from mancs_jax.data import build
 from mancs_jax.data.arrays import load_split
 from mancs_jax.data.sources import folder
 from mancs_jax.data.sources.items import Item
+
+pytestmark = pytest.mark.quick
 
 PNG = cv2.imencode(".png", noise(7))[1].tobytes()
 BMP = cv2.imencode(".bmp", noise(8))[1].tobytes()
@@ -181,3 +184,21 @@ def test_names_of_data_sets(name):
     with pytest.raises(ValueError, match="cannot be the name of a data set: it may have letters, digits, _ and -"):
         folder.check_name(name)
     folder.check_name("My_data-2")
+
+
+def test_the_csv_of_cuhk03_pair_1_as_the_documents_make_it(tmp_path, monkeypatch):
+    names = {"train": ["0000_00.jpg", "0000_04.jpg", "0002_05.jpg"], "val": ["0000_09.jpg", "0001_03.jpg"]}
+    path = write(tmp_path / "labeled", image_files(names) | {"train_resized/0000_00.jpg": jpeg(9)}, False)
+    monkeypatch.chdir(tmp_path)
+    (block,) = documents.python_blocks(documents.REPOSITORY / "docs" / "data.md")
+    exec(block, {})
+    with folder.open_own("cuhk03_pair1", path, "cuhk03_pair1.csv") as found:
+        assert found.splits == {
+            "train": [
+                Item("train/0000_00.jpg", 1, 1, "train/0000_00.jpg"),
+                Item("train/0000_04.jpg", 1, 1, "train/0000_04.jpg"),
+                Item("train/0002_05.jpg", 3, 2, "train/0002_05.jpg"),
+                Item("val/0000_09.jpg", 4, 2, "val/0000_09.jpg"),
+                Item("val/0001_03.jpg", 5, 1, "val/0001_03.jpg"),
+            ]
+        }

@@ -5,6 +5,8 @@ import pytest
 
 from mancs_jax.inference import histogram
 
+pytestmark = pytest.mark.quick
+
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
 
 

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from mancs_jax.models.mancs import Mancs
 from mancs_jax.weights import imagenet
 from mancs_jax.weights.start import load_into
+from mancs_jax.weights.state_dict import to_variables
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
@@ -44,9 +45,13 @@ def hugging_face_name(name):
     return re.sub(r"(\.layers\.\d+)\.(conv|bn)(\d)\.", lambda m: f"{m[1]}.layer.{int(m[3]) - 1}.{kinds[m[2]]}.", name)
 
 
+def load(path, arch):
+    return to_variables(imagenet.read_backbone(path, arch), imagenet.backbone_leaves(arch))
+
+
 def assert_same_weights(path, reference, rtol=0.0):
     """The file `path` gives exactly the trees of the PyTorch network."""
-    trees = imagenet.load_imagenet(path, "resnet18")
+    trees = load(path, "resnet18")
     params, batch_stats = torch_resnet.to_flax(reference.state_dict())
     expected = {"params": params, "batch_stats": batch_stats}
     assert jax.tree.structure(trees) == jax.tree.structure(expected)
@@ -63,7 +68,7 @@ def save_safetensors(tensors, path):
 def check_refused(path, words, arch="resnet18"):
     """Loading raises a ValueError of one line, which names the file and has `words`."""
     with pytest.raises(ValueError, match=words) as refusal:
-        imagenet.load_imagenet(path, arch)
+        imagenet.read_backbone(path, arch)
     assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
     return str(refusal.value)
 
@@ -129,7 +134,7 @@ def test_half_precision_becomes_float32(tmp_path, reference, state_dict, save, d
     pytest.importorskip("safetensors")
     low = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state_dict.items()}
     save(low, tmp_path / "weights")
-    trees = imagenet.load_imagenet(tmp_path / "weights", "resnet18")
+    trees = load(tmp_path / "weights", "resnet18")
     kernel = low["layer3.0.conv2.weight"].float().numpy().transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(trees["params"]["layer3_0"]["conv2"]["kernel"], kernel)
     del kernel
@@ -224,7 +229,7 @@ def test_other_architecture_is_refused(tmp_path, state_dict):
     message = check_refused(tmp_path / "weights.pth", "does not fit resnet34", "resnet34")
     assert " missing: layer1.2.bn1.bias, layer1.2.bn1.running_mean, " in message and "left over" not in message
     with pytest.raises(ValueError, match="no ImageNet weights for arch 'resnet10'; there are for resnet18, "):
-        imagenet.load_imagenet(tmp_path / "weights.pth", "resnet10")
+        imagenet.read_backbone(tmp_path / "weights.pth", "resnet10")
 
 
 def test_other_width_is_refused(tmp_path, state_dict):
@@ -242,4 +247,4 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, state_dict):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"^{tmp_path / 'none.pth'}: no such file$"):
-        imagenet.load_imagenet(tmp_path / "none.pth", "resnet50")
+        imagenet.read_backbone(tmp_path / "none.pth", "resnet50")

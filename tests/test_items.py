@@ -8,6 +8,8 @@ from tiny_sources import jpeg, write
 from mancs_jax.data.sources import items as checks
 from mancs_jax.data.sources.items import About, Contents, Counts, Item
 
+pytestmark = pytest.mark.quick
+
 IMAGES = {"a": jpeg(0), "b": jpeg(1), "c": b"", "d": b"x"}
 
 

@@ -11,13 +11,19 @@ from absl import flags
 from tiny_workdir import write_workdir
 
 import mancs_jax
+from mancs_jax import convert, publish
 from mancs_jax.cli import ablation, command_line, embed, evaluate, search, train
+from mancs_jax.cli import gallery as gallery_commands
 from mancs_jax.cli.main import COMMANDS
-from mancs_jax.common.local_path import local_path
+from mancs_jax.common.local_path import cache_folder, local_path
+from mancs_jax.evaluation import features
+from mancs_jax.inference import gallery
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 # Flags that hold text but no path.
+PARTS, NAMES = ("query", "gallery"), ("pid", "camid")
 NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name", "queries"}
+NO_PATHS |= {"before", "camera", "person", "since", "time"}
 
 
 def test_home_and_remote_places(monkeypatch, tmp_path):
@@ -34,7 +40,10 @@ def test_home_and_remote_places(monkeypatch, tmp_path):
         local_path("~nobody-of-this-name/run")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+OF_GALLERY = [f"gallery.{name}" for name in gallery_commands.COMMANDS]
+
+
+@pytest.mark.parametrize("name", [*(name for name in COMMANDS if name != "gallery"), *OF_GALLERY])
 def test_every_flag_is_a_path_or_known_to_be_none(name):
     values = flags.FlagValues()
     import_module(f"mancs_jax.cli.{name.replace('-', '_')}").define(values, [name])
@@ -132,3 +141,57 @@ def test_home_from_python(tmp_path, monkeypatch):
     for call in (mancs_jax.load, lambda workdir: mancs_jax.train_and_evaluate(tiny.get_config(), workdir)):
         with pytest.raises(ValueError, match="^gs://bucket/run: remote paths are not supported"):
             call("gs://bucket/run")
+
+
+def test_home_in_every_call_from_python(tmp_path, monkeypatch):
+    """A folder named ~ is never made."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "cwd")
+    home = tmp_path / "home"
+    write_workdir(home / "w")
+    cv2.imwrite(str(home / "a.jpg"), np.zeros((8, 4, 3), np.uint8))
+    rows = np.eye(4, dtype=np.float32)
+    embed_one = mancs_jax.load("~/w")
+    assert embed_one("~/a.jpg").shape == embed_one(["~/a.jpg"])[:1].shape
+    assert gallery.load_gallery(written("~/g.npz", gallery.embed_folder("~", embed_one, ["a.jpg"]))).name == ["a.jpg"]
+    mancs_jax.build_index(rows, "~/i.faiss")
+    assert mancs_jax.load_index("~/i.faiss").ntotal == 4
+    assert mancs_jax.search(rows, rows, 1, index="~/i.faiss").index[:, 0].tolist() == [0, 1, 2, 3]
+    assert str(home / "n.safetensors") in convert.export_weights("~/w", "~/n.safetensors")
+    assert publish.export_network("~/w", "net", "~", scores=False)[0] == home / "net.json"
+    assert mancs_jax.load("~/net.json").width
+    np.savez(
+        home / "f.npz",
+        query=rows,
+        gallery=rows,
+        **{f"{part}_{name}": np.arange(4) + 1 for part in PARTS for name in NAMES},
+    )
+    assert features.load_features("~/f.npz")["query"].embedding.shape == (4, 4)
+    assert [*(tmp_path / "cwd").iterdir()] == []
+
+
+def written(path, value):
+    gallery.write_gallery(path, value)
+    return path
+
+
+def test_no_other_module_expands_paths():
+    package = Path(mancs_jax.__file__).parent
+    assert [file.stem for file in package.rglob("*.py") if "expanduser" in file.read_text()] == ["local_path"]
+
+
+def test_a_path_that_begins_with_a_tilde_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.chdir(tmp_path)
+    for path in ("./~/a.jpg", "./~", "./~x.jpg"):
+        assert local_path(path) == local_path(local_path(path)) == tmp_path / path[2:]
+
+
+def test_where_caches_are(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert cache_folder() == Path("/x/mancs_jax")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/h")
+    assert cache_folder() == Path("/h/.cache/mancs_jax")

@@ -17,6 +17,8 @@ from mancs_jax.common.environment import environment
 from mancs_jax.training.log import Diverged, MetricsLog, keep_rows
 from mancs_jax.workdir import Workdir
 
+pytestmark = pytest.mark.quick
+
 
 def test_rows_after_the_restored_step_and_half_rows_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 import tiny
-from test_scoring import write_workdir
 from tiny_sources import REPOSITORY, jpeg, run_script
+from tiny_workdir import write_untrained
 
 from mancs_jax import run
 from mancs_jax.cli import evaluate
@@ -106,7 +106,7 @@ def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gal
 
 
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
-    write_workdir(tmp_path / "w", root)
+    write_untrained(tmp_path / "w", root)
     fill_disk(monkeypatch, "results")
     with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
         run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])
@@ -142,8 +142,8 @@ OUTPUTS = [
     ("evaluate --workdir=nowhere --json={}", "x.json", ""),
     ("export --workdir=nowhere --output={}", "x.onnx", ""),
     ("export --workdir=nowhere --output={}", "x.jax", ""),
-    ("export_network nowhere --name=n --output={}", "x", "n.json"),
-    ("export_weights --workdir=nowhere --output={}", "x.safetensors", ""),
+    ("export --workdir=nowhere --format=weights --output={}", "n.safetensors", ""),
+    ("export --workdir=nowhere --format=torch --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --output={}", "x.safetensors", ""),
     ("import_weights --source=nowhere.pth --config=tests/tiny.py --workdir={}", "x", "config.json"),
 ]

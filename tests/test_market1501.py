@@ -10,6 +10,8 @@ from mancs_jax.data.sources.items import Contents, Counts, Item, count, count_it
 from mancs_jax.data.sources.market1501 import LAYOUT
 from mancs_jax.data.sources.named_folders import parse_name
 
+pytestmark = pytest.mark.quick
+
 LABELS = SHARED / "market1501_labels"
 DATA_SET = REPOSITORY.parent / "data" / LAYOUT.top_folder
 OFFICIAL = [

@@ -212,7 +212,7 @@ def refused(folder):
         (b"{", "tiny.json: not JSON, or cut off"),
         (b"\xff\xfe", "tiny.json: not JSON, or cut off"),
         (b"[" * 100_000, "tiny.json: not JSON, or cut off"),
-        (b"[1, 2]", "tiny.json: not the card of a network (format 1), which mancs export-network writes"),
+        (b"[1, 2]", "tiny.json: not the card of a network (format 1), which `mancs export --format=weights` writes"),
         (b'{"format": 2}', "tiny.json: not the card of a network (format 1)"),
         (b'{"format": 1}', "tiny.json: no usable input, embedding, network, num_classes, step, best, data_fingerprint"),
     ],

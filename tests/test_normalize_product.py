@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mancs_jax.models.batch_norm import BatchNorm, normalize_batch, normalize_product
+from mancs_jax.kernels.conv_norm import BatchNorm, Sync, normalize_batch, normalize_product
 
 RNG = np.random.default_rng(0)
 CHANNELS, FEATURES = 5, 12
@@ -21,15 +21,15 @@ def draw(dtype=np.float32):
     return [jnp.asarray(part, dtype) for part in (x, *parts)]
 
 
-def two_steps(x, kernel, scale, bias, epsilon, axis_name=None):
-    return normalize_batch(x @ kernel.astype(x.dtype), scale, bias, epsilon, axis_name)
+def two_steps(x, kernel, scale, bias, epsilon, sync=None):
+    return normalize_batch(x @ kernel.astype(x.dtype), scale, bias, epsilon, sync)
 
 
-def with_gradients(normalize, x, kernel, scale, bias, weight, axis_name=None):
+def with_gradients(normalize, x, kernel, scale, bias, weight, sync=None):
     """((loss, (y, mean, variance)), gradients of x, kernel, scale and bias)."""
 
     def loss(*arguments):
-        y, mean, var = normalize(*arguments, 1e-5, axis_name)
+        y, mean, var = normalize(*arguments, 1e-5, sync)
         return jnp.sum(weight * jnp.tanh(y)), (y, mean, var)
 
     return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(x, kernel, scale, bias)
@@ -85,7 +85,7 @@ def test_devices_share_their_statistics(num_devices):
     (_, (y, mean, var)), gradients = with_gradients(normalize_product, x, kernel, scale, bias, weight)
     split = [each.reshape(num_devices, -1, *each.shape[1:]) for each in (x, weight)]
     run = jax.pmap(
-        lambda x, weight: with_gradients(normalize_product, x, kernel, scale, bias, weight, "devices"),
+        lambda x, weight: with_gradients(normalize_product, x, kernel, scale, bias, weight, Sync("devices")),
         axis_name="devices",
         devices=jax.devices()[:num_devices],
     )
@@ -109,5 +109,5 @@ def test_a_norm_of_a_convolution(size, features, average):
     norm = BatchNorm(use_running_average=average)
     padding = [((size - 1) // 2,) * 2] * 2
     plain = jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    ours = norm.apply(variables, x, kernel, 2, mutable=["batch_stats"])
+    ours = norm.apply(variables, x, kernel, 2, mutable=["batch_stats"], method="of_convolution")
     assert_near(ours, norm.apply(variables, plain, mutable=["batch_stats"]), 1e-5)

@@ -1,21 +1,29 @@
-"""The notebooks run from top to bottom, at a tiny size, and find the package wherever they are opened."""
+"""The notebooks run from top to bottom, at a tiny size, and install the package wherever they are opened.
 
+`.ci/colab` runs their install cell in an environment like Colab's.
+"""
+
+import csv
 import http.server
-import importlib.util
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
+from importlib import metadata
 from pathlib import Path
 
-import nbformat
 import pytest
 import tiny
-from nbclient import NotebookClient
 
+from mancs_jax.common import accelerators
 from mancs_jax.data import build
 from mancs_jax.data.sources.market1501 import open_source
 
+nbformat = pytest.importorskip("nbformat")
+NotebookClient = pytest.importorskip("nbclient").NotebookClient
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -66,52 +74,118 @@ def test_market1501(monkeypatch, tmp_path):
     assert any((tmp_path / "run" / "checkpoints").iterdir())
 
 
-NAMES = ("walkers", "market1501")
+@pytest.mark.filterwarnings("ignore")
+def test_market1501_with_own_images(monkeypatch, tmp_path):
+    """A CSV selects fine-tuning; the pretrained model is evaluated on the same people."""
+    source = tiny.write_folder(tmp_path / "source", people=6)
+    splits = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "pid", "camid", "split"))
+        for path in sorted(source.glob("*/*.jpg")):
+            if split := splits.get(path.parent.name):
+                person, camera = re.match(r"(-?\d+)_c(\d)", path.name).groups()
+                rows.writerow((path.relative_to(source), int(person), camera, split))
+    places = {"SOURCE": source, "CSV": tmp_path / "labels.csv", "ROOT": tmp_path / "data", "WORKDIR": tmp_path / "run"}
+    text = run_notebook("market1501", monkeypatch, **places, MAX_STEPS=1, K1=5, K2=2)
+    assert "| Mancs, re-ranked" in text and "| pretrained: Mancs, re-ranked" in text and "multi-query" not in text
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["pretrained"] == "market1501" and config["data"]["p"] == 6
 
 
 def cells(name):
     return nbformat.read(REPOSITORY / "notebooks" / f"{name}.ipynb", as_version=4).cells
 
 
-def setup_of(name):
-    return next(cell.source for cell in cells(name) if "def missing_package" in cell.source)
+def install_cell(name):
+    return next(cell.source for cell in cells(name) if cell.cell_type == "code")
 
 
 @pytest.fixture
-def missing_package(monkeypatch):
-    """The function of the notebooks, where the package is not installed and no variable says anything."""
-    for variable in ("REPOSITORY", "COLAB_JUPYTER_IP", "KMP_TARGET_PORT"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    names: dict = {}
-    exec(setup_of("walkers").partition("\n\n\nif package")[0], names)
-    return names["missing_package"]
+def install(monkeypatch, tmp_path):
+    """Runs the install cell in an empty folder, with made-up programs, versions and modules.
+
+    Its function returns the names that the cell defines and the arguments that pip got, or None if pip was not called.
+    """
+    for variable in os.environ:
+        if variable.startswith(("REPOSITORY", "COLAB_", "KMP_TARGET_PORT", "TPU_")):
+            monkeypatch.delenv(variable)
+    programs, folder = tmp_path / "bin", tmp_path / "folder"
+    programs.mkdir()
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.chdir(folder)
+
+    def run(gpu: str = "", pip_status: int = 0, loaded: tuple[str, ...] = (), **versions: str):
+        if gpu:
+            (programs / "nvidia-smi").write_text(f"#!/bin/sh\n{gpu}\n")
+            (programs / "nvidia-smi").chmod(0o755)
+        calls = []
+
+        def version(package):
+            if package not in versions:
+                raise metadata.PackageNotFoundError(package)
+            before, _, after = versions[package].partition(" -> ")
+            return after if after and calls else before
+
+        def pip(command, **options):
+            if command[0] == "nvidia-smi":
+                return real_run(command, **options)
+            assert command[:5] == [sys.executable, "-m", "pip", "install", "--quiet"]
+            calls.append(command[5:])
+            return subprocess.CompletedProcess(command, pip_status)
+
+        real_run = subprocess.run
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "run", pip)
+            patched.setattr(metadata, "version", version)
+            patched.setattr(
+                sys, "modules", {k: v for k, v in sys.modules.items() if k != "jax"} | dict.fromkeys(loaded)
+            )
+            names: dict = {}
+            try:
+                exec(install_cell("walkers"), names)
+            except SystemExit as stop:
+                names["stop"] = str(stop)
+        return names, calls[0] if calls else None
+
+    return run
 
 
-def test_the_notebooks_find_the_package_in_one_way():
-    assert setup_of("walkers") == setup_of("market1501")
+GITHUB = "https://github.com/some-body/mancs.jax"
+TESLA = "echo 'GPU 0: Tesla T4 (UUID: GPU-0)'"
 
 
-def test_nothing_is_installed_where_the_package_is(missing_package, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert missing_package() == ""
+def test_both_notebooks_install_the_package_in_the_same_way():
+    assert install_cell("walkers") == install_cell("market1501")
 
 
-def test_the_checkout_around_a_notebook_is_installed(missing_package, monkeypatch):
+def test_nothing_is_installed_where_the_package_is(install):
+    names, arguments = install(mancs_jax="0.2.0")
+    assert arguments is None and "stop" not in names and names["WORKDIRS"] == Path("workdirs")
+
+
+def test_the_checkout_around_a_notebook_is_installed(install, monkeypatch):
     monkeypatch.chdir(REPOSITORY / "notebooks")
-    assert missing_package() == f"-e {REPOSITORY}"
+    assert install()[1] == ["-e", str(REPOSITORY)]
+    assert install(gpu=TESLA)[1] == ["-e", f"{REPOSITORY}[cuda12]"]
 
 
-@pytest.mark.parametrize(
-    "address", ["https://github.com/some-body/mancs.jax", "https://github.com/some-body/mancs.jax.git"]
-)
-def test_an_address_that_is_given_is_installed(missing_package, monkeypatch, tmp_path, address):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("address", [GITHUB, f"{GITHUB}.git"])
+def test_the_repository_of_the_variable_is_installed(install, monkeypatch, address):
     monkeypatch.setenv("REPOSITORY", address)
-    assert missing_package() == "git+https://github.com/some-body/mancs.jax"
+    assert install()[1] == [f"mancs_jax @ git+{GITHUB}"]
 
 
-def test_colab_says_which_repository_it_opened(missing_package, monkeypatch, tmp_path):
+def test_the_constant_has_precedence_over_the_variable(install, monkeypatch):
+    monkeypatch.setenv("REPOSITORY", "https://github.com/another/one")
+    names, _ = install(mancs_jax="0.2.0")
+    assert names["repository"]() == "https://github.com/another/one"
+    names["REPOSITORY"] = f"{GITHUB}.git"
+    assert names["repository"]() == GITHUB
+
+
+def test_the_repository_that_colab_opened_is_installed(install, monkeypatch):
     """Against a server that answers as Colab's: a list of sessions, the address quoted."""
     path = "fileId=https%3A//github.com/some-body/mancs.jax/blob/main/notebooks/walkers.ipynb"
 
@@ -128,17 +202,71 @@ def test_colab_says_which_repository_it_opened(missing_package, monkeypatch, tmp
 
     with http.server.HTTPServer(("127.0.0.1", 0), Sessions) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
         monkeypatch.setenv("KMP_TARGET_PORT", str(server.server_port))
-        assert missing_package() == "git+https://github.com/some-body/mancs.jax"
+        assert install()[1] == [f"mancs_jax @ git+{GITHUB}"]
         server.shutdown()
 
 
-def test_without_an_address_there_is_one_line(missing_package, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="^no mancs_jax here: .* REPOSITORY"):
-        missing_package()
+def test_without_an_address_there_is_one_line(install):
+    names, arguments = install()
+    assert arguments is None
+    assert names["stop"].startswith("mancs_jax is not installed: ") and "REPOSITORY" in names["stop"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "variable", "extra"),
+    [
+        (TESLA, "", "[cuda12]"),
+        ("echo NVIDIA-SMI has failed because it could not communicate with the driver; exit 9", "", ""),
+        ("echo No devices found.", "", ""),
+        ("", "TPU_ACCELERATOR_TYPE", "[tpu]"),
+        ("", "COLAB_TPU_ADDR", "[tpu]"),
+        ("", "", ""),
+    ],
+)
+def test_the_extra_is_that_of_the_accelerator(install, monkeypatch, gpu, variable, extra):
+    monkeypatch.setenv("REPOSITORY", GITHUB)
+    if variable:
+        monkeypatch.setenv(variable, "v5e-1")
+    assert install(gpu=gpu)[1] == [f"mancs_jax{extra} @ git+{GITHUB}"]
+
+
+@pytest.mark.parametrize(
+    ("loaded", "numpy", "stops"),
+    [((), "2.0.2", False), (("jax",), "2.0.2", True), ((), "2.0.2 -> 2.5.5", True), (("jax",), "2.0.2 -> 2.5.5", True)],
+)
+def test_a_restart_where_this_process_has_old_versions(install, monkeypatch, loaded, numpy, stops):
+    monkeypatch.setenv("REPOSITORY", GITHUB)
+    names, _ = install(loaded=loaded, numpy=numpy)
+    assert names.get("stop") == (
+        "mancs_jax is installed: restart the kernel, then run all cells again" if stops else None
+    )
+
+
+def test_colab_is_restarted_by_a_signal(install, monkeypatch, capsys):
+    signals = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: signals.append(arguments))
+    monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+    monkeypatch.setenv("REPOSITORY", GITHUB)
+    install(loaded=("jax",))
+    assert signals == [(os.getpid(), signal.SIGKILL)]
+    assert "the runtime restarts: run all cells again" in capsys.readouterr().out
+
+
+def test_a_failure_of_pip_stops_the_notebook(install, monkeypatch):
+    monkeypatch.setenv("REPOSITORY", GITHUB)
+    assert install(pip_status=1)[0]["stop"] == "pip could not install mancs_jax; its message is above"
+
+
+@pytest.mark.parametrize("name", ["walkers", "market1501"])
+def test_an_unused_accelerator_stops_the_notebook(name, monkeypatch):
+    """The cell after the installation, where JAX computes on the CPU of a machine that has a GPU."""
+    second = [cell.source for cell in cells(name) if cell.cell_type == "code"][1]
+    monkeypatch.setattr(accelerators, "_is_cpu_wanted", lambda: False)
+    monkeypatch.setattr(accelerators, "_nvidia_gpu", lambda: "Tesla T4")
+    with pytest.raises(SystemExit, match=r"^this machine has a GPU \(Tesla T4\), but JAX computes on the CPU"):
+        exec(second, {"os": os, "Path": Path, "WORKDIRS": Path("workdirs")})
 
 
 def test_the_tutorial_was_run_from_top_to_bottom():

@@ -19,6 +19,8 @@ from mancs_jax.evaluation.comparison import from_distances, hit_indices
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.ranking import hit_ranks
 
+pytestmark = pytest.mark.quick
+
 LABELS = SHARED / "market1501_labels"
 FOLDER = Path(os.environ.get("MARKET1501", ""))
 with_labels = pytest.mark.skipif(not LABELS.is_dir(), reason=f"no label files in {LABELS}")

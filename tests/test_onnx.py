@@ -67,6 +67,8 @@ def test_the_numbers_of_every_architecture(arch, variant):
         {"last_activation": "relu", "last_stride": 1, "fab_stages": (), "rank_head": "pool"},
         {"last_activation": "prelu_shared", "fab_stages": (5, 2), "fab_squeeze": 3, "fab_activation": "prelu"},
         {"arch": "resnet50", "last_activation": "prelu_shared", "last_stride": 1, "rank_head": "pool"},
+        {"ibn_stages": (2, 3, 4), "stem_norm": "instance", "rank_head": "pool"},
+        {"arch": "resnet50", "ibn_stages": (3, 5), "mixstyle_stages": (2, 3)},
         {"arch": "resnet50", "width": 5, "fab_stages": (2, 3, 4, 5), "fab_squeeze": 16},
     ],
 )

@@ -6,6 +6,8 @@ import pytest
 from mancs_jax.common.out_of_memory import naming_what_takes_less
 from mancs_jax.config import defaults
 
+pytestmark = pytest.mark.quick
+
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 bytes.")
 
 

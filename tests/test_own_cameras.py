@@ -1,5 +1,6 @@
 """A folder of one's own without cameras: prepared, scored, shown; everything says so."""
 
+import json
 import re
 
 import cv2
@@ -71,6 +72,24 @@ def test_scores_say_so(place, capsys):
     assert results.matches({"a": found["without"]}) == f"8 of 8 queries have a match\n{UNKNOWN}"
     command_line.run(evaluate, ["mancs", f"--workdir={place}/run", "--dataset=without", f"--root={place}/data"])
     assert f"8 of 8 queries have a match\n{UNKNOWN}\n" in capsys.readouterr().out
+
+
+def test_single_shot_scores_a_training_split_from_the_command(place, capsys, tmp_path):
+    place, _ = place
+    rows = [["path", "pid", "camid", "split"]]  # people of a folder of one's own, all of them in train
+    for path in sorted((place / "source" / "query").iterdir()):
+        pid, camera = path.name.split("_c")
+        rows.append([f"query/{path.name}", str(int(pid)), camera[0], "train"])
+    (tmp_path / "all.csv").write_text("\n".join(map(",".join, rows)))
+    prepare("folder", str(place / "source"), str(tmp_path), name="pairs", csv=str(tmp_path / "all.csv"))
+    flags = ["--single_shot", "--splits=3", "--identities=2", "--seed=5", f"--json={tmp_path}/out.json"]
+    where = [f"--workdir={place}/run", "--dataset=pairs", f"--root={tmp_path}"]
+    command_line.run(evaluate, ["mancs", *where, *flags, "--query_camera=2", "--gallery_camera=1"])
+    said = capsys.readouterr().out
+    assert "over 3 random splits (seed 5) of 2 of 4 identities, query camera 2, gallery camera 1\n" in said
+    (result,) = json.loads((tmp_path / "out.json").read_text()).values()
+    written = place / "run" / "results" / "single_shot_2_identities_cameras_2_1_on_pairs.json"
+    assert json.loads(written.read_text()) == result and result["num_gallery"] == 2 and len(result["splits"]) == 3
 
 
 def test_the_page_shows_no_cameras(place):

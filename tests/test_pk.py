@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from mancs_jax.data.pk import images_by_identity, pk_batch, steps_per_epoch
+from mancs_jax.data.pk import balanced_batch, images_by_identity, pk_batch, split_by_source, steps_per_epoch
+
+pytestmark = pytest.mark.quick
 
 # Identities of 1 to 20 images, in the mixed order of a data set.
 SIZES = np.array([20, 3, 16, 1, 7, 5, 12, 4, 9, 2, 17])
@@ -100,3 +102,38 @@ def test_each_image_of_an_identity_is_as_likely_as_any_other():
 def test_the_order_of_identities_in_a_batch_is_random():
     first = [LABELS[pk_batch(BY_IDENTITY, 11, 1, 0, epoch)[0]] for epoch in range(1100)]
     assert chisquare(np.bincount(first, minlength=11)).pvalue > 1e-4
+
+
+def test_the_identities_of_each_source_by_hand():
+    groups = images_by_identity(np.array([0, 1, 1, 2, 3, 3], np.int32))
+    first, second = split_by_source(groups, (3, 1))
+    assert [rows.tolist() for rows in first] == [[0], [1, 2], [3]] and [rows.tolist() for rows in second] == [[4, 5]]
+
+
+@pytest.mark.parametrize(("p", "num_ids", "shares"), [(4, (4, 7), (2, 2)), (5, (3, 4, 4), (2, 2, 1)), (4, (11,), (4,))])
+def test_every_batch_is_balanced(p, num_ids, shares):
+    by_source = split_by_source(BY_IDENTITY, num_ids)
+    ends = np.cumsum(num_ids)
+    for step in range(40):
+        identities = LABELS[balanced_batch(by_source, p, 3, 5, step)][::3]
+        sources = np.searchsorted(ends, identities, side="right")
+        assert sources.tolist() == np.repeat(np.arange(len(num_ids)), shares).tolist()
+        assert len(set(identities.tolist())) == p
+
+
+def test_each_source_has_epochs_of_its_own():
+    by_source = split_by_source(BY_IDENTITY, (4, 7))
+    batches = [LABELS[balanced_batch(by_source, 4, 2, 0, step)][::2].reshape(2, 2) for step in range(60)]
+    for source, (ids, steps) in enumerate([(range(4), 2), (range(4, 11), 3)]):
+        for epoch in range(60 // steps):
+            met = np.concatenate([batch[source] for batch in batches[epoch * steps : (epoch + 1) * steps]])
+            assert len(set(met.tolist())) == 2 * steps and set(met.tolist()) <= set(ids)
+
+
+def test_one_source_is_a_plain_batch_and_sources_draw_apart():
+    for step in (0, 7, 400):
+        np.testing.assert_array_equal(
+            balanced_batch([BY_IDENTITY], 4, 4, 3, step), pk_batch(BY_IDENTITY, 4, 4, 3, step)
+        )
+    first, second = np.split(LABELS[balanced_batch([BY_IDENTITY, BY_IDENTITY], 20, 1, 3, 0)], 2)
+    assert first.tolist() != second.tolist()

@@ -60,7 +60,7 @@ def run(monkeypatch, capsys):
 
 def start(*arguments):
     return subprocess.run(
-        [sys.executable, "-W", "error", REPOSITORY / "scripts" / "prepare_data.py", *arguments],
+        [sys.executable, "-W", "error", "-m", "mancs_jax.cli", "prepare-data", *arguments],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.getenv("PYTHONPATH")]))},
         capture_output=True,
         text=True,
@@ -181,13 +181,13 @@ def test_ones_own_data(run, tmp_path):
 
 
 def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
-    def render(seed=0):
+    def render(seed=0, processes=1):
         yield "query", "0003_c1s1_000001_00.jpg", jpeg(10 + seed)
         yield "bounding_box_train", "0002_c1s1_000002_00.jpg", jpeg(20 + seed)
         yield "bounding_box_train", "0001_c2s1_000001_00.jpg", jpeg(30 + seed)
         yield "bounding_box_test", "0003_c2s1_000003_00.jpg", jpeg(40 + seed)
 
-    monkeypatch.setattr(walkers.walkers, "render_all", render)
+    monkeypatch.setattr(walkers.walkers, "render", render)
     line, out = run("--dataset=walkers", f"--root={tmp_path}")
     assert (line, out.splitlines()[-1]) == ("", str(prepared_path(tmp_path, "walkers")))
     assert arrays.split_names("walkers", tmp_path) == ["train", "query", "gallery"]
@@ -236,7 +236,7 @@ def test_the_command_that_trains_on_ones_own_data(run, tmp_path, rows, fields):
         assert len(arrays.hold_out(train, int(fields[-1]), seed=0)[1].pid) >= 2
         config = by_name.get_config("market:small").unlock()
         config.data.p = int(re.search(r"p=(\d+)", fields)[1])
-        checks.validate_identities(config, len(np.unique(train.pid)) - int(fields[-1]))
+        checks.validate_identities(config, [len(np.unique(train.pid)) - int(fields[-1])])
 
 
 @pytest.mark.parametrize("root", ["my data", "a*b", "it's"])

@@ -7,6 +7,8 @@ from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.ranking import nearest
 
+pytestmark = pytest.mark.quick
+
 # On a line; one gallery image of each kind: wrong, hit, junk, own camera, distractor.
 QUERY = Labelled(np.float32([[1], [9]]), np.int32([1, 2]), np.int32([1, 1]))
 GALLERY = Labelled(np.float32([[2], [3], [1], [1], [-9]]), np.int32([5, 1, -1, 1, 0]), np.int32([1, 2, 2, 1, 3]))

@@ -1,4 +1,4 @@
-"""`mancs export-network`: files, scores and thresholds of a workdir; the network is untrained."""
+"""`mancs export --format=weights`: files, scores and thresholds of a workdir; the network is untrained."""
 
 import json
 import shutil
@@ -6,17 +6,17 @@ import shutil
 import numpy as np
 import pytest
 import tiny
-from test_scoring import write_workdir
+from tiny_workdir import write_untrained
 
 from mancs_jax import publish, scoring
-from mancs_jax.cli import evaluate, export_network
+from mancs_jax.cli import evaluate, export
 from mancs_jax.cli.command_line import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
+from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.run import load_training_data
 from mancs_jax.workdir import Workdir
 
 COMMAND = ["scripts/train.py", "--config=c.py", "--workdir=/home/me/w", "--config.data.root=/home/me/data"]
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     with market1501.open_source(tiny.write_folder(place / "source")) as contents:
         build.build(contents, place / "data")
-    network = write_workdir(place / "w", "/home/me/data", validation_ids=4)
+    network = write_untrained(place / "w", "/home/me/data", validation_ids=4)
     start = {"command": COMMAND, "git": "abc", "versions": {"jax": "1"}, "date": "2026-01-01"}
     Workdir(place / "w").starts.write_text(json.dumps({"starts": [start]}))
     return place, network
@@ -53,12 +53,59 @@ def published(place):
 def test_the_card_says_who_made_it_and_no_path(published):
     path, card = published
     assert (card["name"], card["dtype"], card["trained_on"]) == ("tiny", "float16", "market1501")
-    assert (
-        card["made_with"]["command"]
-        == "scripts/train.py --config=c.py --workdir=W --config.pretrained=first.safetensors"
-    )
+    assert card["made_with"]["command"] == "mancs train --config=c.py --config.pretrained=first.safetensors --workdir=W"
     assert card["made_with"]["git"] == "abc" and "/home/me" not in path.read_text()
     assert str(path.parents[1]) not in path.read_text()
+
+
+HOME = "/home/alice"
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["mancs", "train", "--config=market:small", f"--workdir={HOME}/w"], "mancs train --config=market:small"),
+        (["mancs", "train", "--config", "market", "--workdir", f"{HOME}/run"], "mancs train --config=market"),
+        (
+            ["train.py", f"-config={HOME}/alice/own.py:small", "-workdir", HOME, "--config.seed", "-1"],
+            "mancs train --config=own.py:small --config.seed=-1",
+        ),
+        (
+            ["__main__.py", "train", "--config=market", "--config.data.root", f"{HOME}/d", "--config.eval_baselines"],
+            "mancs train --config=market --config.eval_baselines",
+        ),
+        (
+            [
+                "mancs",
+                "train",
+                "--config=market",
+                "--noconfig.report",
+                "--workdir",
+                "w",
+                "--config.pretrained",
+                f"{HOME}/a.pth",
+            ],
+            "mancs train --config=market --noconfig.report --config.pretrained=a.pth",
+        ),
+        (
+            ["mancs", "cuhk03-classic", "--config=cuhk03:classic", f"--workdir={HOME}"],
+            "mancs cuhk03-classic --config=cuhk03:classic",
+        ),
+        (
+            ["mancs", "import-weights", f"--source={HOME}/m.pth", "--config=market"],
+            "mancs import-weights --config=market",
+        ),
+    ],
+)
+def test_a_command_for_everybody_has_no_path(words, command):
+    assert publish.without_paths(words) == f"{command} --workdir=W" and "alice" not in command
+
+
+@pytest.mark.parametrize(
+    "words", [["ipykernel_launcher.py", "-f", f"{HOME}/k.json"], ["mine.py", f"--config={HOME}"], ["-c"]]
+)
+def test_a_run_that_was_started_from_python_has_no_command_of_ours(words):
+    assert publish.without_paths(words) == "train_and_evaluate(config, workdir)"
 
 
 def test_the_scores_are_those_of_the_file(published, place, capsys):
@@ -68,7 +115,8 @@ def test_the_scores_are_those_of_the_file(published, place, capsys):
     scored = json.loads((place[0] / "out.json").read_text())["Mancs"]
     for name in ("mAP", "cmc", "verification", "fingerprint", "step", "seed", "trained_on"):
         assert card["scores"][name] == scored[name]
-    of_workdir = scoring.evaluate(place[0] / "w", scoring.Task(root=str(place[0] / "data")), progress=False)["Mancs"]
+    task = scoring.Task(root=str(place[0] / "data"))
+    of_workdir = scoring.score(place[0] / "w", task, progress=False).results["Mancs"]
     assert abs(of_workdir["mAP"] - scored["mAP"]) < 0.02  # float16 may swap neighbours of so few images
     assert not (path.parent / "results").exists()
 
@@ -89,7 +137,7 @@ def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published,
     card, network = published[1], place[1]
     config = network.config.copy_and_resolve_references()
     config.data.root = str(place[0] / "data")
-    held_out = load_training_data(config)[1]
+    held_out = load_training_data(config).validation["market1501"]
     test = [market1501_split(config, part) for part in ("query", "gallery")]
     assert card["thresholds"]["set_on"] == "4 held-out training identities of market1501"
     assert card["thresholds"][distance]
@@ -121,7 +169,16 @@ def pair_distances(network, parts, distance):
 
 
 def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
-    run(export_network, ["export", str(place[0] / "w"), "--name=bare", f"--output={tmp_path}", "--noscores"])
+    run(
+        export,
+        [
+            "export",
+            "--format=weights",
+            f"--workdir={place[0] / 'w'}",
+            f"--output={tmp_path}/bare.safetensors",
+            "--noscores",
+        ],
+    )
     card = json.loads((tmp_path / "bare.json").read_text())
     assert card["scores"] is None and card["thresholds"] is None
     size = (tmp_path / "bare.safetensors").stat().st_size
@@ -135,15 +192,20 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--name=a/b", "--noscores"], "--name=a/b: give letters, digits, _, - and . alone"),
-        (["--name=.hidden", "--noscores"], "--name=.hidden: give letters"),
-        (["--name=fine"], "/home/me/data"),
-        ([], "--name is missing"),
+        (
+            ["--output=out/a b.safetensors", "--noscores"],
+            "'a b' is no name of a network: give letters",
+        ),
+        (["--output=out/.hidden.safetensors", "--noscores"], "'.hidden' is no name of a network"),
+        (["--output=out/fine.safetensors"], "/home/me/data"),
+        (["--noscores"], "--output is missing"),
+        (["--output=out/fine.safetensors", "--flip"], "--flip is for --format=onnx and jax, not for weights"),
     ],
 )
-def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message):
+def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        run(export_network, ["export", str(place[0] / "w"), f"--output={tmp_path / 'out'}", *flags])
+        run(export, ["export", "--format=weights", f"--workdir={place[0] / 'w'}", *flags])
     assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()
 
 
@@ -159,7 +221,7 @@ def test_an_average_says_what_of(published, place, tmp_path):
 @pytest.fixture(scope="module")
 def on_everybody(place):
     """A workdir of the same model whose run held nobody out."""
-    write_workdir(place[0] / "all", "/home/me/data", seed=1)
+    write_untrained(place[0] / "all", "/home/me/data", seed=1)
     return place[0] / "all"
 
 
@@ -175,8 +237,8 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
         lent[distance] = [one | {"max_distance": limit} for one in lent[distance]]
         assert lent[distance]
     path = changed(published, tmp_path, {}, thresholds=lent)
-    output, root = f"--output={tmp_path}", f"--root={config.data.root}"
-    run(export_network, ["export", str(on_everybody), "--name=all", output, root, f"--thresholds_of={path}"])
+    output, root = f"--output={tmp_path}/all.safetensors", f"--root={config.data.root}"
+    run(export, ["export", "--format=weights", f"--workdir={on_everybody}", output, root, f"--thresholds_of={path}"])
     card = json.loads((tmp_path / "all.json").read_text())
     assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the network {published[1]['network']}"
     network = load_trained(tmp_path / "all.json").network

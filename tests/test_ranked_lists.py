@@ -20,6 +20,8 @@ from mancs_jax.reporting.ranked_lists import (
     write_picture,
 )
 
+pytestmark = pytest.mark.quick
+
 
 def split(pids, camids, greys):
     image = np.broadcast_to(np.array(greys, np.uint8)[:, None, None, None], (len(pids), 128, LEAST_WIDTH, 3))

@@ -13,6 +13,7 @@ from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import market1501
+from mancs_jax.data.training_data import load_training_data
 
 TESTS = Path(__file__).parent
 ROWS = [
@@ -23,7 +24,7 @@ ROWS = [
 AUTHORS = {
     "recipe": "authors",
     "epochs": 150.0,
-    "batch_norm_sync": False,
+    "batch_norm_groups": 4,
     "data.unused_ids": 75,
     "augment.erase_area": (0.02, 0.2),
     "augment.erase_aspect": (0.3, 3.3),
@@ -126,22 +127,23 @@ def tiny_config(root, **changed):
 
 
 def test_unused_identities_are_not_trained_on(root):
-    everybody, none = run.load_training_data(tiny_config(root))
-    some, _ = run.load_training_data(tiny_config(root, data__unused_ids=3))
-    assert none is None
+    everybody, _, none = load_training_data(tiny_config(root))
+    some = load_training_data(tiny_config(root, data__unused_ids=3)).split
+    assert none == {}
     assert len(np.unique(everybody.pid)) == 12 and len(np.unique(some.pid)) == 9
     assert set(some.name) == {name for name, pid in zip(everybody.name, everybody.pid) if pid in some.pid}
-    other, _ = run.load_training_data(tiny_config(root, data__unused_ids=3, seed=1))
+    other = load_training_data(tiny_config(root, data__unused_ids=3, seed=1)).split
     assert set(other.pid) != set(some.pid)
-    held, (query, _) = run.load_training_data(tiny_config(root, data__unused_ids=3, data__validation_ids=3))
-    assert len(np.unique(held.pid)) == 6 and set(query.pid) <= set(some.pid)
+    held, num_ids, validation = load_training_data(tiny_config(root, data__unused_ids=3, data__validation_ids=3))
+    query, _ = validation["market1501"]
+    assert len(np.unique(held.pid)) == 6 == sum(num_ids) and set(query.pid) <= set(some.pid)
     with pytest.raises(ValueError, match=r"config.data.p is 4, but .* 12 identities .*config.data.unused_ids = 9"):
-        run.load_training_data(tiny_config(root, data__unused_ids=9))
+        load_training_data(tiny_config(root, data__unused_ids=9))
 
 
 @pytest.mark.usefixtures("one_device")
 def test_choosing_on_the_test_set_says_so(root, tmp_path):
-    _, parts = run.load_training_data(tiny_config(root, choose_on="test"))
+    parts = load_training_data(tiny_config(root, choose_on="test")).validation["market1501"]
     official = [arrays.load_split("market1501", root, part, (64, 32)) for part in ("query", "gallery")]
     assert [arrays.fingerprint(part) for part in parts] == [arrays.fingerprint(part) for part in official]
     config = tiny.get_config("bare").unlock()

@@ -1,17 +1,17 @@
 """report.html: what is in it, and, in a real browser without a network, what it shows."""
 
 import base64
-import json
-import re
-import shutil
 
 import cv2
 import numpy as np
 import pytest
+from pages import data_of
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.reporting.report import Lists, report_html
+
+pytestmark = pytest.mark.quick
 
 EVIL = '</script><img src=x onerror="window.broken=1">&amp;.jpg'
 
@@ -47,10 +47,6 @@ def page(num_queries=30):
     return html, query, gallery, lists
 
 
-def data_of(html):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1])
-
-
 def test_every_text_is_data_and_cannot_end_its_script():
     html, *_ = page()
     assert EVIL not in html and html.count("</script>") == 2 and "<svg id='chart'>" in html
@@ -75,16 +71,6 @@ def test_lists_images_and_masks_are_those_given():
     mask = np.frombuffer(base64.b64decode(data["masks"]["2"]["of_query"][0]), np.uint8)
     assert mask.min() == 0 and mask.max() == 255 and len(mask) == 32
     assert set(base64.b64decode(data["masks"]["4"]["of_query"][0])) == {0}  # a constant mask has nothing to show
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as running:
-        yield running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
 
 def test_in_a_browser(browser, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.evaluation import results
 
+pytestmark = pytest.mark.quick
+
 
 def result_with(**scores):
     return {"mAP": 0.823, "mAP_plain": 0.8251, "mINP": 0.5, "cmc": [0.931] + [0.97] * 19} | scores
@@ -96,4 +98,32 @@ def test_the_table_of_pairs():
         "3.21",
         "(14)",
         "|",
+    ]
+
+
+def test_scores_over_splits_have_their_deviation():
+    of_splits = {"cmc": [0.25] * 50, "mAP": 0.5, "sd": {"rank-1": 0.0125, "mAP": 0.0}}
+    (row,) = results.table({"single-shot": of_splits}).splitlines()[2:]
+    assert " ".join(row.split()) == "| single-shot | 50.00 ± 0.00 | - | 25.00 ± 1.25 | 25.00 | 25.00 | 25.00 | - |"
+
+
+def test_the_line_on_splits():
+    result = {
+        "num_splits": 10,
+        "split_seed": 3,
+        "num_queries": 1486,
+        "num_identities": 2000,
+        "query_camera": 1,
+        "gallery_camera": 2,
+    }
+    result |= {"num_gallery_only": 0, "num_distractors": 0, "cameras_known": True}
+    assert results.splits({"Mancs": result}) == (
+        "mean ± standard deviation over 10 random splits (seed 3) of 1,486 of 2,000 identities, query camera 1, "
+        "gallery camera 2"
+    )
+    result |= {"num_splits": 1, "query_camera": None, "num_gallery_only": 549, "num_distractors": 775}
+    assert results.splits({"Mancs": result | {"cameras_known": False}}).splitlines() == [
+        "one random split (seed 3) of 1,486 of 2,000 identities, two cameras of each identity, drawn in each split; "
+        "549 identities without a query in the gallery; 775 distractors in the gallery",
+        "no cameras are known: every image is its own camera, so the scores include images of one view",
     ]

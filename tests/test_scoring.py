@@ -2,29 +2,25 @@
 on what it has learnt."""
 
 import json
-from functools import cache, partial
+from functools import partial
 
 import cv2
 import jax
 import numpy as np
-import optax
 import pytest
 import tiny
-from tiny_sources import write_cuhk03
+from tiny_sources import CUHK01_FILES, write, write_cuhk03
+from tiny_workdir import write_untrained
 
 from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
-from mancs_jax.data.sources import cuhk03, folder, market1501
-from mancs_jax.evaluation import cuhk03_classic, protocols
+from mancs_jax.data.sources import cuhk01, cuhk03, folder, market1501
+from mancs_jax.evaluation import cuhk03_classic, protocols, single_shot
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.single_shot import SingleShot
+from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import Network
-from mancs_jax.training import checkpoint
-from mancs_jax.training.state import create_optimizer, create_train_state
-from mancs_jax.workdir import Workdir
-
-NUM_CLASSES = 12
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +38,14 @@ def root(tmp_path_factory):
     return root
 
 
-@cache
-def untrained_state(seed):
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
-
-
-def write_workdir(path, root, seed=0, **data):
-    """A workdir of an untrained network."""
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    config.data.root = str(root)
-    config.data.update(data)
-    state = untrained_state(seed)
-    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
-    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
-        checkpoint.save(manager, state, description)
-    return Network(config, NUM_CLASSES, {"params": state.params, "batch_stats": state.batch_stats})
+def results_of(workdir, task=scoring.USUAL):
+    return scoring.score(workdir, task, progress=False).results
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, root):
     path = tmp_path_factory.mktemp("run")
-    return path, write_workdir(path, root)
+    return path, write_untrained(path, root)
 
 
 def embedded(workdir, root, part, dataset="market1501", testset=0, flip=False):
@@ -81,7 +61,7 @@ def written(path):
 def test_all_protocols_in_one_call(workdir, root):
     path = workdir[0]
     options = Options(rerank=True, k1=4, k2=2)
-    results = scoring.evaluate(path, scoring.Task(multi_query=True, options=options), progress=False)
+    results = results_of(path, scoring.Task(multi_query=True, options=options))
     assert list(results) == [
         "Mancs",
         "Mancs, multi-query (mean)",
@@ -103,7 +83,7 @@ def test_all_protocols_in_one_call(workdir, root):
 
 def test_options_are_in_the_name_of_the_result(workdir, root):
     task = scoring.Task(dataset="elsewhere", flip=True, options=Options(distance="cosine", normalize=True))
-    (result,) = scoring.evaluate(workdir[0], task, progress=False).values()
+    (result,) = results_of(workdir[0], task).values()
     assert written(workdir[0])["single_query_flip_cosine_normalized_on_elsewhere"] == result
     assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
     parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
@@ -127,58 +107,134 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
         assert cv2.imwrite(str(source / f"0000_c1s1_{number:06d}_01.jpg"), image)
     with market1501.open_distractors(source) as contents:
         build.build(contents, root)
-    (result,) = scoring.evaluate(workdir[0], scoring.Task(distractors="market1501_500k"), progress=False).values()
+    (result,) = results_of(workdir[0], scoring.Task(distractors="market1501_500k")).values()
     assert result["num_gallery"] == 8 + 1 + 3 and result["num_distractors"] == 1 + 3
     assert result["num_matched_queries"] == 8 and len(result["fingerprint"]["distractors"]) == 1
     assert written(workdir[0])["single_query_with_market1501_500k"] == result
 
 
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
-    network = write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    (result,) = scoring.evaluate(tmp_path, scoring.Task(repeats=7), progress=False).values()
+    network = write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
+    (result,) = results_of(tmp_path, scoring.Task(repeats=7)).values()
     query, gallery = (
         embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
     )
-    distances = cuhk03_classic.distance_matrix(query.embedding, gallery.embedding)
+    distances = single_shot.distance_matrix(query.embedding, gallery.embedding)
     assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
     with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
-        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
+        results_of(tmp_path, scoring.Task(multi_query=True))
     # The other boxes show the same people: only those of the test set were not trained on.
-    (other,) = scoring.evaluate(tmp_path, scoring.Task(dataset="cuhk03_detected", repeats=7), progress=False).values()
+    (other,) = results_of(tmp_path, scoring.Task(dataset="cuhk03_detected", repeats=7)).values()
     assert other["protocol"] == "cuhk03_classic" and other["num_queries"] == result["num_queries"]
-    (elsewhere,) = scoring.evaluate(tmp_path, scoring.Task(dataset="elsewhere"), progress=False).values()
+    (elsewhere,) = results_of(tmp_path, scoring.Task(dataset="elsewhere")).values()
     assert elsewhere["protocol"] == "single_query" and elsewhere["trained_on"] == "cuhk03_labeled"
 
 
 def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
     options = Options(distance="cosine")
-    results = scoring.evaluate(workdir[0], scoring.Task(baselines=True, flip=True, options=options), progress=False)
+    results = results_of(workdir[0], scoring.Task(baselines=True, flip=True, options=options))
     assert list(results) == ["Mancs", "untrained network", "colour histogram"]
     assert [result["distance"] for result in results.values()] == ["cosine"] * 3
     assert [result["flip"] for result in results.values()] == [True, True, False]
     with pytest.raises(ValueError, match="baselines are not scored with distractors"):
-        scoring.evaluate(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"), progress=False)
-    write_workdir(tmp_path, root, name="cuhk03_labeled", testset=1)
-    results = scoring.evaluate(tmp_path, scoring.Task(baselines=True, repeats=3), progress=False)
+        results_of(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"))
+    write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
+    results = results_of(tmp_path, scoring.Task(baselines=True, repeats=3))
     assert {result["protocol"] for result in results.values()} == {"cuhk03_classic"}
+
+
+def test_single_shot_takes_query_and_gallery_together(workdir, root):
+    path, protocol = workdir[0], SingleShot(splits=4, identities=3, seed=2)
+    options = Options(distance="cosine", rerank=True, k1=4, k2=2)
+    task = scoring.Task(single_shot=protocol, dataset="elsewhere", options=options, baselines=True, flip=True)
+    scored = scoring.score(path, task, progress=False)
+    assert list(scored.results) == ["Mancs", "Mancs, re-ranked", "untrained network", "colour histogram"]
+    assert scored.comparisons == {} and list(scored.parts) == ["query", "gallery"]
+    images = Labelled(
+        *map(
+            np.concatenate,
+            zip(*(embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))),
+        )
+    )
+    for name, of_way in (("Mancs", options._replace(rerank=False)), ("Mancs, re-ranked", options)):
+        assert single_shot.score(images, protocol, of_way).items() <= scored.results[name].items()
+    of_histogram = scored.results["colour histogram"]
+    assert of_histogram["protocol"] == "single_shot" and of_histogram["num_queries"] == 3 and not of_histogram["flip"]
+    files = written(path)
+    stem = "single_shot_3_identities_cameras_1_2_flip_cosine"
+    assert files[f"{stem}_on_elsewhere"] == scored.results["Mancs"]
+    assert files[f"{stem}_reranked_on_elsewhere"] == scored.results["Mancs, re-ranked"]
+    assert files["single_shot_3_identities_cameras_1_2_cosine_on_elsewhere_colour_histogram"] == of_histogram
+
+
+def test_single_shot_scores_an_exported_file(workdir, root, tmp_path):
+    export(workdir[0], tmp_path / "mancs.onnx")
+    task = scoring.Task(single_shot=SingleShot(splits=2), root=str(root))
+    of_file, of_workdir = (
+        scoring.score(source, task, progress=False, write=False).results["Mancs"]
+        for source in (tmp_path / "mancs.onnx", workdir[0])
+    )
+    assert of_file["exported"] and not (tmp_path / "results").exists()
+    same = ("cmc", "mAP", "splits", "num_gallery", "fingerprint")
+    assert [of_file[name] for name in same] == [of_workdir[name] for name in same]
+
+
+def test_single_shot_on_people_of_the_training_is_refused(root, tmp_path):
+    source = write(tmp_path / "cuhk01", CUHK01_FILES, as_zip=False)
+    with cuhk01.open_source(source) as contents:
+        build.build(contents, root)
+    write_untrained(tmp_path / "own", root, name="cuhk01")
+    task = scoring.Task(single_shot=SingleShot(splits=2))
+    with pytest.raises(ValueError, match="trained on the people of cuhk01, which has no others"):
+        scoring.score(tmp_path / "own", task, progress=False)
+    write_untrained(tmp_path / "other", root)
+    (result,) = results_of(tmp_path / "other", task._replace(dataset="cuhk01")).values()
+    assert result["split"] == "train" and set(result["fingerprint"]) == {"train"}
+    assert (result["num_queries"], result["query_camera"], result["gallery_camera"]) == (2, 1, 2)
+    assert list(written(tmp_path / "other")) == ["single_shot_2_identities_cameras_1_2_on_cuhk01"]
+
+
+def test_single_shot_of_a_classic_split_is_on_its_test_set(root, tmp_path):
+    write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
+    task = scoring.Task(single_shot=SingleShot(splits=2))
+    (result,) = results_of(tmp_path, task).values()
+    assert (result["protocol"], result["split"], result["num_queries"]) == ("single_shot", "test set 1", 2)
+    # Without the file of the 767/700 protocol, the data set has all images in one split.
+    write_untrained(tmp_path / "other", root)
+    (result,) = results_of(tmp_path / "other", task._replace(dataset="cuhk03_labeled")).values()
+    assert (result["split"], result["num_queries"]) == ("all_images", 4)  # person 2 has no second view
+
+
+def test_single_shot_that_cannot_work_gets_one_line(workdir):
+    task = scoring.Task(single_shot=SingleShot())
+    for changed, line in [
+        (task._replace(multi_query=True), "leave multi-query and distractors out"),
+        (task._replace(distractors="market1501_500k"), "leave multi-query and distractors out"),
+        (task._replace(single_shot=SingleShot(identities=99)), "of 99 identities is impossible"),
+        (task._replace(options=Options(rerank=True, k1=99)), "k1 is 99: it must be from 1 to "),
+    ]:
+        with pytest.raises(ValueError, match=line):
+            results_of(workdir[0], changed)
+    with pytest.raises(ValueError, match="market1501_500k under r has no images for .*, only distractors"):
+        scoring.single_shot_parts(["distractors"], "market1501_500k", "r")
 
 
 def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     with pytest.raises(ValueError, match="has no split gt_bbox, only .*: multi-query needs"):
-        write_workdir(tmp_path, root, name="cuhk03_labeled")
-        scoring.evaluate(tmp_path, scoring.Task(multi_query=True), progress=False)
+        write_untrained(tmp_path, root, name="cuhk03_labeled")
+        results_of(tmp_path, scoring.Task(multi_query=True))
     with pytest.raises(FileNotFoundError, match="nowhere is not prepared under"):
-        scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere"), progress=False)
+        results_of(workdir[0], scoring.Task(dataset="nowhere"))
     for options, line in [
         (Options(rerank=True, k2=0), "k2 is 0"),
         (Options(rerank=True, weight=2), "lambda is 2"),
         (Options(distance="l1"), "unknown distance 'l1'"),
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
-            scoring.evaluate(workdir[0], scoring.Task(dataset="nowhere", options=options), progress=False)
+            results_of(workdir[0], scoring.Task(dataset="nowhere", options=options))
     with pytest.raises(FileNotFoundError, match="no network there"):
-        scoring.evaluate(tmp_path / "empty", progress=False)
+        results_of(tmp_path / "empty")
 
 
 def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):

@@ -1,8 +1,8 @@
 """Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
 
-import importlib
-import sys
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -169,24 +169,58 @@ def test_what_is_wrong_gets_one_line(tmp_path):
         search(query, np.zeros_like(gallery), 1, distance="cosine")
     with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
         search(np.zeros_like(query), gallery, 1, distance="cosine")
+    for distance, limit in (("cosine", 2.1), ("cosine", -0.1), ("euclidean", -1), ("euclidean", np.nan)):
+        with pytest.raises(ValueError, match=rf"max_distance is {limit}: it must be a number from 0"):
+            search(query, gallery, 1, distance=distance, max_distance=limit)
+    assert "to 2, the largest cosine distance" in str(
+        pytest.raises(ValueError, search, query, gallery, 1, distance="cosine", max_distance=12).value
+    )
+    assert (search(query, gallery, 5, distance="cosine", max_distance=2).index >= 0).all()
     index = mancs_jax.build_index(gallery)
     with pytest.raises(ValueError, match=r"the index is of a gallery \[5, 16\], not of this one, \[4, 16\]"):
         search(query, gallery[:4], 1, index=index)
+    assert search(query, gallery.copy(), 1, index=index).index.shape == (2, 1)
+    large, other = clusters(13, 80), clusters(14, 80)
+    for factory in ("", "IVF4,Flat"):
+        of_large = mancs_jax.build_index(large, factory=factory)
+        assert search(query, large, 1, index=of_large).index.shape == (2, 1)
+        with pytest.raises(ValueError, match=r"the index is of another gallery of \[80, 16\]: build it again"):
+            search(query, other, 1, index=of_large)
     with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
         search(query, gallery, 1, index=tmp_path / "g.faiss")
     (tmp_path / "g.faiss").write_text("text")
-    with pytest.raises(ValueError, match="g.faiss is no index of FAISS"):
+    with pytest.raises(ValueError, match="g.faiss is cut off, or is no index of mancs_jax.build_index"):
         search(query, gallery, 1, index=str(tmp_path / "g.faiss"))
     with pytest.raises(ValueError, match="gallery embedding 0 has NaN"):
         mancs_jax.build_index(gallery * np.float32(np.nan))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_index_that_cannot_be_written_names_its_path(tmp_path, monkeypatch):
+    gallery = clusters(12, 50)
+    with pytest.raises(OSError, match=r"^/proc/nowhere/g\.faiss cannot be written \(.*\): choose another place$"):
+        mancs_jax.build_index(gallery, "/proc/nowhere/g.faiss")
+    before = mancs_jax.build_index(gallery, tmp_path / "g.faiss")
+    mancs_jax.build_index(gallery, tmp_path / "again.faiss")
+    assert faiss.serialize_index(before).tobytes() == (tmp_path / "g.faiss").read_bytes()
+    monkeypatch.setattr(Path, "open", lambda path, mode="r": open("/dev/full", mode))  # noqa: PTH123, SIM115
+    with pytest.raises(OSError, match=r"/full\.faiss cannot be written \(No space left on device\); free the disk"):
+        mancs_jax.build_index(gallery, tmp_path / "full.faiss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.faiss", "g.faiss"]
+
+
 def test_without_faiss_an_index_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.delitem(sys.modules, "mancs_jax.inference.index")
-    with pytest.raises(ImportError, match="an index needs FAISS: pip install faiss-cpu"):
-        importlib.import_module("mancs_jax.inference.index")
-    assert search(clusters(13, 2), clusters(14, 5), 1).index.shape == (2, 1)
+    monkeypatch.setattr(index_module, "faiss", None)
+    query, gallery = clusters(13, 2), clusters(14, 5)
+    calls = [
+        lambda: mancs_jax.build_index(gallery),
+        lambda: mancs_jax.load_index("g.faiss"),
+        lambda: search(query, gallery, 1, index="g.faiss"),
+    ]
+    for call in calls:
+        with pytest.raises(ImportError, match=r"^an index needs FAISS: pip install faiss-cpu$"):
+            call()
+    assert search(query, gallery, 1).index.shape == (2, 1)
 
 
 def unit(rng, number: int, width: int) -> np.ndarray:
@@ -225,10 +259,85 @@ def test_an_index_in_the_words_of_faiss(tmp_path, distance):
     exact = search(gallery[:50], gallery, 5, distance=distance)
     found = search(gallery[:50], gallery, 5, distance=distance, index=tmp_path / "g.faiss", num_candidates=200)
     assert (found.index[:, 0] == np.arange(50)).all() and (found.index == exact.index).mean() > 0.6
-    assert index.ntotal == 800
+    assert index.faiss_index.ntotal == 800 and set(index.recall) == {"entries", "queries"}
     line = "num_candidates is 4: it must be at least k, which is 5"
     with pytest.raises(ValueError, match=line):
         search(gallery[:1], gallery, 5, index=index, distance=distance, num_candidates=4)
     with pytest.raises(ValueError, match=r"^factory='IVF16,Nonsense' makes no index of \[800, \d+\]: .*") as error:
         mancs_jax.build_index(gallery, factory="IVF16,Nonsense")
     assert "\n" not in str(error.value)
+
+
+def mean_of(index, query, gallery, distance):
+    """Recall@10 of a search; copies of an image count for each other."""
+    exact = search(query, gallery, 10, distance=distance)
+    found = search(query, gallery, 10, distance=distance, index=index)
+    return np.mean(found.distance <= exact.distance[:, 9:] * (1 + 1e-5) + 1e-6)
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("kind", ["copies", "near-copies", "random"])
+def test_recall_of_galleries_that_are_hard_for_an_index(kind, distance):
+    """Copies near the mean are hubs of a graph, and random directions are lost in a projection."""
+    rng = np.random.default_rng(1)
+    gallery = rng.standard_normal((4000, 300)).astype(np.float32)
+    if kind != "random":
+        gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+        mean = gallery.mean(axis=0)
+        noise = 1e-3 * np.linalg.norm(mean) * rng.standard_normal((60, 300)) if kind == "near-copies" else 0
+        gallery = np.concatenate([gallery, mean + np.zeros((60, 300)) + noise]).astype(np.float32)
+    index = mancs_jax.build_index(gallery, distance=distance)
+    assert set(index.recall) == {"entries", "queries"} and min(index.recall.values()) >= 0.97
+    query = rng.standard_normal((100, 300)).astype(np.float32)
+    if kind != "random":
+        query /= np.linalg.norm(query, axis=1, keepdims=True)
+    assert mean_of(index, query, gallery, distance) >= 0.95
+    own = mancs_jax.build_index(gallery, distance=distance, queries=query)
+    assert own.recall["queries"] >= 0.97
+
+
+def test_an_index_whose_graph_finds_little_gets_lists(monkeypatch):
+    import faiss
+
+    gallery = clusters(20, 2000, 64, people=2000)
+    monkeypatch.setattr(index_module, "LINKS", 2)  # of an entry to others: the graph falls apart
+    monkeypatch.setattr(index_module, "VISITED", (16, 16))
+    index = mancs_jax.build_index(gallery)
+    lists = faiss.downcast_index(index.faiss_index)
+    assert isinstance(lists, faiss.IndexIVFFlat) and min(index.recall.values()) >= 0.97
+
+
+def test_an_index_of_another_gallery_is_refused(tmp_path):
+    gallery = clusters(21, 500)
+    index = mancs_jax.build_index(gallery, tmp_path / "g.faiss")
+    reloaded = mancs_jax.load_index(tmp_path / "g.faiss")
+    line = "the index is of another gallery of this size, or of another order: build it again"
+    for other in (np.concatenate([gallery[1:], gallery[:1]]), gallery[::-1].copy(), clusters(22, 500)):
+        for of in (index, reloaded):
+            with pytest.raises(ValueError, match=line):
+                search(gallery[:1], other, 1, index=of)
+    assert search(gallery[:1], gallery, 1, index=reloaded).index[0, 0] == 0
+    shorter = np.delete(gallery, 7, axis=0)
+    with pytest.raises(ValueError, match=r"of a gallery \[500, 16\], not of this one, \[499, 16\]"):
+        search(gallery[:1], shorter, 1, index=index)
+    # The obvious way to delete: the row leaves the index and the array, and all behind it have other numbers.
+    lists = mancs_jax.build_index(gallery, factory="IVF4,Flat")
+    lists.faiss_index.remove_ids(np.array([7]))
+    with pytest.raises(ValueError, match=line):
+        search(gallery[:1], shorter, 1, index=lists)
+    with pytest.raises(ValueError, match="an index has to come from build_index or load_index, not IndexHNSWFlat"):
+        search(gallery[:1], gallery, 1, index=index.faiss_index)
+
+
+def test_a_file_of_an_index_without_its_facts(tmp_path):
+    import faiss
+
+    index = mancs_jax.build_index(clusters(23, 100), tmp_path / "g.faiss")
+    content = (tmp_path / "g.faiss").read_bytes()
+    faiss.write_index(index.faiss_index, str(tmp_path / "plain.faiss"))
+    assert faiss.read_index(str(tmp_path / "g.faiss")).ntotal == 100  # FAISS reads the file, too
+    (tmp_path / "cut.faiss").write_bytes(content[:-7])
+    (tmp_path / "middle.faiss").write_bytes(content[1000:])
+    for name in ("plain", "cut", "middle"):
+        with pytest.raises(ValueError, match=f"{name}.faiss is (cut off, or is )?no index of mancs_jax.build_index"):
+            mancs_jax.load_index(tmp_path / f"{name}.faiss")

@@ -15,7 +15,7 @@ from mancs_jax.evaluation.features import load_features
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PORT = """
 import numpy as np
-from test_reranking import from_squared
+from loop_reranking import from_squared
 
 def re_ranking(q_g, q_q, g_g, k1, k2, weight):
     distances = np.block([[q_q, q_g], [q_g.T, g_g]])

@@ -1,5 +1,6 @@
 import hashlib
 import struct
+import warnings
 import zipfile
 import zlib
 
@@ -10,6 +11,8 @@ from tiny_sources import image_files, jpeg, write
 
 from mancs_jax.data.sources import source
 from mancs_jax.data.sources.source import open_source
+
+pytestmark = pytest.mark.quick
 
 FILES = image_files({"query": ["b.jpg", "a.jpg"], "gallery": ["a.jpg"]}) | {"readme.txt": b"text"}
 
@@ -63,6 +66,14 @@ def test_the_only_folder_that_holds_the_others_is_passed_through(tmp_path, as_zi
             assert found.top == "" and found.list("query") == (["a.jpg"] if beside.startswith("query") else [])
 
 
+@pytest.mark.parametrize("top", ["", "Top/", "mine/"])
+def test_members_that_begin_with_a_dot_and_a_slash(tmp_path, top):
+    path = write(tmp_path / "source", {f"./{top}{file}": data for file, data in FILES.items()}, True)
+    with open_source(path, "Top", ["query", "gallery"]) as found:
+        assert (found.list("query"), found.top) == (["a.jpg", "b.jpg"], top.rstrip("/"))
+        assert found.has("query/a.jpg") and all(found.read(file) == data for file, data in FILES.items())
+
+
 @pytest.mark.parametrize("as_zip", [True, False])
 def test_a_folder_of_files_encloses_nothing(tmp_path, as_zip):
     path = write(tmp_path / "source", {"query/a.jpg": jpeg(0), "query/@eaDir/a.jpg/THUMB.jpg": b"x"}, as_zip)
@@ -84,12 +95,12 @@ def link(name):
         "/etc/a.jpg",
         "query\\a.jpg",
         link("query/c.jpg"),
-        "Top/query/a.jpg",  # there already, without the top folder
+        "query/a.jpg",  # there already
     ],
 )
 def test_odd_members_are_refused(tmp_path, member):
     path = write(tmp_path / "source.zip", FILES, True)
-    with zipfile.ZipFile(path, "a") as archive:
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(path, "a") as archive:  # "Duplicate name"
         archive.writestr(member, jpeg(0))
     name = getattr(member, "filename", member)
     with pytest.raises(ValueError, match="do not belong there") as error, open_source(path, "Top"):
@@ -106,10 +117,10 @@ def test_encrypted_members_are_refused(tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("as_zip", "odd"), [(False, "query/inner"), (True, "query/inner/a.jpg")])
-def test_subfolders_are_refused(tmp_path, as_zip, odd):
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_subfolders_are_refused(tmp_path, as_zip):
     path = write(tmp_path / "source", FILES | {"query/inner/a.jpg": b"x"}, as_zip)
-    with open_source(path) as found, pytest.raises(ValueError, match=f"{odd}: .*do not belong there"):
+    with open_source(path) as found, pytest.raises(ValueError, match="query/inner: .*do not belong there"):
         found.list("query")
 
 

@@ -10,65 +10,20 @@ import optax
 import pytest
 import tiny
 from ml_collections import ConfigDict
+from tiny_step import NUM_CLASSES, STEPS_PER_EPOCH, batches, losses, record_sizes, run, tiny_config
 
-from mancs_jax.config import defaults
-from mancs_jax.models.mancs import Mancs
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import accumulated, make_train_step, replicated
+from mancs_jax.training.step import accumulated, make_train_step
 from mancs_jax.workdir import Workdir
-
-NUM_CLASSES, STEPS_PER_EPOCH = 12, tiny.STEPS_PER_EPOCH
-SPAN = tiny.EPOCHS * STEPS_PER_EPOCH  # of the schedule, as in runs of tests/tiny.py: one compiled step serves both
 
 
 class SimpleOutputs(NamedTuple):
     """The part of the model's outputs that a linear network has."""
 
     f_rank: jax.Array
-
-
-def tiny_config() -> ConfigDict:
-    """The paper recipe with a network that compiles in seconds."""
-    config = defaults.get_config()
-    config.remat = ()
-    config.data.image_size = (64, 32)
-    config.data.p, config.data.k = 4, 4
-    config.model.arch, config.model.width = "resnet10", 8
-    config.model.rank_dim = config.model.cls_dim = 32
-    config.loss.t0, config.loss.t1, config.loss.a = 1.0, 2.0, 3.0
-    return config
-
-
-def batches(num: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """PK batches of noisy pictures, a base colour an identity."""
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 200, (NUM_CLASSES, 1, 1, 3))
-    made = []
-    for _ in range(num):
-        labels = np.repeat(rng.permutation(NUM_CLASSES)[:4], 4).astype(np.int32)
-        made.append(((colours[labels] + rng.integers(0, 56, (16, 64, 32, 3))).astype(np.uint8), labels))
-    return made
-
-
-def run(config: ConfigDict, num_devices: int, steps: int = 5, span: int = SPAN) -> list[dict[str, float]]:
-    devices = jax.devices()[:num_devices]
-    schedule = learning_rate_schedule(config, STEPS_PER_EPOCH, span)
-    optimizer = create_optimizer(config, schedule)
-    state = replicated(create_train_state(config, NUM_CLASSES, optimizer), devices)
-    step = make_train_step(config, NUM_CLASSES, optimizer, schedule, STEPS_PER_EPOCH, devices)
-    rows = []
-    for image, label in batches(steps):
-        shape = (num_devices, 16 // num_devices)
-        state, metrics = step(state, image.reshape(*shape, *image.shape[1:]), label.reshape(shape))
-        rows.append({name: float(value) for name, value in jax.device_get(metrics).items()})
-    return rows
-
-
-def losses(rows):
-    return np.array([[row[name] for name in ("loss", "rank_loss", "cls_loss", "att_loss")] for row in rows])
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +46,15 @@ def test_the_loss_is_equation_11(one_device):
 
 
 def other_config() -> ConfigDict:
-    """All that `tiny_config` does not have: the other heads, dropout, pairs, momentum, label smoothing."""
+    """All that `tiny_config` does not have: heads, dropout, pairs, momentum, two data sets, IBN-a, MixStyle, jitter."""
     config = tiny_config()
     config.model.rank_head, config.model.cls_head, config.model.att_head = "pool", "bn_prelu", "bn_prelu"
     config.model.attention_pool, config.model.last_activation = "mask_times_map", "prelu_shared"
     config.model.dropout, config.model.head_init = 0.3, 0.1
-    config.loss.positives, config.loss.num_nearest = "later", 6
+    config.loss.positives, config.loss.num_nearest = "later", 3
+    config.data.name, config.loss.negatives = "a,b", "source"
+    config.model.ibn_stages, config.model.stem_norm, config.model.mixstyle_stages = (2,), "instance", (2,)
+    config.augment.jitter = 0.5
     config.loss.label_smoothing = 0.1
     config.optim.name, config.optim.learning_rate = "sgd", 0.01
     return config
@@ -120,27 +78,32 @@ def test_loss_falls():
     assert np.mean([row["cls_loss"] for row in rows[-5:]]) < 0.9 * rows[0]["cls_loss"]
 
 
+def grouped_config() -> ConfigDict:
+    """With BatchNorm statistics of four groups. Without MixStyle, which would see only the images of a micro-batch."""
+    config = other_config()
+    config.batch_norm_groups, config.model.mixstyle_stages = 4, ()
+    return config
+
+
 @pytest.fixture(scope="module")
-def own_shares():
-    """On four devices, each with the statistics of its own share."""
-    config = other_config()
-    config.batch_norm_sync = False
-    return run(config, 4, steps=3)
+def four_groups():
+    """Each of four devices has a group, as in the authors' code."""
+    return run(grouped_config(), 4, steps=3)
 
 
-def test_batch_norm_on_each_device_s_own_share_is_another_run(others_on_one_device, own_shares):
-    assert np.isfinite(losses(own_shares)).all()
-    assert np.abs(losses(own_shares[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
+def test_batch_norm_of_groups_is_another_run(others_on_one_device, four_groups):
+    assert np.isfinite(losses(four_groups)).all()
+    assert np.abs(losses(four_groups[:1]) - losses(others_on_one_device[:1])).max() > 1e-4
 
 
-@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 4), (2, 2)])
-def test_a_batch_in_shares_is_that_of_as_many_devices(own_shares, num_devices, accumulate):
-    config = other_config()
-    config.batch_norm_sync, config.accumulate = False, accumulate
-    shares = run(config, num_devices, steps=3)
-    np.testing.assert_allclose(losses(shares), losses(own_shares), rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("num_devices", "accumulate"), [(1, 1), (8, 1), (1, 4), (2, 2)])
+def test_groups_are_the_same_on_any_number_of_devices_and_micro_batches(four_groups, num_devices, accumulate):
+    config = grouped_config()
+    config.accumulate = accumulate
+    rows = run(config, num_devices, steps=3)
+    np.testing.assert_allclose(losses(rows), losses(four_groups), rtol=1e-5, atol=1e-6)
     for name in ("grad_norm", "param_norm", "accuracy", "triplets_in_order"):
-        np.testing.assert_allclose(*([row[name] for row in rows] for rows in (shares, own_shares)), rtol=1e-4)
+        np.testing.assert_allclose(*([row[name] for row in each] for each in (rows, four_groups)), rtol=1e-4)
 
 
 def test_the_accumulated_gradient_is_that_of_the_whole_batch():
@@ -157,15 +120,18 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
         return pairs.mean(), {"rank_loss": pairs.mean()}
 
     def identity_losses(out, label):
-        loss = jnp.mean(label[:, None] * out.f_rank**2)
-        return loss, {"cls_loss": loss}
+        cls, att = jnp.mean(label[:, None] * out.f_rank**2), jnp.mean(jnp.abs(out.f_rank))
+        return (cls, att), {"cls_loss": cls}
+
+    def total(rank, cls, att):
+        return 3.0 * rank + 2.0 * cls + 0.5 * att
 
     def whole(params):
         out, _ = apply(params, x, None)
-        return ranking_loss(out.f_rank)[0] + identity_losses(out, label)[0]
+        return total(ranking_loss(out.f_rank)[0], *identity_losses(out, label)[0])
 
-    shares = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
-    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, w, shares)
+    micro_batches = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
+    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, total, w, micro_batches)
     loss, expected = jax.value_and_grad(whole)(w)
     np.testing.assert_allclose(grads, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -257,19 +223,6 @@ def test_clipping_limits_the_norm():
     np.testing.assert_allclose(updates["backbone"]["kernel"], [-0.05], rtol=1e-3)  # a gradient as small as epsilon
 
 
-def record_sizes(monkeypatch) -> set[tuple[int, int]]:
-    """Height and width of the images that any network sees in training from now on."""
-    seen, call = set(), Mancs.__call__
-
-    def record(self, x, train, keys=None):
-        if train:
-            seen.add(x.shape[1:3])
-        return call(self, x, train, keys)
-
-    monkeypatch.setattr(Mancs, "__call__", record)
-    return seen
-
-
 def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     config, seen = tiny_config(), record_sizes(monkeypatch)
     config.pretrained, config.epochs, config.max_steps = "", float(tiny.EPOCHS), 4
@@ -289,7 +242,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(MetricsLog, "add", add_and_count)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        assert train(config, Workdir(tmp_path), image, labels, description, jax.devices()[:2])
+        assert train(config, Workdir(tmp_path), image, labels, (NUM_CLASSES,), description, jax.devices()[:2])
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0

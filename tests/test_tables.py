@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 REPOSITORY = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY / "docs" / "tools")
+def tables():
     return importlib.import_module("score_tables")
 
 

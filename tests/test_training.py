@@ -270,7 +270,7 @@ def test_validation_identities_choose_the_best_checkpoint(train, tmp_path):
         (("--config=configs/market.py:smal",), "it has: authors, small, scratch"),
         (("--config.data.image_size=384",), "image_size"),
         (("--config.data.p=16", "--config.data.k=2"), "has 12 identities"),
-        (("--config.data.root=/nowhere",), "prepare_data.py --dataset=market1501"),
+        (("--config.data.root=/nowhere",), "mancs prepare-data --dataset=market1501"),
         (("--config.pretrained=nowhere.pth",), "--config.pretrained=''"),
     ],
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mancs_jax.losses.curriculum import Triplets
+from mancs_jax.losses.sampling import Triplets
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 
 MARGIN = 0.5

@@ -1,6 +1,7 @@
-"""docs/use.md: every line of it works, in its order. Blocks of `sh` take longer: tests/test_track_example.py."""
+"""The commands in the pages about a model in use work, in their order."""
 
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -26,16 +27,20 @@ from mancs_jax.inference.search import Found, search
 from mancs_jax.reporting.ranked_lists import QUERY, RIGHT, WRONG
 
 REPOSITORY = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (REPOSITORY / "docs" / "use.md").read_text(), re.DOTALL)
-LINES = USE.format(path="mancs.jax", height=256, width=128, dim=2048)
+PAGES = ("embed", "search", "share", "export")
+TEXT = "\n".join((REPOSITORY / "docs" / f"{page}.md").read_text() for page in PAGES)
+LINES = USE.format(path="mancs.jax", height=128, width=64, dim=320)
 LINES_ONNX = USE_ONNX.format(
     path="mancs.onnx",
-    values=VALUES["uint8"].format(height=256, width=128),
-    shape=(2, 256, 128, 3),
+    values=VALUES["uint8"].format(height=128, width=64),
+    shape=(2, 128, 64, 3),
     dtype="uint8",
-    dim=2048,
+    dim=320,
 )
-SCRIPTS = [line for kind, block in BLOCKS if kind == "" for line in block.splitlines()]
+FENCED = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
+SHOWN = dict.fromkeys(line for kind, block in FENCED if kind == "" for line in block.splitlines())
+# A tiny model takes the place of the pretrained one.
+COMMANDS = [line.replace("--network=market1501", "--workdir=workdirs/market") for line in SHOWN]
 
 
 @pytest.fixture(scope="module")
@@ -50,30 +55,19 @@ def place(tmp_path_factory):
 
 def run(line, capsys):
     """Runs a line in this process; returns (the line with which it exits, "" for success; stdout)."""
-    program, script, *arguments = shlex.split(line)
-    assert program == "python" and (REPOSITORY / script).is_file()
-    return run_script(Path(script).stem, *arguments), capsys.readouterr().out
+    program, command, *arguments = shlex.split(line)
+    assert program == "mancs"
+    return run_script(command, *arguments), capsys.readouterr().out
 
 
-def test_python(place, monkeypatch, capsys):
-    monkeypatch.chdir(place)
-    blocks = [block for kind, block in BLOCKS if kind == "python" and block not in (LINES, LINES_ONNX)]
-    assert len(blocks) == len([kind for kind, _ in BLOCKS if kind == "python"]) - 2  # in tests/test_export.py
-    names: dict = {}
-    exec(blocks[0], names)
-    assert names["embeddings"].shape == (2, 320)  # the network of the package
-    for block in blocks[1:]:
-        exec(block, names)
-    printed = capsys.readouterr().out
-    assert printed.startswith(f"{WIDTH} (64, 32) tiny\n") and printed.endswith("NHWC float32\nRGB True\n")
-    exact = search(names["embed"]("query.jpg"), names["gallery"], 3)
-    assert names["people"].shape == (2, WIDTH) and np.abs(names["people"]).min(axis=1).all()
-    assert exact.index.tolist() == names["found"].index.tolist() and exact.distance[0, 0] > 0
+def test_the_printed_code_is_that_of_the_page():
+    """tests/test_export.py runs it."""
+    assert f"```python\n{LINES}```" in TEXT and f"```python\n{LINES_ONNX}```" in TEXT
 
 
 def test_command_line(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
-    ends, stdout = zip(*[run(line, capsys) for line in SCRIPTS], strict=True)
+    ends, stdout = zip(*[run(line, capsys) for line in COMMANDS], strict=True)
     assert ends == ("",) * 8
     others = "1 passed over, no image by name: notes.txt\n"
     assert stdout[0] == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
@@ -90,16 +84,16 @@ def test_command_line(place, monkeypatch, capsys):
     assert stdout[4].startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
     assert "np.zeros((2, 3, 64, 32), np.float32)" in stdout[5]
     assert stdout[6].endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
-    assert "\n# JAX promises that releases that are built up to 20" in stdout[6]
+    assert "\n# JAX promises to read it for six months" in stdout[6]
     by_onnx = load_gallery(place / "by_onnx.npz")
     np.testing.assert_allclose(
         by_onnx.embedding, gallery.embedding, rtol=0, atol=1e-6 * np.abs(gallery.embedding).max()
     )
     assert by_onnx.network == gallery.network
-    line = "python scripts/search.py query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
+    line = "mancs search query.jpg --gallery=gallery.npz --workdir=w --picture=answers --images=photos"
     words = "search: --picture=answers: the name has to end in .png, .jpg, .jpeg, .webp"
     assert run(line, capsys) == (words, "")
-    line = "python scripts/search.py nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market"
+    line = "mancs search nowhere.jpg --gallery=gallery.npz --workdir=workdirs/market"
     assert run(line, capsys) == ("search: nowhere.jpg: no such file", "")
 
 
@@ -112,13 +106,42 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
         (photos / name).write_bytes(content)
     line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
     told = "1 passed over, damaged: b.jpg (cut off)\n"
-    stopped, out = run(f"python scripts/embed.py {line} --output=g.npz", capsys)
+    stopped, out = run(f"mancs embed {line} --output=g.npz", capsys)
     assert stopped == "" and out.startswith(told)
     assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
-    stopped, out = run(f"python scripts/search.py {line} --gallery=g.npz --json=a.json", capsys)
+    stopped, out = run(f"mancs search {line} --gallery=g.npz --json=a.json", capsys)
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
     assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
+
+
+def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("0001_c1_a.jpg", "0002_c1_a.jpg", "portrait.jpg"):
+        (tmp_path / "photos" / name).write_bytes((place / "query.jpg").read_bytes())
+    stopped, out = run(f"mancs embed photos --workdir={place / 'workdirs' / 'market'} --output=g.npz", capsys)
+    told = "without pid and camid: 1 of 3 names do not tell them, as 0002_c1s1_000451_03.jpg does: portrait.jpg\n"
+    assert stopped == "" and out == f"{told}g.npz: 3 embeddings, {WIDTH} wide\n"
+
+
+def test_names_that_are_no_utf8(place, tmp_path, monkeypatch, capsys):
+    """All files are written, and the screen shows what it can."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    names = [b"caf\xe9.jpg", "\u738b.jpg".encode(), b"line\nend.jpg", b"\xff.txt"]
+    for name in names:
+        (tmp_path / "photos" / os.fsdecode(name)).write_bytes((place / "query.jpg").read_bytes())
+    network = f"--workdir={place / 'workdirs' / 'market'}"
+    stopped, out = run(f"mancs embed photos {network} --output=g.npz", capsys)
+    assert stopped == "" and out.startswith("1 passed over, no image by name: \\xff.txt\ng.npz: 3 embeddings")
+    gallery = load_gallery(tmp_path / "g.npz")
+    assert sorted(os.fsencode(name) for name in gallery.name.tolist()) == sorted(names[:3])
+    files = "--json=a.json --picture=a.png --report=a.html --images=photos"
+    stopped, out = run(f"mancs search photos {network} --gallery=g.npz {files}", capsys)
+    assert stopped == "" and "query caf\\xe9.jpg\n" in out and "  line\\nend.jpg\n" in out
+    found = {os.fsencode(query["query"]) for query in json.loads((tmp_path / "a.json").read_text())["queries"]}
+    assert found == set(names[:3]) and (tmp_path / "a.html").read_text() and (tmp_path / "a.png").stat().st_size
 
 
 def test_galleries_without_labels_and_of_another_network(place, tmp_path):
@@ -178,10 +201,10 @@ def test_labels_in_names():
 
 
 def test_files_that_are_no_gallery(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"g.npz: no such file; scripts/embed.py writes one"):
+    with pytest.raises(FileNotFoundError, match=r"g.npz: no such file; `mancs embed` writes one"):
         load_gallery(tmp_path / "g.npz")
     (tmp_path / "g.npz").write_text("text")
-    with pytest.raises(ValueError, match=r"g.npz is not a .npz file of scripts/embed.py, or is cut off"):
+    with pytest.raises(ValueError, match=r"g.npz is not a .npz file of `mancs embed`, or is cut off"):
         load_gallery(tmp_path / "g.npz")
     np.savez(tmp_path / "g.npz", embedding=np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError, match=r"g.npz has no name, network, flip, normalize"):

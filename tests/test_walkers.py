@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import math
+import multiprocessing
 import re
 import signal
 import subprocess
@@ -13,13 +14,11 @@ import numpy as np
 import pytest
 
 from mancs_jax.data import walkers
-from mancs_jax.data.walkers import processes
 from mancs_jax.data.walkers.cameras import IMAGE_SIZE
 from mancs_jax.data.walkers.dataset import CAMERAS_VISITED, JUNK_PER_TEST_ID
 from mancs_jax.data.walkers.figure import Pose, draw_figure
 from mancs_jax.data.walkers.people import PATTERNS, Cloth, Person
 from mancs_jax.data.walkers.pictures import Shot, take
-from mancs_jax.data.walkers.processes import SHARE
 
 NAME = re.compile(r"(-1|\d{4})_c([1-6])s[1-6]_\d{6}_\d{2}\.jpg")
 TINY = {"train_ids": 3, "test_ids": 2, "distractors": 6}
@@ -168,38 +167,42 @@ def test_render_of_one_folder_is_that_part(tiny):
     assert query == [picture for picture in tiny if picture[0] == "query"]
 
 
-@pytest.mark.parametrize("number", [1, 3])
-def test_several_processes_render_what_one_renders(tiny, number):
-    assert list(walkers.render_all(processes=number, **TINY)) == tiny
+def test_several_processes_render_what_one_renders(tiny):
+    assert list(walkers.render(processes=3, **TINY)) == tiny
 
 
 def test_the_processes_end_when_nobody_reads_on():
-    pictures = walkers.render_all(processes=2)
+    pictures = walkers.render(processes=2)
     next(pictures)
-    children = pictures.gi_frame.f_locals["children"]
+    children = multiprocessing.active_children()
+    assert len(children) == 2
     pictures.close()
-    assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
+    assert not any(child.is_alive() for child in children)
 
 
-def test_a_process_writes_until_nobody_reads():
-    program = f"{SHARE.format((0, 1), 0, {})}; print('ended', file=sys.stderr)".replace("from", "import sys; from", 1)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        assert child.stdout.read(1)
-        child.stdout.close()
-        assert child.stderr.read() == b"ended\n"
-    assert child.returncode == 0
+def test_the_processes_end_with_their_parent():
+    """Of a parent that is killed, which can end nobody."""
+    program = """
+import multiprocessing, os, signal
+from mancs_jax.data import walkers
+if __name__ == "__main__":
+    pictures = walkers.render(processes=2)
+    next(pictures)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", program]
+    parent = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=600)
+    pids = parent.stdout.split()  # its end: all who had the other end of the pipe are gone
+    assert parent.returncode == -signal.SIGKILL and len(pids) == 2
 
 
-def test_a_process_that_fails_is_an_error(capfd):
-    with pytest.raises(ChildProcessError, match=r"^walkers: a process that renders ended with status 1$"):
-        list(walkers.render_all(processes=2, train_ids=5000))
-    assert "walkers: train_ids=5000 is outside 0..4999" in capfd.readouterr().err
-
-
-def test_what_is_no_picture_is_an_error(monkeypatch):
-    monkeypatch.setattr(processes, "SHARE", "print('hello')  # {} {} {}")
-    with pytest.raises(ChildProcessError, match=r"^walkers: a process that renders gave no picture \("):
-        next(walkers.render_all(processes=1))
+def test_a_process_that_is_killed_is_an_error():
+    pictures = walkers.render(processes=2)
+    next(pictures)
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(ChildProcessError, match=r"^walkers: a process that renders was killed \("):
+        list(pictures)
 
 
 def test_write_folder_writes_what_render_yields(tmp_path, tiny):

@@ -57,6 +57,14 @@ def market_files() -> dict[str, bytes]:
     }
 
 
+# Two people of CUHK01: two images under camera 1, then two under camera 2.
+CUHK01_NAMES = [f"{pid:04d}00{image}.png" for pid in (1, 971) for image in (1, 2, 3, 4)]
+CUHK01_FILES = {
+    f"campus/{name}": cv2.imencode(".png", noise(seed)[..., ::-1])[1].tobytes()
+    for seed, name in enumerate(CUHK01_NAMES)
+}
+
+
 def write(path: Path, files: dict[str, bytes], as_zip: bool, top: str = "") -> Path:
     """Writes files into a zip or a folder, below the folder `top` ("" or with a slash at its end)."""
     if as_zip:
@@ -151,7 +159,7 @@ def write_protocol(path: Path, **changed) -> Path:
 def run_script(name: str, *arguments: str) -> str:
     """Runs a command in this process; returns the line with which it exits, "" for success."""
     try:
-        run(import_module(f"mancs_jax.cli.{name}"), [name, *map(str, arguments)])
+        run(import_module(f"mancs_jax.cli.{name.replace('-', '_')}"), [name, *map(str, arguments)])
     except SystemExit as error:
         return str(error.code or "")
     return ""

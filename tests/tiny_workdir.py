@@ -13,6 +13,7 @@ import optax
 import tiny
 
 from mancs_jax.inference.export import export
+from mancs_jax.inference.network import Network
 from mancs_jax.publish import export_network
 from mancs_jax.training import checkpoint
 from mancs_jax.training.state import create_optimizer, create_train_state
@@ -75,5 +76,30 @@ def _write_place(place: Path) -> None:
     (place / "strangers").mkdir()
     for name in ("a.jpg", "b.jpg", "strangers/one.jpg", "strangers/two.jpg"):
         shutil.copy(place / "query.jpg", place / name)
+    for part in ("train", "val"):  # of a folder in the layout of CUHK03's first camera pair
+        (place / "labeled" / part).mkdir(parents=True)
+        for name in ("0000_00.jpg", "0000_07.jpg"):
+            shutil.copy(place / "query.jpg", place / "labeled" / part / name)
+    shutil.copytree(Path(__file__).parents[1] / "docs" / "people", place / "docs" / "people")
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
+
+
+@cache
+def untrained_state(seed):
+    config = tiny.get_config().unlock()
+    config.seed = seed
+    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+
+
+def write_untrained(path, root, seed=0, **data):
+    """Writes a workdir of an untrained network for the data below `root`; returns the network."""
+    config = tiny.get_config().unlock()
+    config.seed = seed
+    config.data.root = str(root)
+    config.data.update(data)
+    state = untrained_state(seed)
+    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
+    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
+        checkpoint.save(manager, state, description)
+    return Network(config, NUM_CLASSES, {"params": state.params, "batch_stats": state.batch_stats})

@@ -1,4 +1,4 @@
-"""Writes the badges of README.md from the project's own metadata: pictures of this repository, without a service."""
+"""Writes the badges of README.md and of the notebooks' pages: pictures of this repository, without a service."""
 
 import re
 import tomllib
@@ -32,9 +32,9 @@ def badges() -> dict[str, str]:
     shown = {
         "licence": project["license"],
         "python": " | ".join(versions),
-        "jax": re.findall(r"^jax==(\S+)", pins, re.M)[0],
+        "jax": " | ".join(re.findall(r"^jax==([\w.]+)", pins, re.M)),
     }
-    return {name: badge(name, value) for name, value in shown.items()}
+    return {name: badge(name, value) for name, value in shown.items()} | {"colab": badge("open in", "Colab")}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,41 @@ from cells import cell  # noqa: E402
 
 FOLDER = RESULTS / "benchmarks"
 OURS = "counted ranks (mancs_jax)"
+# Names in the files -> names in the tables.
+TERMS = {
+    "ours / it": "speed-up",
+    "side": "implementation",
+    "way": "implementation",
+    "times ours": "time / mancs_jax",
+    "off ours": "largest difference",
+    "first s": "first call, s",
+    "ms, one query": "ms, one query (median)",
+    "95% of them": "p95, ms",
+    "ms a query, together": "ms per query, batch",
+    "ms a step": "ms per step",
+    "ms a batch": "ms per batch",
+    "% of our training step": "% of a training step",
+    "first step, x again": "first step / warm start",
+    "GB, compiled": "GB, estimated by XLA",
+    "of the peak": "share of peak",
+    "of training": "relative to training",
+    "cores that other work had": "background load (cores)",
+    "ms a step of as many images": "ms per training step of as many images",
+}
+VALUES = {
+    "mancs_jax, malloc as it is": "mancs_jax, default malloc",
+    "PyTorch, malloc as it is": "PyTorch, default malloc",
+    "mancs_jax, cold": "mancs_jax, cold start",
+    "mancs_jax, again": "mancs_jax, warm start",
+    "loop over anchors, as released": "loop over anchors, as in the release",
+    "inner products alone (NumPy)": "inner products only (NumPy)",
+}
+PHRASES = {
+    "beside authors' port: times as fast, if all pairs cost the port nothing": "speed-up, its pairs for free",
+    "beside authors' port: times as fast": "speed-up over the authors' port",
+    "beside authors' port: part of its memory": "memory relative to the authors' port",
+    "beside authors' port: ": "",
+}
 ELSEWHERE = {"command", "cpu", "cores", "versions", "rows"}
 
 
@@ -20,15 +55,23 @@ def benchmark(name: str) -> Callable[[], str]:
 
     def table() -> str:
         about = json.loads((FOLDER / f"{name}.json").read_text())
-        rows = [[cell(value) for value in row.values()] for row in about["rows"]]
-        figures = [f"{key.replace('_', ' ')}: {cell(value)}" for key, value in about.items() if key not in ELSEWHERE]
+        rows = [[VALUES.get(value, cell(value)) for value in row.values()] for row in about["rows"]]
+        named = {key.replace("_", " "): cell(value) for key, value in about.items() if key not in ELSEWHERE}
+        figures = [f"{TERMS.get(key) or phrased(key)}: {value}" for key, value in named.items()]
         versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
         command = re.sub(r" --json=\S+", "", about["command"])
         lines = [f"`python benchmarks/{command}`, {about['cores']} cores of {about['cpu']}, {versions}.", ""]
         lines += [f"- {figure}" for figure in figures]
-        return markdown(list(about["rows"][0]), rows) + "\n" + "\n".join(lines) + "\n"
+        return markdown([TERMS.get(name, name) for name in about["rows"][0]], rows) + "\n" + "\n".join(lines) + "\n"
 
     return table
+
+
+def phrased(text: str) -> str:
+    """Returns a text in the words of the pages."""
+    for old, new in PHRASES.items():
+        text = text.replace(old, new)
+    return text
 
 
 def benchmarks() -> dict[str, Callable[[], str]]:
@@ -37,7 +80,7 @@ def benchmarks() -> dict[str, Callable[[], str]]:
 
 
 def aims() -> str:
-    """docs/performance.md: the aims, and the figures of the tables below it."""
+    """docs/performance.md: the goals, and the figures of the tables in docs/benchmarks.md."""
 
     def beside_torch(name: str) -> float:
         [ratio] = [row["ours / it"] for row in _read(name)["rows"] if row["side"] == "PyTorch"]
@@ -46,34 +89,37 @@ def aims() -> str:
     [again] = [row for row in _read("start_up")["rows"] if row["seconds from the command"] == "mancs_jax, again"]
     gigabytes = {(row["remat"], row["accumulate"]): row["GB, compiled"] for row in _read("memory")["rows"]}
     everything = "(2, 3, 4, 5)"
-    step, embedding = "training step: of PyTorch's images a second", "embedding: times PyTorch's images a second"
+    speed = "speed-up over PyTorch"
     rows = [
-        (f"{step}, ResNet-50, 256x128, batch 16", 0.9, beside_torch("training_resnet50")),
-        (f"{step}, ResNet-18, 128x64, batch 128", 0.9, beside_torch("training_resnet18")),
-        (f"{step}, ResNet-50, 256x128, batch 16, AVX2 alone", 0.85, beside_torch("training_resnet50_avx2")),
-        (f"{step}, ResNet-18, 128x64, batch 128, AVX2 alone", 0.85, beside_torch("training_resnet18_avx2")),
-        (f"{embedding}, ResNet-50, batch 32", 1.1, beside_torch("embedding_resnet50")),
-        (f"{embedding}, ResNet-18, batch 128", 1.1, beside_torch("embedding_resnet18")),
-        ("second start, ResNet-50, batch 16: seconds to the first step", 15, again["first step"]),
-        ("the paper's batch, ResNet-50, 256x128, 256 images, float32: GB", 16, gigabytes[everything, 1]),
-        ("the same in four shares: GB", None, gigabytes[everything, 4]),
+        (f"training step, ResNet-50, 256x128, batch size 16: {speed}", 0.9, beside_torch("training_resnet50")),
+        (f"training step, ResNet-18, 128x64, batch size 128: {speed}", 0.9, beside_torch("training_resnet18")),
+        ("the same with AVX2 only, ResNet-50", 0.85, beside_torch("training_resnet50_avx2")),
+        ("the same with AVX2 only, ResNet-18", 0.85, beside_torch("training_resnet18_avx2")),
+        (f"embedding, ResNet-50, 256x128, batch size 32: {speed}", 1.1, beside_torch("embedding_resnet50")),
+        (f"embedding, ResNet-18, 128x64, batch size 128: {speed}", 1.1, beside_torch("embedding_resnet18")),
+        ("warm start, ResNet-50, batch size 16: seconds to the first step", 15, again["first step"]),
+        (
+            "training step of the paper's batch (ResNet-50, 256x128, 256 images, float32): GB",
+            16,
+            gigabytes[everything, 1],
+        ),
+        ("the same with four micro-batches: GB", None, gigabytes[everything, 4]),
     ]
     lines = [(what, cell(aim), cell(measured)) for what, aim, measured in rows]
-    gpu = ("GPU: images a second in bfloat16, share of the peak, beside `torch.compile`", "a figure", "none yet")
-    return markdown(["", "aim", "measured"], [*lines, gpu])
+    return markdown(["", "goal", "measured"], lines)
 
 
 def speed_beside_others() -> str:
-    """docs/others.md: seconds of ranking and re-ranking, from the tables of docs/evaluation.md."""
+    """docs/others.md: seconds of ranking and re-ranking, from the tables of docs/benchmarks.md."""
     from_distances = {row["way"]: row["seconds"] for row in _read("ranking")["rows"] if row["from"] == "distances"}
     widths = (_read("ranking")["width"], None)  # that of the embeddings, and no second one
     reranked = {row["way"]: row["seconds"] for row in _read("reranking")["rows"] if row["width"] in widths}
     rows = [
-        ("CMC and mAP of Market-1501, from distances (torchreid's Cython)", from_distances, "torchreid, Cython", OURS),
-        ("re-ranking it (the authors' Python port)", reranked, "authors' port", "mancs_jax"),
+        ("CMC and mAP on Market-1501, from distances (torchreid, Cython)", from_distances, "torchreid, Cython", OURS),
+        ("re-ranking on Market-1501 (the authors' Python port)", reranked, "authors' port", "mancs_jax"),
     ]
     lines = [(what, cell(seconds[theirs]), cell(seconds[ours])) for what, seconds, theirs, ours in rows]
-    return markdown(["seconds", "theirs", "mancs_jax"], lines)
+    return markdown(["seconds", "other implementation", "mancs_jax"], lines)
 
 
 def _read(name: str) -> dict:

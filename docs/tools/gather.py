@@ -25,11 +25,13 @@ PAGES = NOTEBOOKS | {
     "CHANGELOG.md": "CHANGELOG.md",
     "mancs_jax/config/defaults.py": "reference/configuration.md",
 }
+COLAB_BADGE = "docs/badges/colab.svg"
+WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 .md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
 .md-grid { max-width: 72rem; }
-.md-typeset td:first-child code { white-space: nowrap; }
 .md-typeset td code { overflow-wrap: normal; word-break: normal; }
+.md-typeset td:last-child { min-width: 6rem; overflow-wrap: anywhere; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }
@@ -95,12 +97,20 @@ def folder_page(path: str) -> str:
     return f"# {Path(path).name}\n\nResults as they were written:\n\n" + "\n".join(lines) + "\n"
 
 
+def open_in_colab(notebook: str, url: str) -> str:
+    """Returns a badge that opens a notebook in Colab; without the address of the repository, how to open it."""
+    if not url:
+        return (
+            "To run this notebook in Colab, select *File > Open notebook > GitHub* there, enter the address of the "
+            f"repository, and choose `notebooks/{notebook}`."
+        )
+    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
+    return f"[![open in Colab]({place(COLAB_BADGE)})]({colab}/blob/main/notebooks/{notebook}){{ .badges }}"
+
+
 def notebook_page(path: Path, pictures: Path, url: str) -> str:
     """Returns a notebook as Markdown; its pictures are written into a folder beside the page."""
-    parts = []
-    if url:
-        colab = url.replace("https://github.com", "https://colab.research.google.com/github")
-        parts.append(f"[Open this notebook in Colab]({colab}/blob/main/notebooks/{path.name})")
+    parts = [open_in_colab(path.name, url)]
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
@@ -126,11 +136,11 @@ def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
 
 def demo_page(report: Path) -> str:
     """Returns the page of the live demo, with a link to the report where there is one."""
-    head = "# The live demo\n\n`make demo` trains on rendered pedestrians, and writes one page about the result. "
-    head += "It shows every query with its ranked list, worst first, the masks, the curves and the distances.\n\n"
+    head = "# The live demo\n\n`make demo` trains a model on rendered pedestrians and writes a report of the result. "
+    head += "It shows the ranked list of every query, worst first, attention masks, curves and distances.\n\n"
     if report.exists():
-        return head + "[Open the report of the newest run](files/report.html){ .md-button .md-button--primary }\n"
-    return head + "This build has no report: `make demo` had not run. It writes `workdirs/walkers/report.html`.\n"
+        return head + "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }\n"
+    return head + "This build contains no report, because `make demo` had not been run before `make docs`.\n"
 
 
 def gather(output: Path, report: Path = REPORT) -> None:
@@ -139,7 +149,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
     url = repository_url()
     sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
-    texts, linked = {}, set()
+    texts, linked = {}, {COLAB_BADGE}
     for source in sources:
         texts[place(source)], found = fit_links((REPOSITORY / source).read_text(), source, url)
         linked |= found
@@ -155,6 +165,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
                     _copy(file, output / place(f"{path}/{file.name}"))
         elif place(path) not in texts and there.exists():  # a link that leads nowhere stays, and MkDocs refuses it
             _copy(there, output / place(path))
+    _copy(REPOSITORY / "docs" / "tools" / WORKER, output / WORKER)
     if report.exists():
         _copy(report, output / "files" / "report.html")
     for page, text in (texts | {"site.css": STYLE}).items():

@@ -1,4 +1,4 @@
-"""The tables of docs/paper.md: the paper's figures beside ours, and the ablations."""
+"""The tables of docs/paper.md and docs/ablations.md: the paper's results next to ours, and the ablations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +26,15 @@ def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str
         theirs = [f"{paper[score]:.1f}" if score in paper else "" for score in ("mAP", "rank-1")]
         own = [per_cent(ours["mAP"]), per_cent(ours["cmc"][0])] if ours else ["missing", "missing"]
         lines.append((name, *theirs, paper["from"], *own, what))
-    return markdown(["", "paper: mAP", "rank-1", "said in", "ours: mAP", "rank-1", "ours is"], lines)
+    return markdown(["", "paper: mAP", "paper: rank-1", "source", "ours: mAP", "ours: rank-1", "our model"], lines)
 
 
-NO_GPU = "needs a GPU: `python scripts/train.py --config=configs/{} --workdir=W`"
+NO_GPU = "needs a GPU: `mancs train --config={} --workdir=W`"
 
 
 def paper_table1() -> str:
     """docs/paper.md: Table 1, Market-1501."""
-    ours, what = read(EUCLIDEAN), "ResNet-18, 40 wide, 128x64, from scratch"
+    ours, what = read(EUCLIDEAN), "ResNet-18 with 40 base channels, 128x64, from scratch"
     keys = {"": "Mancs", ", re-ranked": "Mancs, re-ranked"}
     rows = {f"market1501, single query{of}": (f"single query{of}", ours[key], what) for of, key in keys.items()}
     mean = "Mancs, multi-query (mean)"
@@ -45,13 +45,13 @@ def paper_table1() -> str:
 
 def paper_tables_2_to_4() -> str:
     """docs/paper.md: Tables 2 to 4, CUHK03 and DukeMTMC-reID."""
-    classic = "`python scripts/cuhk03_classic.py --config=configs/cuhk03.py:{} --workdir=W`"
+    classic = "`mancs cuhk03-classic --config=cuhk03:{} --workdir=W`"
     missing = {
-        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03.py:labeled")),
-        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03.py")),
+        "cuhk03, 767/700, labelled": ("Table 2, labelled boxes", NO_GPU.format("cuhk03:labeled")),
+        "cuhk03, 767/700, detected": ("Table 2, detected boxes", NO_GPU.format("cuhk03")),
         "cuhk03, 1367/100, labelled": ("Table 3, labelled boxes", f"needs a GPU: {classic.format('classic,labeled')}"),
         "cuhk03, 1367/100, detected": ("Table 3, detected boxes", f"needs a GPU: {classic.format('classic')}"),
-        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke.py")),
+        "dukemtmc_reid, single query": ("Table 4", NO_GPU.format("duke")),
     }
     return beside_paper({key: (name, None, how) for key, (name, how) in missing.items()})
 
@@ -72,5 +72,5 @@ def paper_table5() -> str:
         ]
         rows.append((f"`{name}`", adds, *theirs, gain[0]))
         before = name
-    head = ["row", "adds", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
+    head = ["row", "change", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
     return markdown(head, rows)

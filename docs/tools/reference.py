@@ -1,28 +1,31 @@
-"""Pages of reference, made from the code: public names, stations, commands and fields."""
+"""Reference pages, generated from the code: public names, packages, commands and fields."""
 
 import ast
 import importlib
 import io
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from absl import flags
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "mancs_jax"
-# Folder of mancs_jax/ -> its place in the flow of data.
-STATIONS = {
-    "data": "Pictures of people: read, checked, prepared, drawn in batches and changed.",
-    "models": "The network: images to embeddings, logits and masks.",
-    "losses": "Triplets and the three losses.",
-    "training": "One compiled update, and the loop around it.",
-    "evaluation": "Distances, ranks, scores and protocols.",
-    "inference": "A trained network in use: embeddings, search, indexes, files to share.",
-    "weights": "Files of other programs.",
-    "reporting": "Pictures, charts and report.html.",
+# Package in mancs_jax/ -> its purpose.
+PACKAGES = {
+    "data": "Data sets: reading, checking, preparing, sampling of batches and augmentation.",
+    "models": "The network: images to embeddings, logits and attention masks.",
+    "kernels": "Layers with their own gradients.",
+    "losses": "Curriculum sampling and the three losses.",
+    "training": "The compiled training step, and the loop around it.",
+    "evaluation": "Distances, ranks, metrics and protocols.",
+    "gallery": "Galleries that grow, forget, and are searched with filters.",
+    "inference": "Pretrained and trained models in use: embeddings, search, indexes, export.",
+    "weights": "Weights in the formats of other programs.",
+    "reporting": "Images, charts and report.html.",
     "config": "Fields, recipes and their checks.",
     "common": "Files, paths, fingerprints and the environment.",
 }
@@ -65,9 +68,9 @@ def _comments(source: str) -> dict[int, str]:
 def configuration() -> str:
     """Returns the page of the configuration's fields."""
     parts = [
-        "# Configuration\n\nThe values are the paper's recipe for Market-1501. Sections, equations and figures are the "
-        "paper's. Where it is silent, the authors' release decides. Change a field on the command line, as "
-        "`--config.optim.learning_rate=1e-3`.\n"
+        "# Configuration\n\nThe defaults are the paper's recipe for Market-1501. Sections, equations and figures are "
+        "those of the paper. Where it gives no value, the authors' release decides. Change a field on the "
+        "command line, for example `--config.optim.learning_rate=1e-3`.\n"
     ]
     group = None
     every = fields((PACKAGE / "config" / "defaults.py").read_text())
@@ -97,9 +100,8 @@ def commands() -> str:
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
         main.main(["mancs", "--help"])
-    parts = [f"# Commands\n\n`mancs --help` prints this list:\n\n```text\n{printed.getvalue().rstrip()}\n```\n"]
-    for name in main.COMMANDS:
-        module = importlib.import_module(f"mancs_jax.cli.{name.replace('-', '_')}")
+    parts = [f"# Command line\n\n`mancs --help` prints this list:\n\n```text\n{printed.getvalue().rstrip()}\n```\n"]
+    for name, module in _modules("", main.COMMANDS, "mancs_jax.cli"):
         values = flags.FlagValues()
         module.define(values, [name])
         head, _, usage = (module.__doc__ or "").strip().partition("\n")
@@ -114,10 +116,20 @@ def commands() -> str:
     return "".join(parts)
 
 
+def _modules(group: str, names: Iterable[str], package: str) -> Iterator[tuple[str, ModuleType]]:
+    """Yields (name, module) of the commands of a group, and of the groups in it."""
+    for name in names:
+        module = importlib.import_module(f"{package}.{name.replace('-', '_')}")
+        if hasattr(module, "COMMANDS"):
+            yield from _modules(f"{group}{name} ", module.COMMANDS, module.__name__)
+        else:
+            yield f"{group}{name}", module
+
+
 def code_after_colon(head: str) -> str:
     """Returns the first line of a command's docstring, with the command behind its colon as code."""
-    text, colon, command = head.partition(": python ")
-    return f"{text}: `python {command.rstrip('.')}`." if colon else head
+    text, colon, command = head.partition(": mancs ")
+    return f"{text}: `mancs {command.rstrip('.')}`." if colon else head
 
 
 def public_names() -> str:
@@ -125,19 +137,20 @@ def public_names() -> str:
     import mancs_jax
 
     names = "\n\n".join(f"::: mancs_jax.{name}" for name in mancs_jax.__all__)
-    return f"# Python\n\n`import mancs_jax` has these names. It imports jax at the first use of one.\n\n{names}\n"
+    head = "# Python API\n\n`import mancs_jax` provides these names. JAX is imported when one of them is first used."
+    return f"{head}\n\n{names}\n"
 
 
-def modules(station: str) -> Iterator[str]:
-    """Yields the dotted names of a station's public modules, in order."""
-    for path in sorted((PACKAGE / station).rglob("*.py")):
+def modules(package: str) -> Iterator[str]:
+    """Yields the dotted names of a package's public modules, in order."""
+    for path in sorted((PACKAGE / package).rglob("*.py")):
         if not path.stem.startswith("_"):
             yield ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
 
 
-def station(name: str) -> str:
-    """Returns the page of a station."""
-    parts = [f"# {name}\n\n{STATIONS[name]}\n"]
+def package(name: str) -> str:
+    """Returns the page of a package."""
+    parts = [f"# mancs_jax.{name}\n\n{PACKAGES[name]}\n"]
     options = "    options:\n      show_root_heading: true\n      heading_level: 2\n"
     parts += [f"\n::: {module}\n{options}" for module in modules(name)]
     return "".join(parts)
@@ -145,7 +158,7 @@ def station(name: str) -> str:
 
 def pages() -> dict[str, str]:
     """Returns path in the site -> Markdown, of all pages of reference."""
-    made = {f"reference/{name}.md": station(name) for name in STATIONS}
+    made = {f"reference/{name}.md": package(name) for name in PACKAGES}
     return made | {
         "reference/commands.md": commands(),
         "reference/configuration.md": configuration(),

@@ -8,7 +8,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,96 +34,80 @@ MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.D
 DEMO = {"Mancs": "", "untrained network": "_untrained_network", "colour histogram": "_colour_histogram"}
 
 
-def ways() -> str:
-    """README: the ways to a network for real people."""
-    best, short = pair(read(COSINE)["Mancs"]), pair(read("market1501_small/single_query"))
+def recipes() -> str:
+    """docs/train.md: the recipes, with time and score where a run was finished."""
     paper = read("paper")["market1501, single query"]
+    published = f"not trained to completion yet; {paper['rank-1']} / {paper['mAP']} in the paper"
+    imagenet, none = "ImageNet (`--config.pretrained`)", "none (from scratch)"
     rows = [
+        ("`market`", "ResNet-50, 256x128", "256 (16 x 16)", imagenet, "needs a GPU", published),
+        ("`market:authors`", "ResNet-50, 256x128", "256 (16 x 16)", imagenet, "needs a GPU", published),
         (
-            "the network of the package",
-            "nothing",
-            f"{best} (cosine distance)",
-            "`mancs embed docs/people --network=market1501 --output=gallery.npz`",
+            "`market:small`",
+            "ResNet-18, 128x64",
+            "128 (32 x 4)",
+            none,
+            "24 minutes",
+            f"{pair(read('market1501_small/single_query'))} ([details](results/market1501_small.md))",
         ),
         (
-            "from scratch on a CPU",
-            "Market-1501, seven hours",
-            f"{best}, a mean over three trainings",
-            "[how](docs/results/market1501_scratch.md)",
+            "`market:scratch`",
+            "ResNet-18 with 40 base channels, 128x64",
+            "128 (32 x 4)",
+            none,
+            "3.7 hours",
+            "the first of the three runs behind [`market1501`](results/market1501_scratch.md)",
         ),
         (
-            "from scratch, short",
-            "Market-1501, 24 minutes",
-            short,
-            "`mancs train --config=market:small --workdir=W`, [and longer](docs/results/market1501_small.md)",
-        ),
-        (
-            "the paper's recipe",
-            "Market-1501, ImageNet weights, a GPU",
-            "not trained to its end yet",
-            "`mancs train --config=market --workdir=W`",
-        ),
-        (
-            "the authors' checkpoint",
-            "[their file](https://github.com/hustvl/mancs)",
-            f"{paper['rank-1']} / {paper['mAP']} in their paper",
-            "[import it](docs/paper.md#their-weights-and-yours)",
-        ),
-        (
-            "your own people",
-            "[a folder and a CSV](docs/data.md#your-own-folder)",
-            "",
-            "`mancs prepare-data --dataset=folder --name=mydata --source=FOLDER --csv=labels.csv --root=data`, then "
-            "`mancs train --config=market:small --workdir=W --config.data.name=mydata`",
+            "`walkers`",
+            "ResNet-18 with 48 base channels, 64x32",
+            "64 (16 x 4)",
+            none,
+            "3 minutes",
+            "another data set: [results](../README.md#results)",
         ),
     ]
-    return markdown(["way", "what you need", "rank-1 / plain mAP on Market-1501", "command"], rows)
+    head = ["recipe", "backbone, image size", "batch size (P x K)", "initial weights", "time on two CPU cores"]
+    return markdown([*head, "rank-1 / plain mAP on Market-1501"], rows)
 
 
 def results() -> str:
     """README: all results."""
-    demo, cosine = read("walkers/results"), read(COSINE)
-    steps = demo["Mancs"]["step"]
-    of_package = (
-        "[`market1501`, the network of the package](docs/results/market1501_scratch.md): Mancs, ResNet-18 40 wide"
-    )
-    command = "`python scripts/evaluate.py --network=market1501 --distance=cosine --root=data`"
+    demo, cosine, euclidean = read("walkers/results"), read(COSINE), read(EUCLIDEAN)
+    evaluate = "`mancs evaluate --network=market1501 --root=data`"
+    details = "[details](docs/results/market1501_small.md)"
+    mean, small = "Mancs, multi-query (mean)", "`market:small`, trained for 1,840 steps with batch size 128"
     rows = [
-        ("walkers, unseen people", f"Mancs, 64x32, {steps} steps of 64, from scratch", demo["Mancs"], "`make demo`"),
-        ("", "untrained network", demo["untrained network"], ""),
-        ("", "colour histogram", demo["colour histogram"], ""),
-        (
-            "Market-1501, single query",
-            f"{of_package}, 128x64, 18,530 steps of 128; cosine distance",
-            cosine["Mancs"],
-            command,
-        ),
-        ("", "the same, re-ranked", cosine["Mancs, re-ranked"], "`--rerank`"),
-        (
-            "",
-            "Mancs, ResNet-18, 128x64, 1,840 steps of 128, from scratch",
-            read(f"{SMALL}/single_query"),
-            "[how, curve](docs/results/market1501_small.md)",
-        ),
-        ("", "the same, re-ranked", read(f"{SMALL}/single_query_reranked"), ""),
-        ("", "plain PyTorch baseline, same backbone, size and steps", read("baselines")["1840 steps"], ""),
-        (
-            "Market-1501, multi-query (mean)",
-            "`market1501`, Euclidean distance",
-            read(EUCLIDEAN)["Mancs, multi-query (mean)"],
-            "",
-        ),
-        ("", "the same, re-ranked", read(EUCLIDEAN)["Mancs, multi-query (mean), re-ranked"], ""),
+        ("Market-1501", "`market1501`, Euclidean distance", scores(euclidean["Mancs"]), evaluate),
+        ("", "cosine distance", scores(cosine["Mancs"]), "`--distance=cosine`"),
+        ("", "cosine distance, re-ranked", scores(cosine["Mancs, re-ranked"]), "`--distance=cosine --rerank`"),
+        ("", "Euclidean distance, multi-query (mean)", scores(euclidean[mean]), "`--multi_query`"),
+        ("", "multi-query (mean), re-ranked", scores(euclidean[f"{mean}, re-ranked"]), "`--multi_query --rerank`"),
+        ("CUHK01, cross-domain", "`market1501`, cosine distance", spread("cuhk01"), CROSS_DOMAIN),
+        ("CUHK03 pair 1, cross-domain", "`market1501`, cosine distance", spread("cuhk03_pair1"), CROSS_DOMAIN),
+        ("Market-1501", small, scores(read(f"{SMALL}/single_query")), details),
+        ("walkers", f"`walkers`, trained for {demo['Mancs']['step']} steps", scores(demo["Mancs"]), "`make demo`"),
+        ("", "untrained network", scores(demo["untrained network"]), ""),
+        ("", "colour histogram", scores(demo["colour histogram"]), ""),
     ]
-    head = ["", "", "official mAP", "plain mAP", "rank-1", "command"]
-    return markdown(head, [(data, what, *scores(result), how) for data, what, result, how in rows])
+    head = ["test set", "model", "official mAP", "plain mAP", "rank-1", "command"]
+    return markdown(head, [(data, model, *cells, how) for data, model, cells, how in rows])
+
+
+CROSS_DOMAIN = "[protocol, command](docs/other_cameras.md)"
+
+
+def spread(dataset: str, names: Sequence[str] = ("mAP", "mAP_plain", "rank-1")) -> list[str]:
+    """Returns scores of `market1501` over random splits, as mean ± standard deviation."""
+    result = read(f"other_cameras/market1501_on_{dataset}")["Mancs"]
+    return [f"{per_cent(result['mean'][name])} ± {per_cent(result['sd'][name])}" for name in names]
 
 
 SCORES = ["", "mAP (official)", "mAP (plain)", "rank-1", "rank-5", "rank-10"]
 
 
 def market1501_scratch() -> str:
-    """docs/results/market1501_scratch.md: the network of the package on the official sets."""
+    """docs/results/market1501_scratch.md: the pretrained model on the official sets."""
     euclidean, cosine, before = read(EUCLIDEAN), read(COSINE), read(BEFORE_LAST)
     rows = {
         "single query, Euclidean distance": euclidean["Mancs"],
@@ -134,8 +118,8 @@ def market1501_scratch() -> str:
         "single query, cosine distance, re-ranked": cosine["Mancs, re-ranked"],
         "multi-query, mean, re-ranked": euclidean["Mancs, multi-query (mean), re-ranked"],
         "multi-query, max, re-ranked": euclidean["Mancs, multi-query (max), re-ranked"],
-        "the mean before the last training, Euclidean distance": before["Mancs"],
-        "the mean before the last training, cosine distance": before["Mancs, cosine distance"],
+        "before the last run (averaged weights), Euclidean distance": before["Mancs"],
+        "before the last run (averaged weights), cosine distance": before["Mancs, cosine distance"],
         "colour histogram": euclidean["colour histogram"],
         "untrained network": euclidean["untrained network"],
     }
@@ -143,12 +127,12 @@ def market1501_scratch() -> str:
 
 
 def market1501_on_walkers() -> str:
-    """docs/results/market1501_scratch.md: the network of the package on walkers."""
+    """docs/results/market1501_scratch.md: the pretrained model on walkers."""
     now, first = read("market1501_scratch/on_walkers"), read("market1501_scratch/on_walkers_first")
     rows = {
         "`market1501`": now["Mancs"],
-        "the mean before its last training": read(BEFORE_LAST)["on walkers"],
-        "its first training alone": first["Mancs"],
+        "before the last run (averaged weights)": read(BEFORE_LAST)["on walkers"],
+        "first run only": first["Mancs"],
         "colour histogram": now["colour histogram"],
         "untrained network": now["untrained network"],
     }
@@ -161,7 +145,7 @@ def market1501_on_walkers() -> str:
 
 
 def market1501_thresholds() -> str:
-    """docs/results/market1501_scratch.md: the thresholds of the network's card."""
+    """docs/results/market1501_scratch.md: the thresholds of the model card."""
     card = json.loads((REPOSITORY / "mancs_jax" / "networks" / "market1501.json").read_text())["thresholds"]
 
     def rates(of):
@@ -178,14 +162,14 @@ def market1501_thresholds() -> str:
         )
         for one, other in zip(card["euclidean"], card["cosine"], strict=True)
     ]
-    distances = ["Euclidean distance", "FPR / TPR held out", "FPR / TPR on others", "cosine distance"]
-    return markdown(["wanted FPR", *distances, "FPR / TPR on others"], rows)
+    distances = ["Euclidean distance", "FPR / TPR, calibration", "FPR / TPR, test set", "cosine distance"]
+    return markdown(["target FPR", *distances, "FPR / TPR, test set"], rows)
 
 
 def market1501_small() -> str:
-    """docs/results/market1501_small.md: the short trainings."""
+    """docs/results/market1501_small.md: the short training runs."""
     whole, short = "Mancs, ResNet-18, 128x64, from scratch, single query", read("market1501_small/single_query")
-    baseline = "plain PyTorch baseline (softmax + batch-hard), same backbone and size, single query"
+    baseline = "PyTorch baseline (softmax + batch-hard), same backbone and size, single query; code not published"
     rows = [
         (whole, "1,840", read(f"{SMALL}/single_query")),
         ("multi-query, mean", "", read(f"{SMALL}/multi_query_mean")),
@@ -195,21 +179,63 @@ def market1501_small() -> str:
         ("multi-query, max, re-ranked", "", read(f"{SMALL}/multi_query_max_reranked")),
         (baseline, "1,840", read("baselines")["1840 steps"]),
         ("Mancs, single query", "699", short),
-        ("plain PyTorch baseline, single query", "700", read("baselines")["700 steps"]),
+        ("PyTorch baseline, single query; code not published", "700", read("baselines")["700 steps"]),
     ]
-    head = ["", "steps of 128", *SCORES[1:]]
+    head = ["", "steps (batch size 128)", *SCORES[1:]]
     # The baseline's figures were kept with one digit.
     digits = {name: 1 if "baseline" in name else 2 for name, _, _ in rows}
     return markdown(head, [(name, steps, *scores(result, (1, 5, 10), digits[name])) for name, steps, result in rows])
 
 
+def other_cameras() -> str:
+    """docs/other_cameras.md: single-shot scores, a row for each result in docs/results/other_cameras/.
+
+    A file is the `--json` of one command and is named NETWORK_on_DATASET.json. Baselines that several files have for a
+    data set are shown once.
+    """
+    found: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}  # data set -> row -> (command, result)
+    for path in sorted((RESULTS / "other_cameras").glob("*_on_*.json")):
+        network, _, dataset = path.stem.rpartition("_on_")
+        results = read(f"other_cameras/{path.stem}")
+        for name, result in results.items():
+            is_network = "config" in result
+            row = name.replace("Mancs", f"`{network}`") if is_network else name
+            command = single_shot_command(network, results) if name == "Mancs" else ""
+            found.setdefault(dataset, {}).setdefault(row, (command, result))
+    rows = []
+    for dataset, of_dataset in found.items():
+        by_score = sorted(of_dataset.items(), key=lambda item: -item[1][1]["mean"]["rank-1"])
+        for row, (command, result) in by_score:
+            ids = f"{result['num_queries']} of {result['num_identities']}"
+            shown = f"`{dataset}`, {ids} identities" if row == by_score[0][0] else ""
+            names = ("rank-1", "rank-5", "rank-10", "mAP_plain", "mAP")
+            spread = [f"{per_cent(result['mean'][name])} ± {per_cent(result['sd'][name])}" for name in names]
+            rows.append((shown, row, *spread, command))
+    return markdown(["data set", "", "rank-1", "rank-5", "rank-10", "plain mAP", "official mAP", "command"], rows)
+
+
+def single_shot_command(network: str, results: dict[str, dict[str, Any]]) -> str:
+    """Returns the command whose `--json` has these results."""
+    result = results["Mancs"]
+    flags = [f"--network={network}", f"--dataset={result['dataset']}", "--root=data", "--single_shot"]
+    flags += [f"--splits={result['num_splits']}"]
+    flags += [f"--identities={result['num_queries']}"] if result["num_queries"] < result["num_identities"] else []
+    flags += [f"--seed={result['split_seed']}"] if result["split_seed"] else []
+    flags += ["--distance=cosine"] if result["distance"] == "cosine" else []
+    flags += ["--flip"] if result["flip"] else []
+    flags += ["--rerank"] if "Mancs, re-ranked" in results else []
+    flags += ["--baselines"] if "colour histogram" in results else []
+    return f"`mancs evaluate {' '.join(flags)}`"
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    "ways": ways,
+    "recipes": recipes,
     "results": results,
     "market1501_scratch": market1501_scratch,
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": market1501_thresholds,
     "market1501_small": market1501_small,
+    "other_cameras": other_cameras,
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),
     "ablation_market_questions": ablation("ablation_market_questions"),

@@ -1,4 +1,4 @@
-"""The tables of docs/use.md and docs/scaling.md: tracks and exports from committed results, galleries by arithmetic."""
+"""The tables of docs/tracking.md, docs/export.md and docs/scaling.md: from results, and galleries by arithmetic."""
 
 import sys
 
@@ -12,22 +12,22 @@ NETWORKS = ("market1501", "walkers")
 
 
 def tracks() -> str:
-    """docs/use.md: scores of examples/track.py, which `--json` writes."""
+    """docs/tracking.md: scores of examples/tracking/track.py, which `--json` writes."""
     rows = []
     for seed in SCENES:
         of = {name: read(f"tracks/seed{seed}_{name}") for name in NETWORKS}
-        found = {"motion alone": of[NETWORKS[0]]["motion alone"]}
-        found |= {f"and `{name}`": of[name]["motion and embeddings"] for name in NETWORKS}
+        found = {"motion only": of[NETWORKS[0]]["motion alone"]}
+        found |= {f"with `{name}`": of[name]["motion and embeddings"] for name in NETWORKS}
         for what, scores in found.items():
-            scene = f"`--seed={seed}`" if what == "motion alone" else ""
+            scene = f"`--seed={seed}`" if what == "motion only" else ""
             number = f"{scores['num_found']} ({scores['num_tracks']})"
             rates = per_cent(scores["idf1"]), str(scores["switches"]), per_cent(scores["mota"])
             rows.append((scene, what, *rates, number))
-    return markdown(["scene", "", "IDF1", "switches", "MOTA", "tracks (true)"], rows)
+    return markdown(["scene", "tracker", "IDF1", "identity switches", "MOTA", "tracks (ground truth)"], rows)
 
 
 def exports() -> str:
-    """docs/use.md: the network of the package through every kind of file."""
+    """docs/export.md: the pretrained model in every format."""
     rows = {
         "`market1501`, the weights": read(EUCLIDEAN)["Mancs"],
         "`market1501.jax`": read("exports/jax")["Mancs"],
@@ -42,5 +42,5 @@ def exports() -> str:
 
 
 def galleries() -> str:
-    """docs/scaling.md: galleries that no machine at hand holds, by arithmetic."""
+    """docs/scaling.md: the memory and the search time of large galleries, by arithmetic."""
     return "\n".join(scaling.table([scaling.weigh(crops) for crops in scaling.GALLERIES])) + "\n"

@@ -2,4 +2,5 @@
 
 from mancs_jax.cli.main import main
 
-main()
+if __name__ == "__main__":  # a process that renders imports this module again
+    main()

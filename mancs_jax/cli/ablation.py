@@ -1,7 +1,7 @@
 """Runs the rows of Table 5, and the single changes that settle open questions, and writes one table.
 
-python scripts/ablation.py --base=walkers --workdir=W
-python scripts/ablation.py --base=market,small --rows=questions --seeds=0 --set=data.validation_ids=100 --workdir=W
+mancs ablation --base=walkers --workdir=W
+mancs ablation --base=market,small --rows=questions --seeds=0 --set=data.validation_ids=100 --workdir=W
 
 The same command goes on where a run was stopped, and does not repeat what is done.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show
 from mancs_jax.config import ablation as rows
 
 ARGUMENTS = ()
@@ -64,5 +65,5 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     runs = plan(values.base, list(dict.fromkeys(names)), seeds, parse_changes(values.set))
     summary = run_all(runs, values.base, values.workdir)
     if summary:
-        print(table(summary["rows"], values.base))
-        print(f"results: {values.workdir}/results")
+        show(table(summary["rows"], values.base))
+        show(f"results: {values.workdir}/results")

@@ -6,6 +6,8 @@ import gc
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,11 @@ from types import ModuleType
 
 from absl import flags
 
-from mancs_jax.common.local_path import local_path
+from mancs_jax.cli.outputs_and_inputs import outputs_and_inputs
+from mancs_jax.common.local_path import cache_folder, local_path
+from mancs_jax.common.outputs import check_outputs
 from mancs_jax.common.processor import set_cpu_flags
+from mancs_jax.common.screen import encodable, escaped, keep_going, show, tell
 
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
 BY_NAME = Path(__file__).parents[1] / "config" / "by_name.py"
@@ -33,13 +38,18 @@ PATHS = (
     "csv",
     "protocol_file",
     "network",
+    "receipt",
+    "relative_to",
     "average_with",
     "thresholds_of",
 )
+DATABASES = ("postgresql://", "postgres://")  # of galleries, beside files
 LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking
 COLLECTED_AFTER = (100_000, 50, 100)  # objects and collections; Python 3.11's own are (700, 10, 10)
 LONGEST = 500  # letters of a word that a message shows whole
 PATH_FIELDS = ("data.root", "pretrained")  # of a configuration
+TRACEBACK = "MANCS_TRACEBACK"  # variable that asks for tracebacks on the screen
+INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
@@ -52,16 +62,33 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
       argv: the name of the program and its arguments; those of this process by default.
 
     Raises:
-      SystemExit: with one line, for any mistake; with status 0 after --help.
+      SystemExit: with one line, for any mistake; with status 0 after --help, and 130 after Ctrl-C. A traceback is in
+        the file that the line names, where the error is not the user's, and on the screen where MANCS_TRACEBACK is set.
     """
+    keep_going()
+    argv = list(sys.argv if argv is None else argv)
+    name = command.__name__.removeprefix("mancs_jax.cli.").replace(".", " ")
+    try:
+        _run(command, name, argv)
+    except SystemExit:
+        raise
+    except KeyboardInterrupt as error:
+        tell(f"{name}: {one_line(error) if error.args else 'interrupted'}")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        sys.exit(f"{name}: {_told(error)}")
+    # Tracing has made a million objects that stay: the collector need not look through them at the end of the process.
+    # Not after an error: JAX may still compute what nobody waits for, and crashes where its arrays outlive Python.
+    atexit.register(gc.freeze)
+
+
+def _run(command: ModuleType, name: str, argv: list[str]) -> None:
     if "jax" not in sys.modules:  # else it may have begun to compute
         set_cpu_flags()
-    # Importing and tracing make a million objects that stay. The collector would look through them all again and again,
-    # and once more at the end of the process.
+    # Importing and tracing make a million objects that stay. The collector would look through them all again and again.
     gc.set_threshold(*COLLECTED_AFTER)
-    atexit.register(gc.freeze)
-    argv = list(sys.argv if argv is None else argv)
-    name = command.__name__.rpartition(".")[2]
     values = flags.FlagValues()
     try:
         argv = [argv[0], *_recipes_as_files(argv[1:])]
@@ -78,18 +105,56 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{name}: {_mistake(error, argv)}")
     if len(rest) != len(command.ARGUMENTS):
         sys.exit(f"{name}: {_wrong_arguments(rest, command.ARGUMENTS)}")
+    _expand_paths(values)
+    arguments = [_expanded(argument) for argument in rest]
+    check_outputs(*outputs_and_inputs(values, arguments))
+    command.main(values, arguments)
+
+
+def _told(error: BaseException) -> str:
+    """Returns the line for an error, and keeps the traceback of one that is not the user's."""
+    if isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):  # ImportError: an extra is missing
+        return one_line(error)
+    if isinstance(error, MemoryError):
+        return f"the machine has too little memory ({one_line(error)})"
+    if platforms := _missing_platforms():
+        return (
+            f"JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device, as "
+            "pip install 'mancs_jax[cuda12]'"
+        )
+    if isinstance(error, RuntimeError):  # of JAX and other libraries, which tell what they lack
+        return f"{one_line(error)[:LONGEST]} (traceback: {_kept_traceback()})"
+    line = f"{type(error).__name__}: {one_line(error)[:LONGEST]}"
+    return f"{line}; this is a fault of mancs_jax, please report it with {_kept_traceback()}"
+
+
+def _missing_platforms() -> str:
+    """Returns JAX_PLATFORMS where it names devices that JAX has not; JAX's own errors are of several classes."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and (jax := sys.modules.get("jax")):
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError):
+            return platforms
+    return ""
+
+
+def _kept_traceback() -> str:
+    """Writes the traceback of the error that is handled to a file, and returns a word for it."""
     try:
-        _expand_paths(values)
-        command.main(values, [str(local_path(argument)) for argument in rest])
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:  # ImportError: an extra is not installed
-        sys.exit(f"{name}: {one_line(error)}")
+        with tempfile.NamedTemporaryFile("w", prefix="mancs_traceback_", suffix=".txt", delete=False) as file:
+            file.write(encodable(f"{sys.argv}\n{traceback.format_exc()}", "utf-8"))
+        return file.name
+    except OSError:
+        traceback.print_exc()
+        return "the lines above"
 
 
 def _expand_paths(values: flags.FlagValues) -> None:
     """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
     for name in PATHS:
         path = values[name].value if name in values else None
-        if path:
+        if path and not (name == "gallery" and path.startswith(DATABASES)):
             try:
                 values[name].value = _expanded(path)
             except ValueError as error:
@@ -121,14 +186,6 @@ def _with_path(setting: str) -> str:
         raise ValueError(f"--set={field}={error}") from None
 
 
-def show(text: str) -> None:
-    """Prints a text; a reader that goes away early, as `| head`, ends nothing."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-
-
 def _help(command: ModuleType, values: flags.FlagValues) -> str:
     lines = [(command.__doc__ or "").strip(), "", "Flags:"]
     for flag in values:
@@ -148,7 +205,7 @@ def one_line(error: BaseException) -> str:
     text = re.sub(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", r"--\1 is missing.", text)
     # No path of a user is so long: it is a mistake, which would fill the screen.
     text = re.sub(rf"\S{{{LONGEST},}}", lambda word: f"{word[0][:60]}...{word[0][-30:]}", text)
-    return " ".join(text.split()) or type(error).__name__
+    return escaped(" ".join(text.split())) or type(error).__name__
 
 
 def _mistake(error: Exception, argv: Sequence[str]) -> str:
@@ -250,13 +307,13 @@ def suggest_command(name: str, known: Sequence[str]) -> str:
 def keep_compiled_programs() -> None:
     """Lets JAX find earlier compiled programs, so that a second start takes seconds.
 
-    They lie in ~/.cache/mancs_jax, or where JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say.
+    They lie in ~/.cache/mancs_jax, or where JAX_COMPILATION_CACHE_DIR or XDG_CACHE_HOME say. A user without a home
+    directory keeps none.
     """
     import jax  # not at the top: a mistyped flag should not wait for it
 
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(cache / "mancs_jax"))
+    if not jax.config.values["jax_compilation_cache_dir"] and (cache := cache_folder()):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_COMPILATION)
 
@@ -264,7 +321,7 @@ def keep_compiled_programs() -> None:
 def keep_freed_memory() -> None:
     """Lets a network on CPU use the memory of its last step again.
 
-    glibc gives large blocks back to the kernel, which clears each page for the next step. docs/performance.md
+    glibc gives large blocks back to the kernel, which clears each page for the next step. docs/benchmarks.md
     has the gain. Call it before JAX starts its threads. It has no effect without glibc.
     """
     import ctypes

@@ -1,6 +1,6 @@
 """Trains and scores on the 20 splits of CUHK03's classic protocol: mean and deviation of rank-1, rank-5, rank-10.
 
-python scripts/cuhk03_classic.py --config=configs/cuhk03.py:classic --workdir=W
+mancs cuhk03-classic --config=cuhk03:classic --workdir=W
 
 The same command goes on where a run was stopped.
 """
@@ -11,6 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
@@ -40,10 +41,10 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     results = train_and_evaluate_splits(values.config, values.workdir, allow_config_change=values.allow_config_change)
     for scored in (results or {}).values():
-        print(table({f"test set {n}": split for n, split in enumerate(scored["splits"], 1)} | {"mean": scored}))
-        print(
+        show(table({f"test set {n}": split for n, split in enumerate(scored["splits"], 1)} | {"mean": scored}))
+        show(
             ", ".join(
                 f"{name} {100 * scored['mean'][name]:.2f} +- {100 * scored['sd'][name]:.2f}" for name in scored["mean"]
             )
         )
-        print(f"results: {values.workdir}/results/cuhk03_classic.json")
+        show(f"results: {values.workdir}/results/cuhk03_classic.json")

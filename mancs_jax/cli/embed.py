@@ -1,7 +1,7 @@
 """Embeds every image of a folder with a trained network.
 
-    python scripts/embed.py FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
-    python scripts/embed.py FOLDER --network=market1501 --output=FILE.npz
+    mancs embed FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
+    mancs embed FOLDER --network=market1501 --output=FILE.npz
 
 The file has embedding, float32 [N, D], and name, the paths below the folder, sorted; where all names are like
 Market-1501's (0002_c1s1_000451_03.jpg), pid and camid, int32 [N], too.
@@ -13,6 +13,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images",)
 
@@ -34,21 +35,30 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.common.atomic_write import check_writable
     from mancs_jax.data.sources.source import name_faults, name_some
-    from mancs_jax.inference.gallery import embed_folder, find_images, find_whole, write_gallery
+    from mancs_jax.inference.embedder import load
+    from mancs_jax.inference.gallery import create_gallery, embed_whole, find_images, labels_of, write_gallery
 
     keep_compiled_programs()
     check_writable(values.output)
     names, others = find_images(arguments[0])  # before the network is loaded
     if others:
-        print(f"{len(others):,} passed over, no image by name: {name_some(others)}")
-    names, damaged = find_whole(arguments[0], names)
-    if damaged:
-        print(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
-    embedder = mancs_jax.load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
-    gallery = embed_folder(arguments[0], embedder, names)
+        show(f"{len(others):,} passed over, no image by name: {name_some(others)}")
+    if line := unused_accelerator():
+        tell(line)
+    embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
+    embedding, names, damaged = embed_whole(arguments[0], embedder, names)
+    gallery = create_gallery(embedder, embedding, names)
     write_gallery(values.output, gallery)
+    if damaged:
+        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
+    unlabelled = [name for name in names if labels_of(name) is None]
+    if 0 < len(unlabelled) < len(names):
+        show(
+            f"without pid and camid: {len(unlabelled):,} of {len(names):,} names do not tell them, as "
+            f"0002_c1s1_000451_03.jpg does: {name_some(unlabelled)}"
+        )
     labels = "" if gallery.pid is None else ", with pid and camid"
-    print(f"{values.output}: {len(gallery.name):,} embeddings, {gallery.embedding.shape[1]} wide{labels}")
+    show(f"{values.output}: {len(gallery.name):,} embeddings, {gallery.embedding.shape[1]} wide{labels}")

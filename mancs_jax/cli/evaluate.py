@@ -1,8 +1,9 @@
 """Scores a trained network, or anybody's embeddings.
 
-python scripts/evaluate.py --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
-python scripts/evaluate.py --network=market1501 --root=data [...]
-python scripts/evaluate.py --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
+mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
+mancs evaluate --network=market1501 --root=data ...
+mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 ...
+mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,12 @@ from absl import flags
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
 from mancs_jax.cli.network_flags import define_network
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 OF_RERANKING = ("k1", "k2", "lambda")
 OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baselines", "repeats")
+OF_SINGLE_SHOT = ("splits", "identities", "seed", "query_camera", "gallery_camera")
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -54,18 +57,51 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
     flags.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.", flag_values=values)
     flags.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.", flag_values=values)
+    _define_single_shot(values)
+
+
+def _define_single_shot(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "single_shot",
+        False,
+        "Score by the single-shot protocol instead, the usual one of CUHK01, VIPeR, PRID and GRID: one image of each "
+        "test identity under one camera is the query, one image of each under another is the gallery; mean and "
+        "standard deviation over random splits. Images are those of the splits query and gallery, or, of a data set "
+        "without them, of train.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("splits", 10, "Of --single_shot: number of random splits.", flag_values=values)
+    flags.DEFINE_integer(
+        "identities",
+        0,
+        "Of --single_shot: test identities that each split draws among those seen by both views; 0: all of them.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("seed", 0, "Of --single_shot: seed of the splits.", flag_values=values)
+    flags.DEFINE_integer(
+        "query_camera",
+        None,
+        "Of --single_shot: camera (camid) of the queries, together with --gallery_camera. By default, the lower of two "
+        "cameras; where there are more, each split draws two cameras for each identity.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "gallery_camera", None, "Of --single_shot: camera of the gallery, see --query_camera.", flag_values=values
+    )
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Scores and prints the table."""
     if sum(map(bool, (values.workdir, values.network, values.features))) != 1:
         raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")
-    if values.features and (given := [f"--{name}" for name in OF_WORKDIR if values[name].present]):
+    if values.features and (given := [f"--{name}" for name in (*OF_WORKDIR, "single_shot") if values[name].present]):
         raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
     if values.queries and not values.features:
         raise ValueError("--queries goes with --features=FILE of mancs embed")
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
+    if not values.single_shot and (given := [f"--{name}" for name in OF_SINGLE_SHOT if values[name].present]):
+        raise ValueError(f"without --single_shot there is no use for {', '.join(given)}")
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json
     from mancs_jax.evaluation import results
@@ -81,18 +117,22 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         scored = score_file(values.features, options, queries=values.queries)
         rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
+        from mancs_jax.evaluation.single_shot import SingleShot
         from mancs_jax.scoring import Task, score, write_results
 
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
+        if values.single_shot:
+            protocol: dict[str, Any] = {name: values[name].value for name in OF_SINGLE_SHOT}
+            fields["single_shot"] = SingleShot(**protocol)
         task = Task(**fields, options=options)
         of_network = score(values.workdir or values.network, task, write=False)
         scored = rows = of_network.results
-    print(results.table(rows))
-    print(results.matches(rows))
+    show(results.table(rows))
+    show(results.splits(rows) if values.single_shot else results.matches(rows))
     if values.features and (line := results.distractors(scored)):
-        print(line)
+        show(line)
     if of_pairs := results.verification_table(rows):
-        print(f"\n{of_pairs}")
+        show(f"\n{of_pairs}")
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
         write_json(values.json, scored)
@@ -101,4 +141,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         write_results(of_network)
         written = [str(of_network.workdir.results)]
     written += [values.json] if values.json else []
-    print(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")
+    show(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

@@ -1,22 +1,48 @@
-"""Writes the trained network as one file that runs without this package: ONNX, or for JAX on CPU, GPU and TPU.
+"""Writes a trained network as files for other programs or for other people.
 
-    python scripts/export.py --workdir=W --output=mancs.onnx [--input=float] [--dtype=float16] [--flip]
-    python scripts/export.py --workdir=W --output=mancs.jax [--flip]
+    mancs export --workdir=W --output=mancs.onnx [--input=float] [--dtype=float16] [--flip]
+    mancs export --workdir=W --output=mancs.jax [--flip]
+    mancs export --workdir=W --output=FOLDER/NAME.safetensors --format=weights [--dtype=float32] [--root=data]
+        [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER] [--noscores]
+    mancs export --workdir=W --output=mancs.safetensors --format=torch
 
-The suffix .onnx or .jax, or --format, says which. Pixels (uint8 [N, H, W, 3], RGB, of the size the network was trained
-on) go in, embeddings (float32 [N, D]) come out; parameters and normalisation are inside. With --input=float an ONNX
-file takes float32 [N, 3, H, W], normalised outside, as trackers give it. The lines that run it are printed once its
-numbers equal the network's. `mancs_jax.load` and --network of the other commands take the file, too.
+onnx and jax: one file that runs without this package; jax is for JAX on CPU, GPU and TPU. Pixels (uint8 [N, H, W, 3],
+RGB, of the size the network was trained on) go in, embeddings (float32 [N, D]) come out; parameters and normalisation
+are inside. With --input=float an ONNX file takes float32 [N, 3, H, W], normalised outside, as trackers give it. The
+lines that run the file are printed once its numbers equal the network's.
+
+weights: a network to share, NAME.safetensors and the card NAME.json. The card has the scores on the data set of the
+training, and thresholds on distances where the run held identities out. A run on all identities takes the thresholds
+of a network of the same training that held some out (--thresholds_of). Paths of this machine stay out of it.
+
+torch: a state dict for PyTorch under the names of the authors' release. `mancs_jax/weights/authors.py` says what the
+names are, and which a network of another recipe adds.
+
+`mancs_jax.load` and --network of the other commands take files of the first three formats.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import flags
 
-from mancs_jax.cli.command_line import show
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
+FORMATS = ("onnx", "jax", "weights", "torch")
+# Flag -> the formats that it is for; the others are for all.
+ONLY_FOR = {
+    "input": ("onnx",),
+    "flip": ("onnx", "jax"),
+    "dtype": ("onnx", "weights"),
+    "root": ("weights",),
+    "average_with": ("weights",),
+    "average_share": ("weights",),
+    "thresholds_of": ("weights",),
+    "scores": ("weights",),
+}
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
@@ -24,26 +50,95 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     define_network(values)
     flags.DEFINE_string("output", None, "File to write.", flag_values=values)
     flags.DEFINE_enum(
-        "format", None, ["onnx", "jax"], "Kind of the file, where not its suffix says it.", flag_values=values
+        "format", None, FORMATS, "Kind of the file; the suffixes .onnx and .jax say it, too.", flag_values=values
     )
     flags.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.", flag_values=values)
-    flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Numbers in an ONNX file.", flag_values=values)
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ["float32", "float16"],
+        "Numbers in the file: float32 in ONNX and float16 in weights, where not given.",
+        flag_values=values,
+    )
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    flags.DEFINE_string(
+        "root",
+        "",
+        "Of weights: directory of the data sets, where it is not the one of the training.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "average_with",
+        "",
+        "Of weights: another network of the same shape, whose numbers are averaged with.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "average_share", 0.5, "Of that network in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=values
+    )
+    flags.DEFINE_string(
+        "thresholds_of",
+        "",
+        "Of weights: a shared network whose thresholds a run on all identities takes.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("scores", True, "Of weights: score it first, which needs the data set.", flag_values=values)
     flags.mark_flags_as_required(["output"], values)
 
 
 def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Writes the file and prints the lines that run it."""
-    source = network_of(values)
+    """Writes the file and prints the lines that use it."""
+    source, kind = network_of(values), _kind(values)
+    for flag, formats in ONLY_FOR.items():
+        if kind not in formats and values[flag].present:
+            raise ValueError(f"--{flag} is for --format={' and '.join(formats)}, not for {kind}")
     # Not at the top: a mistyped flag should not wait for jax.
-    from mancs_jax.inference.export import export
+    if kind == "torch":
+        from mancs_jax.convert import export_weights
 
-    lines = export(
+        show(export_weights(source, values.output))
+    elif kind == "weights":
+        _write_weights(source, values)
+    else:
+        from mancs_jax.inference.export import export
+
+        options = {"flip": values.flip, "input": values.input, "dtype": values.dtype or "float32"}
+        show(export(source, values.output, format=kind, **options).rstrip())
+
+
+def _kind(values: flags.FlagValues) -> str:
+    """The format that --format or the suffix of --output says (ValueError: neither does)."""
+    kind = values.format or Path(values.output).suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(
+            f"--output={values.output}: its suffix says no format; give --format={', '.join(FORMATS[:-1])} or "
+            f"{FORMATS[-1]}, or a name that ends in .onnx or .jax"
+        )
+    return kind
+
+
+def _write_weights(source: str, values: flags.FlagValues) -> None:
+    keep_freed_memory()
+    from mancs_jax.evaluation import results
+    from mancs_jax.publish import export_network
+    from mancs_jax.weights.shared import WEIGHTS
+
+    keep_compiled_programs()
+    output = Path(values.output)
+    name = output.name.removesuffix(WEIGHTS)
+    path, card = export_network(
         source,
-        values.output,
-        flip=values.flip,
-        format=values.format or "",
-        input=values.input,
-        dtype=values.dtype,
+        name,
+        output.parent,
+        dtype=values.dtype or "float16",
+        root=values.root,
+        scores=values.scores,
+        average_with=values.average_with,
+        average_share=values.average_share,
+        thresholds_of=values.thresholds_of,
     )
-    show(lines.rstrip())
+    if card["scores"]:
+        show(results.table({name: card["scores"]}))
+    weights = path.with_suffix(WEIGHTS)
+    show(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB; {path}: the card")
+    show(f'use it: mancs_jax.load("{weights}"), or --network={weights} of the commands')

@@ -1,11 +1,11 @@
 """Makes a clean .safetensors of a backbone's ImageNet weights, or a workdir of the authors' checkpoint.
 
-    python scripts/import_weights.py --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
-    python scripts/import_weights.py --source=model_best.pth.tar --config=configs/market.py:authors --workdir=W
-    python scripts/import_weights.py --source=weights.pth --names
+    mancs import-weights --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
+    mancs import-weights --source=model_best.pth.tar --config=market:authors --workdir=W
+    mancs import-weights --source=weights.pth --names
 
 Training reads such a .safetensors, the .pth itself, and the authors' checkpoint, with --config.pretrained=FILE;
-`scripts/evaluate.py --workdir=W` scores the workdir.
+`mancs evaluate --workdir=W` scores the workdir.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from mancs_jax.cli.command_line import show
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -54,7 +54,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     from mancs_jax.convert import import_backbone, import_network
 
     if values.output:
-        print(import_backbone(values.source, values.arch, values.output))
+        show(import_backbone(values.source, values.arch, values.output))
     else:
-        print(import_network(values.source, values.config, values.workdir))
-        print(f"score it: python scripts/evaluate.py --workdir={values.workdir}")
+        show(import_network(values.source, values.config, values.workdir))
+        show(f"score it: mancs evaluate --workdir={values.workdir}")

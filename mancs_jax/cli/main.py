@@ -1,24 +1,30 @@
 """The program `mancs`: its first argument is a command."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from mancs_jax.cli.command_line import HELP, run, show, suggest_command
+from mancs_jax.cli.command_line import HELP, run, suggest_command
+from mancs_jax.common.screen import show
 
 COMMANDS = {
-    "train": "train a network and score it",
-    "evaluate": "score a trained network, or embeddings of any origin",
+    "train": "train a model and evaluate it",
+    "evaluate": "evaluate a trained model, or embeddings of any origin",
     "prepare-data": "prepare a data set, or check it",
-    "embed": "embed the images of a folder",
+    "embed": "extract the embeddings of a folder of images",
     "search": "find the gallery images nearest to a query",
-    "export": "write a network as one file that runs without this package",
-    "export-network": "write a network as two files to share",
-    "visualize": "draw a report of a trained network",
-    "import-weights": "read weights of other programs",
-    "export-weights": "write a network's weights for PyTorch",
-    "ablation": "train the rows of an ablation into one table",
-    "cuhk03-classic": "train and score on the 20 splits of CUHK03's classic protocol",
+    "gallery": "keep a gallery that grows, forgets, and is searched with filters",
+    "export": "export a model for other programs (onnx, jax, torch) or to share (weights)",
+    "visualize": "write a report of a trained model",
+    "import-weights": "import weights of other programs",
+    "ablation": "train the rows of an ablation and write one table",
+    "cuhk03-classic": "train and evaluate on the 20 splits of CUHK03's classic protocol",
+}
+
+# Commands of earlier versions -> the command that does the same.
+RENAMED = {
+    "export-network": "mancs export --format=weights --workdir=W --output=FOLDER/NAME.safetensors",
+    "export-weights": "mancs export --format=torch --workdir=W --output=FILE.safetensors",
 }
 
 
@@ -29,12 +35,35 @@ def main(argv: Sequence[str] | None = None) -> None:
       SystemExit: with one line, for any mistake; with status 0 after --help.
     """
     _, *arguments = sys.argv if argv is None else argv
+    dispatch("mancs", COMMANDS, "mancs_jax.cli", arguments)
+
+
+def dispatch(program: str, commands: Mapping[str, str], package: str, arguments: Sequence[str]) -> None:
+    """Runs the command that the first argument names, or those of a group with the arguments that follow.
+
+    Args:
+      program: what stands in front of the arguments.
+      commands: name -> text for the help.
+      package: that has a module for each, or a package with `COMMANDS` for a group.
+      arguments: the name and its own arguments.
+
+    Raises:
+      SystemExit: as `main`.
+    """
     if not arguments or arguments[0] in HELP:
-        width = max(map(len, COMMANDS))
-        lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-        show("\n".join(["mancs COMMAND [FLAGS]; `mancs COMMAND --help` lists the flags of a command", "", *lines]))
+        width = max(map(len, commands))
+        lines = [f"  {name:<{width}}  {text}" for name, text in commands.items()]
+        head = f"{program} COMMAND [FLAGS]; `{program} COMMAND --help` lists the flags of a command"
+        show("\n".join([head, "", *lines]))
         sys.exit(0)
     name = arguments[0].replace("_", "-")
-    if name not in COMMANDS:
-        sys.exit(f"mancs: no command {arguments[0]!r}.{suggest_command(name, list(COMMANDS))} `mancs --help` lists all")
-    run(import_module(f"mancs_jax.cli.{name.replace('-', '_')}"), arguments)
+    if program == "mancs" and name in RENAMED:
+        sys.exit(f"mancs: {name} is now `{RENAMED[name]}`")
+    if name not in commands:
+        suggestion = suggest_command(name, list(commands))
+        sys.exit(f"{program}: no command {arguments[0]!r}.{suggestion} `{program} --help` lists all")
+    module = import_module(f"{package}.{name.replace('-', '_')}")
+    if hasattr(module, "COMMANDS"):
+        dispatch(f"{program} {name}", module.COMMANDS, module.__name__, arguments[1:])
+    else:
+        run(module, arguments)

@@ -10,7 +10,7 @@ def define_network(values: flags.FlagValues) -> None:
         "network",
         None,
         "Trained network instead of a workdir: one of the package by name (market1501), a file or folder of `mancs "
-        "export-network`, or, where embeddings are all that is asked for, a file of `mancs export`.",
+        "export --format=weights`, or, where embeddings are all that is asked for, a file of `mancs export`.",
         flag_values=values,
     )
 

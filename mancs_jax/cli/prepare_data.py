@@ -1,17 +1,17 @@
 """Prepares a data set for training and evaluation, or only checks it.
 
-python scripts/prepare_data.py --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
-python scripts/prepare_data.py --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
-python scripts/prepare_data.py --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
-python scripts/prepare_data.py --dataset=walkers --root=DIR
+mancs prepare-data --dataset=market1501 --source=Market-1501-v15.09.15.zip --root=DIR
+mancs prepare-data --dataset=cuhk03_detected --source=cuhk-03.mat --protocol_file=FILE --root=DIR
+mancs prepare-data --dataset=folder --name=MYDATA --source=FOLDER --csv=FILE --root=DIR
+mancs prepare-data --dataset=walkers --root=DIR
 """
 
 import signal
-import sys
 from collections.abc import Sequence
 
 from absl import flags
 
+from mancs_jax.common.screen import show
 from mancs_jax.config import names
 
 ARGUMENTS = ()
@@ -64,7 +64,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a build that is stopped is cleared away
     try:
-        print(
+        show(
             prepare(
                 values.dataset,
                 values.source,
@@ -78,4 +78,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
             )
         )
     except KeyboardInterrupt:
-        sys.exit("prepare_data: stopped; what was not complete is gone")
+        raise KeyboardInterrupt("stopped; what was not complete is gone") from None

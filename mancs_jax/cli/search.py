@@ -1,9 +1,9 @@
 """Ranks the images of a gallery for one query image, or for each image of a folder.
 
-    python scripts/search.py QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=D] [--json=OUT.json]
+    mancs search QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=0.8] [--json=OUT.json]
         [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
-The gallery is a file of scripts/embed.py, made with the same network. Nobody has to know who is on the queries.
+The gallery is a file of `mancs embed`, made with the same network. Nobody has to know who is on the queries.
 Picture and page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
 """
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
-from mancs_jax.cli.command_line import keep_compiled_programs, show
+from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
@@ -48,10 +49,10 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference import answers
+    from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import check_network, load_gallery
     from mancs_jax.reporting.ranked_lists import write_picture
 
@@ -63,23 +64,23 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     queries = answers.find_queries(arguments[0])
     if queries.others:
         show(f"{len(queries.others):,} passed over, no image by name: {name_some(queries.others)}")
-    if queries.damaged:
-        show(f"{len(queries.damaged):,} passed over, damaged: {name_faults(queries.damaged)}")
     number = len(queries.names)
     if values.picture and number > answers.MOST_DRAWN:
         raise ValueError(
             f"--picture draws {answers.MOST_DRAWN} queries at most, and {arguments[0]} has {number:,}: "
             "--report=OUT.html shows all"
         )
-    embedder = mancs_jax.load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
+    embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
-    found = answers.find_answers(
+    found, damaged = answers.find_answers(
         queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
     )
+    if damaged:
+        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
     show(answers.as_text(found, gallery))
     if values.json:
         how = {"distance": values.distance, "k": values.k, "max_distance": values.max_distance}
-        how["passed_over"] = queries.damaged
+        how["passed_over"] = damaged
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"answers: {values.json}")
     if values.picture:

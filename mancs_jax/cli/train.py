@@ -1,13 +1,12 @@
-"""Trains Mancs and scores it: python scripts/train.py --config=configs/market.py --workdir=W."""
+"""Trains Mancs and scores it: mancs train --config=market --workdir=W."""
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ()
 
@@ -51,17 +50,19 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     """Trains and prints the table of scores."""
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.common import processes
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate
-    from mancs_jax.training import checkpoint, multihost
-    from mancs_jax.workdir import Workdir
 
     keep_compiled_programs()
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
-        latest_step = partial(checkpoint.latest_on_disk, Workdir(Path(values.workdir)).latest)
-        multihost.start(values.coordinator, values.num_processes, values.process_id, latest_step)
-    results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
-    if results and multihost.is_writer():
-        print(table(results))
-        print(f"results: {values.workdir}/results")
-        print(f"look at {values.workdir}/report.html")
+        processes.start(values.coordinator, values.num_processes, values.process_id)
+    if line := unused_accelerator():
+        tell(line)
+    with processes.ending_at_once():
+        results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
+        if results and processes.is_writer():
+            show(table(results))
+            show(f"results: {values.workdir}/results")
+            show(f"look at {values.workdir}/report.html")

@@ -1,6 +1,6 @@
 """Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
 
-python scripts/visualize.py --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
+mancs visualize --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
+from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
@@ -44,4 +45,4 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
         check_writable(Workdir(Path(values.workdir)).report)
     path = write_report(values.workdir, score(values.workdir, task), task)
-    print(f"report: {path}\npictures: {path.parent / 'results'}")
+    show(f"report: {path}\npictures: {path.parent / 'results'}")

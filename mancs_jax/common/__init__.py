@@ -1,1 +1,1 @@
-"""Writing files, fingerprints, and facts about the machine. It imports nothing of mancs_jax; all may import it."""
+"""Writing files, fingerprints, and facts about the machine and its processes."""

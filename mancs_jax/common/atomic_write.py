@@ -3,15 +3,26 @@
 import errno
 import json
 import os
-import sys
+import re
+import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import encodable, tell
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # of some network disks
+MOUNTED = (errno.EBUSY, errno.EXDEV)  # a file that is mounted by itself, as into a container, cannot be replaced
+# Files that are open already: another open file of the same name would write over what they have.
+DESCRIPTOR = re.compile(r"/dev/std(?:out|err)|(?:/dev|/proc/self)/fd/(\d+)")
+STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
+NAME_KEPT = 40  # letters of a name that its temporary name has: disks allow 255 bytes
 
 
 @contextmanager
@@ -33,20 +44,35 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; the file takes the name `path` when the block ends.
 
     Folders on the way are made. The file reaches the disk before it takes its name. Where the block raises, nothing
-    new is left behind.
+    new is left behind. The target of a link is replaced, not the link; a file that is replaced keeps its mode and
+    owner. What is no regular file, as /dev/null, a pipe or a socket, is opened when the block ends, and written.
 
     Raises:
-      OSError: a folder or the file cannot be written.
+      OSError: a folder or the file cannot be written, or it is read-only.
+      ValueError: the path is remote, see `local_path`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with naming_full_disk(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path = local_path(path)
+    _refuse_read_only(path)
+    if is_opened(path):
+        with tempfile.TemporaryDirectory() as folder, _naming(path, Path(folder)):
+            yield Path(folder, path.name)
+            _pour(Path(folder, path.name), path)
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:NAME_KEPT]}.{os.getpid()}")
+    with _naming(path, temporary):
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            _keep_mode(target, temporary)
             _flush(temporary)
-            temporary.replace(path)
-            _flush_names(path.parent)
+            try:
+                temporary.replace(target)
+            except OSError as error:
+                if error.errno not in MOUNTED:
+                    raise
+                _pour(temporary, target)
+            _flush_names(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -59,19 +85,89 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
       folder: `path` is a folder instead, in which files are to be made.
 
     Raises:
-      OSError: one line: the file is a folder, or no file can be made in its folder, or in the nearest folder above
-        that is there.
+      OSError: one line: the file is a folder or read-only, or no file can be made in its folder, or in the nearest
+        folder above that is there.
+      ValueError: the path is remote, see `local_path`.
     """
-    whole = Path(path).absolute()
+    path = local_path(path)
+    if not folder:
+        _refuse_read_only(path)
     try:
-        if not folder and whole.is_dir():
+        if not folder and path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if not folder and is_opened(path):
+            return
+        whole = Path(os.path.realpath(path))
         folders = (whole, *whole.parents) if folder else whole.parents
         nearest = next(path for path in folders if path.exists())
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise OSError(f"{path} cannot be written ({error.strerror or error}): choose another place") from None
+
+
+def _refuse_read_only(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # it is not there, or nobody may look: that has a message of its own
+        return
+    if stat.S_ISDIR(mode):
+        return
+    # Root may write all files, and so replaced what somebody had protected.
+    if not mode & 0o222 or not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is read-only: choose another place, or allow writing (chmod u+w)")
+
+
+def is_opened(path: Path) -> bool:
+    """Tells if a path is opened to be written, not replaced: a device, a pipe, a socket, or a file that is open."""
+    if DESCRIPTOR.fullmatch(str(path.absolute())):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _pour(source: Path, target: Path) -> None:
+    """Writes the content of a file into another, whatever that is."""
+    with source.open("rb") as file, _opened(target) as sink:
+        shutil.copyfileobj(file, sink)
+
+
+def _opened(target: Path) -> IO[bytes]:
+    if found := DESCRIPTOR.fullmatch(str(target.absolute())):
+        number = int(found[1]) if found[1] else STANDARD[found[0]]
+        return os.fdopen(os.dup(number), "wb")
+    if target.is_socket():
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(target))
+            return connection.makefile("wb")
+    return target.open("wb")
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Lets errors name the file that is asked for, and not the temporary one."""
+    with naming_full_disk(path):
+        try:
+            yield
+        except OSError as error:
+            of_temporary = str(error.filename or "").startswith(str(temporary))
+            if error.errno in FULL or not (of_temporary or error.filename == str(path)):
+                raise
+            raise type(error)(f"{path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def _keep_mode(target: Path, temporary: Path) -> None:
+    """Gives a file mode and owner of the one that it replaces."""
+    try:
+        before = target.stat()
+    except OSError:
+        return
+    with suppress(OSError):  # only root may give a file away
+        os.chown(temporary, before.st_uid, before.st_gid)
+    temporary.chmod(stat.S_IMODE(before.st_mode) & 0o777)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -81,8 +177,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes text as UTF-8 atomically; errors as `atomic_write`."""
-    write_bytes(path, text.encode())
+    """Writes text as UTF-8 atomically; errors as `atomic_write`. Bytes of names that are no UTF-8 become \\xff."""
+    write_bytes(path, encodable(text, "utf-8").encode())
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -121,7 +217,7 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        print(f"{path} is damaged ({' '.join(str(error).split())[:80]}); it is {aside.name} now", file=sys.stderr)
+        tell(f"{path} is damaged ({' '.join(str(error).split())[:80]}); it is {aside.name} now")
         return []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-import mancs_jax
+from mancs_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy")
 
@@ -18,7 +18,7 @@ def environment(devices: list[jax.Device]) -> dict[str, Any]:
     """Returns time, versions, devices and git revision; a package without metadata has the version ""."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), "mancs_jax": mancs_jax.__version__}
+        "versions": {"python": platform.python_version(), "mancs_jax": __version__}
         | {name: _version(name) for name in PACKAGES},
         "devices": [device.device_kind for device in devices],
         "git": git_revision(),

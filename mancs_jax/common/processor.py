@@ -1,10 +1,11 @@
-"""XLA's options on a CPU (docs/performance.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
+"""XLA's options on a CPU (docs/benchmarks.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
 
 import importlib.util
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
+
+from mancs_jax.common.xla_flags import is_known
 
 # XLA's own value, 3, gives programs that are no faster, and takes up to twice as long to make them.
 LEVEL = "--xla_backend_optimization_level=2"
@@ -12,8 +13,6 @@ OPTION = "--xla_cpu_experimental_ynn_fusion_type"
 CONVOLUTION = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 # XLA's own value has CONVOLUTION, too.
 EIGEN = f"{OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-# The option is experimental, and XLA aborts on one that it does not know.
-KNOWN_TO = ("0.10.2",)
 ACCELERATORS = ("jax_plugins", "libtpu")  # packages with a compiler that reads XLA_FLAGS, too
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -23,13 +22,13 @@ def set_cpu_flags() -> None:
 
     Call it before `mancs_jax.models` is imported and JAX computes anything. Processes that are started later inherit
     it. An option that XLA_FLAGS has already stays. Without effect where XLA_FLAGS names a file, and where the compiler
-    of an accelerator is installed. Eigen is not asked for where jaxlib may not know the option.
+    of an accelerator is installed. An option that the installed XLA does not know is left out.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if any(map(importlib.util.find_spec, ACCELERATORS)) or (flags and not flags.startswith("-")):
         return
-    wanted = [LEVEL] + ([EIGEN] if metadata.version("jaxlib") in KNOWN_TO and _eigen_is_faster() else [])
-    added = [flag for flag in wanted if flag.partition("=")[0] not in flags]
+    wanted = [LEVEL] + ([EIGEN] if _eigen_is_faster() else [])
+    added = [flag for flag in wanted if flag.partition("=")[0] not in flags and is_known(flag)]
     os.environ["XLA_FLAGS"] = " ".join([flags, *added]).strip()
 
 

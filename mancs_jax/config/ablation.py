@@ -1,7 +1,7 @@
 """Rows of the paper's Table 5, and single changes that settle its open questions, on any of the recipes:
 
-    python scripts/train.py --config=configs/ablation.py:focal,walkers --workdir=W
-    python scripts/ablation.py --base=walkers --workdir=W          # all rows, three seeds, one table
+    mancs train --config=ablation:focal,walkers --workdir=W
+    mancs ablation --base=walkers --workdir=W          # all rows, three seeds, one table
 
 `configs/ablation.py:ROW[,BASE][,VARIANT...]`: ROW is one of ROWS, BASE one of BASES ("market" if none is named), a
 VARIANT one of the base's own.
@@ -101,18 +101,7 @@ CHANGES: tuple[Callable[[ConfigDict], None], ...] = (
     small_fab_init,
 )
 # Texts of the rows in the table.
-TEXTS = {
-    "whole": "The recipe as it is, for the changes below to be compared with",
-    "sigmoid_focal": "Equations 7 and 8 as they are printed",
-    "rank_fc": "An FC of its own for f_rank (section 3.3)",
-    "rank_pool": "f_rank is the pooled map (release)",
-    "nearest_third": "Only the nearest third of the negatives has a rank: the release's 80 of 240",
-    "later_positives": "Only the positives after the anchor, K(K-1)/2 an identity (release)",
-    "uniform": "Negatives drawn uniformly",
-    "batch_hard": "The farthest positive and the nearest negative of each anchor",
-    "no_decay": "No weight decay: the paper gives none",
-    "small_fab_init": "FABs that begin at N(0, 0.001), as other new layers of the release do",
-}
+TEXTS = {change.__name__: (change.__doc__ or "").rstrip(".") for change in CHANGES}
 QUESTIONS = tuple(change.__name__ for change in CHANGES)
 ROWS = TABLE_5 + QUESTIONS
 

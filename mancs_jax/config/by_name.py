@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from mancs_jax.config import recipes
+from mancs_jax.config import checks, recipes
 from mancs_jax.config.ablation import ablation
 
 RECIPES = {
@@ -22,5 +22,9 @@ def get_config(name: str) -> ConfigDict:
     """
     recipe, _, variant = name.partition(":")
     if recipe not in RECIPES:
-        raise ValueError(f"no recipe {recipe!r}; there are {', '.join(RECIPES)}, or give the path of a recipe file")
+        variants = [f"market:{variant}" for variant in recipes.COMMON]
+        raise ValueError(
+            f"no recipe {recipe!r}.{checks.suggest(recipe, [*RECIPES, *variants])} The recipes are "
+            f"{', '.join(RECIPES)}, with variants such as {', '.join(variants)}; or give the path of a recipe file"
+        )
     return RECIPES[recipe](variant) if variant else RECIPES[recipe]()

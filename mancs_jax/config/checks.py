@@ -3,20 +3,23 @@
 import difflib
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
-from mancs_jax.config.names import ARCHITECTURES, CUHK03, NUM_TESTSETS
+from mancs_jax.config.names import ARCHITECTURES, CUHK03, NUM_TESTSETS, num_of_each_source, sources
 
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
+    "data.balance": ("sources", "identities"),
     "choose_on": ("validation", "test"),
     "augment.erase_fill": ("random", "constant"),
     "model.arch": ARCHITECTURES,
     "model.last_stride": (1, 2),
     "model.last_activation": ("relu", "prelu", "prelu_shared"),
+    "model.stem_norm": ("batch", "instance"),
     "model.fab_activation": ("relu", "prelu"),
     "model.attention_pool": ("mask", "mask_times_map"),
     "model.rank_head": ("fc", "pool"),
@@ -24,6 +27,7 @@ CHOICES = {
     "model.att_head": ("linear", "bn_prelu"),
     "loss.sampling": ("curriculum", "batch_hard", "uniform"),
     "loss.positives": ("all", "later"),
+    "loss.negatives": ("batch", "source"),
     "loss.probability": ("sigmoid", "softmax"),
     "loss.attention": ("sigmoid", "softmax"),
     "optim.name": ("adam", "sgd"),
@@ -34,6 +38,7 @@ AT_LEAST = {
     "seed": 0,
     "max_steps": 0,
     "accumulate": 1,
+    "batch_norm_groups": 0,
     "data.p": 2,
     "data.k": 2,
     "data.testset": 0,
@@ -54,6 +59,7 @@ AT_LEAST = {
     "loss.gamma": 0,
     "loss.label_smoothing": 0,
     "augment.half_size_epochs": 0,
+    "augment.jitter_hue": 0,
     "optim.momentum": 0,
     "optim.warmup_epochs": 0,
     "optim.decay_start": 0,
@@ -61,12 +67,14 @@ AT_LEAST = {
     "optim.clip_norm": 0,
     "keep_checkpoints": 1,
     "eval_every": 0,
+    "early_stopping": 0,
     "log_every": 1,
     "eval_batch": 1,
 }
 ABOVE = {
     "epochs": 0,
     "model.head_init": 0,
+    "model.mixstyle_alpha": 0,
     "loss.t0": 0,
     "loss.a": 0,
     "loss.b": 0,
@@ -76,12 +84,28 @@ ABOVE = {
     "optim.head_multiplier": 0,
     "checkpoint_every": 0,
 }
-PROBABILITIES = ("augment.flip", "augment.erase", "model.dropout")
+PROBABILITIES = (
+    "augment.flip",
+    "augment.erase",
+    "augment.jitter",
+    "augment.jitter_brightness",
+    "augment.jitter_contrast",
+    "augment.jitter_saturation",
+    "model.mixstyle",
+    "model.dropout",
+)
 RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
 # Fields that leave the numbers of a training as they are: a run may go on with others.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
 # Values assumed for runs saved before the field existed.
 ONCE = {"model.fab_init": 0.001}
+# Names that other libraries use -> the fields that hold the same.
+ELSEWHERE = {
+    "batch_size": ("data.p", "data.k"),  # identities in a batch, images of each
+    "lr": ("optim.learning_rate",),
+    "num_instances": ("data.k",),
+    "optimizer": ("optim.name",),
+}
 # Strides of the network: each side of an image is a multiple of it.
 SIDE = 32
 
@@ -112,6 +136,9 @@ def completed(fields: dict[str, Any]) -> dict[str, Any]:
     """Fills missing fields of an older config with the defaults of its time."""
     then = defaults.get_config()
     then.update_from_flattened_dict(ONCE)
+    if "batch_norm_sync" in fields:  # once: over all devices, or over each on its own
+        fields = fields | {"batch_norm_groups": int(fields["batch_norm_sync"])}
+        del fields["batch_norm_sync"]
     if isinstance(fields.get("remat"), bool):  # once all stages or none
         fields = fields | {"remat": then.remat if fields["remat"] else ()}
     groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
@@ -130,9 +157,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """' Did you mean "..."?' where a known name is close to `name`, else ''."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    """' Did you mean "..."?' where a known name is close to `name`, or means the same in other libraries; else ''."""
+    same = [field for field in ELSEWHERE.get(name.rpartition(".")[2], ()) if field in known]
+    meant = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    quoted = " and ".join(f'"{field}"' for field in meant)
+    return f" Did you mean {quoted}?" if meant else ""
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:
@@ -165,7 +194,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             raise ValueError(f"config.{name} is {fields[name]}; it has to be above {bound}")
     for name in PROBABILITIES:
         if not 0 <= fields[name] <= 1 or (name == "model.dropout" and fields[name] == 1):
-            raise ValueError(f"config.{name} is {fields[name]}; a probability is from 0 to 1 (dropout below 1)")
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be from 0 to 1 (dropout below 1)")
     for name in RANGES:
         low, high = fields[name] if len(fields[name]) == 2 else (0, 0)
         if not 0 < low <= high or (name.endswith("area") and high > 1):
@@ -175,6 +204,14 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     if fields["choose_on"] == "test" and fields["data.validation_ids"]:
         raise ValueError(
             "config.choose_on is 'test', but config.data.validation_ids holds identities out: choose on one of both"
+        )
+    for name in ("like_pretrained", "batch_norm_frozen"):
+        if fields[name] and not fields["pretrained"]:
+            raise ValueError(f"config.{name} is True, but config.pretrained names no network to start from")
+    if fields["early_stopping"] and not (fields["data.validation_ids"] and fields["eval_every"]):
+        raise ValueError(
+            f"config.early_stopping is {fields['early_stopping']}, which needs held-out identities to validate on: set "
+            "config.data.validation_ids and config.eval_every"
         )
     if fields["eval_every"] and fields["choose_on"] == "validation" and not fields["data.validation_ids"]:
         raise ValueError(
@@ -197,6 +234,28 @@ def _check_type(name: str, value: Any, usual: Any) -> None:
 
 def _check_dataset(fields: dict[str, Any]) -> None:
     name, testset = fields["data.name"], fields["data.testset"]
+    data_sets, p = sources(name), fields["data.p"]
+    if not all(data_sets) or len(set(data_sets)) < len(data_sets):
+        raise ValueError(f"config.data.name is {name!r}; it is a data set, or several with commas between, each once")
+    if len(data_sets) > p:
+        raise ValueError(f"config.data.p is {p}, but config.data.name has {len(data_sets)} data sets: raise p")
+    if len(data_sets) > 1 and fields["data.unused_ids"]:
+        raise ValueError(
+            f"config.data.unused_ids is {fields['data.unused_ids']}, which is for one data set, and config.data.name "
+            f"has {len(data_sets)}: it has to be 0"
+        )
+    if len(data_sets) > 1 and fields["choose_on"] == "test":
+        raise ValueError("config.choose_on is 'test', which is for one data set: hold identities out of each instead")
+    if fields["loss.negatives"] == "source" and (fields["data.balance"] != "sources" or p % len(data_sets)):
+        raise ValueError(
+            f"config.loss.negatives is 'source', which needs as many identities of each data set in a batch: set "
+            f"config.data.balance to 'sources', and config.data.p = {p} to a multiple of {len(data_sets)}"
+        )
+    if fields["loss.negatives"] == "source" and p == len(data_sets):
+        raise ValueError(
+            f"config.loss.negatives is 'source', but a batch of config.data.p = {p} identities has one of each data "
+            "set: an anchor has no negative; raise p"
+        )
     if testset and name not in CUHK03:
         raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
     if testset and fields["data.validation_ids"]:
@@ -223,7 +282,17 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
             f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
             f"{num_devices} devices{shares}; choose p and k so that {num_devices * accumulate} divides the product"
         )
-    for name in ("model.fab_stages", "remat"):
+    groups, parts = fields["batch_norm_groups"], num_devices * accumulate
+    if groups > 1 and (p * k) % groups:
+        raise ValueError(
+            f"config.batch_norm_groups is {groups}, which does not divide a batch of {p} * {k} = {p * k} images"
+        )
+    if groups > 1 and groups % parts and (accumulate > 1 or num_devices % groups):
+        raise ValueError(
+            f"config.batch_norm_groups is {groups}, but a batch is computed in {parts} parts ({num_devices} devices, "
+            f"config.accumulate = {accumulate}): it has to be a multiple of them, or 0 for statistics of each part"
+        )
+    for name in ("model.fab_stages", "model.ibn_stages", "model.mixstyle_stages", "remat"):
         stages = fields[name]
         if not set(stages) <= {2, 3, 4, 5} or len(set(stages)) != len(stages):
             raise ValueError(f"config.{name} is {stages}; it holds conv stages out of 2, 3, 4, 5, each once")
@@ -248,15 +317,32 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
         raise ValueError(f"config.loss.b is {fields['loss.b']}; a decay is above 0 and at most 1")
 
 
-def validate_identities(config: ConfigDict, num_ids: int) -> None:
-    """Refuses a batch of more identities than are left to train on, of `num_ids` in all (ValueError, one line)."""
-    data = config.data
-    left = num_ids - data.validation_ids - data.unused_ids
-    if data.p > left:
+def validate_identities(config: ConfigDict, num_ids: Sequence[int]) -> None:
+    """Refuses a batch of more identities than are left to train on (ValueError, one line).
+
+    Args:
+      config: of the run.
+      num_ids: identities of each data set of `config.data.name`, before any are held out.
+    """
+    data, held_out = config.data, config.data.validation_ids + config.data.unused_ids
+    counts = dict(zip(sources(data.name), num_ids, strict=True))
+    shares = num_of_each_source(data.p, len(counts))
+    if data.balance == "identities":
+        held_out *= len(counts)
+        counts, shares = {data.name: sum(num_ids)}, (data.p,)
+    for (name, number), share in zip(counts.items(), shares, strict=True):
+        left = number - held_out
+        if share <= left:
+            continue
         apart = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
-        texts = [f"config.data.{name} = {number}" for name, number in apart.items() if number]
+        texts = [f"config.data.{field} = {value}" for field, value in apart.items() if value]
+        wanted = f"{data.p}" if len(shares) == 1 else f"{data.p}, {share} of each data set"
         raise ValueError(
-            f"config.data.p is {data.p}, but {data.name} has {num_ids} identities to train on"
+            f"config.data.p is {wanted}, but {name} has {number} identities to train on"
             + (f", of which {' and '.join(texts)} are held out" if texts else "")
-            + (f"; take --config.data.p={left} or fewer" if left > 1 else "; two are needed for a negative")
+            + (
+                f"; take --config.data.p={left * len(shares)} or fewer"
+                if left > 1
+                else "; two are needed for a negative"
+            )
         )

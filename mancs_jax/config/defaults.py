@@ -13,25 +13,35 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # ImageNet weights (section 4.3), or a network: a file or a name. "": from scratch
     config.pretrained = "weights/resnet50.pth"
+    # Fine-tuning: `model` and `data.image_size` become those of the network in `pretrained`
+    config.like_pretrained = False
     config.epochs = 160.0  # section 4.3; an epoch is floor(C / P) batches; a fraction is a part of one
     config.max_steps = 0  # stop after so many steps; the schedules still follow `epochs`. 0: off
-    config.batch_norm_sync = True  # statistics over the batch of all devices (release: over each GPU's share)
+    # BatchNorm has statistics of its own for each of so many parts of a batch (release: 4, one a GPU). 0: for each
+    # device's part, and with `accumulate` for each micro-batch
+    config.batch_norm_groups = 1
+    # Fine-tuning: BatchNorm uses and keeps the running statistics of `pretrained`, instead of those of the batch
+    config.batch_norm_frozen = False
     config.dtype = "float32"  # or "bfloat16", of backbone and attention; heads and all parameters are float32
     # Stages whose activations are computed again in the backward pass; all of them: a third more work, and the paper's
     # batch takes 9.9 GB, not 13.7 (docs/performance.md). () for none.
     config.remat = (2, 3, 4, 5)
-    # Shares that a device's images are computed in, one after the other; triplets still come from the whole batch, and
-    # BatchNorm's statistics from a share, as from a device's with `batch_norm_sync` off.
+    # Gradient accumulation: micro-batches that a device computes one after the other. Triplets still come from the
+    # whole batch, but BatchNorm's statistics from a micro-batch.
     config.accumulate = 1
 
     config.data = data = ConfigDict()
-    data.name = "market1501"
-    data.root = "data"  # what `scripts/prepare_data.py --root` wrote
+    data.name = "market1501"  # a data set, or several to train on at once, as "market1501,cuhk01"
+    data.root = "data"  # what `mancs prepare-data --root` wrote
     data.image_size = (256, 128)  # height, width; section 4.3
     data.p = 16  # identities a batch; section 4.3
     data.k = 16  # images an identity
+    # With several data sets: "sources" samples as many identities of each for every batch, to within one; "identities"
+    # samples each identity as often as any other
+    data.balance = "sources"
     data.testset = 0  # 1 to 20: train and score by CUHK03's classic protocol, on this one of its splits
-    data.validation_ids = 0  # training identities held out, and scored at the end instead of query and gallery
+    # Training identities of each data set that are held out, and scored at the end instead of query and gallery
+    data.validation_ids = 0
     data.unused_ids = 0  # training identities that are left out (release: about 75 of 751, by mistake)
 
     config.augment = augment = ConfigDict()
@@ -43,6 +53,13 @@ def get_config() -> ConfigDict:
     augment.erase_aspect = (0.3, 1 / 0.3)  # height / width; [45]
     # "random" pixels as in [45], or "constant" 0.4914 0.4822 0.4465 after normalising (release)
     augment.erase_fill = "random"
+    # Probability of colour jitter: brightness, contrast, saturation and hue change by up to so much (as torchvision's
+    # ColorJitter, in this order). The paper has none; values of fast-reid (He et al. 2020)
+    augment.jitter = 0.0
+    augment.jitter_brightness = 0.15
+    augment.jitter_contrast = 0.15
+    augment.jitter_saturation = 0.1
+    augment.jitter_hue = 0.1  # of a turn of the colour circle
     # Images have half their height and width in so many first epochs, which then take a quarter of the time:
     # progressive resizing, Howard 2018 (fast.ai's DAWNBench entry), Tan and Le 2021, section 4. 0: off
     augment.half_size_epochs = 0.0
@@ -53,6 +70,13 @@ def get_config() -> ConfigDict:
     model.last_stride = 2  # of conv-5
     # Section 4.3; "relu", "prelu", or "prelu_shared": one for all three of the last block (release)
     model.last_activation = "prelu"
+    # Stages whose blocks normalise half of their first convolution's channels per image: IBN-a, Pan et al. 2018
+    model.ibn_stages = ()
+    model.stem_norm = "batch"  # or "instance": the stem's channels are normalised per image (IBN-b, Pan et al. 2018)
+    # Stages whose output takes channel means and deviations in part from other images: MixStyle, Zhou et al. 2021
+    model.mixstyle_stages = ()
+    model.mixstyle = 0.5  # probability for each image
+    model.mixstyle_alpha = 0.1  # the share is Beta(alpha, alpha)
     model.fab_stages = (2, 3, 4)  # figure 1; () for none
     model.fab_squeeze = 0  # channels; 0: C / 16, figure 2 (release: 16)
     model.fab_activation = "relu"  # equation 1 (release: "prelu")
@@ -80,6 +104,8 @@ def get_config() -> ConfigDict:
     loss.mu_step = 0.0  # ranks an epoch; 0: N_n / t0 (release: 3)
     loss.density_floor = 0.0  # (release: 3e-5)
     loss.positives = "all"  # K-1 an anchor, section 3.3; "later": only those after the anchor (release)
+    # With several data sets: negatives come from the whole "batch", or from the anchor's own "source" only
+    loss.negatives = "batch"
     loss.gamma = 2.0  # equation 8; 0 is cross-entropy
     # Equation 7 prints "sigmoid". As printed, it ignores the other classes: making every logit large minimises it.
     loss.probability = "softmax"  # (release)
@@ -103,6 +129,9 @@ def get_config() -> ConfigDict:
     config.checkpoint_every = 10.0  # epochs
     config.keep_checkpoints = 2  # the latest ones; the best on the validation identities is kept beside them
     config.eval_every = 0.0  # epochs between scores on what `choose_on` names; 0: at the end only
+    # Epochs after which training ends if no later network was better on the held-out identities; the pretrained network
+    # is the first candidate. 0: off
+    config.early_stopping = 0.0
     # The network in best/ is the best on the "validation" identities, if some are held out; or on the "test" set
     # (release), whose scores are then no result: every file of such a run says so.
     config.choose_on = "validation"

@@ -1,4 +1,1 @@
-"""Data sets as arrays: sources -> records -> uint8 images and labels; batches; augmentation on the device.
-
-It may import `config` and `common`.
-"""
+"""Data sets as arrays: sources -> records -> uint8 images and labels; batches; augmentation on the device."""

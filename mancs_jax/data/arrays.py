@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mancs_jax.common.fingerprint import fingerprint as digest_of
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config.checks import suggest
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.cameras import each_its_own
@@ -46,7 +47,7 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
 
     Args:
       dataset: "market1501", "walkers", ...: the data set's directory under `root`.
-      root: directory of all data sets, the `--root` of `scripts/prepare_data.py`.
+      root: directory of all data sets, the `--root` of `mancs prepare-data`.
       split: "train", "query", "gallery" or "gt_bbox", where the data set has it.
       image_size: (height, width) in pixels.
       testset: as in `open_split`.
@@ -230,7 +231,7 @@ def fingerprint(split: Split) -> str:
 def check_known(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
-        own = [path.name for path in sorted(Path(root).expanduser().glob("*")) if is_prepared(root, path.name)]
+        own = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]
         meant = suggest(dataset, [*DATASETS, *own])
         prepare = "" if meant else f"prepare it ({_preparing(dataset, root)}), "
         raise ValueError(
@@ -246,7 +247,7 @@ def _preparing(dataset, root):
         arguments = "--dataset=walkers"
     elif dataset not in DATASETS:
         arguments = f"--dataset=folder --name={dataset} --source=ZIP_OR_FOLDER"
-    return f"python scripts/prepare_data.py {arguments} --root={root}"
+    return f"mancs prepare-data {arguments} --root={root}"
 
 
 def _open_prepared(dataset, root):

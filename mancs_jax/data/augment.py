@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Of ImageNet's training set, as torchvision's weights expect; pixels in [0, 1], RGB.
 MEAN = (0.485, 0.456, 0.406)
@@ -14,8 +15,30 @@ ERASE_FILLS = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}
 ATTEMPTS = 10
 
 
+# From RGB to YIQ; its luma is ITU-R BT.601's, as torchvision's and OpenCV's grey. Grey has no chroma (I and Q).
+YIQ = np.array([(0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+_RGB = np.linalg.inv(YIQ)
+# Of an RGB colour: its luma as grey, its chroma, and its chroma turned by a right angle.
+LUMA_PART, CHROMA_PART, TURNED_PART = (
+    np.float32(part)
+    for part in (_RGB[:, :1] @ YIQ[:1], _RGB[:, 1:] @ YIQ[1:], _RGB[:, 1:] @ [[0, -1], [1, 0]] @ YIQ[1:])
+)
+
+
+class JitterStrength(NamedTuple):
+    """The largest changes of `jitter_matrix`: the first three are shares, hue is a share of a full turn."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+
+
 class Augmentation(NamedTuple):
-    """The `augment` fields of a configuration. `erase=None` disables erasing; no random numbers are drawn for it."""
+    """The `augment` fields of a configuration.
+
+    `erase=None` disables erasing and `jitter=None` colour jitter; no random numbers are drawn for them.
+    """
 
     crop_area: tuple[float, float]
     crop_aspect: tuple[float, float]
@@ -24,6 +47,8 @@ class Augmentation(NamedTuple):
     erase_area: tuple[float, float]
     erase_aspect: tuple[float, float]
     erase_fill: tuple[float, float, float] | None
+    jitter: float | None = None
+    jitter_strength: JitterStrength = JitterStrength(0.0, 0.0, 0.0, 0.0)
 
 
 def normalize(image: jax.Array) -> jax.Array:
@@ -54,7 +79,11 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
     height, width, _ = image.shape
     box = draw_box(crop_key, height, width, options.crop_area, options.crop_aspect)
     flip = jax.random.bernoulli(flip_key, options.flip)
-    x = normalize(crop_and_resize(image.astype(jnp.float32), box, flip))
+    x = crop_and_resize(image.astype(jnp.float32), box, flip)
+    if options.jitter is not None:
+        # A sixth key beside the five above, so that a run without jitter stays what it was.
+        x = jitter(jax.random.fold_in(key, 5), x, options.jitter, options.jitter_strength)
+    x = normalize(x)
     if options.erase is None:
         return x
 
@@ -69,6 +98,42 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
     else:
         fill = jnp.broadcast_to(jnp.asarray(options.erase_fill, jnp.float32)[None, None, :], image.shape)
     return jnp.where((inside & erase)[:, :, None], fill, x)
+
+
+def jitter(key: jax.Array, x: jax.Array, probability: float, strength: JitterStrength) -> jax.Array:
+    """Changes brightness, contrast, saturation and hue of an image, with a probability.
+
+    Each is sampled as by torchvision's ColorJitter: a factor uniform within 1 +- its strength, a hue uniform within
+    +- its strength. They are applied in this order, and values are clipped once, at the end. The hue turns around the
+    grey axis in YIQ, which keeps the luma (torchvision turns it in HSV). So all four are one matrix and one shift.
+
+    Args:
+      key: of the image.
+      x: float32 [H, W, 3], 0 to 255.
+      probability: that the image is changed at all.
+      strength: see `JitterStrength`.
+    """
+    apply_key, *keys = jax.random.split(key, 5)
+    brightness, contrast, saturation, hue = (
+        jax.random.uniform(key, (), minval=-bound, maxval=bound) for key, bound in zip(keys, strength, strict=True)
+    )
+    apply = jax.random.bernoulli(apply_key, probability)
+    brightness, contrast, saturation = (1 + jnp.where(apply, each, 0) for each in (brightness, contrast, saturation))
+    matrix = jitter_matrix(saturation, jnp.where(apply, hue, 0))
+    highest = jax.lax.Precision.HIGHEST
+    luma = jnp.einsum("c,c->", jnp.asarray(YIQ[0], jnp.float32), x.mean((0, 1)), precision=highest)
+    # Contrast mixes with the mean luma of the image after the change of brightness; grey stays grey under the matrix.
+    x = brightness * (contrast * x + (1 - contrast) * luma)
+    return jnp.clip(jnp.einsum("hwc,dc->hwd", x, matrix, precision=highest), 0, 255)
+
+
+def jitter_matrix(saturation: jax.Array, hue: jax.Array) -> jax.Array:
+    """Matrix [3, 3] that scales the chroma of an RGB colour by `saturation` and turns it by `hue`, in full turns.
+
+    The luma (ITU-R BT.601) stays, and so does grey.
+    """
+    angle = 2 * jnp.pi * hue
+    return LUMA_PART + saturation * (jnp.cos(angle) * CHROMA_PART + jnp.sin(angle) * TURNED_PART)
 
 
 def draw_box(

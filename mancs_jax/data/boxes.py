@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 FORM = "boxes are [N, 4], x1, y1, x2, y2 in pixels"
+FRACTIONS = "multiply x by the width and y by the height of the frame"
 
 
 def checked_boxes(boxes: Any) -> np.ndarray:
     """Returns boxes as float64 [N, 4]; an empty list is no box.
 
     Raises:
-      ValueError: one line: they are no numbers, or of another shape.
+      ValueError: one line: they are no numbers, of another shape, or fractions of the frame.
     """
     try:
         array = np.asarray(boxes)
@@ -24,7 +25,18 @@ def checked_boxes(boxes: Any) -> np.ndarray:
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"boxes are {array.dtype} {list(array.shape)}: {FORM}")
+    if are_fractions(array):
+        raise ValueError(f"boxes are fractions of the frame, all within [0, 1]: {FORM}; {FRACTIONS}")
     return array.astype(np.float64)
+
+
+def are_fractions(boxes: np.ndarray) -> bool:
+    """Tells if no box of [N, 4] reaches beyond the first pixel, as of detectors that measure in frames.
+
+    They may be a little outside of [0, 1].
+    """
+    known = boxes[np.isfinite(boxes).all(axis=1)]
+    return len(known) > 0 and bool(known.max() <= 1 and known.min() > -1)
 
 
 def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
@@ -58,20 +70,3 @@ def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarra
 def cut(frame: np.ndarray, pixels: np.ndarray) -> list[np.ndarray]:
     """Cuts boxes int [N, 4] of `to_pixels` out of uint8 [H, W, 3]; the crops are views of the frame."""
     return [frame[y1:y2, x1:x2] for x1, y1, x2, y2 in pixels.tolist()]
-
-
-def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union of each pair of boxes.
-
-    Args:
-      one: float [N, 4], x1 <= x2 and y1 <= y2.
-      other: float [M, 4], likewise.
-
-    Returns:
-      float64 [N, M] in [0, 1]; 0 where both boxes have no area.
-    """
-    one, other = np.asarray(one, np.float64)[:, None], np.asarray(other, np.float64)[None]
-    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
-    common = np.clip(high - low, 0, None).prod(axis=-1)
-    union = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - common
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)

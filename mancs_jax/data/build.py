@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.prepared import VERSION, prepared_path
 from mancs_jax.data.sources.items import Contents
 
@@ -82,7 +83,7 @@ def build(contents: Contents, root: str | Path, overwrite: bool = False) -> Path
       FileExistsError: the data set exists and is not to be overwritten.
       OSError: `root` cannot be written, or is full; `root` is then as it was.
     """
-    root = Path(root).expanduser().absolute()
+    root = local_path(root).absolute()
     target = prepared_path(root, contents.name)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; overwrite replaces it")

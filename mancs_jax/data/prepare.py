@@ -1,24 +1,25 @@
 """From the source of a data set to its records: the one call behind `mancs prepare-data`."""
 
 import shlex
-import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 
 from mancs_jax.common.atomic_write import check_writable
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config import names
 from mancs_jax.data import arrays, build
 from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.data.prepared import is_prepared, prepared_path
-from mancs_jax.data.sources import cuhk03, dukemtmc_reid, folder, market1501, walkers
+from mancs_jax.data.sources import cuhk01, cuhk03, dukemtmc_reid, folder, market1501, walkers
 from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
 
 HOW_TO_GET = {
     "market1501": market1501.ABOUT.how_to_get,
     "market1501_500k": market1501.DISTRACTORS_ABOUT.how_to_get,
     "dukemtmc_reid": dukemtmc_reid.ABOUT.how_to_get,
+    "cuhk01": cuhk01.ABOUT.how_to_get,
     "cuhk03_labeled": cuhk03.ABOUT.how_to_get,
     "cuhk03_detected": cuhk03.ABOUT.how_to_get,
     "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's",
@@ -55,9 +56,9 @@ def prepare(
         path = prepared_path(root, prepared)
         return f"{table(count_prepared(prepared, root))}\n{path} exists, nothing was done; --overwrite builds it again"
     if not only_check:
-        check_writable(Path(root).expanduser(), folder=True)
+        check_writable(local_path(root), folder=True)
     if dataset == "walkers":
-        print("rendering walkers with all cores, half a minute on two", file=sys.stderr)
+        tell("rendering walkers with all cores, half a minute on two")
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
         notes = check(contents, source or dataset, allow_differences)
         if only_check:
@@ -122,6 +123,8 @@ def open_contents(
             return market1501.open_distractors(source)
         case "dukemtmc_reid":
             return dukemtmc_reid.open_source(source)
+        case "cuhk01":
+            return cuhk01.open_source(source)
         case "cuhk03_labeled" | "cuhk03_detected":
             return cuhk03.open_source(source, dataset.removeprefix("cuhk03_"), protocol_file)
         case "folder":

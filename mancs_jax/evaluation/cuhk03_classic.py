@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from mancs_jax.evaluation.distances import normalized, squared_euclidean
+from mancs_jax.evaluation import single_shot
 from mancs_jax.evaluation.labelled import check_known, checked_labels
-from mancs_jax.evaluation.protocols import DEFAULT, Options
-
-RANKS = (1, 5, 10)  # that are averaged over the splits
 
 
 def score(
@@ -49,16 +46,12 @@ def score(
         raise ValueError(f"repeats is {repeats} and cmc_length {cmc_length}: both must be at least 1")
     people = np.unique(gallery_pid)
     images_of = [np.flatnonzero(gallery_pid == pid) for pid in people]
-    column = np.searchsorted(people, query_pid)
     matched = np.flatnonzero(np.isin(query_pid, people))
+    column = np.searchsorted(people, query_pid[matched])
     found = np.zeros(len(people) + 1, np.int64)
     for repeat in range(repeats):
-        rng = np.random.default_rng([seed, repeat])
-        shots = np.array([images[rng.integers(len(images))] for images in images_of])
-        of_shots = distances[np.ix_(matched, shots)]
-        of_match = of_shots[np.arange(len(matched)), column[matched]][:, None]
-        first = shots[None] < shots[column[matched]][:, None]  # of equal distances, the lower index comes first
-        rank = 1 + np.sum((of_shots < of_match) | ((of_shots == of_match) & first), axis=1)
+        shots = single_shot.one_each(images_of, np.random.default_rng([seed, repeat]))
+        rank = single_shot.match_ranks(distances[np.ix_(matched, shots)], column, shots)
         found += np.bincount(rank, minlength=len(found))
     cmc = np.cumsum(found[1:]) / (repeats * len(query_pid))
     cmc = np.pad(cmc, (0, max(0, cmc_length - len(cmc))), mode="edge")[:cmc_length]
@@ -73,30 +66,10 @@ def score(
     }
 
 
-def distance_matrix(query: np.ndarray, gallery: np.ndarray, options: Options = DEFAULT) -> np.ndarray:
-    """All distances of small sets, float64 [Q, G], of embeddings [Q, D] and [G, D]; not for re-ranking."""
-    if options.normalize or options.distance == "cosine":
-        query, gallery = normalized("query", query), normalized("gallery", gallery)
-    query, gallery = query.astype(np.float64), gallery.astype(np.float64)
-    squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))
-    return squared / 2 if options.distance == "cosine" else np.sqrt(squared)
-
-
 def over_splits(results: list[dict]) -> dict:
-    """Mean and standard deviation (n - 1) of rank-1, rank-5 and rank-10 over the splits.
+    """Mean and standard deviation over the splits, see `single_shot.over_splits`, with `protocol` "cuhk03_classic".
 
     Args:
-      results: of `score`, one a split, at least 1; with one, the deviation is 0.
-
-    Returns:
-      `protocol`, `num_splits`, `mean` and `sd` of "rank-1", "rank-5" and "rank-10" as fractions, and the mean `cmc`.
+      results: of `score`, one a split, at least 1.
     """
-    cmc = np.array([result["cmc"] for result in results])
-    spread = cmc.std(axis=0, ddof=1) if len(results) > 1 else np.zeros(cmc.shape[1])
-    return {
-        "protocol": "cuhk03_classic",
-        "num_splits": len(results),
-        "mean": {f"rank-{rank}": float(cmc[:, rank - 1].mean()) for rank in RANKS},
-        "sd": {f"rank-{rank}": float(spread[rank - 1]) for rank in RANKS},
-        "cmc": cmc.mean(axis=0).tolist(),
-    }
+    return {"protocol": "cuhk03_classic"} | single_shot.over_splits(results)

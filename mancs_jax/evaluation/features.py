@@ -13,6 +13,7 @@ import numpy as np
 
 from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
+from mancs_jax.common.local_path import local_path
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
@@ -44,7 +45,7 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
       FileNotFoundError: there is nothing at `path`.
       ValueError: one line: no such file, arrays missing, of a wrong type or of lengths that do not fit.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
     with _opened(path) as (present, read):
@@ -56,7 +57,7 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
             wanted = PARTS if any(f"{PARTS[2]}{label}" in present for label in LABELS) else PARTS[:2]
             names = [f"{part}{label}" for part in wanted for label in LABELS]
             if missing := [name for name in names if name not in present]:
-                raise ValueError(f"{path} has no {', '.join(missing)}; {_contents(present)}")
+                raise ValueError(f"{path} has no {_what_is_missing(missing, present)}")
             arrays = {name: read(name) for name in names}
     features = {}
     for part in [part for part in PARTS if part in arrays]:
@@ -68,15 +69,16 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
     return features
 
 
-def _contents(present: Sequence[str]) -> str:
-    """Says which arrays a file has in place of the missing ones."""
+def _what_is_missing(missing: Sequence[str], present: Sequence[str]) -> str:
+    """Names the missing arrays, and says what the file has instead."""
     if {"embedding", "name"} <= set(present):
+        labels = " and ".join(name for name in EMBEDDED if name not in present)
         return (
-            "it is a file of mancs embed without identities: name the images as 0002_c1_... (person, camera), or put "
-            "their labels in arrays of these names"
+            f"{labels}: it is a file of mancs embed without identities. Name the images as 0002_c1_... (person, "
+            f"camera) and embed them again, or add {labels} to the file, an integer for each image"
         )
     names = [name if name.isprintable() else repr(name) for name in sorted(present)]
-    return f"it has {', '.join(names) or 'no arrays'}"
+    return f"{', '.join(missing)}; it has {', '.join(names) or 'no arrays'}"
 
 
 def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[str, np.ndarray]:

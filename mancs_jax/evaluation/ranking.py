@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
-from tqdm import tqdm
 
+from mancs_jax.common.screen import bar
 from mancs_jax.evaluation.comparison import Comparison, Rows, map_blocks
 from mancs_jax.evaluation.distances import from_pair, smallest
 from mancs_jax.evaluation.metrics import HitRanks
@@ -50,7 +50,7 @@ def hit_ranks(comparison: Comparison, *, progress: bool = False) -> HitRanks:
         return *positions(tile, rows), num_hits[rows], None if has_one_tile else hit_values[rows]
 
     visits = len(layout.tiles) * len(layout.matched) * (1 if has_one_tile else 2)
-    with tqdm(total=visits, desc="ranking", unit="block", disable=not progress) as progress_bar:
+    with bar(total=visits, desc="ranking", unit="block", disable=not progress) as progress_bar:
         if not has_one_tile:
             # The values of all hits have to be known before the first image is counted. They come out of the same
             # products that are counted later, so that an image and its copy have exactly the same value.

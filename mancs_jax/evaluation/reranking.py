@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, Int32
-from tqdm import tqdm
 
 from mancs_jax.common.pipelined import pipelined
+from mancs_jax.common.screen import bar
 from mancs_jax.evaluation.comparison import Comparison, DistancesOf, Rows, checked_pair, from_distances
 from mancs_jax.evaluation.distances import (
     GROUP,
@@ -144,7 +144,7 @@ def find_neighbours(points: Points, k: int, progress: bool = False) -> Neighbour
     index, farthest = np.empty((number, k), np.int32), np.empty(number, points.dtype)
     # The last block begins sooner, so that all are of one size.
     starts = [min(start, number - rows) for start in range(0, number, rows)]
-    blocks = tqdm(starts, desc="neighbours", unit="block", disable=not progress)
+    blocks = bar(starts, desc="neighbours", unit="block", disable=not progress)
     started = ((start, _nearest_in_block(*on_device, start, number, rows, k)) for start in blocks)
     for start, results in pipelined(started):
         index[start : start + rows], farthest[start : start + rows] = results

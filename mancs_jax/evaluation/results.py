@@ -11,10 +11,17 @@ def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
     """The rows of `table` as text, the head first."""
     rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
     for name, result in results.items():
-        cmc = [result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS]
-        scores = [result.get("mAP"), result.get("mAP_plain"), *cmc, result.get("mINP")]
-        rows.append([name, *("-" if score is None else f"{100 * score:.2f}" for score in scores)])
+        cmc = {f"rank-{rank}": result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS}
+        scores = {name: result.get(name) for name in ("mAP", "mAP_plain")} | cmc | {"mINP": result.get("mINP")}
+        spread = result.get("sd", {})  # over splits
+        rows.append([name, *(_score(score, spread.get(which)) for which, score in scores.items())])
     return rows
+
+
+def _score(score: float | None, deviation: float | None) -> str:
+    if score is None:
+        return "-"
+    return f"{100 * score:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
 
 
 def table(results: Mapping[str, Mapping]) -> str:
@@ -75,6 +82,28 @@ def matches(results: Mapping[str, Mapping]) -> str:
     counts = {(result["num_matched_queries"], result["num_queries"]) for result in results.values()}
     line = "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))
     return line if all(result.get("cameras_known", True) for result in results.values()) else f"{line}\n{UNKNOWN}"
+
+
+def splits(results: Mapping[str, Mapping]) -> str:
+    """A line on the splits of single-shot evaluation, which all results share. One more without cameras."""
+    result = next(iter(results.values()))
+    number, views = result["num_splits"], (result["query_camera"], result["gallery_camera"])
+    line = (
+        f"mean ± standard deviation over {number} random splits (seed {result['split_seed']})"
+        if number > 1
+        else f"one random split (seed {result['split_seed']})"
+    ) + f" of {result['num_queries']:,} of {result['num_identities']:,} identities, "
+    line += (
+        "two cameras of each identity, drawn in each split"
+        if None in views
+        else f"query camera {views[0]}, gallery camera {views[1]}"
+    )
+    more = {
+        "identities without a query": result["num_gallery_only"],
+        "distractors": result["num_distractors"],
+    }
+    line += "".join(f"; {count:,} {what} in the gallery" for what, count in more.items() if count)
+    return line if result["cameras_known"] else f"{line}\n{UNKNOWN}"
 
 
 def distractors(result: Mapping) -> str:

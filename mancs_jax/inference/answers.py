@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import escaped
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
     answers_of,
     decoded,
+    embed_whole,
     find_images,
-    find_whole,
     labels_of,
     picture,
     table,
@@ -30,7 +32,6 @@ class Queries(NamedTuple):
 
     folder: Path
     names: list[str]  # paths below the folder, sorted
-    damaged: dict[str, str]  # name and fault of each image that is passed over
     others: list[str]  # files that are no images by name
 
 
@@ -47,13 +48,12 @@ def find_queries(path: str | Path) -> Queries:
     """Finds the image itself, or the images of a folder.
 
     Raises:
-      FileNotFoundError, OSError, ValueError: as `find_images` and `find_whole`.
+      FileNotFoundError, ValueError: as `find_images`.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_dir():
-        return Queries(path.parent, [path.name], {}, [])
-    names, others = find_images(path)
-    return Queries(path, *find_whole(path, names), others)
+        return Queries(path.parent, [path.name], [])
+    return Queries(path.absolute(), *find_images(path))  # names that begin with ~ are no home directories
 
 
 def find_answers(
@@ -64,7 +64,7 @@ def find_answers(
     k: int,
     distance: str = "euclidean",
     max_distance: float | None = None,
-) -> list[Answered]:
+) -> tuple[list[Answered], dict[str, str]]:
     """Searches for each query; nobody has to know who is on it.
 
     Args:
@@ -75,27 +75,34 @@ def find_answers(
       distance: "euclidean" or "cosine".
       max_distance: images that are farther are no answers; None for no limit.
 
+    Returns:
+      (the answers, name and fault of each query that cannot be read).
+
     Raises:
-      FileNotFoundError, ValueError: one line: a query is no image, or as `search`.
+      FileNotFoundError, ValueError: one line: the only query, or all of them, cannot be read, or as `search`.
     """
-    files = [queries.folder / name for name in queries.names]
-    embedding = embedder(files, progress=len(files) > 1)
+    if len(queries.names) == 1:
+        names, damaged = queries.names, dict[str, str]()
+        embedding = embedder(queries.folder / names[0])
+    else:
+        embedding, names, damaged = embed_whole(queries.folder, embedder, queries.names)
+    files = [queries.folder / name for name in names]
     number = min(k + 1, len(gallery.name))
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
     answered = []
-    for row, (file, name) in enumerate(zip(files, queries.names, strict=True)):
+    for row, (file, name) in enumerate(zip(files, names, strict=True)):
         own = Found(found.index[[row]], found.distance[[row]])
         kept, itself = without_itself(own, gallery, file, embedding[[row]], k)
         answered.append(Answered(file, name, kept, itself))
-    return answered
+    return answered, damaged
 
 
 def as_text(answered: Sequence[Answered], gallery: Gallery) -> str:
     """The answers for the screen, a table a query, with the query's name above where there are several."""
     parts = []
     for one in answered:
-        lines = [f"query {one.name}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {one.itself}, which is left out"] if one.itself else []
+        lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
+        lines += [f"the gallery has the query itself, {escaped(one.itself)}, which is left out"] if one.itself else []
         parts.append("\n".join([*lines, table(one.found, gallery)]))
     return "\n\n".join(parts)
 
@@ -138,10 +145,10 @@ def page(
     from mancs_jax.reporting.report import Shown, search_html
 
     used = sorted({i for one in answered for i, _ in answers_of(one.found)})
-    row_of = {i: row for row, i in enumerate(used)}
+    row_of, folder = {i: row for row, i in enumerate(used)}, local_path(folder)
     query = [Shown(decoded(one.query, image_size), one.name, labels_of(one.name)) for one in answered]
     found = [
-        Shown(decoded(Path(folder) / name, image_size), name, labels_of(name) if gallery.pid is not None else None)
+        Shown(decoded(folder / name, image_size), name, labels_of(name) if gallery.pid is not None else None)
         for name in (str(gallery.name[i]) for i in used)
     ]
     lists = [[(row_of[i], distance) for i, distance in answers_of(one.found)] for one in answered]

@@ -1,19 +1,18 @@
-"""The contract of a network: its card, read from whichever file carries it, and how long an exported file lives.
+"""The contract of a network: its card, read from whichever file carries it.
 
 The same card travels in three places: beside shared weights (NAME.json), beside a `jax.export` file (FILE.json), and
 inside an ONNX file (its metadata). The card of an exported file has one field more, `exported`.
 """
 
-import calendar
 import json
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import mancs_jax
 from mancs_jax.config import checks
 from mancs_jax.data.augment import MEAN, STD
+from mancs_jax.version import __version__
 
 FORMAT = 1  # of a card; a reader refuses others
 ONNX, JAX = "onnx", "jax.export"
@@ -31,16 +30,6 @@ FIELDS: dict[str, tuple[type, ...]] = {
 }
 OF_EXPORTED: dict[str, type] = {"format": str, "date": str, "flip": bool, "dtype": str, "file": str}
 LARGEST = 2**24  # of every number in a card that becomes a size
-# Days on which jaxlib was built, by the time stamps in its wheels. JAX counts its promise from them.
-JAXLIB_BUILT = {"0.10.2": date(2026, 6, 17)}
-MONTHS = 6  # that newer releases of JAX read an exported file (docs.jax.dev, export, "Compatibility guarantees")
-
-
-class Covered(NamedTuple):
-    """The promise of JAX for a `jax.export` file."""
-
-    until: date  # releases of JAX that are built up to this day read the file
-    counted_from: str  # for people: the day from which the months count
 
 
 def read_json_card(path: Path) -> dict[str, Any]:
@@ -68,7 +57,9 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{where}: not the card of a network (format {FORMAT}), which mancs export-network writes")
+        raise ValueError(
+            f"{where}: not the card of a network (format {FORMAT}), which `mancs export --format=weights` writes"
+        )
     wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
     if wrong or not 1 <= card["num_classes"] < LARGEST:
         raise ValueError(f"{where}: no usable {', '.join(wrong) or 'num_classes'} in it; get the file again")
@@ -141,7 +132,7 @@ def exported_card(card: dict[str, Any], *, kind: str, input: str, flip: bool, dt
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "flip": flip,
         "dtype": dtype,
-        "versions": {"mancs_jax": mancs_jax.__version__} | {name: metadata.version(name) for name in _packages(kind)},
+        "versions": {"mancs_jax": __version__} | {name: metadata.version(name) for name in _packages(kind)},
     }
     kept = {name: value for name, value in card.items() if not (flip and name in ("scores", "thresholds"))}
     return kept | {"input": described_input(input, *image_size), "exported": exported | more}
@@ -149,24 +140,3 @@ def exported_card(card: dict[str, Any], *, kind: str, input: str, flip: bool, dt
 
 def _packages(kind: str) -> tuple[str, ...]:
     return ("onnx", "onnxruntime") if kind == ONNX else ("jax", "jaxlib")
-
-
-def covered(jaxlib: str, exported: date) -> Covered:
-    """Returns until when JAX promises to read a file.
-
-    Six months count from the day on which the exporting jaxlib was built, not from the day of the export.
-
-    Args:
-      jaxlib: its version.
-      exported: the day of the export; the latest possible day of a build that is not in `JAXLIB_BUILT`.
-    """
-    if built := JAXLIB_BUILT.get(jaxlib):
-        return Covered(_months_later(built, MONTHS), f"jaxlib {jaxlib} was built on {built}")
-    return Covered(
-        _months_later(exported, MONTHS), f"at the latest: jaxlib {jaxlib} was built at an unknown day up to {exported}"
-    )
-
-
-def _months_later(day: date, months: int) -> date:
-    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
-    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))

@@ -14,8 +14,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.one_process import check_not_forked
+from mancs_jax.common.screen import bar
 from mancs_jax.data import images
 from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
 from mancs_jax.evaluation.distances import normalized
@@ -67,8 +69,10 @@ class Embedder:
         Raises:
           FileNotFoundError: no such file.
           ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, or a box,
-            with its number, that cannot be cut out.
+            with its number, that cannot be cut out; boxes as fractions of the frame.
+          RuntimeError: one line: this process was forked from the one that loaded the network.
         """
+        check_not_forked()
         if boxes is not None:
             crops, is_good = _crops(images, boxes, bad_boxes)
             embedding = np.zeros((len(is_good), self.width), np.float32)
@@ -78,7 +82,7 @@ class Embedder:
         number = len(images) if hasattr(images, "__len__") else None
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
+            bar(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
         ):
             of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool))
 
@@ -108,21 +112,24 @@ def load(
 
     Args:
       source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
-        folder of `mancs export-network`; a file of `mancs export`, ONNX or `jax.export`; or the name of a network that
-        comes with the package, as "market1501".
+        folder of `mancs export --format=weights`; an ONNX or `jax.export` file of `mancs export`; or the name of a
+        network that comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
         export` does so always or never.
-      normalize: divide each embedding by its norm.
+      normalize: divide each embedding by its norm. With `flip` or `normalize`, the card has no thresholds: they were
+        set on other distances.
       devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
       FileNotFoundError: no network there.
       ValueError: `batch` is below 1, a file is damaged, or an argument does not apply to it.
       ImportError: an ONNX file, and the libraries of the extra `onnx` are not installed.
+      RuntimeError: one line: this process was forked from one that has loaded a network.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
+    check_not_forked()
     if (path := exported_path(source)) is not None:
         exported = open_exported(path, batch=batch, flip=flip, devices=devices)
         config, card, embed_batches = exported.config, exported.card, exported.run_batches
@@ -132,6 +139,8 @@ def load(
         trained = load_trained(source)
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
+    if flip or normalize:  # the thresholds were set on distances of other embeddings
+        card = card | {"thresholds": None}
     height, width = config.data.image_size
     return Embedder(
         config=config,
@@ -194,7 +203,7 @@ def _decoded_batches(
 def _path_or_array(what: str, image: Any) -> Path | Picture:
     # PIL reads a file when its pixels are asked for, which two threads must not do at a time: hence not in the pool.
     if isinstance(image, str | os.PathLike):
-        return Path(image)
+        return local_path(image)
     if _is_pil(image):
         return _pixels(what, image)
     if not isinstance(image, np.ndarray):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import jax.export
 import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable, write_json
+from mancs_jax.common.local_path import local_path
 from mancs_jax.inference import contract
-from mancs_jax.inference.contract import JAX, ONNX, UINT8, covered, exported_card
+from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import load_trained
-from mancs_jax.models.convolution import for_unknown_processors
+from mancs_jax.kernels.convolution import for_unknown_processors
 from mancs_jax.models.mancs import create_model
 from mancs_jax.weights.shared import CARD, WEIGHTS
 
@@ -91,13 +91,14 @@ def export(
       OSError: the file cannot be written.
       ValueError: one line: options that do not go together, or the file's numbers are not the model's.
     """
-    kind = _kind(Path(output), format, input, dtype)
-    for path in (output, contract_of(Path(output))) if kind == JAX else (output,):
+    output = local_path(output)
+    kind = _kind(output, format, input, dtype)
+    for path in (output, contract_of(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else trained.network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
-    return write(Path(output), trained.network, trained.card, options)
+    return write(output, trained.network, trained.card, options)
 
 
 def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:
@@ -181,14 +182,11 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
         raise ValueError(f"--output={output}: {contract_of(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
     content = jax_content(network, options["flip"])
-    promise = covered(metadata.version("jaxlib"), datetime.now(UTC).date())
     card = exported_card(
         card,
         kind=JAX,
         **options,
         platforms=list(PLATFORMS),
-        covered_until=str(promise.until),
-        counted_from=promise.counted_from,
         file=digest(content),
     )
     with atomic_write(output) as temporary:
@@ -204,7 +202,8 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
     return (
         f"# {output} gives the network's numbers, and {contract_of(output).name} beside it says what it takes.\n"
-        f"# {lifetime(promise.until, promise.counted_from, datetime.now(UTC).date())}\n"
+        f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}.\n"
+        "# To keep a network for longer, export ONNX or share its weights.\n"
         f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"
     )
 
@@ -218,12 +217,6 @@ def _without_folders() -> Iterator[None]:
         yield
     finally:
         jax.config.update(SOURCE_FILES, before)
-
-
-def lifetime(until: date, counted_from: str, today: date) -> str:
-    """Says until when a `jax.export` file is covered, in two lines of a comment."""
-    ends = f"that are built up to {until}" if until >= today else f"up to {until}, which is over: update JAX"
-    return f"JAX promises that releases {ends} read it ({counted_from}).\n# To keep a network, take ONNX or weights."
 
 
 def _embed_on_one_device(network: Network, flip: bool) -> Callable[[np.ndarray], np.ndarray]:

@@ -130,7 +130,7 @@ def open_jax(
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
             f"{path}: this JAX cannot read it ({reason}); it was exported on {card['exported']['date'][:10]}, "
-            "see docs/use.md for how long such a file lives"
+            "see docs/export.md for how long such a file lives"
         ) from None
     if calls - CALLS:
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")

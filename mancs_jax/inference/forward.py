@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, UInt8
-from tqdm import tqdm
 
 from mancs_jax.common.pipelined import pipelined
+from mancs_jax.common.processes import gathered, share
+from mancs_jax.common.screen import bar
 from mancs_jax.data.augment import normalize
 from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import Mancs, create_model
-from mancs_jax.training.multihost import gathered, share
 
 AHEAD = 2  # batches that run while one is fetched: enough to keep the device busy, and few enough for little memory
 
@@ -143,7 +143,7 @@ def _compiled(model: Mancs, flip: bool, devices: tuple[jax.Device, ...]) -> Call
 def _batches(network: Network, image: Images, devices: Sequence[jax.Device] | None, progress: bool) -> Iterator[Images]:
     batch = batch_size(network.config.eval_batch, jax.local_devices() if devices is None else devices)
     starts = range(0, len(image), batch)
-    for start in tqdm(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
+    for start in bar(starts, desc="embedding", unit="batch", mininterval=1.0, disable=not progress):
         yield image[start : start + batch]
 
 

@@ -2,15 +2,18 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
 
 from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
 from mancs_jax.data.sources.source import is_passed_over, name_faults, name_some
 from mancs_jax.evaluation.features import UNREADABLE
@@ -38,8 +41,6 @@ SUFFIXES = (
     ".pnm",
 )
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
-# How a list of files names those that cannot be opened.
-OF_LINKS = {"linked folder": " (a link to a folder)", "dead link": " (a link that leads nowhere)"}
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
 # Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
@@ -74,18 +75,80 @@ def embed_folder(
     Args:
       folder: of the images.
       embedder: the network.
-      names: paths below the folder, as `find_whole`; None for all of `find_images`.
+      names: paths below the folder, as `find_images`, which is asked where this is None.
       progress: whether a bar is shown.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no images in it, or one that cannot be decoded.
+      ValueError: no images in it, or one that cannot be decoded; `embed_whole` leaves such ones out.
     """
+    folder = local_path(folder).absolute()  # names below "." that begin with ~ are no home directories
     names = find_images(folder)[0] if names is None else names
-    embedding = embedder([Path(folder, name) for name in names], progress=progress)
+    return create_gallery(embedder, embedder([folder / name for name in names], progress=progress), names)
+
+
+def create_gallery(embedder: Embedder, embedding: np.ndarray, names: Sequence[str]) -> Gallery:
+    """Puts embeddings, float32 [N, D], and their names together, with labels where all names tell them."""
     labels = [labels_of(name) for name in names]
     pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
     return Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize, pid, camid)
+
+
+def embed_whole(
+    folder: str | Path, embedder: Embedder, names: Sequence[str], *, progress: bool = True
+) -> tuple[np.ndarray, list[str], dict[str, str]]:
+    """Embeds the images of a folder that can be read; each is read once, a batch at a time.
+
+    Args:
+      folder: of the images.
+      embedder: the network.
+      names: paths below the folder, as `find_images` gives them.
+      progress: whether a bar is shown.
+
+    Returns:
+      (float32 [M, D], the M names, name and fault of each of the others).
+
+    Raises:
+      ValueError: none can be read.
+    """
+    folder = local_path(folder)
+    whole: list[str] = []
+    damaged: dict[str, str] = {}
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        bar(desc="embedding", unit="image", total=len(names), delay=2, disable=not progress) as progress_bar,
+    ):
+
+        def decoded_images() -> Iterator[np.ndarray]:
+            for start in range(0, len(names), embedder.batch):
+                block = names[start : start + embedder.batch]
+                read = partial(_image_or_fault, folder, embedder.image_size)
+                for name, image in zip(block, pool.map(read, block), strict=True):
+                    if isinstance(image, str):
+                        damaged[name] = image
+                    else:
+                        whole.append(name)
+                        yield image
+                progress_bar.update(len(block))
+
+        embedding = embedder(decoded_images(), progress=False)
+    if not whole:
+        raise ValueError(f"{folder}: no image in it can be read: {name_faults(damaged)}")
+    return embedding, whole, damaged
+
+
+def _image_or_fault(folder: Path, image_size: tuple[int, int], name: str) -> np.ndarray | str:
+    """The decoded image, uint8 [height, width, 3], or what is wrong with its file, in a few words."""
+    encoded = b""
+    try:
+        encoded = (folder / name).read_bytes()
+        return images.decode_image(encoded, image_size, name)
+    except FileNotFoundError:
+        return "not there any more"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return images.find_fault(encoded) or str(error)
 
 
 def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
@@ -100,48 +163,41 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
       FileNotFoundError: no such folder.
       ValueError: no images in it.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     if not folder.is_dir():
         fault = "is a file: give the folder that it lies in" if folder.is_file() else "no such folder"
         raise FileNotFoundError(f"{folder}: {fault}")
-    kinds = {PurePosixPath(file.relative_to(folder).as_posix()): _kind_of(file) for file in folder.rglob("*")}
-    files = sorted(file for file, kind in kinds.items() if kind != "folder" and not is_passed_over(file))
-    is_image = {file: kinds[file] == "file" and file.suffix.lower() in SUFFIXES for file in files}
-    images = [str(file) for file in files if is_image[file]]
-    others = [f"{file}{OF_LINKS.get(kinds[file], '')}" for file in files if not is_image[file]]
+    images: list[str] = []
+    others: list[str] = []
+    for name, kind in _files_below(folder, ""):
+        is_image = not kind and name.lower().endswith(SUFFIXES)
+        (images if is_image else others).append(name + kind)
     if not images:
         found = f"; it has {name_some(others)}" if others else ""
         raise ValueError(f"{folder}: no images in it{found}; names of images end in {', '.join(SUFFIXES)}")
     return images, others
 
 
-def _kind_of(file: Path) -> str:
-    if file.is_symlink() and not file.is_file():
-        return "linked folder" if file.is_dir() else "dead link"
-    return "file" if file.is_file() else "folder"
-
-
-def find_whole(folder: str | Path, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Decodes every image, so that one that is damaged does not stop the others.
-
-    Args:
-      folder: of the images.
-      names: paths below it, as `find_images` gives them.
-
-    Returns:
-      (the names of the whole images; name and fault of each of the others).
-
-    Raises:
-      OSError: a file cannot be read.
-      ValueError: none is whole.
-    """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = list(pool.map(lambda name: images.find_fault(Path(folder, name).read_bytes()), names))
-    damaged = {name: fault for name, fault in zip(names, faults, strict=True) if fault}
-    whole = [name for name, fault in zip(names, faults, strict=True) if not fault]
-    if not whole:
-        raise ValueError(f"{folder}: no image in it can be read: {name_faults(damaged)}")
-    return whole, damaged
+def _files_below(folder: Path, below: str) -> Iterator[tuple[str, str]]:
+    """Yields (path relative to the folder, "" for a file, or a word for what else it is), sorted folder by folder."""
+    try:
+        with os.scandir(folder / below) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        yield below.removesuffix("/"), f" (a folder that cannot be read: {error.strerror})"
+        return
+    for entry in entries:
+        name = f"{below}{entry.name}"
+        if is_passed_over(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files_below(folder, f"{name}/")
+        elif entry.is_file():
+            yield name, ""
+        elif entry.is_symlink():
+            yield name, " (a link to a folder)" if entry.is_dir() else " (a link that leads nowhere)"
+        else:
+            yield name, " (no regular file)"
 
 
 def labels_of(name: str) -> tuple[int, int] | None:
@@ -163,15 +219,16 @@ def load_gallery(path: str | Path) -> Gallery:
       FileNotFoundError: no such file.
       ValueError: one line: it is none of these files, is cut off, or its arrays do not go together.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; scripts/embed.py writes one")
+    path = local_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `mancs embed` writes one")
     try:
-        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             fields = {name: file[name] for name in Gallery._fields if name in file}
     except UNREADABLE as error:
-        raise ValueError(f"{path} is not a .npz file of scripts/embed.py, or is cut off") from error
+        raise ValueError(f"{path} is not a .npz file of `mancs embed`, or is cut off") from error
     if missing := [name for name in FIELDS if name not in fields]:
-        raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of scripts/embed.py")
+        raise ValueError(f"{path} has no {', '.join(missing)}; it has to be a file of `mancs embed`")
     if fault := _fault_of(fields):
         raise ValueError(f"{path}: {fault}; embed the folder again")
     plain = {name: fields[name].item() for name in ("network", "flip", "normalize")}
@@ -221,7 +278,7 @@ def without_itself(
     Returns:
       (at most k answers, the name of the entry that was left out; "" where there was none).
     """
-    path = Path(query).resolve().as_posix()
+    path = local_path(query).resolve().as_posix()
     is_itself = np.array(
         [
             i >= 0
@@ -239,7 +296,7 @@ def table(found: Found, gallery: Gallery) -> str:
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
     for rank, (i, distance) in enumerate(answers_of(found), start=1):
         labels = [] if gallery.pid is None or gallery.camid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
-        rows.append([str(rank), f"{distance:.4f}", *labels, str(gallery.name[i])])
+        rows.append([str(rank), f"{distance:.4f}", *labels, escaped(str(gallery.name[i]))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     if len(rows) == 1:
         return "no image of the gallery is within the greatest distance"
@@ -263,17 +320,15 @@ def picture(
     """
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
-    labels = labels_of(str(query))
-    cells = [
-        ranked_lists.framed(decoded(Path(query), image_size), ranked_lists.QUERY, ["query", Path(query).stem[:12]])
-    ]
+    query, labels = local_path(query), labels_of(str(query))
+    cells = [ranked_lists.framed(decoded(query, image_size), ranked_lists.QUERY, ["query", query.stem[:12]])]
     for i, distance in answers_of(found):
         name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
         caption = name.stem[:12]
         if labels and gallery.pid is not None and gallery.camid is not None:
             colour = ranked_lists.RIGHT if gallery.pid[i] == labels[0] else ranked_lists.WRONG
             caption = f"{gallery.pid[i]} c{gallery.camid[i]}"
-        image = decoded(Path(folder) / name, image_size)
+        image = decoded(local_path(folder) / name, image_size)
         cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
 

@@ -1,39 +1,59 @@
-"""Approximate search of a large gallery with FAISS: a graph of neighbours (HNSW, Malkov and Yashunin, 2018) over the
-gallery's main components.
+"""Approximate nearest-neighbour search in a large gallery with FAISS.
 
-A walk through the graph compares a query with some thousand entries instead of all. Distances of 256 components are
-near enough to find candidates. `mancs_jax.search` then compares the candidates exactly.
+By default an HNSW graph (Malkov and Yashunin, 2018) over the gallery's main components finds candidates, and
+`mancs_jax.search` compares them exactly. Near-duplicates can cut such a graph into parts, and embeddings without main
+directions lose their neighbours when they are projected. So every index is measured after it was built: recall@10, with
+entries of the gallery as queries, and with new queries. Where recall is below `LEAST_RECALL`, more entries are visited,
+then an IVF index takes the place of the graph, and more of its lists are probed until recall suffices.
 """
 
+from __future__ import annotations
+
+import hashlib
+import json
 import math
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Integer
-from tqdm import tqdm
 
-from mancs_jax.common.atomic_write import atomic_write
-from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized
+from mancs_jax.common.atomic_write import atomic_write, check_writable
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import bar
+from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized, pair_distances
 from mancs_jax.evaluation.labelled import checked_embedding
 
 try:
     import faiss
-except ModuleNotFoundError as error:
-    raise ImportError("an index needs FAISS: pip install faiss-cpu") from error
+except ModuleNotFoundError:  # an error of the first call: `help(mancs_jax)` and `import *` work without the extra
+    faiss = None  # type: ignore[assignment]
 
 COMPONENTS = 256  # of embeddings that are wider
 LINKS = 32  # of an entry to others
-VISITED = 512  # entries that a search keeps in view; of a million, 256 found 0.948 of the ten nearest, 512 0.973
+VISITED = (512, 2048)  # entries that a search of the graph keeps in view: at first, and at most
 SAMPLE = 16384  # entries that the main components are taken from
 TRAINING_BYTES = 512 * 2**20  # of embeddings that an index of `factory` learns from
 SHARE_PROBED = 16  # of the lists of an IVF index, one in so many is looked into
-TESTED = 512  # entries that a new graph has to find
-FOUND = 0.98  # of them; below, lists take the place of the graph
+TESTED = 256  # queries of each kind that recall is measured with
+LEAST_RECALL = 0.97  # of both kinds; a sample of 256 queries is off by 0.003
+K, CANDIDATES = 10, 40  # of recall@10, and candidates of each query, as `search` asks for
+SAME = 1e-4  # distances that differ by less, relatively, are equal
+FINGERPRINTED = 64  # rows
 BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
+MARK = b"mancs_jax.index1"  # ends a file, behind the facts and their length: FAISS reads what is before
 
-Embeddings = Float32[np.ndarray, "_ _"]
+
+@dataclass(frozen=True)
+class Index:
+    """An approximate index of one gallery, for one distance."""
+
+    faiss_index: faiss.Index = field(repr=False)
+    distance: str  # "euclidean" or "cosine"
+    fingerprint: str  # of the gallery, see `fingerprint_of`
+    recall: dict[str, float]  # recall@10 with "entries" of the gallery as queries, and with new "queries"
 
 
 def build_index(
@@ -42,8 +62,9 @@ def build_index(
     *,
     distance: str = "euclidean",
     factory: str = "",
+    queries: np.ndarray | None = None,
     progress: bool = False,
-) -> faiss.Index:
+) -> Index:
     """Builds an index of a gallery, for `mancs_jax.search`, which needs the gallery as well.
 
     Args:
@@ -51,65 +72,147 @@ def build_index(
       path: file to write the index to, for `load_index`; its folder is made.
       distance: "euclidean" or "cosine", that of the searches.
       factory: another index in the words of FAISS's index factory, as "IVF4096,PQ64", which takes 64 bytes an entry.
-        "": the graph of this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
-        `faiss.extract_index_ivf(index).nprobe`.
+        "": see this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
+        `faiss.extract_index_ivf(index.faiss_index).nprobe`. Its recall is measured, and left as it is.
+      queries: float32 [Q, D] to measure recall with; by default they are drawn with the gallery's mean and covariance.
       progress: whether a bar is shown.
 
     Raises:
+      ImportError: FAISS is not installed.
       ValueError: one line: the embeddings, the distance or the factory are not as above.
+      OSError: one line: the file cannot be written; its place is looked at first.
     """
+    _require_faiss()
+    if path is not None:
+        check_writable(path)
     check_distance(distance)
     gallery = checked_embedding("gallery", gallery)
-    index = _manufactured(gallery, distance, factory) if factory else _graph(gallery, distance)
-    _fill(index, gallery, distance, progress)
-    if not factory and _share_found(index, gallery) < FOUND:
-        index = _lists(gallery, distance)
-        _fill(index, gallery, distance, progress)
-        ivf = faiss.extract_index_ivf(index)
-        while ivf.nprobe < ivf.nlist and _share_found(index, gallery) < FOUND:
-            ivf.nprobe *= 2
+    tests = {"entries": _drawn(gallery, TESTED), "queries": _new_queries(gallery) if queries is None else queries}
+    checked_norms("gallery", tests["entries"], distance)  # before anything takes long
+    tests = {name: np.ascontiguousarray(query) for name, query in tests.items()}
+    farthest = {name: _kth_distances(query, gallery, distance) for name, query in tests.items()}
+
+    def recall_of(index: faiss.Index) -> dict[str, float]:
+        return {
+            name: _recall(
+                index.search(query, min(CANDIDATES, len(gallery)))[1], query, gallery, distance, farthest[name]
+            )
+            for name, query in tests.items()
+        }
+
+    if factory:
+        faiss_index = _manufactured(gallery, distance, factory)
+        _fill(faiss_index, gallery, distance, progress)
+        recall = recall_of(faiss_index)
+    else:
+        projection = _main_components(gallery, distance)
+        if projection is not None and not _keeps_neighbours(projection, tests, gallery, distance, farthest):
+            projection = None
+        for faiss_index in _attempts(gallery, distance, projection, progress):
+            recall = recall_of(faiss_index)
+            if min(recall.values()) >= LEAST_RECALL:
+                break
+    index = Index(faiss_index, distance, fingerprint_of(gallery), recall)
     if path is not None:
-        with atomic_write(path) as temporary:
-            faiss.write_index(index, str(temporary))
+        write_index(path, index)
     return index
 
 
-def _graph(gallery: Embeddings, distance: str) -> faiss.Index:
-    """An empty graph of neighbours over the main components of a gallery."""
-    projection = _main_components(gallery, distance)
-    graph = faiss.IndexHNSWFlat(projection.d_out if projection else gallery.shape[1], LINKS)
-    graph.hnsw.efSearch = VISITED
-    return _for_distance(faiss.IndexPreTransform(projection, graph) if projection else graph, distance)
+def _require_faiss() -> None:
+    if faiss is None:
+        raise ImportError("an index needs FAISS: pip install faiss-cpu")
 
 
-def _lists(gallery: Embeddings, distance: str) -> faiss.Index:
-    """An empty index of lists of near entries, for a gallery whose copies cut a graph into parts."""
-    projection = _main_components(gallery, distance)
-    width = projection.d_out if projection else gallery.shape[1]
+def _attempts(
+    gallery: np.ndarray, distance: str, projection: faiss.LinearTransform | None, progress: bool
+) -> Iterator[faiss.Index]:
+    """Yields indexes that find more and more, and take longer and longer; the last one compares everything."""
+    width = gallery.shape[1] if projection is None else projection.d_out
+    graph = faiss.IndexHNSWFlat(width, LINKS)
+    index = _in_front(projection, graph, distance)
+    _fill(index, gallery, distance, progress)
+    graph.hnsw.efSearch = VISITED[0]
+    while graph.hnsw.efSearch <= VISITED[1]:
+        yield index
+        graph.hnsw.efSearch *= 2
+    del index, graph
     lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, max(math.isqrt(len(gallery)), 1))
-    lists.nprobe = max(lists.nlist // SHARE_PROBED, 1)
-    index = _for_distance(faiss.IndexPreTransform(projection, lists) if projection else lists, distance)
+    index = _in_front(projection, lists, distance)
     index.train(_checked(_drawn(gallery, SAMPLE), distance))
-    return index
+    _fill(index, gallery, distance, progress)
+    lists.nprobe = max(lists.nlist // SHARE_PROBED, 1)
+    while lists.nprobe < lists.nlist:
+        yield index
+        lists.nprobe = min(2 * lists.nprobe, lists.nlist)
+    yield index
 
 
-def _fill(index: faiss.Index, gallery: Embeddings, distance: str, progress: bool) -> None:
+def _in_front(projection: faiss.LinearTransform | None, index: faiss.Index, distance: str) -> faiss.Index:
+    return _for_distance(index if projection is None else faiss.IndexPreTransform(projection, index), distance)
+
+
+def _fill(index: faiss.Index, gallery: np.ndarray, distance: str, progress: bool) -> None:
     rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
-    for start in tqdm(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
+    for start in bar(range(0, len(gallery), rows), desc="indexing", unit="block", disable=not progress):
         index.add(_checked(gallery[start : start + rows], distance))
 
 
-def _share_found(index: faiss.Index, gallery: Embeddings) -> float:
-    """The share of entries that a search for themselves finds, out of a sample: 1 where nothing is cut off.
+def _new_queries(gallery: np.ndarray) -> np.ndarray:
+    """Queries float32 [TESTED, D] with the mean and the covariance of rows that no component is taken from."""
+    sample = _drawn(gallery, 2 * SAMPLE)
+    sample = sample[1::2] if len(sample) > 1 else sample
+    mean = sample.mean(axis=0, dtype=np.float64)
+    weights = np.random.default_rng(SEED).standard_normal((TESTED, len(sample))) / math.sqrt(len(sample))
+    return (mean + weights @ (sample - mean)).astype(np.float32)
 
-    Many copies of an image link to each other alone. A walk that comes to them stays there.
-    """
-    sample = _drawn(gallery, TESTED)
-    nearby = index.search(np.ascontiguousarray(sample), 1)[1][:, 0]
-    return float(np.mean((gallery[nearby] == sample).all(axis=1) & (nearby >= 0)))
+
+def _kth_distances(query: np.ndarray, gallery: np.ndarray, distance: str) -> np.ndarray:
+    """The distance [Q] of the last one of the exact `K` nearest."""
+    from mancs_jax.inference.search import search  # not at the top: it imports this module, too
+
+    return search(query, gallery, min(K, len(gallery)), distance=distance).distance[:, -1]
 
 
-def _manufactured(gallery: Embeddings, distance: str, factory: str) -> faiss.Index:
+def _recall(
+    candidates: np.ndarray, query: np.ndarray, gallery: np.ndarray, distance: str, farthest: np.ndarray
+) -> float:
+    """The share of the exact nearest that are among candidates [Q, C]; copies of an image count for each other."""
+    number = min(K, len(gallery))
+    hits = 0
+    for of_query, row, limit in zip(query, candidates, farthest, strict=True):
+        distances = pair_distances(of_query[None, None], gallery[row[row >= 0]][None], distance)
+        hits += min(int(np.count_nonzero(distances <= limit * (1 + SAME) + np.finfo(np.float32).tiny)), number)
+    return hits / (number * len(query))
+
+
+def _keeps_neighbours(
+    projection: faiss.LinearTransform,
+    tests: dict[str, np.ndarray],
+    gallery: np.ndarray,
+    distance: str,
+    farthest: dict[str, np.ndarray],
+) -> bool:
+    """Tells whether exact search of the projected embeddings has the recall that an index needs."""
+    flat = _in_front(projection, faiss.IndexFlatL2(projection.d_out), distance)
+    rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
+    best = {
+        name: (np.empty((len(query), 0), np.float32), np.empty((len(query), 0), np.int64))
+        for name, query in tests.items()
+    }
+    for start in range(0, len(gallery), rows):
+        flat.add(_checked(gallery[start : start + rows], distance))
+        for name, query in tests.items():
+            found, position = flat.search(query, min(CANDIDATES, flat.ntotal))
+            found = np.concatenate([best[name][0], found], axis=1)
+            position = np.concatenate([best[name][1], start + position], axis=1)
+            order = np.argsort(found, axis=1, kind="stable")[:, :CANDIDATES]
+            best[name] = np.take_along_axis(found, order, axis=1), np.take_along_axis(position, order, axis=1)
+        flat.reset()
+    recall = [_recall(best[name][1], query, gallery, distance, farthest[name]) for name, query in tests.items()]
+    return min(recall) >= LEAST_RECALL
+
+
+def _manufactured(gallery: np.ndarray, distance: str, factory: str) -> faiss.Index:
     """An empty index in FAISS's own words, trained on a sample of the gallery."""
     sample = _checked(_drawn(gallery, max(TRAINING_BYTES // gallery[0].nbytes, 1)), distance)
     try:
@@ -127,7 +230,7 @@ def _for_distance(index: faiss.Index, distance: str) -> faiss.Index:
     return faiss.IndexPreTransform(faiss.NormalizationTransform(index.d), index) if is_cosine else index
 
 
-def _drawn(gallery: Embeddings, number: int) -> Embeddings:
+def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
     """So many entries, or all, in their order."""
     if number >= len(gallery):
         return np.asarray(gallery)
@@ -139,46 +242,112 @@ def _reason(error: RuntimeError) -> str:
     return " ".join(str(error).split()).rpartition("failed: ")[2] or "it fails without a reason"
 
 
-def load_index(path: str | Path) -> faiss.Index:
+def fingerprint_of(gallery: np.ndarray) -> str:
+    """32 hex digits that depend on the shape of a gallery and on rows that are spread over it, the last one included.
+
+    A row that is removed or inserted shifts all behind it, so it changes the fingerprint. A single row that is
+    overwritten changes it only if it is one of the `FINGERPRINTED` rows.
+    """
+    rows = np.unique(np.linspace(0, len(gallery) - 1, FINGERPRINTED).round().astype(np.int64))
+    digest = hashlib.blake2b(repr(gallery.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(gallery[rows]).data)
+    return digest.hexdigest()
+
+
+def write_index(path: str | Path, index: Index) -> None:
+    """Writes an index atomically: FAISS's own format, then the facts.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    facts = json.dumps({name: value for name, value in vars(index).items() if name != "faiss_index"}).encode()
+    faults: list[OSError] = []
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+
+        def write(data: bytes) -> int:  # errors of Python's files have a number; those of FAISS are text with C++ in it
+            try:
+                return file.write(data)
+            except OSError as error:
+                faults.append(error)
+                raise
+
+        try:
+            faiss.write_index(index.faiss_index, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
+        except RuntimeError:
+            if faults:
+                raise faults[0] from None
+            raise
+        file.write(facts + len(facts).to_bytes(8, "little") + MARK)
+
+
+def load_index(path: str | Path) -> Index:
     """Reads an index that `build_index` wrote.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError: no such file.
-      ValueError: it is no index.
+      ValueError: it is no index, or has no fingerprint.
+      OSError: it cannot be read.
     """
-    if not Path(path).is_file():
+    _require_faiss()
+    path = local_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; mancs_jax.build_index(gallery, path) writes one")
+    facts = _facts_of(path)
     try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path} is no index of FAISS, or is cut off") from error
+        return Index(faiss.read_index(str(path)), **facts)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is no index of mancs_jax.build_index, or is damaged") from error
+
+
+def _facts_of(path: Path) -> dict:
+    """The facts at the end of a file."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - len(MARK) - 8, 0))
+        length, mark = int.from_bytes(file.read(8), "little"), file.read()
+        if mark != MARK or length > size:
+            raise ValueError(
+                f"{path} is cut off, or is no index of mancs_jax.build_index, which knows its gallery: build it again"
+            )
+        file.seek(size - len(MARK) - 8 - length)
+        try:
+            facts = json.loads(file.read(length))
+        except ValueError:
+            facts = None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} is no index of mancs_jax.build_index, or is damaged")
+    return facts
 
 
 def candidates(
-    index: faiss.Index | str | Path,
-    query: Float32[np.ndarray, "Q D"],
-    gallery: Float32[np.ndarray, "G D"],
-    number: int,
-    distance: str,
-) -> Integer[np.ndarray, "Q {number}"]:
-    """Entries of the gallery that may be near, nearest first; -1 where no more were found.
+    index: Index | str | Path, query: np.ndarray, gallery: np.ndarray, number: int, distance: str
+) -> np.ndarray:
+    """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
     Raises:
+      ImportError: FAISS is not installed.
       FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
     """
+    _require_faiss()
     index = load_index(index) if isinstance(index, str | os.PathLike) else index
-    if (index.ntotal, index.d) != gallery.shape:
-        raise ValueError(f"the index is of a gallery {[index.ntotal, index.d]}, not of this one, {list(gallery.shape)}")
-    if (built_for := _distance_of(index)) != distance:
-        raise ValueError(f"the index is for {built_for} distance: build one with distance={distance!r}")
-    return index.search(np.ascontiguousarray(query), number)[1]
+    if not isinstance(index, Index):
+        raise ValueError(f"an index has to come from build_index or load_index, not {type(index).__name__}")
+    shape = (index.faiss_index.ntotal, index.faiss_index.d)
+    if shape != gallery.shape:
+        raise ValueError(f"the index is of a gallery {list(shape)}, not of this one, {list(gallery.shape)}")
+    if index.fingerprint != fingerprint_of(gallery):
+        raise ValueError("the index is of another gallery of this size, or of another order: build it again")
+    if index.distance != distance:
+        raise ValueError(f"the index is for {index.distance} distance: build one with distance={distance!r}")
+    return index.faiss_index.search(np.ascontiguousarray(query), number)[1]
 
 
-def _main_components(gallery: Embeddings, distance: str) -> faiss.LinearTransform | None:
+def _main_components(gallery: np.ndarray, distance: str) -> faiss.LinearTransform | None:
     """The projection on the main components; None for a gallery that has no more. FAISS's own takes minutes."""
-    if min(gallery.shape) <= COMPONENTS:
+    if min(len(gallery) // 2, gallery.shape[1]) <= COMPONENTS:
         return None
-    sample = _checked(_drawn(gallery, SAMPLE), distance)
+    sample = _checked(_drawn(gallery, 2 * SAMPLE)[::2], distance)  # `_new_queries` takes the others
     if distance == "cosine":
         sample = normalized("gallery", sample)
     centred = sample - sample.mean(axis=0)
@@ -189,12 +358,6 @@ def _main_components(gallery: Embeddings, distance: str) -> faiss.LinearTransfor
     return projection
 
 
-def _distance_of(index):
-    first = index.chain.at(0) if isinstance(index, faiss.IndexPreTransform) and index.chain.size() else None
-    is_normalized = isinstance(first and faiss.downcast_VectorTransform(first), faiss.NormalizationTransform)
-    return "cosine" if is_normalized else "euclidean"
-
-
-def _checked(embedding: Embeddings, distance: str) -> Embeddings:
+def _checked(embedding, distance):
     checked_norms("gallery", embedding, distance)
     return np.ascontiguousarray(embedding)

@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
@@ -35,8 +36,8 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
       None), `trained_on`, `data_fingerprint`, `num_classes`, `config` and `fits` (see `digest_of`); `scores` and
-      `thresholds`, which `mancs export-network` fills in, and None until then. The configuration names no path of the
-      machine of the training.
+      `thresholds`, which `mancs export --format=weights` fills in, and None until then. The configuration names no
+      path of the machine of the training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():
@@ -119,9 +120,9 @@ def write_network(folder: str | Path, name: str, network: Network, card: dict[st
     tensors = traverse_util.flatten_dict(network.variables, sep=".")
     write_safetensors(
         {key: np.asarray(leaf, dtype if np.ndim(leaf) > 1 else np.float32) for key, leaf in tensors.items()},
-        Path(folder) / f"{name}{WEIGHTS}",
+        local_path(folder) / f"{name}{WEIGHTS}",
     )
-    path = Path(folder) / f"{name}{CARD}"
+    path = local_path(folder) / f"{name}{CARD}"
     write_json(path, card)
     return path
 
@@ -136,7 +137,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
       FileNotFoundError: the other file is not there.
       ValueError: one line: a file is damaged, or the two do not belong together.
     """
-    card_path, weights_path = Path(path).with_suffix(CARD), Path(path).with_suffix(WEIGHTS)
+    card_path, weights_path = (local_path(path).with_suffix(suffix) for suffix in (CARD, WEIGHTS))
     for file in (card_path, weights_path):
         if not file.is_file():
             raise FileNotFoundError(

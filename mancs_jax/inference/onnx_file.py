@@ -53,7 +53,7 @@ def onnx_content(network: Network, card: dict[str, Any], *, input: str, flip: bo
     Raises:
       ValueError: a number is too large for `dtype`, or the file for its format.
     """
-    import mancs_jax
+    from mancs_jax.version import __version__
 
     graph = build_graph(network, input=input, flip=flip, dtype=dtype)
     model = onnx.helper.make_model(
@@ -61,7 +61,7 @@ def onnx_content(network: Network, card: dict[str, Any], *, input: str, flip: bo
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="mancs_jax",
-        producer_version=mancs_jax.__version__,
+        producer_version=__version__,
         doc_string=card["use"],
     )
     exported = card["exported"] | {"opset": OPSET, "file": digest(graph)}

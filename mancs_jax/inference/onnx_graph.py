@@ -2,7 +2,7 @@
 
 BatchNorm is folded into the convolution before it, so the graph has convolutions with a bias. Only the way to the
 embedding is there: the identity and attention heads serve training alone. Paddings are those of PyTorch and of
-`models/convolution.py`: the same number of zeros on all four sides.
+`kernels/convolution.py`: the same number of zeros on all four sides.
 """
 
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ import numpy as np
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import UINT8
 from mancs_jax.inference.network import Network, embedding_width
-from mancs_jax.models.batch_norm import BatchNorm
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES
+from mancs_jax.kernels.conv_norm import EPSILON
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, block_stride
 
 try:
     import onnx
@@ -22,7 +22,6 @@ except ImportError as error:
     raise ImportError('ONNX files need two libraries: pip install "mancs_jax[onnx]"') from error
 
 INPUT, OUTPUT, BATCH = "images", "embeddings", "batch"
-EPSILON = BatchNorm.epsilon
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
@@ -124,17 +123,14 @@ def _embedding(graph: Graph, network: Network, x: str, prefix: str) -> str:
     x = _conv_norm(graph, backbone, stats, "conv1", "bn1", x, at, stride=2)
     x = add(graph, "Relu", f"{at}/relu", x)
     x = add(graph, "MaxPool", f"{at}/pool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    for stage, size in enumerate(STAGE_SIZES[model.arch]):
+    bottleneck = model.arch not in BASIC_BLOCK
+    for stage, size in zip(STAGES, STAGE_SIZES[model.arch], strict=True):
         for i in range(size):
-            name = f"layer{stage + 1}_{i}"
-            stride = 1 if stage == 0 or i > 0 else (model.last_stride if stage == 3 else 2)
-            last = stage == 3 and i == size - 1
-            activation = model.last_activation if last else "relu"
-            bottleneck = model.arch not in BASIC_BLOCK
+            name, stride = f"layer{stage - 1}_{i}", block_stride(stage, i, model.last_stride)
+            activation = model.last_activation if (stage, i) == (5, size - 1) else "relu"
             x = _block(graph, backbone[name], stats[name], x, f"{at}/{name}", bottleneck, stride, activation)
-        if stage + 2 in model.fab_stages:
-            name = f"fab{stage + 2}"
-            x = _fab(graph, params[name], x, f"{prefix}{name}")
+        if stage in model.fab_stages:
+            x = _fab(graph, params[f"fab{stage}"], x, f"{prefix}fab{stage}")
     return _rank_head(graph, params, x, prefix)
 
 
@@ -179,8 +175,33 @@ def _rank_head(graph, params, x, prefix) -> str:
 
 
 def _conv_norm(graph, params, stats, conv, norm, x, at, *, stride) -> str:
-    kernel, bias = folded(np.asarray(params[conv]["kernel"]), params[norm], stats[norm])
-    return _conv(graph, kernel, bias, x, f"{at}/{conv}", stride)
+    """A convolution and what normalises it: BatchNorm, InstanceNorm (without statistics), or IBN-a, which has both."""
+    kernel, norms = np.asarray(params[conv]["kernel"]), params[norm]
+    name = f"{at}/{conv}"
+    if "IN" in norms:
+        half = kernel.shape[-1] // 2
+        instance, batch = _plain(kernel[..., :half]), folded(kernel[..., half:], norms["BN"], stats[norm]["BN"])
+        weights, bias = (np.concatenate(parts) for parts in zip(instance, batch, strict=True))
+        y = _conv(graph, weights, bias, x, name, stride)
+        sizes = constant(graph, f"{_shared(name)}/halves", np.array([half, kernel.shape[-1] - half], np.int64))
+        halves = [f"{name}/instance", f"{name}/batch"]
+        graph.nodes.append(helper.make_node("Split", [y, sizes], halves, f"{name}/split", axis=1))
+        return add(
+            graph, "Concat", f"{name}/ibn", _instance_norm(graph, norms["IN"], halves[0], name), halves[1], axis=1
+        )
+    if norm not in stats:
+        return _instance_norm(graph, norms, _conv(graph, *_plain(kernel), x, name, stride), name)
+    return _conv(graph, *folded(kernel, norms, stats[norm]), x, name, stride)
+
+
+def _plain(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution that nothing is folded into, as `folded` gives it."""
+    return kernel.astype(np.float64).transpose(3, 2, 0, 1), np.zeros(kernel.shape[-1])
+
+
+def _instance_norm(graph, params, x, at) -> str:
+    weights = [_number(graph, f"{at}/IN/{name}", np.asarray(params[name])) for name in ("scale", "bias")]
+    return add(graph, "InstanceNormalization", f"{at}/IN", x, *weights, epsilon=EPSILON)
 
 
 def _dense_conv(graph, params, x, at) -> str:
@@ -212,4 +233,9 @@ def _number(graph: Graph, name: str, value: np.ndarray) -> str:
         small = value.astype(graph.dtype)
     if not np.isfinite(small).all():
         raise ValueError(f"{name} is too large for {graph.dtype}: use float32")
-    return constant(graph, name.removeprefix("image/").removeprefix("mirror/"), small)
+    return constant(graph, _shared(name), small)
+
+
+def _shared(name: str) -> str:
+    """The name of a tensor that both passes of `flip` take."""
+    return name.removeprefix("image/").removeprefix("mirror/")

@@ -1,21 +1,26 @@
 """The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from jaxtyping import Float32, Integer
 
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
 
+if TYPE_CHECKING:
+    from mancs_jax.inference.index import Index
+
 CANDIDATE_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
+LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
 
 
 def search(
@@ -25,7 +30,7 @@ def search(
     *,
     distance: str = "euclidean",
     max_distance: float | None = None,
-    index: str | Path | Any = None,
+    index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
@@ -53,13 +58,15 @@ def search(
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
+    check_not_forked()
     check_distance(distance)
     query, gallery = checked_embedding("query", query), checked_embedding("gallery", gallery)
     check_same_width(query, gallery)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
-    if max_distance is not None and not max_distance >= 0:
-        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
+    if max_distance is not None and not 0 <= max_distance <= LARGEST[distance]:
+        most = "" if distance == "euclidean" else f" to {LARGEST[distance]:g}, the largest {distance} distance"
+        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0{most}, or None")
     checked_norms("query", query, distance)
     if num_candidates is not None and num_candidates < k:
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")

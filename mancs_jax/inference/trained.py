@@ -1,12 +1,12 @@
 """A trained network from where it lies: a workdir, a shared file, or the networks that come with the package."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.network_file import card_of, read_network
@@ -31,8 +31,8 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
 
     Args:
       source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
-        `mancs export-network`; or the name of a network that comes with the package, as "market1501". A folder of
-        such a name is meant by "./market1501".
+        `mancs export --format=weights`; or the name of a network that comes with the package, as "market1501". A folder
+        of such a name is meant by "./market1501".
       take_latest: of a workdir whose best network is damaged, take the latest; a line on stderr says so.
 
     Raises:
@@ -44,7 +44,7 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     if exported_path(source) is not None:
         raise ValueError(
             f"{source}: a file, and only its embeddings can be asked for; this needs the parameters: give a workdir or "
-            "weights of mancs export-network"
+            "weights of mancs export --format=weights"
         )
     path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
@@ -59,7 +59,7 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
         return _shared(cards[0])
     raise FileNotFoundError(
         f"{source}: no network there; give the --workdir of a run of mancs train, a file or folder of mancs "
-        f"export-network, or one of the networks of the package: {', '.join(shipped_networks()) or 'none'}"
+        f"export --format=weights, or one of the networks of the package: {', '.join(shipped_networks()) or 'none'}"
     )
 
 
@@ -97,7 +97,7 @@ def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
             continue
         if found is not None:
             for fault in faults:
-                print(f"{fault}; until then step {found[0]} of {directory} is taken", file=sys.stderr)
+                tell(f"{fault}; until then step {found[0]} of {directory} is taken")
             return found[1]
     if faults:
         raise faults[-1]

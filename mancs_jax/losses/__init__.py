@@ -1,4 +1,1 @@
-"""The three tasks: ranking with curriculum sampling, classification, attention (paper sections 3.3 to 3.6).
-
-It imports nothing else of mancs_jax.
-"""
+"""The three tasks: ranking with curriculum sampling, classification, attention (paper sections 3.3 to 3.6)."""

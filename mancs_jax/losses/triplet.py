@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Float32
 
-from mancs_jax.losses.curriculum import Triplets
+from mancs_jax.losses.sampling import Triplets
 
 # Squared distances below this share of the squared lengths are rounding errors of float32: 1.3e-6 was seen.
 RESOLUTION = 4e-6

@@ -1,1 +1,1 @@
-"""Networks: the ResNet backbone, the fully attentional block, and Mancs made of both. It imports nothing else."""
+"""Networks: the ResNet backbone, the fully attentional block, and Mancs made of both."""

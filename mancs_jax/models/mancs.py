@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from mancs_jax.models.batch_norm import BatchNorm
+from mancs_jax.kernels.conv_norm import BatchNorm, ConvNorm, Sync
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, PReLU, ResNet
+from mancs_jax.models.mixstyle import mix_style
+from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, PReLU, ResNet
 
 
 class Outputs(NamedTuple):
@@ -29,8 +30,9 @@ class Mancs(nn.Module):
     """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
 
     Attributes: the `model` fields of `mancs_jax/config/defaults.py`, which explains each with its source.
-    `devices_axis` is the pmap axis over which BatchNorm takes its statistics; None for each device its own. `remat` and
-    `dtype`, of the backbone and the attention, are as in `ResNet`.
+    BatchNorm shares statistics over the devices of the pmap axis `devices_axis`, in `devices_groups` groups of
+    neighbours (0: each device has its own), or has them for each of `groups` groups of a device's images. `remat` is as
+    in `ResNet`, and `dtype` is that of backbone and attention.
     """
 
     num_classes: int
@@ -38,6 +40,11 @@ class Mancs(nn.Module):
     width: int = 64
     last_stride: int = 2
     last_activation: str = "prelu"
+    ibn_stages: tuple[int, ...] = ()
+    stem_norm: str = "batch"
+    mixstyle_stages: tuple[int, ...] = ()
+    mixstyle: float = 0.5
+    mixstyle_alpha: float = 0.1
     fab_stages: tuple[int, ...] = (2, 3, 4)
     fab_squeeze: int = 0
     fab_activation: str = "relu"
@@ -50,7 +57,10 @@ class Mancs(nn.Module):
     att_head: str = "linear"
     head_init: float = 0.001
     dropout: float = 0.0
+    batch_norm_frozen: bool = False
     devices_axis: str | None = None
+    devices_groups: int = 1
+    groups: int = 1
     remat: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
@@ -60,45 +70,45 @@ class Mancs(nn.Module):
 
         Args:
           x: [B, H, W, 3] float, normalised pixels.
-          train: whether BatchNorm takes the batch's statistics and dropout is on.
-          keys: [B] one key an example, for dropout; needed when training with `dropout` > 0.
+          train: whether BatchNorm takes the batch's statistics (unless frozen), and MixStyle and dropout are on.
+          keys: [B] one key an example, for dropout and MixStyle; needed when training with one of them.
 
         Returns:
           See `Outputs`.
         """
-        norm = partial(BatchNorm, dtype=self.dtype, axis_name=self.devices_axis)
-        masks, maps = {}, {}
-
-        def attend(stage: int, feature_map: jax.Array) -> jax.Array:
-            if stage in self.fab_stages:
-                # Made while the backbone runs, yet not a part of it: hence `parent`.
-                options = (self.fab_squeeze, self.fab_activation, self.fab_init, self.dtype)
-                fab = FullyAttentionalBlock(*options, name=f"fab{stage}", parent=self)
-                feature_map, masks[stage] = fab(feature_map)
-            maps[stage] = feature_map
-            return feature_map
-
+        by_batch = train and not self.batch_norm_frozen  # whether BatchNorm takes the batch's statistics
+        sync = Sync(self.devices_axis, self.devices_groups) if self.devices_axis and self.devices_groups else None
         backbone = ResNet(
-            STAGE_SIZES[self.arch],
-            self.arch not in BASIC_BLOCK,
-            norm,
-            self.width,
-            self.last_stride,
-            self.last_activation,
-            self.remat,
-            self.dtype,
+            stage_sizes=STAGE_SIZES[self.arch],
+            bottleneck=self.arch not in BASIC_BLOCK,
+            conv_norm=partial(ConvNorm, sync=sync, groups=self.groups, dtype=self.dtype),
+            width=self.width,
+            last_stride=self.last_stride,
+            last_activation=self.last_activation,
+            ibn_stages=self.ibn_stages,
+            stem_norm=self.stem_norm,
+            remat=self.remat,
             name="backbone",
         )
-        conv5 = backbone(x, train, attend)
+        attend = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
+        masks, maps = {}, {}
+        x = backbone.stem(x.astype(self.dtype), by_batch)
+        for stage in STAGES:
+            x = backbone.stage(stage, x, by_batch)
+            if train and stage in self.mixstyle_stages:
+                x = mix_style(x, fold_in(keys, stage), self.mixstyle, self.mixstyle_alpha, self.devices_axis)
+            if stage in self.fab_stages:
+                x, masks[stage] = attend(name=f"fab{stage}")(x)
+            maps[stage] = x
         # All that follows is float32, whatever `dtype`: distances are small differences between embeddings.
-        pooled = spatial_mean(conv5)
+        pooled = spatial_mean(x)
 
         head_normal = nn.initializers.normal(self.head_init)
         f_rank = pooled
         if self.rank_head == "fc":
             f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, name="rank_fc")(pooled)
 
-        bn = partial(norm, use_running_average=not train, dtype=jnp.float32)
+        bn = partial(BatchNorm, not by_batch, sync, self.groups)
         has_prelu = "bn_prelu" in (self.cls_head, self.att_head)
         activate: Any = PReLU(name="head_prelu") if has_prelu else None  # one for both heads
         rate = self.dropout if train else 0.0
@@ -120,15 +130,38 @@ class Mancs(nn.Module):
         return Outputs(f_rank, f_cls, cls_logits, f_att, att_logits, masks, maps)
 
 
-def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None = None) -> Mancs:
-    """The network of `config.model`; `devices_axis` names the pmap axis over which BatchNorm is synchronised."""
+def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None = None, num_devices: int = 1) -> Mancs:
+    """Makes the network of `config.model`.
+
+    Args:
+      config: of the run.
+      num_classes: identities.
+      devices_axis: the pmap axis of training; None outside of training.
+      num_devices: along that axis.
+    """
+    devices_groups, groups = batch_norm_groups(config.batch_norm_groups, num_devices, config.accumulate)
     return Mancs(
         num_classes=num_classes,
         **config.model,
-        devices_axis=devices_axis if config.batch_norm_sync else None,
+        batch_norm_frozen=config.batch_norm_frozen,
+        devices_axis=devices_axis if config.batch_norm_groups else None,
+        devices_groups=devices_groups,
+        groups=groups,
         remat=config.remat,
         dtype=jnp.dtype(config.dtype),
     )
+
+
+def batch_norm_groups(groups: int, num_devices: int, accumulate: int) -> tuple[int, int]:
+    """Spreads the groups of `config.batch_norm_groups` over devices and their micro-batches.
+
+    Returns:
+      (groups of devices that share statistics, 0 for none; groups in each micro-batch of a device).
+    """
+    parts = num_devices * accumulate
+    if groups > 1 and groups % parts == 0:
+        return 0, groups // parts
+    return groups, 1
 
 
 def init_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
@@ -146,9 +179,14 @@ def spatial_mean(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
+def fold_in(keys: jax.Array | None, use: int) -> jax.Array:
+    """Keys [B] for one use of those of the examples; uses are 0 and 1 for dropout, and the stages for MixStyle."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)
+
+
 def drop(x: jax.Array, rate: float, keys: jax.Array | None, branch: int) -> jax.Array:
     """Dropout of `x` [B, D] with a key an example, so that the result does not depend on how a batch is split."""
     if rate == 0.0:
         return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, branch), 1 - rate, x.shape[1:]))(keys)
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(fold_in(keys, branch))
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

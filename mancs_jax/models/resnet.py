@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mancs_jax.models.pooling import max_pool_3x3_s2
+from mancs_jax.kernels.conv_norm import ConvNorm
+from mancs_jax.kernels.pooling import max_pool_3x3_s2
+from mancs_jax.kernels.relu_of_sum import relu_of_sum
 
 # Blocks in conv-2, conv-3, conv-4 and conv-5. ResNet-10 is the usual smaller sibling; no ImageNet weights exist for it.
 STAGE_SIZES = {
@@ -20,46 +21,7 @@ STAGE_SIZES = {
     "resnet152": (3, 8, 36, 3),
 }
 BASIC_BLOCK = frozenset({"resnet10", "resnet18", "resnet34"})
-
-kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-@jax.custom_vjp
-def relu_of_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`max(x + y, 0)`, exactly, for finite x and y of one shape: the end of a residual block; the gradient is 0 at 0.
-
-    On CPU (NaN there where y is -inf) it reads two arrays: XLA for CPU repeats whatever reads one where it is used. A
-    block's output is used twice, so each block would compute those before it again.
-    """
-    return jax.lax.platform_dependent(
-        x, y, cpu=lambda x, y: jnp.maximum(x, -y) + y, default=lambda x, y: jnp.maximum(x + y, 0)
-    )
-
-
-def _relu_of_sum_forward(x, y):
-    z = relu_of_sum(x, y)
-    # XLA would ask whether x + y > 0 instead, and on a GPU write that sum beside z.
-    return z, jax.lax.platform_dependent(z, cpu=lambda z: z, default=jax.lax.optimization_barrier)
-
-
-def _relu_of_sum_backward(z, cotangent):
-    cotangent = jnp.where(z > 0, cotangent, 0)
-    return cotangent, cotangent
-
-
-relu_of_sum.defvjp(_relu_of_sum_forward, _relu_of_sum_backward)
-
-
-class Kernel(nn.Module):
-    """The kernel of a convolution without bias: float32 [size, size, channels, features]."""
-
-    size: int
-    channels: int
-    features: int
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        return self.param("kernel", kaiming_normal_fan_out, (self.size, self.size, self.channels, self.features))
+STAGES = (2, 3, 4, 5)  # conv-2 to conv-5
 
 
 class PReLU(nn.Module):
@@ -74,35 +36,43 @@ class PReLU(nn.Module):
 class Block(nn.Module):
     """Residual block: basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1, the stride on the 3x3).
 
-    `activation` is "relu"; "prelu", a PReLU after the addition (the paper's last activation); or "prelu_shared", one
-    PReLU for every activation of the block (the authors' release).
+    Attributes:
+      width: channels of the 3x3 convolutions.
+      bottleneck: whether it is a bottleneck block, with four times the width at its end.
+      stride: of the block.
+      conv_norm: makes a `ConvNorm`.
+      activation: "relu"; "prelu", a PReLU after the addition (the paper's last activation); or "prelu_shared", one
+        PReLU for every activation of the block (the authors' release).
+      first_norm: `norm` of the first convolution.
     """
 
     width: int
     bottleneck: bool
     stride: int
-    norm: Callable[..., nn.Module]
+    conv_norm: Callable[..., ConvNorm]
     activation: str = "relu"
+    first_norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def normed(x, size, features, stride=1, *, of):
-            """The normalised convolution, of a kernel and a norm whose names end in `of`."""
-            kernel = Kernel(size, x.shape[-1], features, name=of.format("conv"))()
-            return self.norm(use_running_average=not train, name=of.format("bn"))(x, kernel, stride)
+        def conv_norm(x, size, features, stride=1, names=("downsample_conv", "downsample_bn"), norm="batch"):
+            layer = self.conv_norm(features, size, stride, names, norm)
+            nn.share_scope(self, layer)
+            return layer(x, train)
 
         prelu = PReLU(name="prelu") if self.activation != "relu" else None
         inner: Callable = prelu if prelu is not None and self.activation == "prelu_shared" else nn.relu
         width_out = self.width * (4 if self.bottleneck else 1)
+        first, second, third = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
         if self.bottleneck:
-            y = inner(normed(x, 1, self.width, of="{}1"))
-            y = inner(normed(y, 3, self.width, self.stride, of="{}2"))
-            y = normed(y, 1, width_out, of="{}3")
+            y = inner(conv_norm(x, 1, self.width, 1, first, self.first_norm))
+            y = inner(conv_norm(y, 3, self.width, self.stride, second))
+            y = conv_norm(y, 1, width_out, 1, third)
         else:
-            y = inner(normed(x, 3, self.width, self.stride, of="{}1"))
-            y = normed(y, 3, width_out, of="{}2")
+            y = inner(conv_norm(x, 3, self.width, self.stride, first, self.first_norm))
+            y = conv_norm(y, 3, width_out, 1, second)
         if self.stride != 1 or x.shape[-1] != width_out:
-            x = normed(x, 1, width_out, self.stride, of="downsample_{}")
+            x = conv_norm(x, 1, width_out, self.stride)
         return relu_of_sum(x, y) if prelu is None else prelu(x + y)
 
 
@@ -112,51 +82,67 @@ class ResNet(nn.Module):
     Attributes:
       stage_sizes: blocks in conv-2, conv-3, conv-4, conv-5.
       bottleneck: whether blocks are 1x1-3x3-1x1, with four times the width at their end.
-      norm: makes a BatchNorm; called with `use_running_average` and `name`.
+      conv_norm: makes a `ConvNorm` of the dtype of the computation.
       width: channels of the stem and of the first stage's 3x3 convolutions.
       last_stride: stride of conv-5, 2 or 1.
       last_activation: `activation` of the very last block, see `Block`.
+      ibn_stages: stages, out of 2 to 5, whose blocks have IBN-a.
+      stem_norm: "batch" or "instance", the normalisation of the stem.
       remat: stages, out of 2 to 5, whose blocks compute their inner activations again in the backward pass instead of
         keeping them.
-      dtype: of the computation; parameters are float32.
     """
 
     stage_sizes: tuple[int, ...]
     bottleneck: bool
-    norm: Callable[..., nn.Module]
+    conv_norm: Callable[..., ConvNorm] = ConvNorm
     width: int = 64
     last_stride: int = 2
     last_activation: str = "relu"
+    ibn_stages: tuple[int, ...] = ()
+    stem_norm: str = "batch"
     remat: tuple[int, ...] = ()
-    dtype: Any = jnp.float32
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Runs the stem and all stages: [B, H, W, 3] normalised pixels -> conv-5's output, [B, H/32, W/32, C]."""
+        x = self.stem(x, train)
+        for stage in STAGES:
+            x = self.stage(stage, x, train)
+        return x
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, train: bool, after_stage: Callable[[int, jax.Array], jax.Array] | None = None
-    ) -> jax.Array:
-        """Runs the network.
+    def stem(self, x: jax.Array, train: bool) -> jax.Array:
+        """Runs conv-1 and the max pooling: [B, H, W, 3] -> [B, H/4, W/4, width]."""
+        layer = self.conv_norm(self.width, 7, 2, ("conv1", "bn1"), self.stem_norm)
+        nn.share_scope(self, layer)
+        return max_pool_3x3_s2(nn.relu(layer(x, train)))
+
+    @nn.compact
+    def stage(self, stage: int, x: jax.Array, train: bool) -> jax.Array:
+        """Runs the blocks of conv-2, conv-3, conv-4 or conv-5, of which the last three halve the map.
 
         Args:
-          x: [B, H, W, 3], normalised pixels.
-          train: whether BatchNorm takes the batch's statistics (and updates the running ones).
-          after_stage: called with (2, conv-2's output), (3, ...), (4, ...), (5, ...); its result goes on. Attention
-            modules are plugged in here.
-
-        Returns:
-          conv-5's output, [B, H/32, W/32, C] (or /16 with `last_stride=1`).
+          stage: 2 to 5.
+          x: [B, H, W, C], output of the stage before.
+          train: whether BatchNorm uses the statistics of the batch (and updates the running ones).
         """
-        kernel = Kernel(7, x.shape[-1], self.width, name="conv1")()
-        x = nn.relu(self.norm(use_running_average=not train, name="bn1")(x.astype(self.dtype), kernel, 2))
-        x = max_pool_3x3_s2(x)
-        for stage, size in enumerate(self.stage_sizes):
-            block = nn.remat(Block, static_argnums=(2,)) if stage + 2 in self.remat else Block
-            for i in range(size):
-                stride = 1 if stage == 0 or i > 0 else (self.last_stride if stage == 3 else 2)
-                last = stage == 3 and i == size - 1
-                activation = self.last_activation if last else "relu"
-                name = f"layer{stage + 1}_{i}"
-                make = partial(block, self.width * 2**stage, self.bottleneck, stride, self.norm, activation)
-                x = make(name=name)(x, train)
-            if after_stage is not None:
-                x = after_stage(stage + 2, x)
+        block = nn.remat(Block, static_argnums=(2,)) if stage in self.remat else Block
+        size = self.stage_sizes[stage - 2]
+        for i in range(size):
+            make = partial(
+                block,
+                self.width * 2 ** (stage - 2),
+                self.bottleneck,
+                block_stride(stage, i, self.last_stride),
+                self.conv_norm,
+                activation=self.last_activation if (stage, i) == (5, size - 1) else "relu",
+                first_norm="ibn" if stage in self.ibn_stages else "batch",
+            )
+            x = make(name=f"layer{stage - 1}_{i}")(x, train)
         return x
+
+
+def block_stride(stage: int, block: int, last_stride: int) -> int:
+    """Returns the stride of a block of stage 2 to 5, `block` counted from 0 in the stage."""
+    if stage == 2 or block > 0:
+        return 1
+    return last_stride if stage == 5 else 2

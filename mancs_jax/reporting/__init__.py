@@ -1,1 +1,1 @@
-"""Pictures, charts and the report page. It may import `training` (its logs), `evaluation`, `losses` and `data`."""
+"""Pictures, charts and the report page."""

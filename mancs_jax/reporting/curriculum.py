@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mancs_jax.losses.curriculum import curriculum_gaussian, rank_probabilities
+from mancs_jax.losses.sampling import curriculum_gaussian, rank_probabilities
 from mancs_jax.reporting import chart
 
 SHARES = (0.1, 0.4, 0.7, 1.0, 1.1)  # of t0, at which the distribution is drawn

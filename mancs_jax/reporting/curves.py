@@ -1,11 +1,8 @@
 """Training curves as one SVG file, drawn from the rows of metrics.jsonl."""
 
-from pathlib import Path
-
 import numpy as np
 
 from mancs_jax.reporting import chart
-from mancs_jax.training.log import read_rows
 
 # Panels from top to bottom: title, and the metrics drawn in it.
 PANELS = (
@@ -15,14 +12,6 @@ PANELS = (
     ("learning rate", ("learning_rate",)),
 )
 SMOOTHING = 50  # of about so many points a curve is made, each the mean of its neighbours
-
-
-def write_curves(workdir: Path) -> Path:
-    """Draws workdir/metrics.jsonl into workdir/results/curves.svg; returns that path."""
-    path = workdir / "results" / "curves.svg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(curves_svg(read_rows(workdir / "metrics.jsonl")))
-    return path
 
 
 def curves_svg(rows: list[dict[str, float]]) -> str:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_bytes
+from mancs_jax.common.screen import encodable, escaped
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.cameras import each_its_own
 from mancs_jax.evaluation.ranking import Found
@@ -83,6 +84,7 @@ def framed(image: np.ndarray, colour: tuple[int, int, int], captions: Sequence[s
     cell = _padded(cell, ((0, LINE * len(captions) + GAP), (0, 0)))
     for number, text in enumerate(reversed(captions)):
         at = (BORDER, cell.shape[0] - GAP - LINE * number)
+        text = encodable(escaped(text), "ascii")  # OpenCV's fonts have no other letters, and it crashes at some
         cv2.putText(cell, text, at, cv2.FONT_HERSHEY_SIMPLEX, FONT_SIZE, INK, 1, cv2.LINE_AA)
     return cell
 

@@ -30,7 +30,8 @@ class Shown(NamedTuple):
 
     image: np.ndarray  # uint8 [H, W, 3], RGB
     name: str
-    labels: tuple[int, int] | None  # (pid, camid), where its name tells them
+    labels: tuple[int | str, int | str | None] | None  # person and camera, where they are known
+    lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
 
 
 Answers = Sequence[Sequence[tuple[int, float]]]
@@ -84,7 +85,16 @@ def report_html(
     return _filled(data, charts)
 
 
-def search_html(title: str, about: str, query: Sequence[Shown], gallery: Sequence[Shown], answers: Answers) -> str:
+def search_html(
+    title: str,
+    about: str,
+    query: Sequence[Shown],
+    gallery: Sequence[Shown],
+    answers: Answers,
+    *,
+    facts: Mapping[str, str] | None = None,
+    nothing: str = "no match",
+) -> str:
     """The page of a search: ranked lists without scores, and without colours where nobody knows who is on the images.
 
     Args:
@@ -93,12 +103,20 @@ def search_html(title: str, about: str, query: Sequence[Shown], gallery: Sequenc
       query: Q images.
       gallery: images that are answers, each once.
       answers: of each query, its answers as (row of `gallery`, distance), nearest first.
+      facts: name -> text, for a table at the top.
+      nothing: stands in the place of answers where there are none.
 
     Returns:
       HTML as of `report_html`.
     """
     shown = [
-        {"image": i, "pid": of.labels and of.labels[0], "camid": of.labels and of.labels[1], "name": of.name}
+        {
+            "image": i,
+            "pid": of.labels and of.labels[0],
+            "camid": of.labels and of.labels[1],
+            "name": of.name,
+            "lines": of.lines,
+        }
         for i, of in enumerate((*query, *gallery))
     ]
     found = {
@@ -115,8 +133,23 @@ def search_html(title: str, about: str, query: Sequence[Shown], gallery: Sequenc
         "gallery": shown[len(query) :],
         "lists": {"by distance": found},
         "masks": {},
+        "facts": dict(facts or {}),
+        "nothing": nothing,
     }
     return _filled(data, [])
+
+
+def table_html(title: str, about: str, facts: Mapping[str, str], table: Sequence[Sequence[str]]) -> str:
+    """A page of facts and a table, without images.
+
+    Args:
+      title: of the page.
+      about: a line below it.
+      facts: name -> text.
+      table: rows of cells, the first one the head.
+    """
+    data = {"title": title, "about": about, "table": table, "config": {}, "images": [], "queries": [], "gallery": []}
+    return _filled(data | {"lists": {}, "masks": {}, "facts": dict(facts)}, [])
 
 
 def _filled(data: Mapping[str, Any], charts: Sequence[str]) -> str:

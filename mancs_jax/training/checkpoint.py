@@ -1,6 +1,5 @@
 """Checkpoints with orbax: atomic, asynchronous, readable on any number of devices."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import LogRecord
@@ -12,7 +11,8 @@ import orbax.checkpoint as ocp
 import tensorstore
 from absl import logging
 
-from mancs_jax.training import multihost
+from mancs_jax.common import processes
+from mancs_jax.common.screen import tell
 from mancs_jax.training.description import Description
 from mancs_jax.training.echoes import leave_out_echoes, leave_out_notes
 from mancs_jax.training.state import TrainState
@@ -63,7 +63,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
     if step in manager.all_steps():
         return
     args = ocp.args.Composite(
-        state=ocp.args.StandardSave(multihost.of_all(state)), about=ocp.args.JsonSave(description._asdict())
+        state=ocp.args.StandardSave(processes.as_global(state)), about=ocp.args.JsonSave(description._asdict())
     )
     with _naming_what_is_left(manager):
         taken = manager.save(step, args=args)
@@ -208,7 +208,7 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
                 raise OSError(f"{manager.directory}: step {step} cannot be read now ({_reason(error)})") from error
             damaged.append(f"step {step} ({_reason(error)})")
             line = f"{manager.directory}: the checkpoint of {damaged[-1]} is damaged; looking for one before"
-            print(line, file=sys.stderr)
+            tell(line)
     if damaged:
         raise ValueError(
             f"{manager.directory}: no checkpoint is whole: {'; '.join(damaged)}; move the directory away to go on "

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import naming_full_disk, read_list, write_json, write_text
 from mancs_jax.common.environment import environment
+from mancs_jax.common.screen import Steady, bar
 from mancs_jax.training.board import add_scalar, open_board
 from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
@@ -80,7 +80,7 @@ class MetricsLog:
         self._naming_full_board = partial(naming_full_disk, workdir.tensorboard)
         with self._naming_full_board():
             self._board = open_board(workdir.tensorboard, step) if writes else None
-        self._bar = tqdm(
+        self._bar = bar(
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
         )
         self._batch, self._log_every = batch, log_every
@@ -142,7 +142,7 @@ class MetricsLog:
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         if not self._bar.disable:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(text, file=Steady(sys.stderr))
 
     def close(self) -> None:
         """Ends the bar and writes out what is buffered."""

@@ -2,8 +2,7 @@
 
 import dataclasses
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from mancs_jax.common import processes
+from mancs_jax.common.screen import tell
+from mancs_jax.config.names import sources
 from mancs_jax.data import pk
-from mancs_jax.training import checkpoint, multihost
+from mancs_jax.training import checkpoint
 from mancs_jax.training.batches import make_batches
 from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
@@ -32,6 +34,7 @@ def train(
     workdir: Workdir,
     image: np.ndarray,
     labels: np.ndarray,
+    num_ids: Sequence[int],
     description: Description,
     devices: list[jax.Device],
     validate: Validate | None = None,
@@ -42,7 +45,8 @@ def train(
       config: of the run.
       workdir: receives checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
       image: uint8 [N, H, W, 3], the training images.
-      labels: int32 [N], 0..C-1.
+      labels: int32 [N], 0..C-1; those of the first source come first, and so on.
+      num_ids: identities of each source of `config.data.name`, C in all.
       description: of every checkpoint; `best` follows the validation scores.
       devices: that share a batch, of all processes.
       validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
@@ -61,8 +65,9 @@ def train(
     num_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
     half_size_step, full_size_step = make_step(half_size=True), make_step()
     by_identity, batch_of = pk.images_by_identity(labels), make_batches(image, devices)
+    by_source = pk.split_by_source(by_identity, num_ids) if config.data.balance == "sources" else [by_identity]
     shape = (len(devices), config.data.p * config.data.k // len(devices))
-    own = multihost.own_rows(devices)
+    own = processes.own_rows(devices)
     save_every = steps_of(config.checkpoint_every, steps_per_epoch)
     validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
@@ -71,18 +76,35 @@ def train(
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
         description = description._replace(
-            best=best if multihost.of_first(partial(holds_network, workdir.best)) else None
+            best=best if processes.first_answer(partial(holds_network, workdir.best)) else None
         )
-        if multihost.is_writer():
+        if processes.is_writer():
             record_start(workdir, description, devices, step)
         batch = config.data.p * config.data.k
-        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, multihost.is_writer())
+        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
         with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
             stopped = False
+
+            def validated(validate: Validate) -> tuple[Description, int]:
+                """Scores the state, and keeps it in best/ if it is the best yet: (description, step of the best)."""
+                scores = validate(state)
+                log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+                latest = keep_best(workdir, state, description, scores["mAP"])
+                return latest, best_at if latest.best == description.best else step
+
+            if len(num_ids) > 1:
+                counts = zip(sources(config.data.name), num_ids, strict=True)
+                log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
             if step:
                 log.say(f"goes on from step {step} of {num_steps}")
-            while step < num_steps and not (stopped := multihost.any_process(bool(stop), step)):
-                rows = pk.pk_batch(by_identity, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
+            patience = steps_of(config.early_stopping, steps_per_epoch) if config.early_stopping else num_steps
+            best_at = processes.first_answer(lambda: checkpoint.latest_on_disk(workdir.best) or 0)
+            if config.early_stopping and step == 0 and validate is not None:
+                description, best_at = validated(validate)
+            while step < min(num_steps, best_at + patience) and not (
+                stopped := processes.any_process(bool(stop), step)
+            ):
+                rows = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
                 train_step = half_size_step if step < num_half_size else full_size_step
                 state, metrics = train_step(state, batch_of(rows), labels[rows])
                 step += 1
@@ -92,12 +114,12 @@ def train(
                 if save_now:
                     log.flush()  # nothing is saved before it is known to be finite
                 if validate is not None and validate_now:
-                    scores = validate(state)
-                    log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-                    description = keep_best(workdir, state, description, scores["mAP"])
+                    description, best_at = validated(validate)
                 if save_now:
                     checkpoint.save(manager, state, description)
             log.flush()
+            if step < num_steps and not stopped:
+                log.say(f"no network was better than that of step {best_at}: training ends after step {step}")
             if stopped:
                 checkpoint.save(manager, state, description)
                 reason = stop[0] if stop else "a signal to another process"
@@ -135,10 +157,9 @@ def restore_or_create(
         )
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
         if knows_held_out(config, description.data_fingerprint):
-            print(
+            tell(
                 f"{config.pretrained} was trained on people of {config.data.name}: some of those that are held out may "
-                "be among them, which flatters their scores",
-                file=sys.stderr,
+                "be among them, which flatters their scores"
             )
     state = replicated(state, devices)
     if (found := checkpoint.restore(manager, state)) is None:
@@ -154,7 +175,7 @@ def holds_network(directory: Path) -> bool:
     try:
         found = checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
     except ValueError as error:
-        print(f"{error}; else the next validation fills it anew", file=sys.stderr)
+        tell(f"{error}; else the next validation fills it anew")
         return False
     return found is not None
 
@@ -174,7 +195,10 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, sco
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """A list, empty until SIGTERM or SIGINT arrives, then holding its name; a second SIGINT interrupts as usual."""
+    """A list, empty until SIGTERM, SIGINT or SIGHUP (of a terminal that closes) arrives, then holding its name.
+
+    A second SIGINT interrupts as usual. SIGHUP stays ignored where it is, as under nohup.
+    """
     received: list[str] = []
 
     def handle(number, frame):
@@ -182,8 +206,10 @@ def stop_signals() -> Iterator[list[str]]:
             raise KeyboardInterrupt
         received.append(signal.Signals(number).name)
 
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not the main thread, where signals cannot be caught
         before = {}
     try:

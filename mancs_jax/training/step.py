@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,12 @@ import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mancs_jax.data.augment import ERASE_FILLS, Augmentation, augment, halve
-from mancs_jax.losses.curriculum import Curriculum, Triplets, batch_hard, curriculum, uniform
+from mancs_jax.config.names import num_of_each_source, sources
+from mancs_jax.data.augment import ERASE_FILLS, Augmentation, JitterStrength, augment, halve
 from mancs_jax.losses.identity import attention_loss, focal_loss
+from mancs_jax.losses.sampling import Curriculum, Triplets, batch_hard, curriculum, uniform
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
-from mancs_jax.models.mancs import create_model
+from mancs_jax.models.mancs import Outputs, create_model
 from mancs_jax.training.state import TrainState
 
 # Name of the pmap axis.
@@ -23,6 +24,7 @@ DEVICES = "devices"
 # What an example's key is folded with for each use; a new use takes a new number, so that old runs stay what they were.
 AUGMENT, DROPOUT, TRIPLETS = range(3)
 
+Sampler = Callable[..., Triplets]
 TrainStep = Callable[
     [TrainState, jax.Array | np.ndarray, jax.Array | np.ndarray], tuple[TrainState, dict[str, jax.Array]]
 ]
@@ -40,7 +42,8 @@ def make_train_step(
     """Compiles one update over all devices.
 
     Everything random comes from (seed, step, index of the example in the whole batch). Triplets come from the whole
-    batch. So the result does not depend on the number of devices, up to the order of sums, with `batch_norm_sync`.
+    batch. So the result does not depend on the number of devices, up to the order of sums, unless each device has
+    BatchNorm statistics of its own (`batch_norm_groups` = 0).
 
     With `half_size` the network sees the augmented images at half their height and width.
 
@@ -49,66 +52,41 @@ def make_train_step(
       the new state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm,
       param_norm (after the update), learning_rate.
     """
-    model = create_model(config, num_classes, DEVICES)
-    sample = make_sampler(config.loss)
-    augmentation = make_augmentation(config.augment)
+    model = create_model(config, num_classes, DEVICES, len(devices))
+    sample, augmentation = make_sampler(config), make_augmentation(config.augment)
 
     def train_step(state: TrainState, image: jax.Array, label: jax.Array):
         epoch = state.step // steps_per_epoch
         index = jax.lax.axis_index(DEVICES) * label.shape[0] + jnp.arange(label.shape[0])
-        step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        keys = jax.vmap(partial(jax.random.fold_in, step_key))(index)
-        keys_for = lambda use: jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)  # noqa: E731
-        x = augment(keys_for(AUGMENT), image, augmentation)
-        if half_size:
-            x = halve(x)
-        all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
-        same = label[:, None] == all_labels[None, :]
-        is_self = index[:, None] == jnp.arange(all_labels.shape[0])[None, :]
+        keys = example_keys(config.seed, state.step, index)
+        x = augment(keys[AUGMENT], image, augmentation)
+        x = halve(x) if half_size else x
+        pairs = compare_labels(label, index, config)
 
         def apply(params, x, keys):
             variables = {"params": params, "batch_stats": state.batch_stats}
             out, updates = model.apply(variables, x, train=True, keys=keys, mutable=["batch_stats"])
             return out, updates["batch_stats"]
 
-        def ranking_loss(f_rank):
-            candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
-            distances = euclidean_distances(f_rank, candidates)
-            triplets = sample(
-                keys_for(TRIPLETS), jax.lax.stop_gradient(distances), same, is_self, epoch, config.data.k - 1
-            )
-            loss = triplet_loss(distances, triplets, config.loss.margin)
-            in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
-            return config.loss.rank_weight * loss, {"rank_loss": loss, "triplets_in_order": in_order}
-
-        def identity_losses(out, label):
-            cls_loss = focal_loss(
-                out.cls_logits,
-                label,
-                gamma=config.loss.gamma,
-                probability=config.loss.probability,
-                detach_weight=config.loss.detach_focal,
-                label_smoothing=config.loss.label_smoothing,
-            )
-            accuracy = jnp.mean(jnp.argmax(out.cls_logits, -1) == label, dtype=jnp.float32)
-            loss, metrics = config.loss.cls_weight * cls_loss, {"cls_loss": cls_loss, "accuracy": accuracy}
-            if out.att_logits is not None:
-                att_loss = attention_loss(out.att_logits, label, kind=config.loss.attention)
-                loss, metrics = loss + config.loss.att_weight * att_loss, metrics | {"att_loss": att_loss}
-            return loss, metrics
+        rank_loss = partial(
+            ranking_loss, keys=keys[TRIPLETS], pairs=pairs, epoch=epoch, sample=sample, loss=config.loss
+        )
+        other_losses = partial(identity_losses, loss=config.loss)
 
         def loss_fn(params):
-            out, batch_stats = apply(params, x, keys_for(DROPOUT))
-            rank_loss, of_ranking = ranking_loss(out.f_rank)
-            identity_loss, of_identities = identity_losses(out, label)
-            loss = rank_loss + identity_loss
-            return loss, (batch_stats, {"loss": loss} | of_ranking | of_identities)
+            out, batch_stats = apply(params, x, keys[DROPOUT])
+            rank, ranking_metrics = rank_loss(out.f_rank)
+            (cls, att), identity_metrics = other_losses(out, label)
+            loss = total_loss(rank, cls, att, config.loss)
+            return loss, (batch_stats, {"loss": loss} | ranking_metrics | identity_metrics)
 
         if config.accumulate == 1:
             grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
         else:
-            shares = _split((x, keys_for(DROPOUT), label), config.accumulate)
-            grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, state.params, shares)
+            micro_batches = _split((x, keys[DROPOUT], label), config.accumulate)
+            grads, batch_stats, metrics = accumulated(
+                apply, rank_loss, other_losses, partial(total_loss, loss=config.loss), state.params, micro_batches
+            )
         # Each device's gradient holds what the gathered embeddings contributed to the others' losses; their mean is
         # the gradient of the mean loss. Statistics differ between devices only where BatchNorm is not synchronised.
         grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), DEVICES)
@@ -128,6 +106,89 @@ def make_train_step(
     )
 
 
+class Pairs(NamedTuple):
+    """What a device's A anchors and the B images of the whole batch are to each other, bool [A, B]."""
+
+    same: jax.Array  # of one identity, the anchor itself included
+    is_self: jax.Array  # the anchor itself
+    is_negative: jax.Array  # of another identity, and may be sampled as a negative
+
+
+def compare_labels(label: jax.Array, index: jax.Array, config: ConfigDict) -> Pairs:
+    """Compares the labels of a device, int32 [A], with those of the whole batch, where its images stand at `index`."""
+    all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
+    same = label[:, None] == all_labels[None, :]
+    is_negative = ~same
+    if config.loss.negatives == "source":
+        source = sources_in_batch(config)
+        is_negative &= source[index][:, None] == source[None, :]
+    return Pairs(same, index[:, None] == jnp.arange(all_labels.shape[0])[None, :], is_negative)
+
+
+def example_keys(seed: int, step: jax.Array, index: jax.Array) -> list[jax.Array]:
+    """Makes a key [A] for each use (AUGMENT, DROPOUT, TRIPLETS) of each example, from its index in the whole batch."""
+    step_key = jax.random.fold_in(jax.random.key(seed), step)
+    keys = jax.vmap(partial(jax.random.fold_in, step_key))(index)
+    return [jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (AUGMENT, DROPOUT, TRIPLETS)]
+
+
+def total_loss(rank: jax.Array, cls: jax.Array, att: jax.Array, loss: ConfigDict) -> jax.Array:
+    """Sums the three losses (paper section 3.6, equation 11); `loss` has their weights."""
+    return loss.rank_weight * rank + (loss.cls_weight * cls + loss.att_weight * att)  # equation 11
+
+
+def ranking_loss(
+    f_rank: jax.Array, *, keys: jax.Array, pairs: Pairs, epoch: jax.Array, sample: Sampler, loss: ConfigDict
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Samples triplets from the whole batch, for the anchors of this device (section 3.3), and takes their loss.
+
+    Args:
+      f_rank: float32 [A, D], of the anchors.
+      keys: [A] one key an anchor.
+      pairs: of anchors and batch.
+      epoch: t, scalar.
+      sample: of `make_sampler`.
+      loss: the `loss` fields of the configuration.
+
+    Returns:
+      The loss, and the metrics rank_loss (the same) and triplets_in_order.
+    """
+    candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
+    distances = euclidean_distances(f_rank, candidates)
+    triplets = sample(keys, jax.lax.stop_gradient(distances), *pairs, epoch)
+    value = triplet_loss(distances, triplets, loss.margin)
+    in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
+    return value, {"rank_loss": value, "triplets_in_order": in_order}
+
+
+def identity_losses(
+    out: Outputs, label: jax.Array, *, loss: ConfigDict
+) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
+    """Takes the losses of both classifiers (sections 3.4 and 3.5).
+
+    Args:
+      out: of the network.
+      label: int32 [A].
+      loss: the `loss` fields of the configuration.
+
+    Returns:
+      (identity loss, attention loss; 0 without FABs), and the metrics cls_loss, att_loss (with FABs) and accuracy.
+    """
+    cls = focal_loss(
+        out.cls_logits,
+        label,
+        gamma=loss.gamma,
+        probability=loss.probability,
+        detach_weight=loss.detach_focal,
+        label_smoothing=loss.label_smoothing,
+    )
+    metrics = {"cls_loss": cls, "accuracy": jnp.mean(jnp.argmax(out.cls_logits, -1) == label, dtype=jnp.float32)}
+    if out.att_logits is None:
+        return (cls, jnp.zeros(())), metrics
+    att = attention_loss(out.att_logits, label, kind=loss.attention)
+    return (cls, att), metrics | {"att_loss": att}
+
+
 def replicated(state: TrainState, devices: list[jax.Device]) -> TrainState:
     """Puts a state on all devices, as a step gives it back: else the step is compiled again for its own output."""
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
@@ -143,62 +204,87 @@ def donated_arguments(devices: list[jax.Device]) -> tuple[int, ...]:
 
 
 def accumulated(
-    apply: Callable, ranking_loss: Callable, identity_losses: Callable, params: Any, shares: tuple
+    apply: Callable,
+    rank_loss: Callable,
+    other_losses: Callable,
+    total_loss: Callable,
+    params: Any,
+    micro_batches: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
-    """The gradient of a device's whole batch, computed a share at a time, so that one share's activations are alive.
+    """Computes the gradient of a device's whole batch by micro-batches: the activations of only one are in memory.
 
-    First the embeddings of all shares, which give the gradient of the ranking loss with respect to each of them: its
-    triplets need the whole batch. Then each share once more, with that gradient and its own other losses. BatchNorm
-    takes its statistics over a share: the result is that of as many devices, each with its own statistics.
+    The triplets need the embeddings of the whole batch. So these come first, and with them the gradient of the loss
+    with respect to each embedding. Then each micro-batch runs once more, with that gradient as the cotangent of its
+    embeddings and with its own other losses (Gao et al. 2021, gradient cache). BatchNorm takes its statistics from a
+    micro-batch: the result is that of as many devices, each with its own statistics.
 
     Args:
       apply: of (params, x, keys), gives the network's outputs and the new batch_stats.
-      ranking_loss: of f_rank [B, D], gives a scalar and metrics.
-      identity_losses: of a share's outputs and labels, gives a scalar and metrics, all of them means over examples.
+      rank_loss: of f_rank [A, D], gives a scalar and metrics.
+      other_losses: of a micro-batch's outputs and labels, gives the losses and metrics, all of them means.
+      total_loss: of rank, cls and att, gives their weighted sum, which is linear.
       params: of the network.
-      shares: (x [M, B/M, H, W, 3], keys [M, B/M], label [M, B/M]).
+      micro_batches: (x [M, A/M, H, W, 3], keys [M, A/M], label [M, A/M]).
 
     Returns:
-      The gradient, batch_stats and metrics, means over the shares.
+      The gradient, batch_stats and metrics, means over the micro-batches.
     """
-    x, keys, label = shares
-    number = len(label)
-    f_rank = jax.lax.map(lambda share: apply(params, *share)[0].f_rank, (x, keys))
-    of_embeddings = jax.value_and_grad(lambda f: ranking_loss(f.reshape(-1, f.shape[-1])), has_aux=True)
-    (rank_loss, of_ranking), slope = of_embeddings(f_rank)
+    x, keys, label = micro_batches
+    number, zero = len(label), jnp.zeros(())
+    f_rank = jax.lax.map(lambda each: apply(params, *each)[0].f_rank, (x, keys))
 
-    def of_share(x, keys, label, slope):
+    def weighted_rank_loss(f_rank):
+        rank, metrics = rank_loss(f_rank.reshape(-1, f_rank.shape[-1]))
+        return total_loss(rank, zero, zero), metrics
+
+    (rank, ranking_metrics), cotangent = jax.value_and_grad(weighted_rank_loss, has_aux=True)(f_rank)
+
+    def of_micro_batch(x, keys, label, cotangent):
         def loss_fn(params):
             out, batch_stats = apply(params, x, keys)
-            loss, metrics = identity_losses(out, label)
-            # `slope` is of the whole batch's loss, and what is summed here is divided by M at the end.
-            return loss + number * jnp.vdot(slope, out.f_rank), (batch_stats, {"loss": loss} | metrics)
+            losses, metrics = other_losses(out, label)
+            loss = total_loss(zero, *losses)
+            # The cotangent is of the whole batch's loss, and the sum over micro-batches is divided by M at the end.
+            return loss + number * jnp.vdot(cotangent, out.f_rank), (batch_stats, {"loss": loss} | metrics)
 
         return jax.grad(loss_fn, has_aux=True)(params)
 
-    total = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_share, x[0], keys[0], label[0], slope[0])
-    )
+    first = (x[0], keys[0], label[0], cotangent[0])
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_micro_batch, *first))
     total, _ = jax.lax.scan(
-        lambda total, share: (jax.tree.map(jnp.add, total, of_share(*share)), None), total, (x, keys, label, slope)
+        lambda total, each: (jax.tree.map(jnp.add, total, of_micro_batch(*each)), None),
+        total,
+        (x, keys, label, cotangent),
     )
     grads, (batch_stats, metrics) = jax.tree.map(lambda leaf: leaf / number, total)
-    return grads, batch_stats, metrics | of_ranking | {"loss": metrics["loss"] + rank_loss}
+    return grads, batch_stats, metrics | ranking_metrics | {"loss": metrics["loss"] + rank}
 
 
 def _split(tree, number):
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
-def make_sampler(loss: ConfigDict) -> Callable[..., Triplets]:
+def sources_in_batch(config: ConfigDict) -> jax.Array:
+    """Index of the data set that each image of a balanced batch comes from, int32 [P*K], see `pk.balanced_batch`."""
+    shares = num_of_each_source(config.data.p, len(sources(config.data.name)))
+    return jnp.asarray(np.repeat(np.arange(len(shares)), np.array(shares) * config.data.k), jnp.int32)
+
+
+def make_sampler(config: ConfigDict) -> Sampler:
     """Makes the sampler that `config.loss` names, with its own options."""
+    loss, k = config.loss, config.data.k
+    num_sources = len(sources(config.data.name)) if loss.negatives == "source" else 1
+    sizes = {"num_positives": k - 1, "num_negatives": config.data.p * k // num_sources - k}
     if loss.sampling != "curriculum":
-        return {"batch_hard": batch_hard, "uniform": uniform}[loss.sampling]
+        return partial({"batch_hard": batch_hard, "uniform": uniform}[loss.sampling], **sizes)
     options = {name: loss[name] for name in Curriculum._fields} | {"mu_step": loss.mu_step or None}
-    return partial(curriculum, options=Curriculum(**options))
+    return partial(curriculum, options=Curriculum(**options), **sizes)
 
 
 def make_augmentation(options: ConfigDict) -> Augmentation:
     """Reads `config.augment` for `augment`."""
-    own = {name: options[name] for name in Augmentation._fields}
-    return Augmentation(**{**own, "erase": options.erase or None, "erase_fill": ERASE_FILLS[options.erase_fill]})
+    own = {name: options[name] for name in Augmentation._fields if name != "jitter_strength"}
+    strength = JitterStrength(*(options[f"jitter_{name}"] for name in JitterStrength._fields))
+    disabled = {name: options[name] or None for name in ("erase", "jitter")}
+    fill = ERASE_FILLS[options.erase_fill]
+    return Augmentation(**{**own, **disabled, "erase_fill": fill, "jitter_strength": strength})

@@ -1,1 +1,1 @@
-"""Weights in files of other programs: ImageNet, the authors, PyTorch's formats. It may import `models`, `common`."""
+"""Weights in files of other programs: ImageNet, the authors, PyTorch's formats."""

@@ -3,13 +3,11 @@
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from mancs_jax.models.batch_norm import BatchNorm
 from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
 from mancs_jax.weights import authors
 from mancs_jax.weights.state_dict import (
@@ -20,7 +18,6 @@ from mancs_jax.weights.state_dict import (
     leaf_at,
     read_tensors,
     rename,
-    to_variables,
 )
 
 TORCHVISION_FILES = {
@@ -33,32 +30,19 @@ TORCHVISION_FILES = {
 IGNORED = re.compile(r"(fc|classifier)\..*|.*\.num_batches_tracked")
 
 
-def load_imagenet(path: str | Path, arch: str) -> dict[str, Any]:
-    """ImageNet weights as trees of the backbone.
-
-    Args:
-      path: `.pth` (zip format) or `.safetensors`; told apart by content, not by name.
-      arch: key of `STAGE_SIZES`.
-
-    Returns:
-      `{"params": ..., "batch_stats": ...}` as `ResNet` has them, NumPy float32; convolutions are
-      [kh, kw, Cin, Cout]. The PReLU slope of the last activation is not part of it.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: the file cannot be read, or does not fit `arch`: the message lists every tensor that is
-        missing, left over or wrong.
-    """
-    return to_variables(read_backbone(path, arch), backbone_leaves(arch))
-
-
 def read_backbone(path: str | Path, arch: str) -> Tensors:
     """The backbone's tensors of a file: torchvision names and layouts, float32, complete and of the right shapes.
 
     Of a checkpoint of the authors' release they are those of its backbone.
 
+    Args:
+      path: `.pth` (zip format) or `.safetensors`; told apart by content, not by name.
+      arch: key of `STAGE_SIZES`.
+
     Raises:
-      FileNotFoundError, ValueError: as in `load_imagenet`.
+      FileNotFoundError: no such file.
+      ValueError: the file cannot be read, or does not fit `arch`: the message lists every tensor that is missing, left
+        over or wrong.
     """
     return fit_backbone(read_tensors(path), path, arch)
 
@@ -67,7 +51,7 @@ def fit_backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
     """The backbone's tensors among those of the file `path`, as `read_backbone` gives them.
 
     Raises:
-      ValueError: as in `load_imagenet`.
+      ValueError: as in `read_backbone`.
     """
     if arch not in TORCHVISION_FILES:
         raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
@@ -99,7 +83,7 @@ def torchvision_name(name: str) -> str:
 @cache
 def backbone_leaves(arch: str) -> dict[str, Leaf]:
     """torchvision name -> `Leaf` of every tensor of a backbone."""
-    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK, BatchNorm)
+    model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
     return {
         backbone_name(path[1:-1], path[-1]): leaf_at(path, leaf.shape) for path, leaf in flatten_dict(variables).items()

@@ -1,9 +1,11 @@
-"""The numbers of shared networks: those that come with the package, and files of `mancs export-network`."""
+"""The numbers of shared networks: those that come with the package, and files of `mancs export --format=weights`."""
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mancs_jax.weights.state_dict import Tensors
+if TYPE_CHECKING:  # commands ask for names before they wait for JAX
+    from mancs_jax.weights.state_dict import Tensors
 
 SHIPPED = Path(__file__).parents[1] / "networks"
 CARD, WEIGHTS = ".json", ".safetensors"
@@ -23,6 +25,6 @@ def shipped_weights(source: str | Path) -> Path | None:
     return SHIPPED / f"{source}{WEIGHTS}" if isinstance(source, str) and source in shipped_networks() else None
 
 
-def is_shared(tensors: Tensors) -> bool:
+def is_shared(tensors: "Tensors") -> bool:
     """Tells if these are the tensors of a shared network: their names are the paths of its variables."""
     return {name.partition(".")[0] for name in tensors} == {"params", "batch_stats"}

@@ -1,21 +1,23 @@
 """The numbers that training starts from: a backbone of ImageNet, or a whole network."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.config.checks import from_json
+from mancs_jax.config.names import sources
 from mancs_jax.weights import authors
 from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_backbone
 from mancs_jax.weights.shared import CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
 from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
 
 # Fields of `config.model` on which the numbers of a network do not depend.
-OF_TRAINING = ("dropout", "head_init", "fab_init")
+OF_TRAINING = ("dropout", "head_init", "fab_init", "mixstyle_stages", "mixstyle", "mixstyle_alpha")
 
 
 def check_start(config: ConfigDict) -> None:
@@ -39,6 +41,28 @@ def check_start(config: ConfigDict) -> None:
         raise ValueError(f"config.pretrained: {config.pretrained} is a network of another model; give it {fields}")
 
 
+def with_pretrained_model(config: ConfigDict) -> ConfigDict:
+    """Takes `model` and `data.image_size` from the network in `config.pretrained`, if `config.like_pretrained`.
+
+    Raises:
+      ValueError: one line: there is no such network, or no card that tells its architecture.
+    """
+    if not (config.like_pretrained and config.pretrained):
+        return config
+    path = _path(config.pretrained)
+    if not path.is_file():
+        raise ValueError(_missing(config.pretrained, config.model.arch))
+    if (card := _card(path)) is None:
+        raise ValueError(
+            f"config.like_pretrained is True, but {config.pretrained} has no card that tells its architecture: give a "
+            "network of mancs export --format=weights, or one that comes with the package"
+        )
+    config, pretrained = config.copy_and_resolve_references(), from_json(card["config"])
+    with config.unlocked():
+        config.model, config.data.image_size = pretrained.model, pretrained.data.image_size
+    return config.lock()
+
+
 def load_into(
     params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
 ) -> tuple[dict, dict]:
@@ -53,7 +77,7 @@ def load_into(
       params: of `Mancs`, with a subtree "backbone".
       batch_stats: of `Mancs`, with a subtree "backbone".
       pretrained: the name of a network of the package, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
-        weights, of the authors' release, of `mancs export-weights` or of `mancs export-network`.
+        weights, of the authors' release, of `mancs export --format=torch` or `--format=weights`.
       arch: key of `STAGE_SIZES`.
       data_fingerprint: of the training images.
 
@@ -84,7 +108,7 @@ def load_into(
         tensors = {name: tensor for name, tensor in tensors.items() if name not in classifiers}
     fitting = check(tensors, leaves, path, "the network of config.model")
     if are_others:
-        print(f"{pretrained}: its classifiers are for other people and start anew", file=sys.stderr)
+        tell(f"{pretrained}: its classifiers are for other people and start anew")
     if is_shared(tensors):
         return _joined(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
     return _joined(variables, flatten_dict(to_variables(fitting, leaves)))
@@ -96,7 +120,7 @@ def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
     return (
         card is not None
         and bool(config.data.validation_ids)
-        and card["trained_on"] == config.data.name
+        and bool(set(sources(card["trained_on"])) & set(sources(config.data.name)))
         and card["data_fingerprint"] != data_fingerprint
     )
 
@@ -113,7 +137,7 @@ def _missing(path: str, arch: str) -> str:
 
 def _path(pretrained: str | Path) -> Path:
     """The file; of a card, the weights beside it."""
-    path = shipped_weights(pretrained) or Path(pretrained)
+    path = shipped_weights(pretrained) or local_path(pretrained)
     return path.with_suffix(WEIGHTS) if path.suffix == CARD else path
 
 

@@ -1,7 +1,6 @@
 """State dicts of PyTorch: read from a file, checked against a network, and laid out as Flax has them, or back."""
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import tell
 from mancs_jax.weights.safetensors_file import read_safetensors
 from mancs_jax.weights.torch_file import read_torch_file
 
@@ -84,12 +85,12 @@ def read_tensors(path: str | Path) -> Tensors:
     tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
     while len(tensors) > 1 and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first != OWN:
         [prefix] = first
-        print(f"{path}: every name begins with {prefix}., which is left out", file=sys.stderr)
+        tell(f"{path}: every name begins with {prefix}., which is left out")
         tensors = {name.removeprefix(f"{prefix}."): array for name, array in tensors.items()}
     if prefix := _prefix_of_network(tensors):
         inner = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
         others = sorted(name for name in tensors if not name.startswith(prefix))
-        print(f"{path}: the network is below {prefix}; left out are {_some(others)}", file=sys.stderr)
+        tell(f"{path}: the network is below {prefix}; left out are {_some(others)}")
         return inner
     return tensors
 
@@ -177,9 +178,10 @@ def to_tensors(variables: dict[str, Any], leaves: dict[str, Leaf]) -> Tensors:
 
 def read_all(path: str | Path) -> Tensors:
     """All tensors under the names of the file; errors as `read_tensors`."""
-    if not Path(path).exists():
+    path = local_path(path)
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         head = file.read(262)
     if head.startswith(b"PK\x03\x04"):
         return read_torch_file(path)

@@ -3,13 +3,14 @@
 import io
 import pickle
 import re
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+
+from mancs_jax.common.screen import tell
 
 # PyTorch names the type of a tensor by a class of storages, or by the type itself; here both are only words.
 DTYPES = {
@@ -188,7 +189,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: no state dict that torch.save wrote, or a damaged one ({reason})") from None
     if others:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        print(f"{path}: cannot be used and left out: {', '.join(others[:SHOWN])}{more}", file=sys.stderr)
+        tell(f"{path}: cannot be used and left out: {', '.join(others[:SHOWN])}{more}")
     return tensors
 
 

@@ -1,1 +1,1 @@
-"""Sources of data sets: a zip, a folder or a .mat file, checked, becomes named items. `data` imports it."""
+"""Sources of data sets: a zip, a folder or a .mat file, checked, becomes named items."""

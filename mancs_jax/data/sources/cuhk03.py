@@ -19,6 +19,7 @@ import cv2
 import h5py
 import numpy as np
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config.names import NUM_TESTSETS
 from mancs_jax.data.prepared import ALL_IMAGES
 from mancs_jax.data.sources.cuhk03_protocol import PROTOCOL_PAGE, Protocol, read_protocol
@@ -81,7 +82,7 @@ def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None =
       FileNotFoundError: there is nothing at `path` or `protocol_file`.
       ValueError: they hold something else, or do not belong together.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     with ExitStack() as stack:
         with saying_how_to_get(ABOUT):
             mat = stack.enter_context(_open_mat(path))

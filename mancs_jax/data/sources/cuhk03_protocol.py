@@ -4,28 +4,14 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from mancs_jax.common.local_path import local_path
 
 PROTOCOL_PAGE = "https://github.com/zhunzhong07/person-re-ranking"
 PROTOCOL_SPLITS = ("train", "query", "gallery")
-# A program: reads the .mat of its argument and writes its arrays, checked, as .npz. Indices become 0-based.
-READ_PROTOCOL = """
-import sys
-import numpy as np
-import scipy.io
-found = scipy.io.loadmat(sys.argv[1])
-names = np.array([str(name.item()) for name in found["filelist"].ravel()])
-arrays = {field: found[field].ravel() for field in ("labels", "camId")}
-for split in ("train", "query", "gallery"):
-    arrays[f"{split}_idx"] = np.sort(found[f"{split}_idx"].ravel().astype(np.int64)) - 1
-if len(arrays["labels"]) != len(names) or len(arrays["camId"]) != len(names):
-    raise ValueError("filelist, labels and camId differ in length")
-if any(row.size and not 0 <= row[0] <= row[-1] < len(names) for field, row in arrays.items() if field.endswith("_idx")):
-    raise ValueError("an index is out of range")
-np.savez(sys.stdout.buffer, filelist=names, **arrays)
-"""
 
 
 class Protocol(NamedTuple):
@@ -42,11 +28,12 @@ def read_protocol(path: str | Path) -> Protocol:
       FileNotFoundError: there is nothing at `path`.
       ValueError: it is something else.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; the files of the 767/700 protocol are at {PROTOCOL_PAGE}")
     # In a process of its own: SciPy raises whatever comes up in a damaged file, and some end the process.
-    result = subprocess.run([sys.executable, "-c", READ_PROTOCOL, path], capture_output=True, check=False)
+    command = [sys.executable, "-m", __name__, str(path)]
+    result = subprocess.run(command, capture_output=True, check=False)
     if result.returncode:
         reason = (result.stderr.decode(errors="replace").splitlines() or ["the file is damaged"])[-1][:200]
         raise ValueError(
@@ -55,3 +42,28 @@ def read_protocol(path: str | Path) -> Protocol:
     with np.load(io.BytesIO(result.stdout), allow_pickle=False) as found:
         labels = list(zip(*(found[field].tolist() for field in ("filelist", "labels", "camId")), strict=True))
         return Protocol(labels, {split: found[f"{split}_idx"] for split in PROTOCOL_SPLITS})
+
+
+def write_arrays(path: str, output: BinaryIO) -> None:
+    """Reads a file of the protocol and writes its arrays as .npz, with indices from 0.
+
+    Raises:
+      ValueError: an index is out of range, or labels and names differ in number. SciPy raises much else.
+    """
+    import scipy.io  # not at the top: the other process alone needs it
+
+    found = scipy.io.loadmat(path)
+    names = np.array([str(name.item()) for name in found["filelist"].ravel()])
+    arrays = {field: found[field].ravel() for field in ("labels", "camId")}
+    if any(len(column) != len(names) for column in arrays.values()):
+        raise ValueError("filelist, labels and camId differ in length")
+    for split in PROTOCOL_SPLITS:
+        rows = np.sort(found[f"{split}_idx"].ravel().astype(np.int64)) - 1
+        if rows.size and not 0 <= rows[0] <= rows[-1] < len(names):
+            raise ValueError("an index is out of range")
+        arrays[f"{split}_idx"] = rows
+    np.savez(output, filelist=names, **arrays)
+
+
+if __name__ == "__main__":
+    write_arrays(sys.argv[1], sys.stdout.buffer)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.cameras import has_match
 from mancs_jax.data.sources import market1501
@@ -74,7 +75,7 @@ def read_table(source: Source, table: str | Path) -> str:
       FileNotFoundError: it is at neither place.
       ValueError: it is damaged, or not UTF-8.
     """
-    file, inside = Path(table).expanduser(), _file_of(str(table), source)
+    file, inside = local_path(table), _file_of(str(table), source)
     if not file.is_file() and not source.has(inside):
         raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
     try:

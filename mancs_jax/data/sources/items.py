@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.source import find_unreadable, md5, name_faults, name_some
 
 
@@ -114,7 +115,7 @@ def check(contents: Contents, path: str | Path, allow_differences: bool = False)
     if differences:
         logging.warning("%s differs from the published %s: %s", path, about.title, "; ".join(differences))
     conflicts = [] if about.counts else find_conflicts(contents.splits) + _unmatched(contents.splits)
-    return [*contents.notes, *conflicts, *_md5_note(Path(path).expanduser(), about)]
+    return [*contents.notes, *conflicts, *_md5_note(local_path(path), about)]
 
 
 def find_differences(contents: Contents) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.items import About, Contents, Counts
 from mancs_jax.data.sources.named_folders import Layout, open_folders
 
@@ -70,7 +71,7 @@ def open_distractors(path: str | Path) -> AbstractContextManager[Contents]:
 
     Errors: `open_folders`.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     folder = DISTRACTORS_LAYOUT.folders["distractors"]
     return open_folders(
         "market1501_500k", DISTRACTORS_ABOUT, DISTRACTORS_LAYOUT, path.parent if path.name == folder else path

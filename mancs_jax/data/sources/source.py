@@ -5,12 +5,15 @@ import os
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import escaped
 from mancs_jax.data.images import find_fault
 
 # Made by file managers, macOS and network disks beside the files of people.
@@ -20,13 +23,38 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, z
 
 
 class Source(NamedTuple):
-    """A zip, which is not unpacked, or a folder."""
+    """A zip, which is not unpacked, or a folder. Paths inside have `/`, and begin below `root`."""
 
     path: Path
     top: str  # the folder that encloses the others and is passed through; "" where there is none
-    list: Callable[[str], list[str]]  # folder -> names of its files, sorted; none where there is no such folder
-    has: Callable[[str], bool]  # path inside, with / -> whether a file lies there, and not elsewhere through a link
-    read: Callable[[str], bytes]  # path inside -> bytes of the file
+    root: Path | zipfile.Path
+
+    def list(self, folder: str) -> list[str]:
+        """Returns the names of a folder's files, sorted; none where there is no such folder.
+
+        Raises:
+          ValueError: something else than files is in it.
+        """
+        if not (self.root / folder).is_dir():
+            return []
+        entries = _entries(self.root / folder)
+        _refuse(self.path, [f"{folder}/{entry.name}" for entry in entries if not entry.is_file()])
+        return sorted(entry.name for entry in entries)
+
+    def has(self, path: str) -> bool:
+        """Tells if a file lies at a path inside, and not elsewhere through a link."""
+        try:
+            file = self.root / path
+            if isinstance(self.root, Path):
+                file = (self.root / path).resolve()
+                return file.is_relative_to(self.root) and file.is_file()
+            return file.is_file()
+        except (OSError, ValueError):  # no disk has such a name: it is too long, or has a NUL
+            return False
+
+    def read(self, path: str) -> bytes:
+        """Returns the bytes of the file at a path inside."""
+        return (self.root / path).read_bytes()
 
 
 @contextmanager
@@ -41,17 +69,20 @@ def open_source(path: str | Path, top_folder: str = "", folders: Collection[str]
 
     Raises:
       FileNotFoundError: there is nothing at `path`.
-      ValueError: it is no zip, or holds links or paths that lead elsewhere. `list` raises it for a folder with
-        something else than files in it.
+      ValueError: it is no zip, or holds links or paths that lead elsewhere.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     if path.is_dir():
-        yield _folder(path, top_folder, folders)
+        yield _source(path, path.resolve(), top_folder, folders)
         return
     with open_zip(path) as archive:
-        yield _zip(archive, path, top_folder, folders)
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        infos = [info for info in infos if not is_passed_over(PurePosixPath(info.filename))]
+        copies = [name for name, count in Counter(info.filename for info in infos).items() if count > 1]
+        _refuse(path, [info.filename for info in infos if _is_odd(info)] + copies)
+        yield _source(path, zipfile.Path(archive), top_folder, folders)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -90,79 +121,38 @@ def name_faults(unreadable: Mapping[str, str]) -> str:
 
 def name_some(items: Sequence[str]) -> str:
     """Returns the first five of the items, and how many more there are, as text."""
-    return ", ".join(items[:5]) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
+    return ", ".join(map(escaped, items[:5])) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
 
 
-def is_passed_over(path: PurePosixPath) -> bool:
-    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder."""
-    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in path.parts)
+def is_passed_over(path: PurePosixPath | str) -> bool:
+    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder; text is the name of a file."""
+    parts = (path,) if isinstance(path, str) else path.parts
+    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in parts)
 
 
-def _folder(path, top_folder, folders):
-    top, enclosing = path.resolve(), ""
-    if top_folder and (top / top_folder).is_dir():
-        top, enclosing = (top / top_folder).resolve(), top_folder
-    elif only := _enclosing(_names_at(top), folders, lambda folder: (top / folder).is_dir()):
-        top, enclosing = top / only, only
-
-    def names(folder):
-        if not (top / folder).is_dir():
-            return []
-        with os.scandir(top / folder) as entries:
-            entries = [entry for entry in entries if not is_passed_over(PurePosixPath(entry.name))]
-        _refuse(path, [f"{folder}/{entry.name}" for entry in entries if not entry.is_file()])
-        return sorted(entry.name for entry in entries)
-
-    def has(file):
-        try:
-            target = (top / file).resolve()
-            return target.is_relative_to(top) and target.is_file()
-        except (OSError, ValueError):  # no disk has such a name: it is too long, or has a NUL
-            return False
-
-    return Source(path, enclosing, names, has, lambda file: (top / file).read_bytes())
+def _source(path: Path, root: Path | zipfile.Path, top_folder: str, folders: Collection[str]) -> Source:
+    root = root / "." if (root / ".").is_dir() else root  # some programs write members of a zip as ./query/a.jpg
+    top = top_folder if top_folder and (root / top_folder).is_dir() else _enclosing(root, folders)
+    inside = root / top if top else root
+    return Source(path, top, inside.resolve() if isinstance(inside, Path) else inside)
 
 
-def _names_at(path):
-    """Names of folders at the top, and "" where there is something else, too."""
-    with os.scandir(path) as entries:
-        entries = [entry for entry in entries if not is_passed_over(PurePosixPath(entry.name))]
-    return {entry.name if entry.is_dir(follow_symlinks=False) else "" for entry in entries}
-
-
-def _enclosing(tops, folders, is_folder):
-    """The folder of `tops` that encloses the others, see `open_source`; "" where none does."""
-    if any(is_folder(folder) for folder in folders):
+def _enclosing(root: Path | zipfile.Path, folders: Collection[str]) -> str:
+    """The folder that encloses the others, see `open_source`; "" where none does."""
+    if any((root / folder).is_dir() for folder in folders):
         return ""
-    holding = [top for top in tops if top and any(is_folder(f"{top}/{folder}") for folder in folders)]
-    found = holding if folders and holding else tops
-    return next(iter(found)) if len(found) == 1 else ""
+    entries = _entries(root)
+    holding = [entry for entry in entries if any((entry / folder).is_dir() for folder in folders)]
+    found = holding or entries
+    return found[0].name if len(found) == 1 and found[0].is_dir() else ""
 
 
-def _zip(archive, path, top_folder, folders):
-    infos = [info for info in archive.infolist() if info.filename and not info.is_dir()]
-    named = [(info, PurePosixPath(info.filename)) for info in infos]
-    named = [(info, name) for info, name in named if name.parts and not is_passed_over(name)]
-    tops = {name.parts[0] if len(name.parts) > 1 else "" for _, name in named}  # "": files beside the folders
-    inside = {"/".join(name.parts[:depth]) for _, name in named for depth in (1, 2) if len(name.parts) > depth}
-    enclosing = top_folder if top_folder in tops else _enclosing(tops, folders, inside.__contains__)
-    members, odd = {}, []
-    for info, name in named:
-        file = "/".join(name.parts[1:] if name.parts[0] == enclosing else name.parts)
-        if _is_odd(info, name.parts) or file in members:
-            odd.append(info.filename)
-        members[file] = info
-    _refuse(path, odd)
-
-    def names(folder):
-        inside = [file.removeprefix(f"{folder}/") for file in members if file.startswith(f"{folder}/")]
-        _refuse(path, [f"{folder}/{name}" for name in inside if "/" in name])
-        return sorted(inside)
-
-    return Source(path, enclosing, names, members.__contains__, lambda file: archive.read(members[file]))
+def _entries(folder: Path | zipfile.Path) -> list[Any]:
+    """The files and folders in a folder, without those that are passed over."""
+    return [entry for entry in folder.iterdir() if not is_passed_over(PurePosixPath(entry.name))]
 
 
-def _refuse(path, odd):
+def _refuse(path: Path, odd: Sequence[str]) -> None:
     if odd:
         raise ValueError(
             f"{path}: {name_some(odd)}: links, folders, copies, encrypted members and paths that lead "
@@ -170,10 +160,11 @@ def _refuse(path, odd):
         )
 
 
-def _is_odd(info, parts):
+def _is_odd(info: zipfile.ZipInfo) -> bool:
     is_link = stat.S_ISLNK(info.external_attr >> 16)
-    is_encrypted = info.flag_bits & 1
-    return is_link or is_encrypted or info.filename.startswith("/") or ".." in parts or "\\" in info.filename
+    is_encrypted = bool(info.flag_bits & 1)
+    leads_elsewhere = info.filename.startswith("/") or ".." in PurePosixPath(info.filename).parts
+    return is_link or is_encrypted or leads_elsewhere or "\\" in info.filename
 
 
 def _what_is_wrong(file, read):

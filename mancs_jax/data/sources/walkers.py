@@ -17,7 +17,7 @@ def open_rendered(seed: int = 0) -> Iterator[Contents]:
     images: dict[str, bytes] = {}
     splits: dict[str, list[Item]] = {}
     split_of = {folder: split for split, folder in market1501.LAYOUT.folders.items()}
-    for folder, name, jpeg in walkers.render_all(seed):
+    for folder, name, jpeg in walkers.render(seed, processes=None):
         file = f"{folder}/{name}"
         images[file] = jpeg
         item = Item(name, *parse_name(name, market1501.LAYOUT), file)

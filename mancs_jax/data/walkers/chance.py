@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 # First entry of the seed sequence of each kind of random choice, so that no two kinds share numbers.
-PERSON, VISIT, PICTURE, BOX, SCENE, JUNK, DISTRACTOR, WALK = range(8)
+PERSON, VISIT, PICTURE, BOX, SCENE, JUNK, DISTRACTOR = range(7)
 
 
 def pick(rng: np.random.Generator, choices: Sequence, weights: Sequence[float] | None = None) -> Any:

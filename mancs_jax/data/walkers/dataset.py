@@ -1,7 +1,13 @@
 """The pictures of the data set, under Market-1501's folders and file names, and their rendering."""
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +17,8 @@ from mancs_jax.data.walkers.chance import VISIT
 from mancs_jax.data.walkers.pictures import Shot, take
 
 FOLDERS = ("bounding_box_train", "query", "bounding_box_test", "gt_bbox")
+MOST_PROCESSES = 8  # that render: more would start for a few pictures each
+CHUNK = 16  # pictures that a process takes at a time
 
 # How many pictures.
 TRAIN_IMAGES = 8  # pictures of a training identity, over all the cameras it visits
@@ -70,7 +78,7 @@ def render(
     test_ids: int = 100,
     distractors: int = 200,
     folders: Sequence[str] = FOLDERS,
-    share: tuple[int, int] = (0, 1),
+    processes: int | None = 1,
 ) -> Iterator[tuple[str, str, bytes]]:
     """Renders the data set, one picture at a time.
 
@@ -80,11 +88,12 @@ def render(
       test_ids: test identities, at most 4999; each has one query and some gallery pictures in each camera it visits.
       distractors: pictures of passers-by and false detections, pid 0, in the gallery.
       folders: which of FOLDERS to render.
-      share: the number of the first picture, and the step from one to the next.
+      processes: processes that render; 1 is this one, None starts one for each core, at most MOST_PROCESSES.
     Yields:
       (folder, file name, JPEG bytes of a picture of IMAGE_SIZE).
     Raises:
       ValueError: a count is out of range or a folder has another name.
+      ChildProcessError: a process that renders was killed.
     """
     for name, count, limit in (
         ("train_ids", train_ids, 4999),
@@ -96,9 +105,38 @@ def render(
     unknown = [folder for folder in folders if folder not in FOLDERS]
     if unknown:
         raise ValueError(f"walkers: no folder {unknown[0]!r}; choose from {', '.join(FOLDERS)}")
-    listed = (shot for folder in folders for shot in shots(seed, train_ids, test_ids, distractors, folder))
-    for shot in islice(listed, share[0], None, share[1]):
-        yield shot.folder, shot.name, take(seed, shot)
+    listed = [shot for folder in folders for shot in shots(seed, train_ids, test_ids, distractors, folder)]
+    pictures = _pictures(seed, listed, processes or min(os.cpu_count() or 1, MOST_PROCESSES))
+    with closing(pictures):
+        for shot, picture in zip(listed, pictures, strict=True):
+            yield shot.folder, shot.name, picture
+
+
+def _pictures(seed: int, listed: Sequence[Shot], processes: int) -> Generator[bytes]:
+    """Yields the picture of each shot, in order."""
+    if processes == 1:
+        yield from map(partial(take, seed), listed)
+        return
+    # Spawned, not forked: this process may run JAX, whose threads do not outlive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield from pool.map(partial(take, seed), listed, chunksize=CHUNK)
+        except BrokenExecutor as error:
+            raise ChildProcessError(f"walkers: a process that renders was killed ({error})") from None
+
+
+def _end_with_parent() -> None:
+    """Makes a process that renders leave Ctrl-C to its parent, and end when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def write_folder(

@@ -1,0 +1,32 @@
+"""Writes embeddings and names of a gallery as a file of mancs embed, for mancs search and mancs evaluate.
+
+mancs gallery export --gallery=people.gallery --output=people.npz [--camera=3] [--since=2026-11-30]
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.common.screen import show
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    define_gallery(values)
+    define_conditions(values)
+    flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
+    flags.mark_flags_as_required(["output"], values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Writes the file."""
+    if not values.output.endswith(".npz"):
+        raise ValueError(f"--output={values.output}: the name has to end in .npz")
+    from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
+
+    with Gallery(values.gallery) as gallery:
+        number = gallery.export(values.output, **conditions_of(values))
+    show(f"{values.output}: {number:,} images")

@@ -1,0 +1,40 @@
+"""Counts the people, cameras and images of a gallery.
+
+mancs gallery list --gallery=people.gallery [--camera=3] [--since=2026-11-30] [--most=20] [--report=people.html]
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.common.screen import show
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    define_gallery(values)
+    define_conditions(values)
+    flags.DEFINE_integer("most", 20, "People to list; those with most images.", lower_bound=0, flag_values=values)
+    flags.DEFINE_string("report", None, "Page of all people and their numbers of images, .html.", flag_values=values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Prints the table, and writes the page."""
+    if values.report and not values.report.endswith(".html"):
+        raise ValueError(f"--report={values.report}: the name has to end in .html")
+    from mancs_jax.common.atomic_write import check_writable, write_text
+    from mancs_jax.gallery import people
+    from mancs_jax.gallery.gallery import Gallery
+
+    if values.report:
+        check_writable(values.report)
+    conditions = conditions_of(values)
+    with Gallery(values.gallery) as gallery:
+        summary = people.summary(gallery, **conditions)
+    show(people.as_text(summary, values.most))
+    if values.report:
+        write_text(values.report, people.page(summary, values.gallery))
+        show(f"report: {values.report}")

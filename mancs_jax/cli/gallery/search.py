@@ -1,0 +1,88 @@
+"""Finds the images of a gallery that are nearest to a query image, or to each image of a folder.
+
+    mancs gallery search IMAGE --gallery=people.gallery --network=market1501 [--k=10] [--max_distance=3.1]
+        [--camera=3] [--person=7] [--name='2026-11/*'] [--since=2026-11-30] [--before=2026-12-01] [--by_person]
+        [--report=answers.html] [--json=answers.json]
+
+Conditions are evaluated before distances are computed, so there are k answers wherever k images meet them. An image of
+the gallery that is the query itself is no answer.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
+
+ARGUMENTS = ("one query image or a folder of them",)
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    define_gallery(values)
+    define_network(values)
+    define_conditions(values)
+    flags.DEFINE_integer("k", 10, "Images to find.", lower_bound=1, flag_values=values)
+    flags.DEFINE_enum(
+        "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "max_distance", None, "Images that are farther are no answers.", lower_bound=0.0, flag_values=values
+    )
+    flags.DEFINE_bool("by_person", False, "Only the nearest image of each person.", flag_values=values)
+    flags.DEFINE_bool(
+        "index", False, "Search by an approximate index (FAISS, or HNSW of pgvector).", flag_values=values
+    )
+    flags.DEFINE_string("report", None, "Page to show queries and answers in, .html.", flag_values=values)
+    flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
+    flags.DEFINE_string(
+        "images", None, "Folder of the gallery's images, where they are not in their own.", flag_values=values
+    )
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Finds the nearest images and prints them in a table."""
+    if values.report and not values.report.endswith(".html"):
+        raise ValueError(f"--report={values.report}: the name has to end in .html")
+    source = network_of(values)
+    # Not at the top: a mistyped flag should not wait for jax.
+    import mancs_jax
+    from mancs_jax.common.atomic_write import check_writable, write_json, write_text
+    from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.gallery import answers
+    from mancs_jax.gallery.gallery import Gallery
+    from mancs_jax.inference.answers import find_queries
+
+    keep_compiled_programs()
+    for path in filter(None, (values.report, values.json)):
+        check_writable(path)
+    with Gallery(values.gallery) as gallery:
+        facts = gallery.facts
+    queries = find_queries(arguments[0])
+    if queries.others:
+        show(f"{len(queries.others):,} files skipped, no images by name: {name_some(queries.others)}")
+    batch = 1 if len(queries.names) == 1 else 32
+    embedder = mancs_jax.load(source, batch=batch, flip=facts.flip, normalize=facts.normalize)
+    with Gallery(values.gallery, embedder) as gallery:
+        how = answers.How(
+            values.k, values.distance, values.max_distance, values.by_person, values.index, conditions_of(values)
+        )
+        answered, damaged = answers.find_answers(gallery, queries, how)
+        number, recall = len(gallery), gallery.store.recall
+    if damaged:
+        show(f"{len(damaged):,} images skipped, damaged: {name_faults(damaged)}")
+    if recall:
+        show("index: recall@10 " + ", ".join(f"{share:.3f} ({name})" for name, share in recall.items()))
+    show(answers.as_text(answered, how))
+    if values.json:
+        write_json(values.json, answers.as_json(answered, how, facts))
+        show(f"answers: {values.json}")
+    if values.report:
+        write_text(
+            values.report,
+            answers.page(answered, how, values.gallery, number, source, embedder.image_size, values.images),
+        )
+        show(f"report: {values.report}")

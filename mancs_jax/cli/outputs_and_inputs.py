@@ -1,0 +1,73 @@
+"""The files that a command line writes and those that it reads, for `common.outputs.check_outputs`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_weights
+from mancs_jax.workdir import Workdir
+
+OUTPUTS = ("output", "json", "picture", "report", "receipt")  # flags of files that are written
+INPUTS = ("gallery", "features", "source", "csv", "protocol_file", "images")  # of files and folders that are read
+NETWORKS = ("workdir", "network", "average_with", "thresholds_of")
+
+Paths = dict[str, Path]  # name for a message -> path
+
+
+def outputs_and_inputs(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[Paths, Paths, Paths]:
+    """Lists what a command writes and reads.
+
+    Args:
+      values: its flags, parsed, with expanded paths.
+      arguments: those that are no flags: images, or folders of them.
+
+    Returns:
+      (files that are written, files that are read, folders in which nothing may be written).
+    """
+    given = {flag.name: flag.value for flag in map(values.__getitem__, values) if flag.value}
+    outputs = {f"--{name}={given[name]}": Path(given[name]) for name in OUTPUTS if name in given}
+    if not outputs:  # of a command that writes into its workdir alone
+        return {}, {}, {}
+    if "format" in values:
+        outputs = _of_export(given["output"], given.get("format", ""))
+    inputs = {f"--{name}={given[name]}": Path(given[name]) for name in INPUTS if name in given}
+    inputs |= {argument: Path(argument) for argument in arguments}
+    read = {name: path for name, path in inputs.items() if path.is_dir()}
+    inputs |= {f"{file} of {name}": file for name, path in read.items() for file in path.glob("*.npy")}
+    folders = read if "picture" in given else {}  # where it would be taken for one of the images
+    for name in NETWORKS:
+        if name in given:
+            label = f"--{name}={given[name]}"
+            files, of_workdir = _of_network(given[name])
+            inputs |= {f"{file}, which belongs to {label}": file for file in files}
+            folders |= {f"{folder}, which belongs to {label}": folder for folder in of_workdir}
+    for card in Path(given.get("root", "")).glob("*/*/dataset_info.json") if "root" in given else ():
+        folders[f"the data set {card.parent}"] = card.parent
+    return outputs, inputs, folders
+
+
+def _of_export(output: str, format: str) -> Paths:
+    """The files that `mancs export` writes: some come with a card."""
+    name, path = f"--output={output}", Path(output)
+    if format == "weights":
+        stem = path.with_name(path.name.removesuffix(WEIGHTS))
+        return {name: stem.with_name(f"{stem.name}{WEIGHTS}"), f"the card of {name}": Path(f"{stem}{CARD}")}
+    if (format or path.suffix.removeprefix(".")) == "jax":
+        return {name: path, f"the contract of {name}": path.with_name(f"{path.name}{CARD}")}
+    return {name: path}
+
+
+def _of_network(source: str) -> tuple[list[Path], list[Path]]:
+    """(files, folders) that a network is read from, see `inference.trained.load_trained`."""
+    path = shipped_weights(source) or Path(source)
+    if path.is_dir():
+        workdir = Workdir(path)
+        files = [workdir.config, workdir.starts, workdir.metrics]
+        files += [file for weights in path.glob(f"*{WEIGHTS}") for file in (weights, weights.with_suffix(CARD))]
+        return files, [workdir.latest, workdir.best, workdir.tensorboard]
+    if path.suffix == WEIGHTS:
+        return [path, path.with_suffix(CARD)], []
+    if path.suffix == CARD:  # mancs.jax.json names mancs.jax
+        return [path, path.with_suffix(WEIGHTS), path.with_suffix("")], []
+    return [path, path.with_name(f"{path.name}{CARD}")], []

@@ -1,0 +1,67 @@
+"""An accelerator that the machine has and JAX does not use: without a word of it, a training takes days on the CPU."""
+
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+TPU_FILES = "accel[0-9]*"  # in /dev; a folder /dev/accel belongs to other devices
+DEV = Path("/dev")
+
+
+def unused_accelerator() -> str:
+    """Returns a line where the machine has a GPU or a TPU and JAX computes on the CPU, unasked; "" otherwise.
+
+    It starts JAX's backend. A GPU is looked for with `nvidia-smi`, a TPU by its files in /dev.
+    """
+    if jax.default_backend() != "cpu" or _is_cpu_wanted():
+        return ""
+    if gpu := _nvidia_gpu():
+        return f"this machine has a GPU ({gpu}), but JAX computes on the CPU: {_cuda_reason()}"
+    if any(DEV.glob(TPU_FILES)):
+        return f"this machine has a TPU, but JAX computes on the CPU: {_tpu_reason()}"
+    return ""
+
+
+def _is_cpu_wanted() -> bool:
+    return "cpu" in (jax.config.values["jax_platforms"] or "")
+
+
+def _nvidia_gpu() -> str:
+    """The name of the first GPU; "" where there is none."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return ""
+    try:
+        command = [program, "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return names[0].strip() if names else ""
+
+
+def _cuda_reason() -> str:
+    install = 'pip install -U "mancs_jax[cuda12]"'
+    plugins = {name: version for name in CUDA_PLUGINS if (version := _version(name))}
+    if not plugins:
+        return f"its CUDA plugin is not installed; {install}"
+    jaxlib = _version("jaxlib")
+    if jaxlib not in plugins.values():
+        name, version = next(iter(plugins.items()))
+        return f"{name} {version} does not fit jaxlib {jaxlib}; {install}, and restart Python"
+    return "JAX could not start its CUDA plugin; look at its warnings, and at the driver with nvidia-smi"
+
+
+def _tpu_reason() -> str:
+    install = 'pip install -U "mancs_jax[tpu]"'
+    return f"libtpu is not installed; {install}" if not _version("libtpu") else "another process may hold the TPU"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,186 @@
+"""Training with several processes: each has its devices, and what they do together goes through here.
+
+With one process all of this does nothing.
+"""
+
+import os
+import re
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
+
+from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
+from mancs_jax.common.screen import tell
+
+ASK_EVERY = 10  # steps
+HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life, after which JAX ends the other processes
+CONNECT_TIMEOUT = 300.0  # seconds that process 0 may start later than another one
+XLA_STATUS = re.compile("[A-Z_]+: ")  # begins an error of a collective operation: "UNKNOWN: Gloo all-reduce failed"
+RESTART = (
+    "start all processes again with the same command: training resumes from the latest checkpoint, where there is one"
+)
+
+
+def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+    """Joins the other processes, before anything else asks JAX for its devices.
+
+    Args:
+      coordinator: "host:port" of process 0; with the other two, for processes that are started by hand. Without them
+        SLURM, Kubernetes, MPI or a TPU pod says who takes part.
+      num_processes: of all machines.
+      process_id: of this one, from 0.
+
+    Raises:
+      ValueError: some of the three are given and not the others, the coordinator is no "host:port", no cluster is
+        found, or process 0 is out of reach.
+    """
+    given = (bool(coordinator), num_processes > 0, process_id >= 0)
+    if any(given) and not all(given):
+        raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
+    if coordinator and not _is_address(coordinator):
+        raise ValueError(f"--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT, as node0:12345")
+    if all(given) and process_id > 0:
+        _wait_for(coordinator)
+    # Of no effect elsewhere; without it, processes on CPU cannot talk to each other.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    by_hand = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+    try:
+        with _without_proxies():
+            jax.distributed.initialize(
+                **(by_hand if all(given) else {}),  # type: ignore[arg-type]
+                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+            )
+    except (RuntimeError, ValueError) as error:
+        hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
+        raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
+
+
+def _is_address(coordinator: str) -> bool:
+    host, _, port = coordinator.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def _wait_for(coordinator: str) -> None:
+    """Waits until process 0 listens (ValueError, one line): JAX would abort, with a page of addresses."""
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + CONNECT_TIMEOUT
+    is_told = False
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"cannot join the other processes: process 0 does not answer at {coordinator} ({error}); it has to "
+                    "run, and its port has to be open to this machine"
+                ) from error
+        if not is_told:
+            tell(f"waiting for process 0 at {coordinator}, up to {CONNECT_TIMEOUT:.0f} s")
+            is_told = True
+        time.sleep(1)
+
+
+@contextmanager
+def _without_proxies() -> Iterator[None]:
+    """Hides http_proxy and its like: gRPC would ask a proxy for the way to a neighbour, and wait for minutes."""
+    proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(proxies)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Ends this process of several in one line at an error, with status 1.
+
+    JAX's own end waits for the other processes, which wait for this one: after a minute all would abort with a page of
+    addresses. A process that waits for a lost one inside an accelerator gets no error; JAX aborts it after
+    `HEARTBEAT_TIMEOUT`.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        line = " ".join(str(error).split())
+        if XLA_STATUS.match(line) and OUT_OF_MEMORY not in line:
+            line = f"JAX failed, as it does where another process was lost ({line[:200]}); {RESTART}"
+        elif not isinstance(error, (ValueError, OSError, ArithmeticError)):
+            traceback.print_exc()
+        tell(f"\ntrain: {line}")
+        os._exit(1)
+
+
+def is_writer() -> bool:
+    """Tells if this process writes metrics, results and pictures; one process does."""
+    return jax.process_index() == 0
+
+
+def own_rows(devices: list[jax.Device]) -> np.ndarray:
+    """Positions of this process's devices among all that share a batch, int [local devices]."""
+    return np.array([i for i, device in enumerate(devices) if device.process_index == jax.process_index()])
+
+
+def any_process(flag: bool, step: int) -> bool:
+    """Tells if the flag is set in any process.
+
+    Several processes ask each other every ASK_EVERY steps alone, and answer False between: the answer makes the host
+    wait for the device.
+    """
+    if jax.process_count() == 1:
+        return flag
+    return step % ASK_EVERY == 0 and bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def meet(where: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def first_answer(ask: Callable[[], int]) -> int:
+    """Asks process 0 only, and tells all: what is done together must not depend on what each one sees."""
+    if jax.process_count() == 1:
+        return ask()
+    return int(multihost_utils.broadcast_one_to_all(np.array(int(ask()) if is_writer() else 0)))
+
+
+def as_global(state: Any) -> Any:
+    """Converts pmap's process-local replicas into the global arrays that Orbax needs."""
+    if jax.process_count() == 1:
+        return state
+    mesh = Mesh(np.array(jax.devices()), "devices")
+    return jax.tree.map(
+        lambda leaf: (
+            multihost_utils.host_local_array_to_global_array(leaf, mesh, PartitionSpec())
+            if leaf.is_fully_addressable
+            else leaf
+        ),
+        state,
+    )
+
+
+def share(number: int) -> slice:
+    """The part of so many rows that is this process's: equal shares, but for the last ones, which may be short."""
+    size = -(-number // jax.process_count())
+    return slice(min(jax.process_index() * size, number), min((jax.process_index() + 1) * size, number))
+
+
+def gathered(rows: np.ndarray, number: int) -> np.ndarray:
+    """The rows of all processes' shares, [number, ...], from this process's, [share, ...]."""
+    if jax.process_count() == 1:
+        return rows
+    size = -(-number // jax.process_count())
+    filled = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    filled[: len(rows)] = rows
+    return multihost_utils.process_allgather(filled, tiled=True)[:number]

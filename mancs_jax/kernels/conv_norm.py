@@ -1,0 +1,386 @@
+"""A convolution and its normalisation as one layer, with gradients that move fewer bytes.
+
+The gradient of BatchNorm keeps only the input and reads it twice. `flax.linen.BatchNorm` (same variables, same values)
+also keeps the centred input, and takes one sum more. A 1x1 convolution that widens its input is normalised before it is
+computed, see `normalize_product`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mancs_jax.kernels.convolution import convolve
+
+EPSILON = 1e-5  # added to every variance
+MOMENTUM = 0.9  # of running statistics; PyTorch calls it 0.1
+
+kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Sync(NamedTuple):
+    """The devices that share BatchNorm statistics: those of a pmap axis, in `groups` groups of neighbours."""
+
+    axis_name: str
+    groups: int = 1
+
+
+class State(NamedTuple):
+    """Parameters and running statistics of C channels, each float32 [C]; the statistics are Flax variables."""
+
+    scale: jax.Array
+    bias: jax.Array
+    mean: nn.Variable
+    var: nn.Variable
+
+
+class BatchNorm(nn.Module):
+    """Normalises each channel, the last axis, over all others (Ioffe and Szegedy 2015).
+
+    Attributes:
+      use_running_average: whether the running statistics are used, instead of those of the batch.
+      sync: the devices that share statistics; None: each device has its own.
+      groups: groups of the device's images that have statistics of their own.
+      dtype: of the result; statistics are float32.
+    """
+
+    use_running_average: bool
+    sync: Sync | None = None
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def state(self, channels: int) -> State:
+        """Creates or reads the parameters and running statistics."""
+        return State(
+            self.param("scale", nn.initializers.ones, (channels,), jnp.float32),
+            self.param("bias", nn.initializers.zeros, (channels,), jnp.float32),
+            self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32),
+            self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32),
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., C] float -> the same shape, of `dtype`."""
+        state = self.state(x.shape[-1])
+        if self.use_running_average:
+            y = _normalize(x, state.mean.value, state.var.value, state.scale, state.bias, EPSILON)
+        else:
+            y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, state.scale, state.bias, sync=sync))
+        return y.astype(self.dtype)
+
+    def of_convolution(self, x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+        """Normalises the convolution of `x` [B, H, W, Cin] with `kernel` [k, k, Cin, C] float32."""
+        state = self.state(kernel.shape[-1])
+        scale, bias = state.scale, state.bias
+        if self.use_running_average:
+            factor = scale * jax.lax.rsqrt(state.var.value + EPSILON)
+            y = _affine(x, kernel * _last(factor, kernel), bias - state.mean.value * factor, stride)
+        elif kernel.shape[:2] == (1, 1) and kernel.shape[2] < kernel.shape[3]:
+            x = x[:, ::stride, ::stride]
+            y = self.by_batch(state, x, lambda x, sync: normalize_product(x, kernel[0, 0], scale, bias, sync=sync))
+        else:
+            x = _convolved(x, kernel, stride)
+            y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, scale, bias, sync=sync))
+        return y.astype(self.dtype)
+
+    def by_batch(self, state: State, x: jax.Array, normalize: Callable) -> jax.Array:
+        """Applies `normalize` to each group, and updates the running statistics with the mean over groups.
+
+        Args:
+          state: of this layer.
+          x: [B, ...], B a multiple of `groups`.
+          normalize: (x, sync) -> normalised x, mean [C], variance [C].
+        """
+        normalize = partial(normalize, sync=None if self.is_initializing() else self.sync)
+        if self.groups > 1 and not self.is_initializing():
+            y, means, variances = jax.vmap(normalize)(x.reshape(self.groups, -1, *x.shape[1:]))
+            y, mean, var = y.reshape(-1, *y.shape[2:]), means.mean(0), variances.mean(0)
+        else:
+            y, mean, var = normalize(x)
+        if not self.is_initializing():
+            for running, value in ((state.mean, mean), (state.var, var)):
+                running.value = MOMENTUM * running.value + (1 - MOMENTUM) * value
+        return y
+
+
+class InstanceNorm(nn.Module):
+    """Normalises each channel of each image over its positions (Ulyanov et al. 2016); gives `dtype`."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] float -> the same shape."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return jax.vmap(lambda image: normalize_batch(image, scale, bias)[0])(x).astype(self.dtype)
+
+
+class InstanceBatchNorm(nn.Module):
+    """IBN-a: InstanceNorm of the first half of the channels, BatchNorm of the others (Pan et al., ECCV 2018).
+
+    Attributes: those of `BatchNorm`. The parameters of the halves are "IN" and "BN", as in the authors' code.
+    """
+
+    use_running_average: bool
+    sync: Sync | None = None
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def of_convolution(self, x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+        """Arguments and result as of `BatchNorm.of_convolution`."""
+        half = kernel.shape[-1] // 2
+        batch_norm = BatchNorm(self.use_running_average, self.sync, self.groups, self.dtype, name="BN")
+        instance = InstanceNorm(self.dtype, name="IN")(_convolved(x, kernel[..., :half], stride))
+        return jnp.concatenate([instance, batch_norm.of_convolution(x, kernel[..., half:], stride)], axis=-1)
+
+
+class Kernel(nn.Module):
+    """The kernel of a convolution without bias: float32 [size, size, channels, features]."""
+
+    size: int
+    channels: int
+    features: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("kernel", kaiming_normal_fan_out, (self.size, self.size, self.channels, self.features))
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, padded by `(size - 1) // 2`, and the normalisation of its output.
+
+    It shares the scope of the module that it is called by, so that parameters are named as in torchvision: "conv1" and
+    "bn1" are two neighbours.
+
+    Attributes:
+      features: channels of the output.
+      size: height and width of the kernel.
+      stride: of the convolution.
+      names: of the kernel and of the normalisation.
+      norm: "batch", "instance" or "ibn": `BatchNorm`, `InstanceNorm` or `InstanceBatchNorm`.
+      sync: see `BatchNorm`.
+      groups: see `BatchNorm`.
+      dtype: of the computation and the result; parameters and statistics are float32.
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    names: tuple[str, str] = ("conv", "bn")
+    norm: str = "batch"
+    sync: Sync | None = None
+    groups: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Runs the layer.
+
+        Args:
+          x: [B, H, W, Cin] float.
+          train: whether BatchNorm uses the statistics of the batch, and updates the running ones.
+
+        Returns:
+          [B, ceil(H / stride), ceil(W / stride), features], of `dtype`.
+        """
+        conv, norm = self.names
+        kernel = Kernel(self.size, x.shape[-1], self.features, name=conv)()
+        if self.norm == "instance":
+            return InstanceNorm(self.dtype, name=norm)(_convolved(x, kernel, self.stride))
+        options = {"sync": self.sync, "groups": self.groups, "dtype": self.dtype}
+        layer = InstanceBatchNorm if self.norm == "ibn" else BatchNorm
+        return layer(use_running_average=not train, **options, name=norm).of_convolution(x, kernel, self.stride)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize_batch(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = EPSILON, sync: Sync | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises over all axes but the last (Ioffe and Szegedy 2015, algorithm 1).
+
+    With n the number of positions and z = (x - mean) / sqrt(var + epsilon), the output is y = scale * z + bias. For a
+    cotangent g of y, and with <.> for the mean over positions, the chain rule through mean and var gives
+
+        d bias = sum(g),  d scale = sum(g * z),
+        d x = scale / sqrt(var + epsilon) * (g - <g> - z * <g * z>).
+
+    So the gradient needs `x`, the statistics and two sums: sum(g) and sum(g * x), of which sum(g * z) is an affine
+    function. The centred input is not kept.
+
+    Args:
+      x: [..., C], float; computed in float32, or in its own dtype where that is wider.
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+      sync: the devices over which statistics are computed; None for this one.
+
+    Returns:
+      [..., C], and the mean and the (biased) variance [C], through which no gradient goes.
+    """
+    return _forward(x, scale, bias, epsilon, sync)[0]
+
+
+def _forward(x, scale, bias, epsilon, sync):
+    wide = _widened(x)
+    mean, mean_of_squares = _synced(_sums(wide, wide * wide), sync) / _count(x, sync)
+    var = jnp.maximum(mean_of_squares - mean * mean, 0)
+    y = _normalize(x, mean, var, scale, bias, epsilon)
+    return (y, mean, var), (x, mean, jax.lax.rsqrt(var + epsilon), scale)
+
+
+def _backward(epsilon, sync, residuals, cotangents):
+    x, mean, inverse, scale = residuals
+    wide, cotangent = _widened(x), cotangents[0]
+    # Not the sum of cotangent * (x - mean): XLA for CPU would write that difference to memory first.
+    d_bias, product = _sums(cotangent, cotangent * wide)
+    d_scale = (product - mean * d_bias) * inverse
+    # The statistics of all devices enter the losses of all: each input has a part in each.
+    mean_bias, mean_scale = _synced(jnp.stack([d_bias, d_scale]), sync) / _count(x, sync)
+    dx = cotangent - _last(mean_bias, x) - (wide - _last(mean, x)) * _last(inverse * mean_scale, x)
+    dx = dx * _last(scale * inverse, x)
+    return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
+
+
+normalize_batch.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize_product(
+    x: jax.Array,
+    kernel: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float = EPSILON,
+    sync: Sync | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Computes `normalize_batch` of `u = x @ kernel` without u: its statistics come from those of `x`.
+
+    With W the kernel, n positions, s = sum(x) and M = sum(x x^T) over positions,
+
+        mean(u) = (s / n) W,  mean(u^2) = diag(W^T M W) / n,
+
+    so that the normalisation is known before the product is computed, and is folded into the kernel. For a cotangent g
+    of the output, f = scale / sqrt(var + epsilon) and z = (u - mean(u)) / sqrt(var + epsilon), `normalize_batch` has
+
+        d u = f * (g - <g> - z * <g * z>),  d x = d u W^T,  d W = sum(x d u^T).
+
+    u is linear in x. So with p = <g * z> / sqrt(var + epsilon), the first becomes two small products,
+
+        d x = g (f W)^T - x (W diag(f p) W^T) - <g> (f W)^T + (s / n) (W diag(f p) W^T),
+
+    and the second needs only sum(x g^T), M and s:
+
+        d W = f * (sum(x g^T) - s <g>^T - (M W - s mean(u)^T) p).
+
+    sum(g * z) is diag(W^T sum(x g^T)), centred and scaled. The gradient reads `x`, which has a quarter of the channels
+    of u at the end of a bottleneck block.
+
+    Args:
+      x: [B, H, W, Cin], float; products are of this dtype, sums are float32, or of a wider dtype of `x`.
+      kernel: [Cin, C], float32.
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+      sync: as in `normalize_batch`.
+
+    Returns:
+      [B, H, W, C] of the dtype of `x`; the mean and the variance of the product, [C], through which no gradient goes.
+    """
+    return _product_forward(x, kernel, scale, bias, epsilon, sync)[0]
+
+
+def _product_forward(x, kernel, scale, bias, epsilon, sync):
+    total, moments = _total(x), _contracted(x, x)
+    mean_x, mean_of_squares = _means((total, (kernel * (moments @ kernel)).sum(0)), x, sync)
+    mean = mean_x @ kernel
+    var = jnp.maximum(mean_of_squares - mean * mean, 0)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    folded = (kernel * _last(scale * inverse, kernel)).astype(x.dtype)
+    # The mean of the product of the rounded kernel: so that the result is centred.
+    y = _affine(x, folded[None, None], bias - mean_x @ _widened(folded))
+    return (y, mean, var), (x, total, moments, mean_x, kernel, mean, inverse, scale)
+
+
+def _product_backward(epsilon, sync, residuals, cotangents):
+    x, total, moments, mean_x, kernel, mean, inverse, scale = residuals
+    cotangent = cotangents[0]
+    product, d_bias = _contracted(x, cotangent), _total(cotangent)
+    d_scale = ((kernel * product).sum(0) - mean * d_bias) * inverse
+    mean_bias, mean_scale = _means((d_bias, d_scale), x, sync)
+    factor, pull = scale * inverse, inverse * mean_scale  # f and p of the derivation
+    centred = moments @ kernel - jnp.outer(total, mean)
+    d_kernel = product - jnp.outer(total, mean_bias) - centred * _last(pull, kernel)
+    d_kernel = d_kernel * _last(factor, kernel)
+    from_cotangent = (kernel * _last(factor, kernel)).T.astype(x.dtype)
+    from_x = ((kernel * _last(-factor * pull, kernel)) @ kernel.T).astype(x.dtype)
+    shift = -(mean_bias @ _widened(from_cotangent) + mean_x @ _widened(from_x))
+    dx = _affine(cotangent, from_cotangent[None, None], shift) + _convolved(x, from_x[None, None])
+    return dx, d_kernel.astype(kernel.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
+
+
+normalize_product.defvjp(_product_forward, _product_backward)
+
+
+def _affine(x, kernel, shift, stride=1):
+    # In the dtype of `x`, so that a GPU's convolution takes in the sum, and an addition and a ReLU after it.
+    return _convolved(x, kernel, stride) + _last(shift, x).astype(x.dtype)
+
+
+def _convolved(x, kernel, stride=1):
+    return convolve(x, kernel.astype(x.dtype), stride=stride, padding=(kernel.shape[0] - 1) // 2)
+
+
+def _contracted(a, b):
+    """[..., M], [..., N] -> [M, N]: products of all pairs of channels, summed over all other axes."""
+    a, b = (each.reshape(-1, each.shape[-1]) for each in (a, b))
+    return jnp.matmul(a.T, b, precision="highest", preferred_element_type=_widened(a).dtype)
+
+
+def _total(x):
+    return _widened(x).sum(tuple(range(x.ndim - 1)))
+
+
+def _sums(a, b):
+    """Sums of both over all axes but the last, [2, C]."""
+    axes = tuple(range(a.ndim - 1))
+    return jnp.stack([a.sum(axes), b.sum(axes)])
+
+
+def _synced(sums, sync):
+    """Adds the sums of the devices that share statistics; each of these devices gets the result."""
+    if sync is None:
+        return sums
+    if sync.groups == 1:
+        return jax.lax.psum(sums, sync.axis_name)
+    # The sums of each group in a row of its own: `psum` within groups is not available under every kind of mapping.
+    group = jax.lax.axis_index(sync.axis_name) * sync.groups // jax.lax.axis_size(sync.axis_name)
+    is_own = (jnp.arange(sync.groups) == group).reshape(-1, *(1,) * sums.ndim)
+    return jax.lax.psum(jnp.where(is_own, sums, 0), sync.axis_name)[group]
+
+
+def _count(x, sync):
+    """Positions behind a statistic, over all devices that share it."""
+    devices = 1 if sync is None else jax.lax.axis_size(sync.axis_name) // sync.groups
+    return x.size // x.shape[-1] * devices
+
+
+def _means(sums, x, sync):
+    return jax.tree.map(lambda each: _synced(each, sync) / _count(x, sync), sums)
+
+
+def _normalize(x, mean, var, scale, bias, epsilon):
+    return (_widened(x) - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + epsilon), x) + _last(bias, x)
+
+
+def _last(channel, x):
+    """[C] -> [1, ..., 1, C], as many axes as `x` has."""
+    return channel.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _widened(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

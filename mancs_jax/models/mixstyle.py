@@ -1,0 +1,46 @@
+"""MixStyle (Zhou et al., ICLR 2021): images with channel statistics of others, as from cameras that do not exist."""
+
+import jax
+import jax.numpy as jnp
+
+EPSILON = 1e-6  # added to variances, as in the authors' code
+
+
+def mix_style(
+    x: jax.Array, keys: jax.Array, probability: float, alpha: float, axis_name: str | None = None
+) -> jax.Array:
+    """Gives some images the mean and the deviation of each channel, in part, of another image of the batch.
+
+    `share * own + (1 - share) * other` of the statistics, share ~ Beta(alpha, alpha); no gradient goes through them
+    (equations 6 and 7). Each image samples for itself whether it is mixed, its share and the other image, so that the
+    result does not depend on how a batch is split over devices. (The authors sample once for a batch, and permute it.)
+
+    Args:
+      x: [B, H, W, C], output of an early stage.
+      keys: [B], one key an image.
+      probability: that an image is mixed.
+      alpha: of the Beta distribution, above 0.
+      axis_name: the pmap axis over whose devices the other image is sampled; None for this device only.
+
+    Returns:
+      [B, H, W, C], of the dtype of `x`.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = wide.mean((1, 2))
+    deviation = jnp.sqrt(jnp.maximum((wide * wide).mean((1, 2)) - mean * mean, 0) + EPSILON)
+    statistics = jax.lax.stop_gradient(jnp.stack([mean, deviation], axis=1))  # [B, 2, C]
+    candidates = statistics if axis_name is None else jax.lax.all_gather(statistics, axis_name, tiled=True)
+
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mixed_key, share_key, other_key = jax.random.split(key, 3)
+        is_mixed = jax.random.bernoulli(mixed_key, probability)
+        share = jax.random.beta(share_key, alpha, alpha)
+        return jnp.where(is_mixed, share, 1.0), jax.random.randint(other_key, (), 0, len(candidates))
+
+    share, other = jax.vmap(draw)(keys)
+    share = share[:, None, None]
+    own_mean, own_deviation = jnp.unstack(statistics, axis=1)
+    new_mean, new_deviation = jnp.unstack(share * statistics + (1 - share) * candidates[other], axis=1)
+    factor = new_deviation / own_deviation
+    shift = new_mean - own_mean * factor
+    return (wide * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)

@@ -1,0 +1,109 @@
+"""Every end of a command is one line and the right status."""
+
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from mancs_jax.cli import command_line
+
+REPOSITORY = Path(__file__).parents[1]
+# A command that fails while JAX still computes: the process may not crash at its end.
+STILL_COMPUTING = """
+import sys, types
+from mancs_jax.cli import command_line
+def main(values, arguments):
+    import mancs_jax
+    command_line.keep_compiled_programs()
+    embed = mancs_jax.load("market1501")
+    embed(["docs/people/a.jpg"] * 160 + ["nowhere.jpg"], progress=False)
+command = types.ModuleType("command", "A command.")
+command.define, command.ARGUMENTS, command.main = (lambda values, argv: None), (), main
+command_line.run(command, ["command"])
+"""
+
+
+def ends(raised: BaseException):
+    """(status or line, of a command that raises)."""
+
+    def main(values, arguments):
+        raise raised
+
+    command = types.ModuleType("mancs_jax.cli.command", "A command.")
+    command.define, command.ARGUMENTS, command.main = (lambda values, argv: None), (), main
+    with pytest.raises(SystemExit) as stop:
+        command_line.run(command, ["command"])
+    return stop.value.code
+
+
+def test_ctrl_c(capsys):
+    assert ends(KeyboardInterrupt()) == 130
+    assert ends(KeyboardInterrupt("stopped; all is gone")) == 130
+    assert capsys.readouterr().err == "command: interrupted\ncommand: stopped; all is gone\n"
+
+
+def test_what_users_can_mend():
+    assert ends(ValueError("a\nb")) == "command: a b"
+    assert ends(MemoryError("Unable to allocate 3 GiB")) == (
+        "command: the machine has too little memory (Unable to allocate 3 GiB)"
+    )
+    assert ends(ValueError("\x1b[2J.jpg: no image")) == r"command: \x1b[2J.jpg: no image"
+
+
+@pytest.mark.parametrize(
+    ("error", "start", "end"),
+    [
+        (KeyError("pid"), "command: KeyError: pid; this is a fault of mancs_jax, please report it with ", ""),
+        (AssertionError(), "command: AssertionError: AssertionError; this is a fault of mancs_jax, please", ""),
+        (RuntimeError("XLA: a page\nof text"), "command: XLA: a page of text (traceback: ", ")"),
+    ],
+)
+def test_other_errors_are_one_line_and_keep_their_traceback(error, start, end, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    line = ends(error)
+    [file] = tmp_path.iterdir()
+    assert line.startswith(start) and line.endswith(f"{file}{end}") and "\n" not in line
+    assert "Traceback" in file.read_text() and type(error).__name__ in file.read_text()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("MANCS_TRACEBACK", "1")
+    ends(ValueError("shown on request"))
+    assert "ValueError: shown on request" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense"])
+def test_devices_that_are_not_there(platforms, tmp_path):
+    code = "import jax; from mancs_jax.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "embed", "docs/people", "--network=market1501", f"--output={tmp_path}/o.npz"]
+    ended = subprocess.run(
+        command,
+        env=os.environ | {"JAX_PLATFORMS": platforms},
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
+    assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
+
+
+def test_no_crash_while_jax_computes():
+    for _ in range(2):
+        ended = subprocess.run([sys.executable, "-c", STILL_COMPUTING], capture_output=True, text=True, cwd=REPOSITORY)
+        assert (ended.returncode, ended.stderr) == (1, "command: nowhere.jpg: no such file\n")
+
+
+def test_a_user_whom_nobody_knows(tmp_path):
+    """As in a container with the user id of another machine: no home directory and no entry in the list of users."""
+    code = """
+import os, pwd, sys
+def getpwuid(number): raise KeyError(f"getpwuid(): uid not found: {number}")
+pwd.getpwuid = getpwuid
+for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "USER", "LOGNAME"): os.environ.pop(name, None)
+from mancs_jax.cli.main import main
+main()
+"""
+    command = [sys.executable, "-c", code, "embed", "docs/people", "--network=market1501", f"--output={tmp_path}/o.npz"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.endswith("o.npz: 3 embeddings, 320 wide\n")

@@ -1,0 +1,199 @@
+"""Two processes of two devices each train as one process of one device, which goes on from where they stopped."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from tiny_sources import run_script
+
+from mancs_jax.common import processes
+from mancs_jax.data import build
+from mancs_jax.data.sources import market1501
+
+REPOSITORY = Path(__file__).parents[1]
+PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
+TRAIN = "from mancs_jax.cli import train; from mancs_jax.cli.command_line import run; run(train)"
+
+
+def start(devices: int, *arguments: str, program: Sequence[str] = ("scripts/train.py",)) -> subprocess.Popen:
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        cwd=REPOSITORY,
+        env=os.environ
+        | {
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
+            "http_proxy": "http://127.0.0.1:9",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(running: list[subprocess.Popen]) -> list[str]:
+    texts = [process.communicate(timeout=PATIENCE) for process in running]
+    assert [process.returncode for process in running] == [0] * len(running), texts
+    return [out for out, _ in texts]
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    with market1501.open_source(tiny.write_folder(tmp_path_factory.mktemp("source"))) as contents:
+        build.build(contents, root)
+    return root
+
+
+def test_two_processes_are_one(root, tmp_path):
+    data = ("--config=tests/tiny.py", f"--config.data.root={root}")
+    finish([start(1, *data, f"--workdir={tmp_path / 'one'}")])
+    cluster = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", *data, f"--workdir={tmp_path / 'two'}"]
+    half = "--config.max_steps=6"  # and a checkpoint
+    out = finish([start(2, *cluster, half, f"--process_id={i}") for i in range(2)])
+    assert "Mancs" in out[0] and "Mancs" not in out[1]  # one process writes
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
+    for name in one[0]:
+        np.testing.assert_allclose([row[name] for row in two], [row[name] for row in one[:6]], rtol=1e-5, atol=1e-5)
+    finish([start(1, *data, f"--workdir={tmp_path / 'two'}")])
+    two = rows(tmp_path / "two")
+    assert len(two) == len(one) == 12
+    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=2e-4)
+    results = [json.loads((tmp_path / run / "results" / "single_query.json").read_text()) for run in ("one", "two")]
+    assert results[1]["num_queries"] == 8 and results[0]["mAP"] == pytest.approx(results[1]["mAP"], abs=0.1)
+
+
+# A process ends or stops at its fifth step: the others then wait for it in the sixth. What is proved lies around the
+# step: this one asks the other process for a mean, as the network's does, and compiles at once.
+LOSING = """
+import os, signal
+import jax
+from mancs_jax.cli import train
+from mancs_jax.cli.command_line import run
+from mancs_jax.common import processes
+from mancs_jax.training import loop
+from mancs_jax.training.state import TrainState
+processes.HEARTBEAT_TIMEOUT = 10  # seconds
+
+def make_train_step(*_, **__):
+    def step(state, image, label):
+        mean = jax.lax.pmean(image.mean(), "devices")
+        return TrainState(state.step + 1, state.params, state.batch_stats, state.opt_state), {"loss": mean}
+    return jax.pmap(step, "devices", in_axes=(None, 0, 0), out_axes=(None, None))
+
+def add(log, step, metrics):
+    if step == 5 and jax.process_index() == LOST:
+        END
+    add_row(log, step, metrics)
+
+loop.make_train_step, add_row, loop.MetricsLog.add = make_train_step, loop.MetricsLog.add, add
+run(train)
+"""
+
+
+def lose(process: int, end: str, root: Path, workdir: Path) -> tuple[subprocess.Popen, str]:
+    """Trains with two processes of which one is lost; returns the other and its stderr. The lost one is ended."""
+    program = ["-c", LOSING.replace("LOST", str(process)).replace("END", end)]
+    arguments = ["--config=tests/tiny.py:bare", f"--config.data.root={root}", f"--workdir={workdir}"]
+    arguments += [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--config.checkpoint_every=4"]
+    running = [start(1, *arguments, f"--process_id={i}", program=program) for i in range(2)]
+    left, lost = running[1 - process], running[process]
+    _, error = left.communicate(timeout=PATIENCE)
+    lost.kill()
+    lost.communicate(timeout=PATIENCE)
+    return left, error
+
+
+def test_a_lost_process_ends_the_others_in_one_line(root, tmp_path):
+    left, error = lose(1, "os.kill(os.getpid(), signal.SIGKILL)", root, tmp_path / "w")
+    line = r"train: JAX failed, as it does where another process was lost \(.*\); start all processes again with "
+    line += "the same command: training resumes from the latest checkpoint, where there is one"
+    assert left.returncode == 1 and re.fullmatch(line, error.splitlines()[-1]), error
+    assert "Traceback" not in error
+
+
+def test_an_error_of_one_process_ends_all(root, tmp_path):
+    left, error = lose(1, 'raise OSError(28, "No space left on device", "some file")', root, tmp_path / "w")
+    assert left.returncode == 1 and "another process was lost" in error.splitlines()[-1], error
+
+
+@pytest.mark.parametrize(
+    ("process", "end"),
+    [
+        (0, "os.kill(os.getpid(), signal.SIGKILL)"),  # the service that all talk through goes with it
+        (1, "os.kill(os.getpid(), signal.SIGSTOP)"),  # no connection breaks: heartbeats say that it is lost
+    ],
+)
+def test_jax_ends_the_others_where_no_error_reaches_them(process, end, root, tmp_path):
+    left, error = lose(process, end, root, tmp_path / "w")
+    assert left.returncode in (1, -signal.SIGABRT), error
+    assert "another process was lost" in error or "another task died" in error
+
+
+def test_process_0_out_of_reach(tmp_path):
+    program = ["-c", "from mancs_jax.common import processes as p; p.CONNECT_TIMEOUT = 2.0; " + TRAIN]
+    address = f"localhost:{free_port()}"
+    arguments = ["--config=tests/tiny.py:bare", f"--workdir={tmp_path / 'w'}"]
+    process = start(1, *arguments, f"--coordinator={address}", "--num_processes=2", "--process_id=1", program=program)
+    _, error = process.communicate(timeout=PATIENCE)
+    waiting, line = error.splitlines()
+    assert process.returncode == 1 and waiting == f"waiting for process 0 at {address}, up to 2 s"
+    assert line.startswith(f"train: cannot join the other processes: process 0 does not answer at {address} (")
+    assert line.endswith("); it has to run, and its port has to be open to this machine")
+
+
+@pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
+def test_flags_that_belong_together():
+    line = run_script("train", f"--config={tiny.__file__}", "--workdir=nowhere", "--num_processes=2")
+    assert line == "train: --coordinator=HOST:PORT, --num_processes and --process_id go together"
+
+
+@pytest.mark.parametrize("coordinator", ["localhost", ":1234", "localhost:", "localhost:http", "localhost:65536"])
+def test_a_coordinator_without_a_port(coordinator):
+    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT"):
+        processes.start(coordinator, num_processes=2, process_id=0)
+
+
+def test_shares_cover_all_rows_once(monkeypatch):
+    for number, count in [(10, 4), (3, 4), (8, 2), (1, 1), (0, 3)]:
+        monkeypatch.setattr(processes.jax, "process_count", lambda count=count: count)
+        covered = []
+        for index in range(count):
+            monkeypatch.setattr(processes.jax, "process_index", lambda index=index: index)
+            covered += list(range(number))[processes.share(number)]
+        assert covered == list(range(number))
+
+
+def test_processes_ask_each_other_at_every_tenth_step_only(monkeypatch):
+    asked = []
+
+    def gather(flag):
+        asked.append(bool(flag))
+        return np.array([flag, True])  # the other process was told to stop
+
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", gather)
+    assert processes.any_process(True, step=3) and not processes.any_process(False, step=10)  # alone
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    answers = [processes.any_process(step == 4, step) for step in range(1, 21)]
+    assert [step for step, answer in enumerate(answers, 1) if answer] == [10, 20]
+    assert asked == [False, False]
