@@ -188,12 +188,13 @@ def map_blocks(
         for tile in comparison.layout.tiles:
             placed = cache(lambda tile=tile: jax.device_put(comparison.tile_arrays(tile), everywhere))
             for rows in blocks:
-                given, place = jax.device_put(arguments(tile, rows), spread), (tile.start, int(rows[0]))
+                given, place = arguments(tile, rows), (tile.start, int(rows[0]))
                 if memory is not None and place in memory:
-                    _, result = compiled(_remembered)(((memory[place],), given), ())
+                    block = jax.device_put(((memory[place],), given), spread)
+                    _, result = compiled(_remembered)(block, ())
                 else:
-                    block = jax.device_put(comparison.block_arrays(rows), spread)
-                    values, result = compiled(comparison.values, keeps=memory is not None)((block, given), placed())
+                    block = jax.device_put((comparison.block_arrays(rows), given), spread)
+                    values, result = compiled(comparison.values, keeps=memory is not None)(block, placed())
                     if memory is not None:
                         memory[place] = values
                 yield tile, rows, result
