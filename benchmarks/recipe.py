@@ -38,6 +38,7 @@ def create_config(flags: argparse.Namespace, batch: int) -> ConfigDict:
     config = recipes.market("authors,small" if flags.arch in BASIC_BLOCK else "authors").unlock()
     config.pretrained = ""
     config.remat = ()  # the peer keeps its activations, too
+    config.batch_norm_groups = 1  # and takes the statistics of the whole batch
     config.dtype = flags.dtype
     config.model.arch, config.model.width = flags.arch, flags.width
     config.data.p, config.data.k = batch // flags.k, flags.k

@@ -1,7 +1,8 @@
 """Mancs (Wang et al., ECCV 2018) in JAX: person re-identification with attention and curriculum sampling.
 
-`load` makes a function of images out of a trained network, `search` finds the nearest of a gallery, `score` evaluates
-embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported at its first use.
+`load` makes a function of images out of a trained network, `adapt` adapts a network to cameras without labels, `search`
+finds the nearest of a gallery, `score` evaluates embeddings, `train_and_evaluate` trains. `import mancs_jax` does not
+import jax: each name is imported at its first use.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
     from mancs_jax.evaluation.ranking import Found
     from mancs_jax.gallery.gallery import Gallery
+    from mancs_jax.inference.adaptation import adapt
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
     from mancs_jax.inference.search import search
@@ -22,6 +24,7 @@ _HOMES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
     "Found": "mancs_jax.evaluation.ranking:Found",
     "Gallery": "mancs_jax.gallery.gallery:Gallery",
+    "adapt": "mancs_jax.inference.adaptation:adapt",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",
@@ -33,6 +36,7 @@ __all__ = [
     "Embedder",
     "Found",
     "Gallery",
+    "adapt",
     "build_index",
     "load",
     "load_index",

@@ -111,7 +111,7 @@ def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
     network = Network(embedder.config, card["num_classes"], {})
     trained = Trained(network, card["step"], description, card, None)
 
-    def embed_all(image: np.ndarray) -> np.ndarray:
+    def embed_all(image: np.ndarray, camid: np.ndarray) -> np.ndarray:
         if not len(image):
             raise ValueError("no images to embed: the split is empty")
         return embedder(image, progress=progress)
@@ -141,12 +141,13 @@ def score_network(
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
-    embed_all: Callable[[np.ndarray], np.ndarray] | None = None,
+    embed_all: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     progress: bool = True,
 ) -> Scored:
     """Scores a network that is loaded, as `score`, and writes nothing.
 
-    `embed_all` stands for a network without parameters: uint8 [N, H, W, 3] -> float32 [N, D].
+    A network that is adapted to cameras embeds each image by its own. `embed_all` stands for a network without
+    parameters: uint8 [N, H, W, 3], camid [N] -> float32 [N, D].
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
@@ -159,7 +160,9 @@ def score_network(
     _check_draws(parts, task)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
-    embedded = {part: Labelled(embed_all(split.image), split.pid, split.camid) for part, split in parts.items()}
+    embedded = {
+        part: Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for part, split in parts.items()
+    }
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
@@ -200,7 +203,7 @@ def score_network(
         "chosen_on": "last step" if description.best is None else config.choose_on,
         "train_fingerprint": description.data_fingerprint,
         "config": description.config,
-    } | {name: trained.card[name] for name in ("exported",) if name in trained.card}
+    } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
     return Scored(network, trained.workdir, parts, embedded, results, comparisons)
@@ -280,7 +283,7 @@ def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, em
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
-        embeddings.append(embed_all(block.image))
+        embeddings.append(embed_all(block.image, block.camid))
         camids.append(block.camid)
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)
@@ -330,7 +333,7 @@ def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str,
     if config.like_pretrained:
         params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
         name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
-    first = network._replace(variables=variables)
+    first = Network(config, network.num_classes, variables)
     ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
     scored = {part: split for part, split in parts.items() if part != "gt_bbox"}
     for name, way in ways.items():

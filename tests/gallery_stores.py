@@ -1,5 +1,6 @@
 """Galleries for tests: embeddings that are known, a network that is none, and both kinds of databases."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,8 +74,9 @@ def by_loops(query, embedding, keep, k, distance="euclidean") -> list[tuple[int,
 
 
 def files_of(place: Path) -> dict[Path, bytes]:
-    """The content of every file below a folder."""
-    return {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+    """The content of every file below a folder, read by another process: closing a file here drops SQLite's locks."""
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    return {path: subprocess.run(["cat", str(path)], capture_output=True, check=True).stdout for path in files}
 
 
 def left_of(contents: dict[Path, bytes], names: list[str], embedding: np.ndarray, piece: int = 16) -> list[str]:

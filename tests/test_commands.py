@@ -95,6 +95,7 @@ def test_unknown_arguments(name):
         "embed": ["F", "--workdir=W", "--output=o.npz"],
         "search": ["q.jpg", "--workdir=W", "--gallery=g.npz"],
         "import_weights": ["--source=S"],
+        "adapt": ["--network=N", "--source=S", "--csv=C", "--output=O"],
         "ablation": ["--base=walkers", "--workdir=W"],
         "export": ["--workdir=W", "--output=O"],
     }.get(name, ["--workdir=W"])

@@ -101,7 +101,8 @@ def imported(tmp_path_factory, small):
 
 def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     source, _, workdir = imported
-    (config, _, variables), step, description, *_ = load_trained(workdir)
+    network, step, description, *_ = load_trained(workdir)
+    config, variables = network.config, network.variables
     assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()

@@ -30,6 +30,7 @@ SHOWN = [
 ]
 # The functions that a command calls after it has checked its flags.
 CALLS = {
+    "adapt": ["mancs_jax.inference.adaptation.adapt"],
     "ablation": ["mancs_jax.ablation.run_all"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
     "embed": ["mancs_jax.inference.gallery.find_images"],

@@ -289,7 +289,7 @@ def test_images_that_disappear_while_a_folder_is_embedded_are_told(embedder, tmp
                 (tmp_path / names[-1]).mkdir()
             yield batch
 
-    slow = dataclasses.replace(embedder, embed_batches=lambda batches: embed_batches(one_by_one(batches)))
+    slow = dataclasses.replace(embedder, embed_batches=lambda batches, *_: embed_batches(one_by_one(batches)))
     embedding, whole, faults = embed_whole(tmp_path, slow, names, progress=False)
     assert faults == dict.fromkeys(gone, "not there any more") | {names[-1]: "cannot be read: Is a directory"}
     assert whole == [name for name in names if name not in faults] and len(embedding) == len(whole)
@@ -335,7 +335,7 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
     rows = np.ones((2, 4), np.float32)
     calls = {
         "embed": lambda: embedder(pictures(1)),
-        "load": lambda: mancs_jax.load(workdir),
+        "load": lambda: mancs_jax.load(workdir[0]),
         "search": lambda: mancs_jax.search(rows, rows, 1),
     }
     reader, writer = os.pipe()

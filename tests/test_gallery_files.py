@@ -161,6 +161,11 @@ def test_traces_at_every_offset_and_across_blocks(monkeypatch):
     assert traces.find([], wanted).sum() == 0
 
 
+def test_numbers_and_short_texts_are_no_traces():
+    texts = ["7", "1021", "0123abc", "01234567", "bob", "ellen", "añb"]
+    assert traces.counted(traces.traces_of(texts, [], [], 0))["texts"] == 3  # 01234567, ellen and añb
+
+
 def test_zeros_are_no_traces():
     embedding = np.zeros((1, 64), np.float32)
     embedding[0, :4] = [1, 2, 3, 4]
@@ -384,6 +389,32 @@ def test_a_full_disk_changes_nothing(tmp_path):
         with pytest.raises(OSError, match="people2.gallery"), Gallery(disk / "people2.gallery") as other:
             fill(other, 5)
         assert not list(disk.glob("*people2*"))
+
+
+@pytest.mark.parametrize("free", range(0, 400_000, 16384))
+def test_a_gallery_is_made_as_a_whole_or_not_at_all(tmp_path, free):
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - free))
+        try:
+            with Gallery(disk / "people.gallery") as gallery:
+                fill(gallery, 5)
+        except OSError as error:
+            assert "\n" not in str(error)
+        (disk / "filler").unlink()
+        assert [path.name for path in disk.iterdir() if path.name.startswith(".")] == []
+        with Gallery(disk / "people.gallery") as gallery:
+            assert len(gallery) in (0, 5)
+            fill(gallery, 5)
+            assert len(gallery) == 5 and gallery.check() == []
+
+
+def test_a_second_name_of_a_gallery_is_no_leftover_to_overwrite(path):
+    with Gallery(path) as gallery:
+        fill(gallery)
+    os.link(path, path.with_name(f".{path.name}.12345"))  # as of a process that was killed while it made the gallery
+    with Gallery(path) as gallery:
+        assert gallery.forget(person=3).is_proved and gallery.check() == [] and len(gallery) == 195
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
 
 
 def test_a_read_only_disk_can_be_searched(tmp_path):

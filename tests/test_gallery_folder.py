@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_stores import Pixels
+from pages import data_of
 from test_gallery import write_folder
-from test_report import data_of
 
 from mancs_jax.cli.main import main
 from mancs_jax.gallery.entry import Added

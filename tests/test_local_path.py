@@ -157,7 +157,7 @@ def test_home_in_every_call_from_python(tmp_path, monkeypatch):
     assert embed_one("~/a.jpg").shape == embed_one(["~/a.jpg"])[:1].shape
     assert gallery.load_gallery(written("~/g.npz", gallery.embed_folder("~", embed_one, ["a.jpg"]))).name == ["a.jpg"]
     mancs_jax.build_index(rows, "~/i.faiss")
-    assert mancs_jax.load_index("~/i.faiss").ntotal == 4
+    assert mancs_jax.load_index("~/i.faiss").faiss_index.ntotal == 4
     assert mancs_jax.search(rows, rows, 1, index="~/i.faiss").index[:, 0].tolist() == [0, 1, 2, 3]
     assert str(home / "n.safetensors") in convert.export_weights("~/w", "~/n.safetensors")
     assert publish.export_network("~/w", "net", "~", scores=False)[0] == home / "net.json"

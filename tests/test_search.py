@@ -184,7 +184,9 @@ def test_what_is_wrong_gets_one_line(tmp_path):
     for factory in ("", "IVF4,Flat"):
         of_large = mancs_jax.build_index(large, factory=factory)
         assert search(query, large, 1, index=of_large).index.shape == (2, 1)
-        with pytest.raises(ValueError, match=r"the index is of another gallery of \[80, 16\]: build it again"):
+        with pytest.raises(
+            ValueError, match="the index is of another gallery of this size, or of another order: build it again"
+        ):
             search(query, other, 1, index=of_large)
     with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
         search(query, gallery, 1, index=tmp_path / "g.faiss")
@@ -202,7 +204,8 @@ def test_an_index_that_cannot_be_written_names_its_path(tmp_path, monkeypatch):
         mancs_jax.build_index(gallery, "/proc/nowhere/g.faiss")
     before = mancs_jax.build_index(gallery, tmp_path / "g.faiss")
     mancs_jax.build_index(gallery, tmp_path / "again.faiss")
-    assert faiss.serialize_index(before).tobytes() == (tmp_path / "g.faiss").read_bytes()
+    content = faiss.serialize_index(before.faiss_index).tobytes()
+    assert (tmp_path / "g.faiss").read_bytes().startswith(content)  # then its facts
     monkeypatch.setattr(Path, "open", lambda path, mode="r": open("/dev/full", mode))  # noqa: PTH123, SIM115
     with pytest.raises(OSError, match=r"/full\.faiss cannot be written \(No space left on device\); free the disk"):
         mancs_jax.build_index(gallery, tmp_path / "full.faiss")

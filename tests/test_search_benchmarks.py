@@ -98,3 +98,11 @@ def test_search(run, tmp_path):
     rows = found["rows"]
     assert [row["way"] for row in rows][::3] == ["exact, search()", "index, search()"] and "recall@10" in table
     assert all(float(row["recall@10"]) > 0.95 for row in rows)
+
+
+def test_gallery(run):
+    limits = {"LEAST_ROWS_PER_S": 0, "LONGEST_OPENING_S": 1e9, "SLOWEST": 1e9, "SHARE_OF_FILTER": 1e9}
+    found, table = run("gallery", "--images=1000", "--width=16", "--queries=3", "--rounds=2", **limits)
+    assert [row["way"] for row in found["rows"]] == ["NumPy, in memory", "Gallery, a file", "FAISS flat, in memory"]
+    assert {row["equal answers"] for row in found["rows"]} == {"1.000"}
+    assert found["images"] == 1000 and "rows/s, added" in table

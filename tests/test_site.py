@@ -113,7 +113,7 @@ def test_the_configuration_page_has_every_field_with_its_default(tool):
 def test_the_commands_page_has_every_flag(tool):
     page = tool("reference").commands()
     sections = dict(re.findall(r"^## mancs (\S+)\n(.*?)(?=^## |\Z)", page, re.M | re.DOTALL))
-    assert list(sections) == list(COMMANDS)
+    assert list(sections) == [name for name in COMMANDS if name != "gallery"]  # whose commands have sections
     for name, section in sections.items():
         source = (REPOSITORY / "mancs_jax" / "cli" / f"{name.replace('-', '_')}.py").read_text()
         defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))

@@ -15,6 +15,8 @@ import pytest
 from tiny import EPOCHS, STEPS_PER_EPOCH, write_folder
 from tiny_sources import run_script
 
+from mancs_jax.training.loop import stop_signals
+
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
@@ -208,6 +210,33 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, inte
 
 def first_rows(text: str, number: int) -> str:
     return "".join(text.splitlines(keepends=True)[:number])
+
+
+def test_a_training_whose_screen_goes_away_is_the_same_training(train, whole, tmp_path):
+    """As `mancs train ... 2>&1 | head -1`."""
+    process = train(tmp_path)
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(600) == 0
+    assert (tmp_path / "metrics.jsonl").read_text() == (whole[0] / "metrics.jsonl").read_text()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_signals_that_end_a_training_after_it_is_saved():
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name)
+        usual = signal.signal(number, signal.default_int_handler)  # whatever the tests were started by
+        with stop_signals() as stop:
+            os.kill(os.getpid(), number)
+            assert stop == [name]
+        signal.signal(number, usual)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_number_of_devices_goes_on(train, interrupted, whole, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from tiny_sources import run_script
 from tiny_workdir import WIDTH, write_place
 
+from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.export import USE, USE_ONNX, VALUES
 from mancs_jax.inference.gallery import (
     Gallery,
@@ -212,10 +213,11 @@ def test_files_that_are_no_gallery(tmp_path):
     np.save(tmp_path / "lone.npy", np.zeros(3))
     with pytest.raises(ValueError, match="lone.npy is not a .npz file"):
         load_gallery(tmp_path / "lone.npy")
+    unused = object.__new__(Embedder)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        embed_folder(tmp_path / "nowhere", None)
+        embed_folder(tmp_path / "nowhere", unused)
     with pytest.raises(ValueError, match="no images in it"):
-        embed_folder(tmp_path, None)
+        embed_folder(tmp_path, unused)
 
 
 @pytest.mark.parametrize(

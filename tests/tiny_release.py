@@ -18,9 +18,12 @@ SMALL = {"arch": "resnet10", "width": 8, "cls_dim": CLS_DIM}
 
 
 def authors_config(**model):
-    """The `authors` recipe on small images, without dropout, whose masks would differ; `model`: what else differs."""
+    """The `authors` recipe on small images, without dropout, whose masks differ; `model`: what else differs."""
     config = recipes.market("authors").unlock()
-    config.remat = ()
+    config.remat, config.batch_norm_groups = (
+        (),
+        1,
+    )  # one batch of statistics, as in the network of PyTorch on one device
     config.data.image_size = (64, 32)
     config.model.update({"dropout": 0.0} | model)
     return config

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
-from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images",)
@@ -23,6 +23,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     define_network(values)
     flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
     flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
+    define_camera(values, "images")
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
     flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
     flags.mark_flags_as_required(["output"], values)
@@ -49,7 +50,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if line := unused_accelerator():
         tell(line)
     embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
-    embedding, names, damaged = embed_whole(arguments[0], embedder, names)
+    embedding, names, damaged = embed_whole(arguments[0], embedder, names, camera=values.camera)
     gallery = create_gallery(embedder, embedding, names)
     write_gallery(values.output, gallery)
     if damaged:

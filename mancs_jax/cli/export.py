@@ -36,6 +36,7 @@ FORMATS = ("onnx", "jax", "weights", "torch")
 ONLY_FOR = {
     "input": ("onnx",),
     "flip": ("onnx", "jax"),
+    "camera": ("onnx", "jax"),
     "dtype": ("onnx", "weights"),
     "root": ("weights",),
     "average_with": ("weights",),
@@ -61,6 +62,12 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    flags.DEFINE_integer(
+        "camera",
+        None,
+        "Camera (camid) of a network of `mancs adapt`; a file has the statistics of one.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "root",
         "",
@@ -103,6 +110,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         from mancs_jax.inference.export import export
 
         options = {"flip": values.flip, "input": values.input, "dtype": values.dtype or "float32"}
+        options["camera"] = values.camera
         show(export(source, values.output, format=kind, **options).rstrip())
 
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a model and evaluate it",
     "evaluate": "evaluate a trained model, or embeddings of any origin",
     "prepare-data": "prepare a data set, or check it",
+    "adapt": "adapt a model to the cameras of a site, without labels",
     "embed": "extract the embeddings of a folder of images",
     "search": "find the gallery images nearest to a query",
     "gallery": "keep a gallery that grows, forgets, and is searched with filters",

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
-from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
@@ -24,6 +24,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     """Defines the flags."""
     flags.DEFINE_string("gallery", None, "File of `mancs embed`.", flag_values=values)
     define_network(values)
+    define_camera(values, "queries")
     flags.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1, flag_values=values)
     flags.DEFINE_enum(
         "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
@@ -73,7 +74,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     found, damaged = answers.find_answers(
-        queries, embedder, gallery, k=values.k, distance=values.distance, max_distance=values.max_distance
+        queries,
+        embedder,
+        gallery,
+        k=values.k,
+        camera=values.camera,
+        distance=values.distance,
+        max_distance=values.max_distance,
     )
     if damaged:
         show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mancs_jax.common.local_path import local_path
+from mancs_jax.common.screen import escaped
 from mancs_jax.data import images
 from mancs_jax.gallery.entry import Facts, Image, Match, hash_of
 from mancs_jax.gallery.filters import described, make_filter, moment_text
@@ -85,12 +87,12 @@ def as_text(answered: Sequence[Answered], how: How) -> str:
     """The answers for the screen, a table a query, with the query's name above where there are several."""
     parts = []
     for one in answered:
-        lines = [f"query {one.name}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {name}, which is left out" for name in one.itself]
+        lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
+        lines += [f"the gallery has the query itself, {escaped(name)}, which is left out" for name in one.itself]
         rows = [["rank", "distance", "person", "camera", "time", "name"]]
         for rank, (distance, image) in enumerate(one.matches, start=1):
             labels = [image.person or "-", image.camera or "-", moment_text(image.time) or "-"]
-            rows.append([str(rank), f"{distance:.4f}", *labels, image.name])
+            rows.append([str(rank), f"{distance:.4f}", *labels, escaped(image.name)])
         rows = [[cell for cell, used in zip(row, _used_columns(rows)) if used] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows)][:-1]
         table = ["  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows]
@@ -191,7 +193,7 @@ def _picture(image: Image, folder: str | Path | None, image_size: tuple[int, int
     place = folder or image.folder
     try:
         if place is not None:
-            file = Path(place) / image.name
+            file = local_path(place).absolute() / image.name
             return images.decode_image(file.read_bytes(), image_size, image.name)
     except (OSError, ValueError):
         pass

@@ -157,7 +157,14 @@ class Cache:
 
 
 def shred(path: Path) -> None:
-    """Overwrites a file with zeros, waits until they are on the disk, and deletes it."""
+    """Overwrites a file with zeros, waits until they are on the disk, and deletes it.
+
+    Of a file that has another name, too, only this name is deleted: a process that was killed while it made a gallery
+    may have left a second one.
+    """
+    if path.stat().st_nlink > 1:
+        path.unlink()
+        return
     with path.open("r+b") as file:
         left = path.stat().st_size
         while left > 0:

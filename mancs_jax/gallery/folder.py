@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import bar
 from mancs_jax.data import images
 from mancs_jax.data.sources.source import name_some
@@ -49,9 +50,10 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
       ValueError: one line: the header, a line or a time is not as it should be, or a path is there twice.
     """
     found: dict[str, Labels] = {}
-    if not Path(path).is_file():
+    path = local_path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         header = reader.fieldnames or []
         if "path" not in header or (unknown := sorted(set(header) - set(COLUMNS))):
@@ -87,8 +89,8 @@ def add_folder(
     progress: bool = True,
 ) -> FolderAdded:
     """Adds the images of a folder and its subfolders; see `Gallery.add_folder`."""
-    folder = Path(folder)
-    top = folder if relative_to is None else Path(relative_to)
+    folder = local_path(folder).absolute()  # names below it that begin with ~ are no home directories
+    top = folder if relative_to is None else local_path(relative_to).absolute()
     if not folder.resolve().is_relative_to(top.resolve()):
         raise ValueError(f"{folder} is not below {top}, which names are to be relative to")
     of_csv = read_csv(csv_file) if csv_file is not None else {}
@@ -151,7 +153,7 @@ def embed_again(
 
 def _file_of(image: Image, folder: str | Path | None) -> Path | None:
     """The file of an image: below a folder, or where it was added from; None where there is none."""
-    places = [Path(place) / image.name for place in (folder, image.folder) if place is not None]
+    places = [local_path(place).absolute() / image.name for place in (folder, image.folder) if place is not None]
     return next(filter(Path.is_file, places), None)
 
 

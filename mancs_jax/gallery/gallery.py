@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
-from mancs_jax.evaluation.distances import check_distance, checked_norms
 from mancs_jax.evaluation.labelled import checked_embedding
 from mancs_jax.gallery import filters
 from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Person, Record, hash_of
 from mancs_jax.gallery.filters import Label, Moment, make_filter
 from mancs_jax.gallery.sqlite import SqliteStore
 from mancs_jax.gallery.store import Store
+from mancs_jax.gallery.traces import NOT_SEARCHED_FOR
+from mancs_jax.version import __version__
 
 if TYPE_CHECKING:
     from mancs_jax.gallery.folder import FolderAdded
@@ -96,11 +96,13 @@ class Gallery:
         if network is None:
             raise ValueError(f"{self.store.place}: images need a network: Gallery(..., network='market1501')")
         if isinstance(network, str | Path):
+            from mancs_jax.inference.embedder import load  # not at the top: it imports jax
+
             options: dict[str, Any] = {}
             if self.store.exists():
                 facts = self.store.facts()
                 options = {"flip": facts.flip, "normalize": facts.normalize}
-            network = mancs_jax.load(network, **options)
+            network = load(network, **options)
         if self.store.exists():
             self._check(network)
         return network
@@ -131,6 +133,8 @@ class Gallery:
           ValueError: one line: the arguments do not go together, or the gallery is of another network.
           OSError: the disk is full or read-only, or another process has been writing for a minute.
         """
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         embedding = checked_embedding("gallery", embedding)
         checked_norms("gallery", embedding, "cosine")
         number = len(names)
@@ -232,7 +236,9 @@ class Gallery:
 
         store = self._existing
         if isinstance(self._network, str | Path):
-            self._network = mancs_jax.load(self._network)
+            from mancs_jax.inference.embedder import load  # not at the top: it imports jax
+
+            self._network = load(self._network)
         if self._network is None:
             raise ValueError(f"{store.place}: images need a network: Gallery(..., network='market1501')")
         embedder = self._network
@@ -312,6 +318,8 @@ class Gallery:
         Raises:
           FileNotFoundError, ValueError: one line: no gallery, or the arguments are not as above.
         """
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
         check_distance(distance)
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
@@ -365,6 +373,7 @@ class Gallery:
         filter = make_filter(person, camera, name, since, before)
         store = self._existing
         if receipt is not None:
+            receipt = local_path(receipt)
             check_writable(receipt)
         now = store.forget(filter) if filter != filters.Filter() else None
         pending = store.pending()
@@ -375,7 +384,7 @@ class Gallery:
         values: dict[str, Any] = {
             "gallery": store.place,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "mancs_jax": mancs_jax.__version__,
+            "mancs_jax": __version__,
             "forgotten": [
                 {
                     "conditions": filters.described(filter)
@@ -391,6 +400,7 @@ class Gallery:
         if proof is not None:
             values |= {
                 "searched_for": proof.searched,
+                "not_searched_for": NOT_SEARCHED_FOR,
                 "files": proof.files,
                 "found": proof.found,
                 "shared_with_images_that_stay": proof.shared,
@@ -434,6 +444,7 @@ class Gallery:
         from mancs_jax.inference.gallery import write_gallery
 
         filter, store = make_filter(**conditions), self._existing
+        path = local_path(path)
         check_writable(path)
         with store.reading():
             facts = store.facts()
@@ -480,6 +491,8 @@ class Gallery:
           ValueError: one line: the gallery is empty, or the distance is none.
           ImportError: FAISS is not installed.
         """
+        from mancs_jax.evaluation.distances import check_distance  # not at the top: it imports jax
+
         check_distance(distance)
         return self._existing.build_index(distance)
 
@@ -513,6 +526,8 @@ class Gallery:
         _check_same(self.store.place, self.store.facts(), _facts_of(embedder))
 
     def _embedded(self, query: Any, distance: str) -> np.ndarray:
+        from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
+
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
             query = checked_embedding("query", query)
         else:

@@ -99,28 +99,39 @@ class SqliteStore(Store):
     def _open(self) -> None:
         if self.path.is_dir():
             raise ValueError(f"{self.place} is a folder: give the file of a gallery, as people.gallery")
-        with self.path.open("rb") as file:
-            head = file.read(100)
-        if head[:4] == b"PK\x03\x04":
-            raise ValueError(
-                f"{self.place} is a file of mancs embed: mancs gallery add {self.place} --gallery=people.gallery "
-                "makes a gallery of it, and mancs search searches it as it is"
-            )
-        if head[:15] != b"SQLite format 3" or len(head) < 100:
-            raise ValueError(f"{self.place} is no gallery, or is damaged")
         with naming(self.place):
-            self.connection = self._connected()
+            try:
+                self.connection = self._connected()
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_NOTADB:
+                    raise ValueError(self._no_gallery()) from None
+                raise
             [[application]] = self.connection.execute("PRAGMA application_id")
             [[schema]] = self.connection.execute("PRAGMA user_version")
         if application != APPLICATION:
-            self.close()
-            raise ValueError(f"{self.place} is a database of another program, no gallery")
+            self.connection.close()
+            self.connection = None
+            is_empty = self.path.stat().st_size == 0
+            raise ValueError(
+                self._no_gallery() if is_empty else f"{self.place} is a database of another program, no gallery"
+            )
         if schema > SCHEMA:
-            self.close()
+            self.connection.close()
+            self.connection = None
             raise ValueError(
                 f"{self.place} was written by a newer version of mancs_jax (schema {schema}; this one reads {SCHEMA}): "
                 "install that version"
             )
+
+    def _no_gallery(self) -> str:
+        """The line for a file that is no database, and so has no locks of SQLite, see `kept_open`."""
+        with self.path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return f"{self.place} is no gallery, or is damaged"
+        return (
+            f"{self.place} is a file of mancs embed: mancs gallery add {self.place} --gallery=people.gallery makes a "
+            "gallery of it, and mancs search searches it as it is"
+        )
 
     def _connected(self) -> sqlite3.Connection:
         """Connects for reading and writing; read-only where the disk allows no more."""
@@ -129,15 +140,15 @@ class SqliteStore(Store):
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # reads the log, too
         except sqlite3.OperationalError as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF not in CANNOT_WRITE:
+            if error.sqlite_errorcode & 0xFF not in (*CANNOT_WRITE, sqlite3.SQLITE_IOERR):
                 raise
             log = self.path.with_name(f"{self.path.name}-wal")
             if log.exists() and log.stat().st_size:
                 raise OSError(
-                    f"{self.place}: its disk is read-only, and changes in {log.name} are not in the file yet: copy "
-                    "both to another disk"
+                    f"{self.place}: its disk is read-only or full, and changes in {log.name} are not in the file yet: "
+                    "free some space, or copy both to another disk"
                 ) from None
-            # Without a log, a file on a read-only disk is all there is. SQLite could not make the log's index there.
+            # Without a log, the file is all there is. On a read-only or full disk SQLite cannot make the log's index.
             connection = sqlite3.connect(_uri(self.path, "ro&immutable=1"), uri=True, isolation_level=None)
         for pragma in (
             "secure_delete = ON",
@@ -164,7 +175,7 @@ class SqliteStore(Store):
                     f"{self.place} cannot be made ({error.strerror or error}): choose another place"
                 ) from None
             finally:
-                for end in ("", "-wal", "-shm"):
+                for end in ("", "-wal", "-shm", "-journal"):
                     with suppress(OSError):
                         temporary.with_name(f"{temporary.name}{end}").unlink()
         self._open()
@@ -173,15 +184,16 @@ class SqliteStore(Store):
         connection = sqlite3.connect(path, isolation_level=None)
         try:
             connection.execute(f"PRAGMA page_size = {PAGE}")
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.executescript(f"BEGIN; {TABLES} COMMIT;")
             self.connection = connection
             self.write_facts(facts)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            # Last: all is in the file by now. What a log had, a full disk could keep out of the file when it is closed.
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
         finally:
             self.connection = None
-            connection.close()  # the last connection brings the log into the file
+            connection.close()
 
     def close(self) -> None:  # noqa: D102
         if self.connection is not None:
@@ -478,8 +490,14 @@ class SqliteStore(Store):
     def _look(self, wanted: np.ndarray) -> tuple[list[dict[str, Any]], np.ndarray]:
         files, is_found = [], np.zeros(len(wanted), bool)
         for path in self._files():
-            is_found |= traces.find(traces.of_file(path), wanted)
-            files.append({"file": path.relative_to(self.path.parent).as_posix(), "bytes": path.stat().st_size})
+            try:
+                file = kept_open(path)
+            except FileNotFoundError:
+                continue
+            size = os.fstat(file).st_size
+            blocks = (os.pread(file, traces.BLOCK, start) for start in range(0, size, traces.BLOCK))
+            is_found |= traces.find(blocks, wanted)
+            files.append({"file": path.relative_to(self.path.parent).as_posix(), "bytes": size})
         return files, is_found
 
     def find_faults(self) -> list[str]:  # noqa: D102
@@ -529,12 +547,29 @@ def naming(place: str) -> Iterator[None]:
             text = f"{place}: the disk is full. What was confirmed is kept; free some space, and start again"
             raise OSError(text) from None
         if code in CANNOT_WRITE:
-            raise OSError(f"{place} cannot be written ({error}): its disk or its folder is read-only") from None
+            raise OSError(f"{place} cannot be written ({error}): its disk or its folder is read-only or full") from None
         if code == sqlite3.SQLITE_IOERR:
             raise OSError(f"{place} cannot be read or written ({error}): is the disk full or damaged?") from None
         if code in NO_DATABASE:
             raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
         raise
+
+
+_kept_open: dict[tuple[int, int], int] = {}  # (device, inode) -> descriptor
+
+
+def kept_open(path: Path) -> int:
+    """Opens a file for reading, and never closes it: a descriptor.
+
+    POSIX drops all locks that a process has on a file as soon as it closes any descriptor of that file. SQLite's locks
+    would be gone, and databases of other objects in this process could be destroyed
+    (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    status = path.stat()
+    key = status.st_dev, status.st_ino
+    if key not in _kept_open:
+        _kept_open[key] = os.open(path, os.O_RDONLY)
+    return _kept_open[key]
 
 
 def _erased(state: State) -> tuple:

@@ -307,7 +307,8 @@ class Store(ABC):
         return is_shared
 
     def _content(self) -> Iterator[bytes]:
-        """All that the gallery has of its images, as bytes."""
+        """All that the gallery has of its images, and of its network, as bytes."""
+        yield "\0".join(value for (value,) in self.rows("SELECT value FROM gallery")).encode()
         for image in self.images():
             yield (
                 "\0".join(filter(None, (image.name, image.person, image.camera, image.folder, ""))).encode()

@@ -8,10 +8,10 @@ offset for the keys, and the digest decides.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +19,10 @@ TEXT, HASH, EMBEDDING = range(3)  # kinds
 TRACE = np.dtype([("key", "<u8"), ("length", "<u4"), ("kind", "u1"), ("digest", "V16")])
 PIECE, STEP = 16, 64  # bytes of an embedding that are a trace, and from one to the next
 MOST_PIECES = 2**20  # of all embeddings together; of more images, fewer pieces each
-SHORTEST = 4  # bytes of a text; shorter ones are in every file
+SHORTEST = 4  # bytes of a text that is searched for
+LONG = 8  # bytes of one that may be a number: shorter numbers are in every file, as counts, dates and tokens
+NUMBER = re.compile(rb"[0-9a-f]*")
+NOT_SEARCHED_FOR = f"texts below {SHORTEST} bytes, and numbers below {LONG} bytes, which are in every file by chance"
 BLOCK = 4 * 2**20  # bytes that are looked through at a time
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # makes keys out of bytes (Fibonacci hashing): no two of one
 
@@ -30,13 +33,13 @@ def traces_of(
     """Makes traces, TRACE [T], sorted by key.
 
     Args:
-      texts: names of the images, and their labels and folders; those below `SHORTEST` bytes have no trace.
+      texts: names of the images, and their labels and folders; without `NOT_SEARCHED_FOR`.
       hashes: of their sources.
       embeddings: float32 [D] each. Pieces with two equal numbers have no trace, since zeros are everywhere.
       number: of embeddings.
     """
     found = [(TEXT, text.encode()) for text in texts] + [(HASH, digest) for digest in hashes]
-    found = [(kind, content) for kind, content in found if len(content) >= SHORTEST]
+    found = [of for of in found if len(of[1]) >= (LONG if NUMBER.fullmatch(of[1]) else SHORTEST)]
     for row in embeddings:
         content = row.astype("<f4").tobytes()
         starts = range(0, max(len(content) - PIECE, 0) + 1, STEP)
@@ -56,16 +59,6 @@ def counted(traces: np.ndarray) -> dict[str, int]:
     """Number of traces of each kind."""
     kinds = {"texts": TEXT, "hashes": HASH, "pieces_of_embeddings": EMBEDDING}
     return {name: int(np.count_nonzero(traces["kind"] == kind)) for name, kind in kinds.items()}
-
-
-def of_file(path: Path) -> Iterator[bytes]:
-    """The content of a file, block by block; nothing of a file that is gone."""
-    try:
-        with path.open("rb") as file:
-            while block := file.read(BLOCK):
-                yield block
-    except FileNotFoundError:
-        return
 
 
 def find(blocks: Iterable[bytes], traces: np.ndarray) -> np.ndarray:

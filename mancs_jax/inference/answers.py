@@ -14,6 +14,7 @@ from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
     answers_of,
+    cameras_of,
     decoded,
     embed_whole,
     find_images,
@@ -62,6 +63,7 @@ def find_answers(
     gallery: Gallery,
     *,
     k: int,
+    camera: int | None = None,
     distance: str = "euclidean",
     max_distance: float | None = None,
 ) -> tuple[list[Answered], dict[str, str]]:
@@ -72,6 +74,7 @@ def find_answers(
       embedder: the network that embedded the gallery.
       gallery: to search.
       k: answers of each query, or as many as there are.
+      camera: of all queries, see `gallery.cameras_of`.
       distance: "euclidean" or "cosine".
       max_distance: images that are farther are no answers; None for no limit.
 
@@ -83,9 +86,9 @@ def find_answers(
     """
     if len(queries.names) == 1:
         names, damaged = queries.names, dict[str, str]()
-        embedding = embedder(queries.folder / names[0])
+        embedding = embedder(queries.folder / names[0], camera=cameras_of(names, embedder, camera))
     else:
-        embedding, names, damaged = embed_whole(queries.folder, embedder, queries.names)
+        embedding, names, damaged = embed_whole(queries.folder, embedder, queries.names, camera=camera)
     files = [queries.folder / name for name in names]
     number = min(k + 1, len(gallery.name))
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)

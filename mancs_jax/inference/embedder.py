@@ -23,7 +23,7 @@ from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.forward import batch_size, run_batches
-from mancs_jax.inference.network import Network
+from mancs_jax.inference.network import Network, camera_groups, of_camera
 from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
@@ -43,10 +43,17 @@ class Embedder:
     normalize: bool
     network: str  # 32 hex digits that depend on every parameter: embeddings of two networks cannot be compared
     card: dict[str, Any] = field(repr=False)  # what the network is for, takes, gives and scores, see `network_file`
-    embed_batches: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]] = field(repr=False)
+    cameras: tuple[int, ...]  # that the network is adapted to, see `mancs_jax.adapt`
+    embed_batches: Callable[..., Iterator[np.ndarray]] = field(repr=False)  # (batches, camera) -> embeddings of each
 
     def __call__(
-        self, images: Any, boxes: Any = None, *, bad_boxes: str = "error", progress: bool = True
+        self,
+        images: Any,
+        boxes: Any = None,
+        *,
+        camera: Any = None,
+        bad_boxes: str = "error",
+        progress: bool = True,
     ) -> Float32[np.ndarray, "N D"]:
         """Embeds images, or boxes of one image.
 
@@ -59,6 +66,10 @@ class Embedder:
             or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
           boxes: numbers [N, 4], x1, y1, x2, y2 in pixels of one image, the frame, see `data.boxes`; fractions are
             rounded, and what lies outside the frame is cut off. Each box gives what its crop as an image gives.
+          camera: the camera of the images, whose statistics an adapted network uses: an integer for all, or integers
+            [N], one for each image. Images are then grouped by camera, and a generator of them is read to its end
+            first. None, or a camera that the network does not know, uses the network's own statistics; a line on
+            stderr says so once.
           bad_boxes: "error" refuses a box that has NaN, no area, or no pixel in the frame; "zeros" gives it an
             embedding of zeros.
           progress: whether a bar is shown of what takes longer than two seconds.
@@ -68,23 +79,57 @@ class Embedder:
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, or a box,
-            with its number, that cannot be cut out; boxes as fractions of the frame.
+          ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, a box, with
+            its number, that cannot be cut out; boxes as fractions of the frame; or cameras that are not integers, one
+            or as many as images.
           RuntimeError: one line: this process was forked from the one that loaded the network.
         """
         check_not_forked()
         if boxes is not None:
+            if np.asarray(camera).ndim:
+                raise ValueError("boxes come from one frame, and a frame from one camera: give camera as one integer")
             crops, is_good = _crops(images, boxes, bad_boxes)
             embedding = np.zeros((len(is_good), self.width), np.float32)
-            embedding[is_good] = self(crops, progress=progress)
+            embedding[is_good] = self(crops, camera=camera, progress=progress)
             return embedding
+        if camera is not None:
+            return self._by_camera(images, camera, progress)
+        return self._embed(images, None, progress)
+
+    def _by_camera(self, images: Any, camera: Any, progress: bool) -> np.ndarray:
+        camid = np.asarray(camera)
+        if (camid.dtype.kind not in "iu" and camid.size) or camid.ndim > 1:
+            raise ValueError(f"camera is {camera!r}: it has to be an integer, or one integer for each image")
+        camid = camid.astype(np.int64)  # an empty list is float
+        if camid.ndim == 0:
+            [(known, _)] = self._groups(camid[None])
+            return self._embed(images, known, progress)
+        images = [_path_or_array(f"image {number}", image) for number, image in enumerate(_several(images))]
+        if len(images) != len(camid):
+            raise ValueError(f"camera has {len(camid):,} integers for {len(images):,} images: give one for each image")
+        embedding = np.empty((len(images), self.width), np.float32)
+        for known, rows in self._groups(camid):
+            embedding[rows] = self._embed([images[row] for row in rows], known, progress)
+        return embedding
+
+    def _groups(self, camid: np.ndarray) -> list[tuple[int | None, np.ndarray]]:
+        if (built_in := self.card.get("camera")) is None:
+            return list(camera_groups(self.cameras, camid))
+        if np.any(camid != built_in):
+            raise ValueError(
+                f"the exported file has the statistics of camera {built_in} alone: load the adapted network for other "
+                "cameras, or leave camera out"
+            )
+        return [(None, np.arange(len(camid)))]
+
+    def _embed(self, images: Any, camera: int | None, progress: bool) -> np.ndarray:
         images = _several(images)
         number = len(images) if hasattr(images, "__len__") else None
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
             bar(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
         ):
-            of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool))
+            of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool), camera)
 
             def rows():
                 for embedding in of_batches:
@@ -112,8 +157,8 @@ def load(
 
     Args:
       source: a workdir of training, whose best network is taken where validation chose one, else the latest; a file or
-        folder of `mancs export --format=weights`; an ONNX or `jax.export` file of `mancs export`; or the name of a
-        network that comes with the package, as "market1501".
+        folder of `mancs export --format=weights` or `mancs adapt`; an ONNX or `jax.export` file of `mancs export`; or
+        the name of a network that comes with the package, as "market1501".
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
         export` does so always or never.
@@ -129,17 +174,23 @@ def load(
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
+    cameras: tuple[int, ...] = ()
     check_not_forked()
     if (path := exported_path(source)) is not None:
         exported = open_exported(path, batch=batch, flip=flip, devices=devices)
-        config, card, embed_batches = exported.config, exported.card, exported.run_batches
+        config, card = exported.config, exported.card
         flip = card["exported"]["flip"]
+
+        def embed_batches(batches: Iterable[np.ndarray], camera: int | None = None) -> Iterator[np.ndarray]:
+            return exported.run_batches(batches)
+
     else:
         devices = jax.local_devices() if devices is None else devices
         trained = load_trained(source)
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
+        cameras = tuple(sorted(trained.network.cameras))
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
-    if flip or normalize:  # the thresholds were set on distances of other embeddings
+    if (flip or normalize) and card.get("thresholds"):  # they were set on distances of other embeddings
         card = card | {"thresholds": None}
     height, width = config.data.image_size
     return Embedder(
@@ -151,6 +202,7 @@ def load(
         normalize=normalize,
         network=card["network"],
         card=card,
+        cameras=cameras,
         embed_batches=embed_batches,
     )
 
@@ -176,9 +228,9 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], Bo
 
 
 def _embed_batches(
-    network: Network, batches: Iterable[np.ndarray], **options: Any
+    network: Network, batches: Iterable[np.ndarray], camera: int | None = None, **options: Any
 ) -> Iterator[Float32[np.ndarray, "B D"]]:
-    return (rows for rows, _ in run_batches(network, batches, **options))
+    return (rows for rows, _ in run_batches(of_camera(network, camera), batches, **options))
 
 
 def _several(images: Any) -> Iterable:

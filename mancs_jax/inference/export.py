@@ -13,11 +13,12 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable, write_json
 from mancs_jax.common.local_path import local_path
+from mancs_jax.data.sources.source import name_some
 from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
-from mancs_jax.inference.network import Network
+from mancs_jax.inference.network import Network, of_camera
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.convolution import for_unknown_processors
 from mancs_jax.models.mancs import create_model
@@ -67,6 +68,7 @@ def export(
     format: str = "",
     input: str = UINT8,
     dtype: str = "float32",
+    camera: int | None = None,
 ) -> str:
     """Writes the trained network with its parameters and its contract as one file for other programs.
 
@@ -81,6 +83,7 @@ def export(
       input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
         by whoever runs the file, as trackers do.
       dtype: of backbone and attention in an ONNX file, "float32" or "float16".
+      camera: of an adapted network, the camera whose statistics the file has.
 
     Returns:
       The lines to print: what to install, how long the file lives, and Python that runs it.
@@ -96,9 +99,11 @@ def export(
     for path in (output, contract_of(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
+    _check_camera(trained.network, camera)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else trained.network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
-    return write(output, trained.network, trained.card, options)
+    card = trained.card | ({} if camera is None else {"camera": camera})
+    return write(output, of_camera(trained.network, camera), card, options)
 
 
 def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:
@@ -139,6 +144,15 @@ def _kind(output: Path, format: str, input: str, dtype: str) -> str:
     if not is_onnx and (input != UINT8 or dtype != "float32"):
         raise ValueError("--input and --dtype are for ONNX: give --output=NAME.onnx")
     return ONNX if is_onnx else JAX
+
+
+def _check_camera(network: Network, camera: int | None) -> None:
+    known = name_some([str(each) for each in network.cameras])
+    if network.cameras and camera not in network.cameras:
+        given = "" if camera is None else f", not {camera}"
+        raise ValueError(f"the network is adapted to cameras, and a file has the statistics of one: {known}{given}")
+    if camera is not None and not network.cameras:
+        raise ValueError(f"camera {camera}: the network is not adapted to cameras; leave it out, or run mancs adapt")
 
 
 def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.processes import gathered, share
 from mancs_jax.common.screen import bar
 from mancs_jax.data.augment import normalize
-from mancs_jax.inference.network import Network
+from mancs_jax.inference.network import Network, camera_groups, of_camera
 from mancs_jax.models.mancs import Mancs, create_model
 
 AHEAD = 2  # batches that run while one is fetched: enough to keep the device busy, and few enough for little memory
@@ -31,6 +31,7 @@ Forward = Callable[
 def embed(
     network: Network,
     image: Images,
+    camid: Int[np.ndarray, " B"] | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
     flip: bool = False,
@@ -41,6 +42,7 @@ def embed(
     Args:
       network: `config.eval_batch` images go through all devices together.
       image: of the network's size.
+      camid: the camera of each image, whose statistics an adapted network uses; None: the network's own for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
@@ -50,6 +52,11 @@ def embed(
     """
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
+    if camid is not None and network.cameras:
+        options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
+        groups = list(camera_groups(sorted(network.cameras), camid))
+        of_groups = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
+        return np.concatenate(of_groups)[np.argsort(np.concatenate([rows for _, rows in groups]))]
     mine = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.
     mine = mine if len(mine) else image[:1]

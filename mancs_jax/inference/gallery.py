@@ -68,7 +68,12 @@ class Gallery(NamedTuple):
 
 
 def embed_folder(
-    folder: str | Path, embedder: Embedder, names: Sequence[str] | None = None, *, progress: bool = True
+    folder: str | Path,
+    embedder: Embedder,
+    names: Sequence[str] | None = None,
+    *,
+    camera: int | None = None,
+    progress: bool = True,
 ) -> Gallery:
     """Embeds images of a folder and its subfolders.
 
@@ -76,6 +81,7 @@ def embed_folder(
       folder: of the images.
       embedder: the network.
       names: paths below the folder, as `find_images`, which is asked where this is None.
+      camera: of all images, see `cameras_of`.
       progress: whether a bar is shown.
 
     Raises:
@@ -84,7 +90,9 @@ def embed_folder(
     """
     folder = local_path(folder).absolute()  # names below "." that begin with ~ are no home directories
     names = find_images(folder)[0] if names is None else names
-    return create_gallery(embedder, embedder([folder / name for name in names], progress=progress), names)
+    cameras = cameras_of(names, embedder, camera)
+    embedding = embedder([folder / name for name in names], camera=cameras, progress=progress)
+    return create_gallery(embedder, embedding, names)
 
 
 def create_gallery(embedder: Embedder, embedding: np.ndarray, names: Sequence[str]) -> Gallery:
@@ -95,7 +103,12 @@ def create_gallery(embedder: Embedder, embedding: np.ndarray, names: Sequence[st
 
 
 def embed_whole(
-    folder: str | Path, embedder: Embedder, names: Sequence[str], *, progress: bool = True
+    folder: str | Path,
+    embedder: Embedder,
+    names: Sequence[str],
+    *,
+    camera: int | None = None,
+    progress: bool = True,
 ) -> tuple[np.ndarray, list[str], dict[str, str]]:
     """Embeds the images of a folder that can be read; each is read once, a batch at a time.
 
@@ -103,6 +116,7 @@ def embed_whole(
       folder: of the images.
       embedder: the network.
       names: paths below the folder, as `find_images` gives them.
+      camera: of all images, see `cameras_of`.
       progress: whether a bar is shown.
 
     Returns:
@@ -119,7 +133,7 @@ def embed_whole(
         bar(desc="embedding", unit="image", total=len(names), delay=2, disable=not progress) as progress_bar,
     ):
 
-        def decoded_images() -> Iterator[np.ndarray]:
+        def decoded_images(names: Sequence[str]) -> Iterator[np.ndarray]:
             for start in range(0, len(names), embedder.batch):
                 block = names[start : start + embedder.batch]
                 read = partial(_image_or_fault, folder, embedder.image_size)
@@ -131,10 +145,21 @@ def embed_whole(
                         yield image
                 progress_bar.update(len(block))
 
-        embedding = embedder(decoded_images(), progress=False)
+        cameras = cameras_of(names, embedder, camera)
+        groups = {cameras: names} if not isinstance(cameras, list) else _by_camera(names, cameras)
+        parts = [embedder(decoded_images(own), camera=of, progress=False) for of, own in groups.items()]
     if not whole:
         raise ValueError(f"{folder}: no image in it can be read: {name_faults(damaged)}")
-    return embedding, whole, damaged
+    place = {name: number for number, name in enumerate(names)}
+    order = np.argsort([place[name] for name in whole])
+    return np.concatenate(parts)[order], [whole[row] for row in order], damaged
+
+
+def _by_camera(names: Sequence[str], cameras: Sequence[int]) -> dict[int, list[str]]:
+    groups: dict[int, list[str]] = {camera: [] for camera in sorted(set(cameras))}
+    for name, camera in zip(names, cameras, strict=True):
+        groups[camera].append(name)
+    return groups
 
 
 def _image_or_fault(folder: Path, image_size: tuple[int, int], name: str) -> np.ndarray | str:
@@ -204,6 +229,20 @@ def labels_of(name: str) -> tuple[int, int] | None:
     """(pid, camid) of a name like those of Market-1501, 0002_c1s1_000451_03.jpg; None for others."""
     found = LABELS.match(Path(name).name)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def cameras_of(names: Sequence[str], embedder: Embedder, camera: int | None = None) -> int | list[int] | None:
+    """Returns the camera whose statistics an adapted network uses for images, as `Embedder` takes it.
+
+    Args:
+      names: of the images.
+      embedder: the network.
+      camera: of all images; None takes, of an adapted network, the cameras that the names tell, if all do.
+    """
+    labels = [labels_of(name) for name in names]
+    if camera is not None or not embedder.cameras or None in labels:
+        return camera
+    return [label[1] for label in labels if label]
 
 
 def write_gallery(path: str | Path, gallery: Gallery) -> None:

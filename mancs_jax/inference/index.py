@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -321,7 +322,7 @@ def _facts_of(path: Path) -> dict:
 
 
 def candidates(
-    index: Index | str | Path, query: np.ndarray, gallery: np.ndarray, number: int, distance: str
+    index: Index | str | Path | Any, query: np.ndarray, gallery: np.ndarray, number: int, distance: str
 ) -> np.ndarray:
     """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
@@ -330,7 +331,7 @@ def candidates(
       FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
     """
     _require_faiss()
-    index = load_index(index) if isinstance(index, str | os.PathLike) else index
+    index = load_index(Path(index)) if isinstance(index, str | os.PathLike) else index
     if not isinstance(index, Index):
         raise ValueError(f"an index has to come from build_index or load_index, not {type(index).__name__}")
     shape = (index.faiss_index.ntotal, index.faiss_index.d)

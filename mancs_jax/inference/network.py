@@ -1,13 +1,20 @@
 """A network that can be used: its configuration, its size and its numbers."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.common.screen import tell
+from mancs_jax.data.sources.source import name_some
+from mancs_jax.weights.shared import CAMERAS
 
 
 class Network(NamedTuple):
@@ -16,6 +23,52 @@ class Network(NamedTuple):
     config: ConfigDict  # of the run that made it
     num_classes: int  # identities of its classifiers
     variables: dict[str, Any]  # "params" and "batch_stats"
+    cameras: Mapping[int, dict[str, Any]] = MappingProxyType({})  # camid -> "batch_stats"; see `inference.adaptation`
+
+
+def of_camera(network: Network, camera: int | None) -> Network:
+    """Returns the network with the BatchNorm statistics of one camera; None, or a camera it does not have: its own."""
+    if camera is None or camera not in network.cameras:
+        return network._replace(cameras={})
+    return network._replace(variables=network.variables | {"batch_stats": network.cameras[camera]}, cameras={})
+
+
+def stored_variables(network: Network) -> dict[str, Any]:
+    """Returns everything that is stored of a network: its variables and, where it is adapted, those of "cameras"."""
+    cameras = {str(camera): statistics for camera, statistics in network.cameras.items()}
+    return network.variables | ({CAMERAS: cameras} if cameras else {})
+
+
+def camera_groups(
+    known: Sequence[int], camid: Int[np.ndarray, " N"]
+) -> Iterator[tuple[int | None, Int[np.ndarray, " n"]]]:
+    """Groups images by camera, since all images of a batch share statistics.
+
+    A line on stderr says, once for networks with these cameras, that there are images of other cameras.
+
+    Args:
+      known: the cameras of an adapted network, ascending.
+      camid: of each image.
+
+    Yields:
+      (camera, rows of its images); last (None, rows of the images of all unknown cameras). No group is empty.
+    """
+    is_known = np.isin(camid, known)
+    for camera in np.unique(camid[is_known]).tolist():
+        yield camera, np.flatnonzero(camid == camera)
+    if not is_known.all():
+        _say_unknown(tuple(known), int(camid[~is_known].min()))
+        yield None, np.flatnonzero(~is_known)
+
+
+@lru_cache(maxsize=4096)  # so that it is said once for each camera
+def _say_unknown(known: tuple[int, ...], camera: int) -> None:
+    if known:
+        line = f"camera {camera} is not one of this network's cameras ({name_some([str(each) for each in known])}): "
+        line += "images of cameras that it does not know are embedded with the network's own statistics"
+    else:
+        line = f"camera {camera} makes no difference: this network is not adapted to cameras; mancs adapt does that"
+    tell(line)
 
 
 def fingerprint_of(variables: dict[str, Any]) -> str:

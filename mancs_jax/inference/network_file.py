@@ -4,6 +4,7 @@ The card is the contract for whoever feeds pictures to the network. Reading exec
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
-from mancs_jax.inference.network import Network, embedding_width, fingerprint_of
+from mancs_jax.inference.network import Network, embedding_width, fingerprint_of, stored_variables
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
-from mancs_jax.weights.shared import CARD, WEIGHTS
+from mancs_jax.weights.shared import CAMERAS, CARD, WEIGHTS
 
 USE = (
     "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
     "data set hold for its weights, too. Do not decide anything about a person with it."
 )
+CAMERA_LEAF = re.compile(rf"{CAMERAS}\.(\d{{1,10}})\.")  # how the names of an adapted network's statistics begin
 
 
 def card_of(network: Network, step: int, description: Description) -> dict[str, Any]:
@@ -36,8 +38,8 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
       None), `trained_on`, `data_fingerprint`, `num_classes`, `config` and `fits` (see `digest_of`); `scores` and
-      `thresholds`, which `mancs export --format=weights` fills in, and None until then. The configuration names no
-      path of the machine of the training.
+      `thresholds`, which `mancs export --format=weights` fills in, and None until then. `mancs adapt` adds `adapted`,
+      see `adaptation.adapt`. The configuration names no path of the machine of the training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():
@@ -56,7 +58,7 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
             "std": list(STD),
         },
         "embedding": {"width": embedding_width(network), "dtype": "float32", "distance": "euclidean"},
-        "network": fingerprint_of(network.variables),
+        "network": fingerprint_of(stored_variables(network)),
         "recipe": config.recipe,
         "seed": config.seed,
         "step": step,
@@ -117,7 +119,7 @@ def write_network(folder: str | Path, name: str, network: Network, card: dict[st
     Raises:
       OSError: cannot be written.
     """
-    tensors = traverse_util.flatten_dict(network.variables, sep=".")
+    tensors = traverse_util.flatten_dict(stored_variables(network), sep=".")
     write_safetensors(
         {key: np.asarray(leaf, dtype if np.ndim(leaf) > 1 else np.float32) for key, leaf in tensors.items()},
         local_path(folder) / f"{name}{WEIGHTS}",
@@ -149,7 +151,8 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     try:
         config = checks.from_json(card["config"])
         checks.validate(config, num_devices=1)
-        if card.get("fits") != digest_of(card) or _fingerprint(leaves) != card["network"]:
+        is_sound = all(map(CAMERA_LEAF.match, (key for key in leaves if key.startswith(CAMERAS))))
+        if card.get("fits") != digest_of(card) or _fingerprint(leaves) != card["network"] or not is_sound:
             shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -157,7 +160,8 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     if shapes is not None:
         _check(leaves, shapes, card, card_path, weights_path)
     variables = jax.device_put(traverse_util.unflatten_dict(leaves, sep="."), jax.local_devices()[0])
-    return Network(config, card["num_classes"], variables), card
+    cameras = {int(camera): statistics for camera, statistics in variables.pop(CAMERAS, {}).items()}
+    return Network(config, card["num_classes"], variables, dict(sorted(cameras.items()))), card
 
 
 def _fingerprint(leaves: dict[str, np.ndarray]) -> str:
@@ -174,6 +178,9 @@ def _check(
 ) -> None:
     expected = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
     found = {key: array.shape for key, array in leaves.items()}
+    for camera in {name[1] for name in map(CAMERA_LEAF.match, leaves) if name}:
+        of_network = {key: shape for key, shape in expected.items() if key.startswith("batch_stats.")}
+        expected |= {f"{CAMERAS}.{camera}{key.removeprefix('batch_stats')}": shape for key, shape in of_network.items()}
     if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
         key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise ValueError(

@@ -86,6 +86,24 @@ class BatchNorm(nn.Module):
             y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, scale, bias, sync=sync))
         return y.astype(self.dtype)
 
+    def interpolated(self, x: jax.Array, kernel: jax.Array, stride: int, weight: float | jax.Array) -> jax.Array:
+        """Normalises as `of_convolution`, by statistics between the running ones and those of the batch.
+
+        The statistics of the batch then replace the running ones, for whoever asks for them.
+
+        Args:
+          x: as of `of_convolution`, and so are the next two.
+          kernel: of the convolution.
+          stride: of the convolution.
+          weight: of the statistics of the batch, from 0 to 1.
+        """
+        x, state = _convolved(x, kernel, stride), self.state(kernel.shape[-1])
+        of_batch = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
+        running = (state.mean.value, state.var.value)
+        mean, var = ((1 - weight) * own + weight * other for own, other in zip(running, of_batch))
+        state.mean.value, state.var.value = of_batch
+        return _normalize(x, mean, var, state.scale, state.bias, EPSILON).astype(self.dtype)
+
     def by_batch(self, state: State, x: jax.Array, normalize: Callable) -> jax.Array:
         """Applies `normalize` to each group, and updates the running statistics with the mean over groups.
 

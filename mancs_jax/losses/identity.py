@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Int
+
+Array = jax.Array | np.ndarray
 
 
 def true_class_log_probability(
-    logits: Float[jax.Array, "B C"], labels: Int[jax.Array, " B"], probability: str
+    logits: Float[Array, "B C"], labels: Int[Array, " B"], probability: str
 ) -> Float[jax.Array, " B"]:
     """`log p_i` of the true class (equation 7).
 
@@ -20,8 +23,8 @@ def true_class_log_probability(
 
 
 def focal_loss(
-    logits: Float[jax.Array, "B C"],
-    labels: Int[jax.Array, " B"],
+    logits: Float[Array, "B C"],
+    labels: Int[Array, " B"],
     *,
     gamma: float,
     probability: str,
@@ -58,7 +61,7 @@ def _focal_terms(log_p: Float[jax.Array, "*shape"], gamma: float, detach_weight:
     return -(jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p
 
 
-def attention_loss(logits: Float[jax.Array, "B C"], labels: Int[jax.Array, " B"], *, kind: str) -> Float[jax.Array, ""]:
+def attention_loss(logits: Float[Array, "B C"], labels: Int[Array, " B"], *, kind: str) -> Float[jax.Array, ""]:
     """Deep supervision of the attention masks (equations 9 and 10).
 
     Args:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # commands ask for names before they wait for JAX
 
 SHIPPED = Path(__file__).parents[1] / "networks"
 CARD, WEIGHTS = ".json", ".safetensors"
+CAMERAS = "cameras"  # the statistics of each camera, in a network of `mancs adapt`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -26,5 +27,8 @@ def shipped_weights(source: str | Path) -> Path | None:
 
 
 def is_shared(tensors: "Tensors") -> bool:
-    """Tells if these are the tensors of a shared network: their names are the paths of its variables."""
-    return {name.partition(".")[0] for name in tensors} == {"params", "batch_stats"}
+    """Tells if these are the tensors of a shared network: their names are the paths of its variables.
+
+    One that is adapted to cameras has tensors under "cameras" too.
+    """
+    return {name.partition(".")[0] for name in tensors} - {CAMERAS} == {"params", "batch_stats"}

@@ -13,7 +13,7 @@ from mancs_jax.config.checks import from_json
 from mancs_jax.config.names import sources
 from mancs_jax.weights import authors
 from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_backbone
-from mancs_jax.weights.shared import CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
+from mancs_jax.weights.shared import CAMERAS, CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
 from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
 
 # Fields of `config.model` on which the numbers of a network do not depend.
@@ -91,6 +91,8 @@ def load_into(
     path, variables = _path(pretrained), {"params": params, "batch_stats": batch_stats}
     tensors = read_tensors(path)
     if is_shared(tensors):
+        # Training starts from the network itself, not from its statistics of one camera.
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{CAMERAS}.")}
         flat = flatten_dict(variables)
         leaves = {".".join(name): Leaf(name, leaf.shape, leaf.shape) for name, leaf in flat.items()}
     elif authors.is_released(tensors):

@@ -17,7 +17,7 @@ from absl import flags
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.gallery_flags import define_gallery
 from mancs_jax.cli.network_flags import define_network, network_of
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images, or a .npz file of mancs embed",)
 
@@ -51,8 +51,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         return
     source = network_of(values)
     keep_freed_memory()
-    import mancs_jax
+    from mancs_jax.common.accelerators import unused_accelerator
     from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import find_images
 
     keep_compiled_programs()
@@ -65,7 +66,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
                 if values[name].present and values[name].value != getattr(facts, name):
                     raise ValueError(f"{values.gallery} was made with {name}={getattr(facts, name)}")
             options = {"flip": facts.flip, "normalize": facts.normalize}
-    embedder = mancs_jax.load(source, batch=values.batch, **options)
+    if line := unused_accelerator():
+        tell(line)
+    embedder = load(source, batch=values.batch, **options)
     with Gallery(values.gallery, None if values.embed_again else embedder) as gallery:
         if values.embed_again:
             gallery = Gallery(values.gallery, source)

@@ -49,12 +49,12 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise ValueError(f"--report={values.report}: the name has to end in .html")
     source = network_of(values)
     # Not at the top: a mistyped flag should not wait for jax.
-    import mancs_jax
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.gallery import answers
     from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.answers import find_queries
+    from mancs_jax.inference.embedder import load
 
     keep_compiled_programs()
     for path in filter(None, (values.report, values.json)):
@@ -65,7 +65,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if queries.others:
         show(f"{len(queries.others):,} files skipped, no images by name: {name_some(queries.others)}")
     batch = 1 if len(queries.names) == 1 else 32
-    embedder = mancs_jax.load(source, batch=batch, flip=facts.flip, normalize=facts.normalize)
+    embedder = load(source, batch=batch, flip=facts.flip, normalize=facts.normalize)
     with Gallery(values.gallery, embedder) as gallery:
         how = answers.How(
             values.k, values.distance, values.max_distance, values.by_person, values.index, conditions_of(values)

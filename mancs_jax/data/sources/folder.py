@@ -1,24 +1,20 @@
 """Data of one's own: a folder or a zip of images, with a CSV of their labels or with names as Market-1501's."""
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from mancs_jax.common.local_path import local_path
 from mancs_jax.config.names import DATASETS
 from mancs_jax.data.cameras import has_match
 from mancs_jax.data.sources import market1501
+from mancs_jax.data.sources.csv_table import is_integer, parse_rows, read_table
 from mancs_jax.data.sources.items import About, Contents, Item
 from mancs_jax.data.sources.named_folders import Layout, open_folders
-from mancs_jax.data.sources.source import UNREADABLE, Source, name_some, open_source
+from mancs_jax.data.sources.source import Source, name_some, open_source
 
-COLUMNS = ["path", "pid", "camid", "split"]
-WITHOUT_CAMERAS = ["path", "pid", "split"]
+HEADERS = {("path", "pid", "camid", "split"): "", ("path", "pid", "split"): " without cameras"}
 SPLITS = tuple(market1501.LAYOUT.folders)
-LARGEST = 2**31 - 1  # pid and camid are int32
 
 
 @contextmanager
@@ -28,7 +24,7 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
     Args:
       name: of the data set, its directory under the root: letters, digits, "_" and "-".
       path: folder or zip, in which a top folder that encloses everything is passed through.
-      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path, see `_file_of`; pid > 0 a
+      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path, see `csv_table`; pid > 0 a
         person, 0 a distractor, -1 junk; camid >= 0, or no such column, and each image is its own camera; split
         "train", "query", "gallery" or "gt_bbox". None: folders bounding_box_train, query, bounding_box_test and
         gt_bbox, names that start with pid_cCAMID.
@@ -68,87 +64,24 @@ def check_name(name: str) -> None:
         )
 
 
-def read_table(source: Source, table: str | Path) -> str:
-    """Returns the text of a CSV on disk, or else in the source.
-
-    Raises:
-      FileNotFoundError: it is at neither place.
-      ValueError: it is damaged, or not UTF-8.
-    """
-    file, inside = local_path(table), _file_of(str(table), source)
-    if not file.is_file() and not source.has(inside):
-        raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
-    try:
-        content = file.read_bytes() if file.is_file() else source.read(inside)
-    except UNREADABLE as error:
-        raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table}: not a CSV in UTF-8 ({error})") from error
-
-
 def parse_table(text: str, source: Source, table: str) -> dict[str, list[Item]]:
-    """Returns the items of each split that a CSV lists, sorted by name.
-
-    Args:
-      text: the CSV.
-      source: where the images lie.
-      table: the CSV's name, for errors.
-
-    Raises:
-      ValueError: the header is another one, or lines are wrong: the first five, with their numbers.
-    """
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """Returns the items of each split that a CSV lists, sorted by name; arguments and errors as of `parse_rows`."""
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    line_of: dict[str, int] = {}
-    wrong = []
-    try:
-        header = next(reader, [])
-        if header not in (COLUMNS, WITHOUT_CAMERAS):
-            raise ValueError(
-                f"{table} line 1: is {','.join(header)!r}; it has to be {','.join(COLUMNS)!r}, or "
-                f"{','.join(WITHOUT_CAMERAS)!r} without cameras"
-            )
-        for row in reader:
-            line = reader.line_num
-            if row and len(row) != len(header):
-                wrong.append(f"line {line}: {len(row)} fields, not {len(header)}")
-                continue
-            if row and header == WITHOUT_CAMERAS:
-                row.insert(2, str(len(line_of)))  # a camera of its own
-            if problem := _what_is_wrong(row, source, line_of):
-                wrong.append(f"line {line}: {problem}")
-            elif row:
-                path, pid, camid, split = row
-                file = _file_of(path, source)
-                line_of[file] = line
-                splits[split].append(Item(_below(path, source), int(pid), int(camid), file))
-    except csv.Error as error:
-        raise ValueError(f"{table} line {reader.line_num}: {error}") from error
-    if wrong:
-        raise ValueError(f"{table} {name_some(wrong)}")
+    for number, row in enumerate(parse_rows(text, source, table, HEADERS, _fault_of)):
+        camid = row.fields.get("camid", number)  # without the column, a camera of its own
+        splits[row.fields["split"]].append(Item(row.name, int(row.fields["pid"]), int(camid), row.file))
     return {split: sorted(items) for split, items in splits.items() if items}
 
 
-def _what_is_wrong(row: Sequence[str], source: Source, line_of: dict[str, int]) -> str | None:
-    if not row:  # an empty line
-        return None
-    path, pid, camid, split = row
-    below = PurePosixPath(_below(path, source))
-    if not below.parts or below.is_absolute() or ".." in below.parts:
-        return f"path {path!r} is not one below {source.path}"
-    if (file := _file_of(path, source)) in line_of:
-        return f"path {path!r} is there already, in line {line_of[file]}"
-    if not _is_integer(pid, -1):
+def _fault_of(fields: dict[str, str]) -> str:
+    pid, camid, split = fields["pid"], fields.get("camid", "0"), fields["split"]
+    if not is_integer(pid, -1):
         return f"pid {pid!r} is not an integer from -1"
-    if not _is_integer(camid, 0):
+    if not is_integer(camid, 0):
         return f"camid {camid!r} is not an integer from 0"
     if fault := _no_person(int(pid), split):
         return fault
-    if split not in SPLITS:
-        return f"split {split!r} is not one of {', '.join(SPLITS)}"
-    return None if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
+    return "" if split in SPLITS else f"split {split!r} is not one of {', '.join(SPLITS)}"
 
 
 def _no_person(pid: int, split: str) -> str:
@@ -157,39 +90,6 @@ def _no_person(pid: int, split: str) -> str:
         return ""
     meaning = "a distractor" if pid == 0 else "junk"
     return f"pid {pid} in {split} is no person, but {meaning}: number people from 1, or leave it out"
-
-
-def _file_of(path: str, source: Source) -> str:
-    """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
-    file = _below(path, source)
-    parts = PurePosixPath(file).parts
-    rests = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
-    if not rests or source.has(file):
-        return file
-    return next((rest for rest in rests if source.has(rest)), file)
-
-
-def _own_paths(source: Source) -> list[tuple[str, ...]]:
-    """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
-    whole = source.path.absolute()
-    tails = [
-        (*parents, name)
-        for name in {whole.name, whole.stem}
-        for parents in (whole.parts[start:-1] for start in range(1, len(whole.parts)))
-    ]
-    if not source.top:
-        return tails
-    return [*tails, (source.top,), *((*tail, source.top) for tail in tails)]
-
-
-def _below(path: str, source: Source) -> str:
-    """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
-    clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
-    return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)
-
-
-def _is_integer(text: str, least: int) -> bool:
-    return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
 
 
 def _checked(contents: Contents) -> Contents:

@@ -1,6 +1,6 @@
 """Kills a process that works on a gallery again and again, and shows that nothing is lost and nothing comes back.
 
-    python tests/soak_gallery.py --kills=300 --seed=0
+    python tests/soak/soak_gallery.py --kills=300 --seed=0
 
 The process adds, replaces and forgets images, searches, and builds indexes. It ends at a random moment, in one of
 three ways: `kill -9`, SIGTERM or a full disk. It writes down what it begins and what was confirmed. After each end the
@@ -21,11 +21,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the fixtures of the tests
+
 from gallery_stores import by_loops, drawn, files_of, left_of
 
 from mancs_jax.gallery.gallery import Gallery
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 DISK = 16 * 2**20  # bytes of the small file system
 WIDTH, IMAGES = 32, 30  # of an operation that adds
@@ -53,35 +56,40 @@ def embedding_of(number: int, replaced: bool = False) -> np.ndarray:
 def work(place: Path, log: Path) -> None:
     """Works on the gallery until it is killed, or the disk is full."""
     lines = log.read_text().splitlines()
-    rng = np.random.default_rng([len(lines), os.getpid()])
-    number = len(lines)
-    with log.open("a") as file, Gallery(place / "soak.gallery") as gallery:
+    rng, number = np.random.default_rng([len(lines), os.getpid()]), len(lines)
+    with log.open("a") as file:
 
         def note(*words: object) -> None:
             file.write(" ".join(map(str, words)) + "\n")
             file.flush()
 
         try:
-            while True:
-                number += 1
-                there = sorted({int(of.person) for of in gallery.people()}) if len(gallery) else []
-                kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
-                if len(gallery) < FEWEST or (kind == ADD and len(gallery) > MOST):
-                    kind = ADD if len(gallery) < FEWEST else FORGET
-                of = number if kind == ADD else int(rng.choice(there))
-                note("begin", kind, of)
-                if kind in (ADD, REPLACE):
-                    gallery.add(embedding_of(of, kind == REPLACE), names_of(of), person=of, network="soak")
-                elif kind == FORGET:
-                    gallery.forget(person=of)
-                elif kind == INDEX:
-                    gallery.build_index()
-                else:
-                    gallery.search(drawn(3, seed=number, width=WIDTH), 5)
-                note("done", kind, of)
+            with Gallery(place / "soak.gallery") as gallery:
+                while True:
+                    number += 1
+                    there = sorted({int(of.person) for of in gallery.people()}) if len(gallery) else []
+                    kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
+                    if len(gallery) < FEWEST or (kind == ADD and len(gallery) > MOST):
+                        kind = ADD if len(gallery) < FEWEST else FORGET
+                    of = number if kind == ADD else int(rng.choice(there))
+                    note("begin", kind, of)
+                    operate(gallery, kind, of)
+                    note("done", kind, of)
         except OSError as error:
             note("refused", str(error).replace("\n", " | "))
             sys.exit(REFUSED)
+
+
+def operate(gallery: Gallery, kind: str, of: int) -> None:
+    """Does one operation, on the images of a person or with them."""
+    if kind in (ADD, REPLACE):
+        gallery.add(embedding_of(of, kind == REPLACE), names_of(of), person=of, network="soak")
+    elif kind == FORGET:
+        gallery.forget(person=of)
+    elif kind == INDEX:
+        gallery.build_index()
+    else:
+        gallery.search(drawn(3, seed=of, width=WIDTH), 5)
 
 
 class Model:
@@ -204,7 +212,7 @@ def run(
         if model.open is not None:
             taken[f"during {model.open[0]}"] += 1
         faults += [f"{number} ({way}): {fault}" for fault in faults_of(place, model, number)]
-        print(f"{number + 1} of {kills}: {way}, {len(model.there)} people, {len(faults)} faults", flush=True)
+        print(f"{number + 1} of {kills}: {way}, {len(model.there)} people, {len(faults)} faults", *faults, flush=True)
         if len(faults) > 5:
             break
     return taken, faults

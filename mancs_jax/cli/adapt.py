@@ -1,0 +1,50 @@
+"""Adapts a trained network to the cameras of a site without labels.
+
+    mancs adapt --network=market1501 --source=FOLDER --csv=boxes.csv --output=site
+
+boxes.csv has the header path,camid,frame or path,camid: images of people below FOLDER, the camera of each, an integer
+from 0, and the frame that it comes from. The folder site then holds site.safetensors and site.json, which
+`mancs_jax.load("site")` and --network=site of the other commands read. Each camera has BatchNorm statistics of its own.
+Two people in one frame are different identities, so frames give decision thresholds for wanted false positive rates.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.common.screen import show
+
+ARGUMENTS = ()
+
+
+def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    define_network(values)
+    flags.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.", flag_values=values)
+    flags.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.", flag_values=values)
+    flags.DEFINE_string("output", None, "Folder to write the adapted network to.", flag_values=values)
+    flags.DEFINE_float(
+        "weight",
+        None,
+        "Weight of the camera's statistics against the network's own, where not the usual one.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+        flag_values=values,
+    )
+    flags.mark_flags_as_required(["source", "csv", "output"], values)
+
+
+def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Writes the adapted network and prints its cameras and thresholds."""
+    source = network_of(values)
+    keep_freed_memory()
+    # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.inference import adaptation
+
+    keep_compiled_programs()
+    weight = adaptation.WEIGHT if values.weight is None else values.weight
+    path, card = adaptation.adapt(source, values.source, values.csv, values.output, weight=weight)
+    show(adaptation.described(card))
+    show(f'{path}: the card; use it: mancs_jax.load("{path.parent}"), or --network={path.parent} of the commands')

@@ -1,0 +1,133 @@
+"""A CSV that lists images of a folder or a zip, one a line, with what is known of each."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from mancs_jax.common.local_path import local_path
+from mancs_jax.data.sources.source import UNREADABLE, Source, name_some
+
+LARGEST = 2**31 - 1  # pid and camid are int32
+
+
+class Row(NamedTuple):
+    """A line of the CSV."""
+
+    file: str  # in the source, see `_file_of`
+    name: str  # the path as the CSV has it, relative to the source
+    fields: dict[str, str]  # by column
+
+
+def read_table(source: Source, table: str | Path) -> str:
+    """Returns the text of a CSV on disk, or else in the source.
+
+    Raises:
+      FileNotFoundError: it is at neither place.
+      ValueError: it is damaged, or not UTF-8.
+    """
+    file, inside = local_path(table), _file_of(str(table), source)
+    if not file.is_file() and not source.has(inside):
+        raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
+    try:
+        content = file.read_bytes() if file.is_file() else source.read(inside)
+    except UNREADABLE as error:
+        raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table}: not a CSV in UTF-8 ({error})") from error
+
+
+def parse_rows(
+    text: str,
+    source: Source,
+    table: str,
+    headers: Mapping[tuple[str, ...], str],
+    fault_of: Callable[[dict[str, str]], str],
+) -> list[Row]:
+    """Returns the lines of a CSV whose first column, `path`, names each image once; empty lines are left out.
+
+    Args:
+      text: the CSV.
+      source: where the images lie.
+      table: the CSV's name, for errors.
+      headers: the first lines that it may have, each with words for the error.
+      fault_of: says what is wrong with the fields of a line, apart from its path; "" where nothing is.
+
+    Raises:
+      ValueError: the header is another one, or lines are wrong: the first five, with their numbers.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    line_of: dict[str, int] = {}
+    wrong = []
+    try:
+        header = next(reader, [])
+        if tuple(header) not in headers:
+            known = ", or ".join(f"{','.join(columns)!r}{words}" for columns, words in headers.items())
+            raise ValueError(f"{table} line 1: is {','.join(header)!r}; it has to be {known}")
+        for values in reader:
+            if not values:
+                continue
+            line = reader.line_num
+            if len(values) != len(header):
+                wrong.append(f"line {line}: {len(values)} fields, not {len(header)}")
+                continue
+            fields = dict(zip(header, values, strict=True))
+            if fault := _fault_of_path(fields["path"], source, line_of) or fault_of(fields):
+                wrong.append(f"line {line}: {fault}")
+                continue
+            file = _file_of(fields["path"], source)
+            line_of[file] = line
+            rows.append(Row(file, _below(fields["path"], source), fields))
+    except csv.Error as error:
+        raise ValueError(f"{table} line {reader.line_num}: {error}") from error
+    if wrong:
+        raise ValueError(f"{table} {name_some(wrong)}")
+    return rows
+
+
+def is_integer(text: str, least: int) -> bool:
+    """Tells if text is an integer from `least` to `LARGEST`."""
+    return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
+
+
+def _fault_of_path(path: str, source: Source, line_of: dict[str, int]) -> str:
+    below = PurePosixPath(_below(path, source))
+    if not below.parts or below.is_absolute() or ".." in below.parts:
+        return f"path {path!r} is not one below {source.path}"
+    if (file := _file_of(path, source)) in line_of:
+        return f"path {path!r} is there already, in line {line_of[file]}"
+    return "" if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
+
+
+def _file_of(path: str, source: Source) -> str:
+    """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
+    file = _below(path, source)
+    parts = PurePosixPath(file).parts
+    rests = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
+    if not rests or source.has(file):
+        return file
+    return next((rest for rest in rests if source.has(rest)), file)
+
+
+def _own_paths(source: Source) -> list[tuple[str, ...]]:
+    """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
+    whole = source.path.absolute()
+    tails = [
+        (*parents, name)
+        for name in {whole.name, whole.stem}
+        for parents in (whole.parts[start:-1] for start in range(1, len(whole.parts)))
+    ]
+    if not source.top:
+        return tails
+    return [*tails, (source.top,), *((*tail, source.top) for tail in tails)]
+
+
+def _below(path: str, source: Source) -> str:
+    """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
+    clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
+    return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)

@@ -1,0 +1,59 @@
+"""Unlabelled images of the people at a site: a folder or a zip, with a CSV of their cameras and frames."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mancs_jax.data.sources.csv_table import is_integer, parse_rows, read_table
+from mancs_jax.data.sources.source import find_unreadable, name_faults, open_source
+
+HEADERS = {
+    ("path", "camid", "frame"): "",
+    ("path", "camid"): " without frames",
+    ("path", "pid", "camid", "split"): " as for mancs prepare-data, of which path and camid are read",
+}
+
+
+class Site(NamedTuple):
+    """N images of people, in the order of the CSV."""
+
+    file: list[str]
+    camid: np.ndarray  # int32 [N]
+    frame: np.ndarray  # int32 [N], equal for images of one frame of one camera; -1 where the frame is unknown
+    read: Callable[[str], bytes]  # a file -> its bytes
+
+
+@contextmanager
+def open_site(path: str | Path, table: str | Path) -> Iterator[Site]:
+    """Opens the images of a site.
+
+    Args:
+      path: folder or zip of images, each of which shows one person.
+      table: CSV, on disk or in the folder, with the header `path,camid,frame` or `path,camid`: a path, see `csv_table`;
+        camid, an integer from 0; frame, any text that tells the frames of a camera apart, empty where it is unknown.
+        The CSV of a labelled folder, `path,pid,camid,split`, serves as well; its labels are not read.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path` or `table`.
+      ValueError: one line: no images are listed, lines of the CSV are wrong, or images are damaged.
+    """
+    with open_source(path, Path(path).stem) as source:
+        rows = parse_rows(read_table(source, table), source, str(table), HEADERS, _fault_of)
+        if not rows:
+            raise ValueError(f"{table}: no images are listed")
+        if damaged := find_unreadable([row.file for row in rows], source.read):
+            raise ValueError(f"{table}: take damaged images out of it, or copy them again: {name_faults(damaged)}")
+        camid = np.array([int(row.fields["camid"]) for row in rows], np.int32)
+        numbers: dict[tuple[int, str], int] = {}
+        frame = [
+            numbers.setdefault((camera, name), len(numbers)) if (name := row.fields.get("frame")) else -1
+            for camera, row in zip(camid.tolist(), rows, strict=True)
+        ]
+        yield Site([row.file for row in rows], camid, np.array(frame, np.int32), source.read)
+
+
+def _fault_of(fields: dict[str, str]) -> str:
+    return "" if is_integer(fields["camid"], 0) else f"camid {fields['camid']!r} is not an integer from 0"
