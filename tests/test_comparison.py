@@ -8,6 +8,8 @@ from official_evaluation import GALLERY, QUERY, drawn
 from mancs_jax.evaluation import comparison, ranking, roc
 from mancs_jax.evaluation.comparison import compare, from_distances, kept
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_inputs_are_left_alone():
     arrays = [*QUERY, *GALLERY]

@@ -2,11 +2,14 @@
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mancs_jax.evaluation.distances import smallest
+
+pytestmark = pytest.mark.quick
 
 
 @settings(max_examples=20)

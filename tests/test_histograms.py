@@ -7,6 +7,8 @@ from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.reporting.histograms import histograms
 
+pytestmark = pytest.mark.quick
+
 
 def test_histograms_are_shares_of_each_kind():
     rng = np.random.default_rng(0)

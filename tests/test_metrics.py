@@ -5,6 +5,8 @@ import pytest
 
 from mancs_jax.evaluation import metrics
 
+pytestmark = pytest.mark.quick
+
 
 def test_scores_by_hand():
     hits = metrics.HitRanks(np.int32([[2, 4, 6], [0, 0, 0], [1, 7, 0]]), np.int32([3, 0, 2]))

@@ -4,6 +4,8 @@ import pytest
 
 from mancs_jax.common.pipelined import pipelined
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("ahead", [0, 1, 2, 9])
 def test_items_start_ahead_and_come_in_order(ahead):

@@ -44,54 +44,34 @@ DistancesOf = Callable[[Rows], Float[np.ndarray, "B G"]]
 
 
 class Layout(NamedTuple):
-    """The hits of each query, and the blocks and tiles that two sets are cut into.
+    """The hits of each query, and the blocks and tiles that two sets are cut into."""
 
-    Attributes:
-      counted: the gallery images that take part, ascending. Tiles and hits count these.
-      hit_index: positions among `counted` of each query's hits (same pid, other camera), filled up with 0.
-      num_hits: of each query.
-      tiles: of `counted`, all of one length: the last one begins with images of the tile before.
-      matched: blocks of the queries with a hit, all of one length: the last ends with repeats.
-      unmatched: blocks of the other queries.
-      mesh: the devices that share the queries of a block.
-    """
-
-    counted: Int[np.ndarray, " N"]
-    hit_index: Int32[np.ndarray, "Q H"]
+    counted: Int[np.ndarray, " N"]  # the gallery images that take part, ascending: tiles and hits count these
+    hit_index: Int32[np.ndarray, "Q H"]  # the hits of each query, positions among `counted`, filled up with 0
     num_hits: Int32[np.ndarray, " Q"]
-    tiles: list[slice]
-    matched: list[Rows]
-    unmatched: list[Rows]
-    mesh: Mesh
+    tiles: list[slice]  # of `counted`, all of one length: the last one begins with images of the tile before
+    matched: list[Rows]  # blocks of the queries with a hit, all of one length: the last ends with repeats
+    unmatched: list[Rows]  # blocks of the other queries
+    mesh: Mesh  # the devices that share the queries of a block
 
 
 class Comparison(NamedTuple):
     """Two sets, compared.
 
     A value orders the gallery for one query as the distance does. It is infinite where the image does not count, see
-    `distances.counts_for`, and where the tile before has the image already.
-
-    Attributes:
-      query: Q images, each of a known person.
-      gallery: G images.
-      distance: "euclidean", "cosine" or "given".
-      layout: of the blocks and tiles.
-      values: function of the arrays of a block and of a tile, to be compiled.
-      block_arrays: block -> its arrays, with a row for each query.
-      tile_arrays: tile -> its arrays.
-      pair_terms: (offset, scale): `offset + scale * value` compares pairs of different queries, see
-        `distances.query_terms`; None where the values are given.
-      memory: (start of the tile, first query of the block) -> values that were computed; None keeps none, see `kept`.
+    `distances.counts_for`, and where the tile before has the image already. `offset + scale * value` compares pairs of
+    different queries, see `distances.query_terms`.
     """
 
-    query: Labelled
+    query: Labelled  # each of a known person
     gallery: Labelled
-    distance: str
+    distance: str  # "euclidean", "cosine" or "given"
     layout: Layout
-    values: Callable[[tuple, tuple], Float32[jax.Array, "B T"]]
-    block_arrays: Callable[[Rows], tuple]
+    values: Callable[[tuple, tuple], Float32[jax.Array, "B T"]]  # of the arrays of a block and a tile; to be compiled
+    block_arrays: Callable[[Rows], tuple]  # with a row for each query
     tile_arrays: Callable[[slice], tuple]
-    pair_terms: tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]] | None = None
+    pair_terms: tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]] | None = None  # (offset, scale)
+    # (start of the tile, first query of the block) -> values that were computed; None keeps none, see `kept`
     memory: dict[tuple[int, int], Float32[jax.Array, "B T"]] | None = None
 
 
@@ -139,16 +119,11 @@ def compare(
             checked_norms("gallery", gallery.embedding, distance)  # which names the image
         return tile_embedding, *order_terms(squared, distance), *_labels(gallery, layout, tile)
 
-    return Comparison(
-        query=query,
-        gallery=gallery,
-        distance=distance,
-        layout=layout,
-        values=_values,
-        block_arrays=lambda rows: (embedding[rows], query.pid[rows], query.camid[rows]),
-        tile_arrays=tile_arrays,
-        pair_terms=query_terms(squared_query, distance),
-    )
+    def block_arrays(rows: Rows) -> tuple:
+        return embedding[rows], query.pid[rows], query.camid[rows]
+
+    terms = query_terms(squared_query, distance)
+    return Comparison(query, gallery, distance, layout, _values, block_arrays, tile_arrays, terms)
 
 
 def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled) -> Comparison:
@@ -176,15 +151,8 @@ def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled
             raise ValueError("some distances are NaN or infinite: check the embeddings they were made from")
         return distances, query.pid[rows], query.camid[rows]
 
-    return Comparison(
-        query=query,
-        gallery=gallery,
-        distance="given",
-        layout=layout,
-        values=_where_counted,
-        block_arrays=block_arrays,
-        tile_arrays=lambda tile: _labels(gallery, layout, tile),
-    )
+    tile_arrays = partial(_labels, gallery, layout)
+    return Comparison(query, gallery, "given", layout, _where_counted, block_arrays, tile_arrays)
 
 
 def kept(comparison: Comparison) -> Comparison:
@@ -220,12 +188,13 @@ def map_blocks(
         for tile in comparison.layout.tiles:
             placed = cache(lambda tile=tile: jax.device_put(comparison.tile_arrays(tile), everywhere))
             for rows in blocks:
-                given, place = jax.device_put(arguments(tile, rows), spread), (tile.start, int(rows[0]))
+                given, place = arguments(tile, rows), (tile.start, int(rows[0]))
                 if memory is not None and place in memory:
-                    _, result = compiled(_remembered)(((memory[place],), given), ())
+                    block = jax.device_put(((memory[place],), given), spread)
+                    _, result = compiled(_remembered)(block, ())
                 else:
-                    block = jax.device_put(comparison.block_arrays(rows), spread)
-                    values, result = compiled(comparison.values, keeps=memory is not None)((block, given), placed())
+                    block = jax.device_put((comparison.block_arrays(rows), given), spread)
+                    values, result = compiled(comparison.values, keeps=memory is not None)(block, placed())
                     if memory is not None:
                         memory[place] = values
                 yield tile, rows, result

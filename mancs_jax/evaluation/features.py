@@ -23,21 +23,8 @@ PARTS = ("query", "gallery", "multi_query")  # the last is optional
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
 EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where names tell people and cameras
 # What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
-UNREADABLE = (
-    ValueError,
-    OSError,
-    EOFError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    KeyError,
-    SyntaxError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+UNREADABLE: tuple[type[Exception], ...] = (ValueError, OSError, EOFError, AttributeError, RuntimeError, MemoryError)
+UNREADABLE += (OverflowError, TypeError, KeyError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:

@@ -10,16 +10,10 @@ from jaxtyping import Float64, Int32
 
 
 class HitRanks(NamedTuple):
-    """Ranks of the hits of every query.
+    """Ranks of the hits of every query; H is the largest number of hits, at least 1."""
 
-    Attributes:
-      ranks: each row ascending, first rank 1, 0 beyond the query's number of hits. H is the largest number of hits,
-        at least 1.
-      counts: number of hits; 0 where the gallery has no match for the query.
-    """
-
-    ranks: Int32[np.ndarray, "Q H"]
-    counts: Int32[np.ndarray, " Q"]
+    ranks: Int32[np.ndarray, "Q H"]  # each row ascending, first rank 1; 0 beyond the query's number of hits
+    counts: Int32[np.ndarray, " Q"]  # number of hits; 0 where the gallery has no match for the query
 
 
 def average_precisions(hits: HitRanks) -> tuple[Float64[np.ndarray, " Q"], Float64[np.ndarray, " Q"]]:

@@ -135,15 +135,8 @@ def compared(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, 
         gallery = gallery._replace(embedding=normalized("gallery", gallery.embedding))
     if not options.rerank:
         return compare(query, gallery, distance=options.distance)
-    return reranking.rerank(
-        query,
-        gallery,
-        k1=options.k1,
-        k2=options.k2,
-        weight=options.weight,
-        distance=options.distance,
-        progress=progress,
-    )
+    keywords = {"k1": options.k1, "k2": options.k2, "weight": options.weight, "distance": options.distance}
+    return reranking.rerank(query, gallery, progress=progress, **keywords)
 
 
 def _pooled(

@@ -39,28 +39,21 @@ class Neighbours(NamedTuple):
     farthest: Float[np.ndarray, " N"]  # squared distance of the image that is farthest from it
 
 
-def rerank(
-    query: Labelled,
-    gallery: Labelled,
-    *,
-    k1: int = K1,
-    k2: int = K2,
-    weight: float = LAMBDA,
-    distance: str = "euclidean",
-    progress: bool = False,
-) -> Comparison:
-    """Compares by re-ranked distances, see `reranked_distances`; junk takes no part.
+def rerank(query: Labelled, gallery: Labelled, **options: Any) -> Comparison:
+    """Compares by re-ranked distances; junk takes no part.
+
+    Args:
+      query: Q images, pid above 0.
+      gallery: G images.
+      **options: keywords of `reranked_distances`.
 
     Raises:
-      ValueError: one line: as `comparison.compare`, or the options are not as those of `reranked_distances`.
+      ValueError: as `comparison.compare` and `reranked_distances`.
     """
     query, gallery = checked_pair(query, gallery)
     counted = np.flatnonzero(gallery.pid != -1)
     rest = Labelled(*(field[counted] for field in gallery))
-    distances_of = reranked_distances(
-        query.embedding, rest.embedding, k1=k1, k2=k2, weight=weight, distance=distance, progress=progress
-    )
-    comparison = from_distances(distances_of, query, rest)
+    comparison = from_distances(reranked_distances(query.embedding, rest.embedding, **options), query, rest)
     return comparison._replace(gallery=gallery, layout=comparison.layout._replace(counted=counted))
 
 

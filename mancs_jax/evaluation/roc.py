@@ -27,21 +27,13 @@ class Roc(NamedTuple):
 
     The thresholds are the distances of positive pairs: between two of these no true positive is won. Beyond the equal
     error and the largest of RATES they are the ends of bins.
-
-    Attributes:
-      distance: the thresholds, ascending; P may be 0.
-      true_positives: positive pairs at most as far.
-      false_positives: negative pairs at most as far.
-      nearer_negatives: negative pairs that are nearer.
-      num_positives: of all pairs that count.
-      num_negatives: likewise.
     """
 
-    distance: Float32[np.ndarray, " P"]
-    true_positives: Int64[np.ndarray, " P"]
-    false_positives: Int64[np.ndarray, " P"]
-    nearer_negatives: Int64[np.ndarray, " P"]
-    num_positives: int
+    distance: Float32[np.ndarray, " P"]  # the thresholds, ascending; P may be 0
+    true_positives: Int64[np.ndarray, " P"]  # positive pairs at most as far
+    false_positives: Int64[np.ndarray, " P"]  # negative pairs at most as far
+    nearer_negatives: Int64[np.ndarray, " P"]  # negative pairs that are nearer
+    num_positives: int  # of all pairs that count
     num_negatives: int
 
 

@@ -16,7 +16,7 @@ from mancs_jax.evaluation.ranking import Found, nearest
 if TYPE_CHECKING:
     from mancs_jax.inference.index import Index
 
-BLOCK_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
+CANDIDATE_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
@@ -72,8 +72,7 @@ def search(
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     wanted, k = k, min(k, len(gallery))
     if index is None:
-        exact = _in_order(query, gallery, _exact(query, gallery, k, distance), distance)
-        return _filled(_within(exact, max_distance), wanted)
+        return _limited(_exact(query, gallery, k, distance), wanted, max_distance)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -84,37 +83,28 @@ def search(
     doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
     ordered = Found(*(field[:, :k] for field in ordered))
     if doubtful.any():
-        exact = _in_order(query[doubtful], gallery, _exact(query[doubtful], gallery, k, distance), distance)
-        for field, values in zip(ordered, exact, strict=True):
+        for field, values in zip(ordered, _exact(query[doubtful], gallery, k, distance), strict=True):
             field[doubtful] = values
-    return _filled(_within(ordered, max_distance), wanted)
+    return _limited(ordered, wanted, max_distance)
 
 
-def _within(found: Found, max_distance: float | None) -> Found:
-    if max_distance is None:
-        return found
-    is_far = found.distance > max_distance
-    return Found(np.where(is_far, -1, found.index), np.where(is_far, np.float32(np.inf), found.distance))
+def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
+    """k answers a query, filled up with -1, and none beyond the greatest distance."""
+    is_far = answers.distance > (np.inf if max_distance is None else max_distance)
+    index, distance = np.where(is_far, -1, answers.index), np.where(is_far, np.float32(np.inf), answers.distance)
+    beyond = ((0, 0), (0, k - index.shape[1]))
+    return Found(np.pad(index, beyond, constant_values=-1), np.pad(distance, beyond, constant_values=np.inf))
 
 
-def _filled(found: Found, k: int) -> Found:
-    beyond = ((0, 0), (0, k - found.index.shape[1]))
-    return Found(
-        np.pad(found.index, beyond, constant_values=-1), np.pad(found.distance, beyond, constant_values=np.inf)
-    )
-
-
-def _exact(
-    query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str
-) -> Integer[np.ndarray, "Q {k}"]:
-    """Indices of the k nearest."""
+def _exact(query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str) -> Found:
     # All queries are of one person who is not in the gallery: every entry counts.
     sets = [
         Labelled(embedding, np.full(len(embedding), pid, np.int32), np.zeros(len(embedding), np.int32))
         for embedding, pid in ((query, 1), (gallery, 0))
     ]
     device = jax.device_put(0).device  # the default one
-    return nearest(compare(*sets, distance=distance, devices=[device], streamed=True), k).index
+    candidates = nearest(compare(*sets, distance=distance, devices=[device], streamed=True), k)
+    return _in_order(query, gallery, candidates.index, distance)
 
 
 def _in_order(
@@ -125,7 +115,7 @@ def _in_order(
 ) -> Found:
     """The gallery entries `nearby`, -1 for none, in the order of their distances."""
     ordered = Found(np.empty(nearby.shape, np.int32), np.empty(nearby.shape, np.float32))
-    rows = max(BLOCK_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
+    rows = max(CANDIDATE_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
     for start in range(0, len(query), rows):
         block = slice(start, start + rows)
         distances = pair_distances(query[block, None], gallery[nearby[block]], distance)
