@@ -8,11 +8,13 @@ it: a mate counts at any rank within the threshold; images of the query's own pe
 as in ranking; a query without a mate in the gallery takes no part in the FNIR.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
+from mancs_jax.evaluation.bootstrap import identity_weights, interval
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
@@ -66,48 +68,108 @@ def search_open_set(comparison: Comparison, repeats: int = REPEATS, seed: int = 
 
 
 class Rates(NamedTuple):
-    """Rates of one repeat and one weighting of the identities, at one largest FPIR."""
+    """Rates of one repeat, at R largest FPIRs and in N weightings of the identities."""
 
-    fpir: Float64[np.ndarray, "*shape"]
-    fnir: Float64[np.ndarray, "*shape"]
-    distance: Float64[np.ndarray, "*shape"]  # the threshold: nothing farther is returned
+    fpir: Float64[np.ndarray, "R N"]
+    fnir: Float64[np.ndarray, "R N"]
+    distance: Float64[np.ndarray, "R N"]  # the threshold: nothing farther is returned
 
 
 def rates_at(
-    searches: Searches, repeat: int, max_fpir: float, weights: Float[np.ndarray, "N I"] | None = None
+    searches: Searches, repeat: int, max_fpir: Sequence[float], weights: Float[np.ndarray, "N I"] | None = None
 ) -> Rates:
     """The lowest FNIR with an FPIR of at most `max_fpir`.
 
     Args:
       searches: see `search_open_set`.
       repeat: one of its repeats.
-      max_fpir: between 0 and 1.
+      max_fpir: R rates between 0 and 1.
       weights: of the identities, N draws of a bootstrap; by default one draw in which each identity counts once.
 
     Returns:
-      Rates [N]. The threshold is the largest float32 distance that keeps the FPIR; it is infinite where no search has
-      to be kept out. A rate of no search is NaN.
+      The threshold is the largest float32 distance that keeps the FPIR; it is infinite where no search has to be kept
+      out. A rate of no search is NaN.
     """
     removed = searches.is_removed[repeat]
-    if weights is None:
-        weights = np.ones((1, len(removed)))
+    weights = np.ones((1, len(removed))) if weights is None else weights
     is_non_mated = removed[searches.identity]
     is_mated = ~is_non_mated & np.isfinite(searches.mate)
-    nearest, in_front_of = _sorted_weights(searches.non_mate[repeat], searches.identity, is_non_mated, weights)
-    mates, mates_in_front_of = _sorted_weights(searches.mate, searches.identity, is_mated, weights)
-    total, mated_total = in_front_of[:, -1:], mates_in_front_of[:, -1]
+    nearest, in_front = _sorted_weights(searches.non_mate[repeat], searches.identity, is_non_mated, weights)
+    mates, mates_in_front = _sorted_weights(searches.mate, searches.identity, is_mated, weights)
     # The first search that is too many; the factor lets a rate of k / N accept k.
-    last = np.sum(in_front_of[:, 1:] <= max_fpir * total * (1 + 1e-12), axis=1)
+    last = np.stack([np.sum(in_front[:, 1:] <= rate * in_front[:, -1:] * (1 + 1e-12), axis=1) for rate in max_fpir])
     too_near = np.append(nearest, np.float32(np.inf))[last]
-    draws = np.arange(len(weights))
+    draws, is_limited = np.arange(len(weights)), np.isfinite(too_near)
     with np.errstate(invalid="ignore"):
         return Rates(
-            fpir=in_front_of[draws, np.searchsorted(nearest, too_near)] / total[:, 0],
-            fnir=1 - mates_in_front_of[draws, np.searchsorted(mates, too_near)] / mated_total,
-            distance=np.nextafter(too_near, np.float32(-np.inf), where=np.isfinite(too_near), out=too_near.copy()).astype(
-                np.float64
-            ),
+            fpir=in_front[draws, np.searchsorted(nearest, too_near)] / in_front[:, -1],
+            fnir=1 - mates_in_front[draws, np.searchsorted(mates, too_near)] / mates_in_front[:, -1],
+            distance=np.where(is_limited, np.nextafter(too_near, np.float32(-np.inf)), too_near).astype(np.float64),
         )
+
+
+def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
+    """The rates as a result has them, plain numbers: means over the repeats, with 95 % intervals over identities.
+
+    Returns:
+      `repeats` and `seed`; `num_identities` and `num_removed`; means over the repeats of the numbers of searches,
+      `num_non_mated` and `num_mated`; `num_without_mate`, queries that are no mated search in any repeat; `at`, for
+      each of RATES: `max_fpir`, `fpir`, `fnir` and `distance` (the threshold), with `fnir_interval` and
+      `distance_interval`, None where less than one non-mated search is behind the rate; and `curve`, rows of an FPIR,
+      the FNIR there, and the ends of its interval.
+    """
+    rates = (*RATES, *CURVE_RATES)
+    repeats = range(len(searches.is_removed))
+    weights = identity_weights(searches.is_removed.shape[1])
+    found = _mean_over_repeats([rates_at(searches, repeat, rates) for repeat in repeats])
+    drawn = _mean_over_repeats([rates_at(searches, repeat, rates, weights) for repeat in repeats])
+    is_non_mated = searches.is_removed[:, searches.identity]
+    has_mate = np.isfinite(searches.mate)
+    num_non_mated = float(is_non_mated.sum(axis=1).mean())
+    at = [
+        {
+            "max_fpir": rate,
+            "fpir": _number(found.fpir[i, 0]),
+            "fnir": _number(found.fnir[i, 0]),
+            "fnir_interval": _interval(drawn.fnir[i]),
+            "distance": _number(found.distance[i, 0]),
+            "distance_interval": _interval(drawn.distance[i]),
+        }
+        if rate * num_non_mated >= 1
+        else {"max_fpir": rate, "fpir": None, "fnir": None, "fnir_interval": None}
+        | {"distance": None, "distance_interval": None}
+        for i, rate in enumerate(RATES)
+    ]
+    curve = [
+        [float(rate), _number(found.fnir[i, 0]), *(_interval(drawn.fnir[i]) or (None, None))]
+        for i, rate in enumerate(CURVE_RATES, len(RATES))
+        if rate * num_non_mated >= 1
+    ]
+    return {
+        "repeats": len(repeats),
+        "seed": seed,
+        "num_identities": searches.is_removed.shape[1],
+        "num_removed": int(searches.is_removed[0].sum()),
+        "num_non_mated": num_non_mated,
+        "num_mated": float((~is_non_mated & has_mate).sum(axis=1).mean()),
+        "num_without_mate": int(np.sum(~has_mate)),
+        "at": at,
+        "curve": curve,
+    }
+
+
+def _mean_over_repeats(of_repeats: Sequence[Rates]) -> Rates:
+    return Rates(*(np.mean(of, axis=0) for of in zip(*of_repeats, strict=True)))
+
+
+def _number(value: np.floating) -> float | None:
+    """A number that JSON can hold."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _interval(draws: Float64[np.ndarray, " N"]) -> list[float] | None:
+    finite = draws[np.isfinite(draws)]
+    return interval(finite) if len(finite) else None
 
 
 def _sorted_weights(
