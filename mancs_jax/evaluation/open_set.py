@@ -64,7 +64,8 @@ def search_open_set(comparison: Comparison, repeats: int = REPEATS, seed: int = 
             is_left = ~(is_query_identity & removed[position])
             if is_left.any():
                 nearest[rows] = np.minimum(nearest[rows], others[:, is_left].min(axis=1))
-    return Searches(identity, *(from_pair(values, comparison.distance) for values in (mate, non_mate)), is_removed)
+    mate, non_mate = (from_pair(values, comparison.distance) for values in (mate, non_mate))
+    return Searches(identity, mate, non_mate, is_removed)
 
 
 class Rates(NamedTuple):

@@ -94,7 +94,7 @@ def find_answers(
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
     answered = []
     for row, (file, name) in enumerate(zip(files, names, strict=True)):
-        own = Found(found.index[[row]], found.distance[[row]])
+        own = found._replace(index=found.index[[row]], distance=found.distance[[row]])
         kept, itself = without_itself(own, gallery, file, embedding[[row]], k)
         answered.append(Answered(file, name, kept, itself))
     return answered, damaged

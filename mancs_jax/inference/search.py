@@ -1,13 +1,15 @@
 """The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Float32, Integer
 
 from mancs_jax.common.one_process import check_not_forked
+from mancs_jax.evaluation.calibration import knots_of
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
@@ -32,6 +34,7 @@ def search(
     max_distance: float | None = None,
     index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
@@ -52,9 +55,11 @@ def search(
         search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
         entries needs more.
+      card: of the network that made all embeddings (`Embedder.card`), or a result of `mancs evaluate --calibrate`: its
+        calibration for `distance` gives `Found.likelihood_ratio` and `Found.probability`.
 
     Raises:
-      ValueError: one line: embeddings, k, distance or index are not as above.
+      ValueError: one line: embeddings, k, distance or index are not as above, or the calibration is damaged.
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
@@ -62,6 +67,7 @@ def search(
     check_distance(distance)
     query, gallery = checked_embedding("query", query), checked_embedding("gallery", gallery)
     check_same_width(query, gallery)
+    knots = knots_of(card, distance)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
     if max_distance is not None and not 0 <= max_distance <= LARGEST[distance]:
@@ -72,7 +78,7 @@ def search(
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     wanted, k = k, min(k, len(gallery))
     if index is None:
-        return _limited(_exact(query, gallery, k, distance), wanted, max_distance)
+        return _limited(_exact(query, gallery, k, distance), wanted, max_distance)._replace(knots=knots)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -81,11 +87,11 @@ def search(
     kth, last = ordered.distance[:, k - 1], ordered.distance[:, -1]
     is_tied = np.isfinite(last) & ((1 - TIE) * last <= kth)
     doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
-    ordered = Found(*(field[:, :k] for field in ordered))
+    ordered = Found(ordered.index[:, :k], ordered.distance[:, :k])
     if doubtful.any():
-        for field, values in zip(ordered, _exact(query[doubtful], gallery, k, distance), strict=True):
-            field[doubtful] = values
-    return _limited(ordered, wanted, max_distance)
+        exact = _exact(query[doubtful], gallery, k, distance)
+        ordered.index[doubtful], ordered.distance[doubtful] = exact.index, exact.distance
+    return _limited(ordered, wanted, max_distance)._replace(knots=knots)
 
 
 def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
@@ -121,6 +127,6 @@ def _in_order(
         distances = pair_distances(query[block, None], gallery[nearby[block]], distance)
         distances[nearby[block] < 0] = np.inf
         order = np.lexsort((nearby[block], distances))
-        for field, values in zip(ordered, (nearby[block], distances), strict=True):
-            field[block] = np.take_along_axis(values, order, axis=1)
+        ordered.index[block] = np.take_along_axis(nearby[block], order, axis=1)
+        ordered.distance[block] = np.take_along_axis(distances, order, axis=1)
     return ordered
