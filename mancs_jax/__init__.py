@@ -1,8 +1,8 @@
 """Mancs (Wang et al., ECCV 2018) in JAX: person re-identification with attention and curriculum sampling.
 
 `load` makes a function of images out of a trained network, `adapt` adapts a network to cameras without labels, `search`
-finds the nearest of a gallery, `score` evaluates embeddings, `train_and_evaluate` trains. `import mancs_jax` does not
-import jax: each name is imported at its first use.
+finds the nearest of a gallery, `score` evaluates embeddings, `compare_results` compares two evaluations,
+`train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported at its first use.
 """
 
 from importlib import import_module
@@ -12,6 +12,7 @@ from mancs_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
+    from mancs_jax.evaluation.paired import compare_results
     from mancs_jax.evaluation.ranking import Found
     from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.adaptation import adapt
@@ -25,6 +26,7 @@ _HOMES = {
     "Found": "mancs_jax.evaluation.ranking:Found",
     "Gallery": "mancs_jax.gallery.gallery:Gallery",
     "adapt": "mancs_jax.inference.adaptation:adapt",
+    "compare_results": "mancs_jax.evaluation.paired:compare_results",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",
@@ -38,6 +40,7 @@ __all__ = [
     "Gallery",
     "adapt",
     "build_index",
+    "compare_results",
     "load",
     "load_index",
     "score",
