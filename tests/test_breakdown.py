@@ -55,7 +55,7 @@ def test_counts_are_those_of_loops(problem, in_tiles):
         compared = compare(query, gallery)
         outcomes = find_outcomes(compared, threshold)
         false_accepts = find_false_accepts(compared, threshold)
-        hits = hit_ranks(compared)
+        is_first = hit_ranks(compared).ranks[:, 0] == 1
     every = list(pairs(query, gallery))
     found = by_cameras(outcomes, compared, threshold)
     if found is None:
@@ -78,7 +78,7 @@ def test_counts_are_those_of_loops(problem, in_tiles):
             assert found["pairs"][a][c] == len(positives)
             check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), len(positives))
 
-    rows = by_groups(outcomes, false_accepts, compared, hits, GROUPS, threshold)["rows"]
+    rows = by_groups(outcomes, false_accepts, compared, is_first, GROUPS, threshold)["rows"]
     first = {
         q: min((distance, g, same) for row, g, distance, same in every if row == q)[2]
         for q in {pair[0] for pair in every}
@@ -122,7 +122,7 @@ def test_intervals_resample_people():
         find_outcomes(compared, threshold),
         find_false_accepts(compared, threshold),
         compared,
-        hit_ranks(compared),
+        hit_ranks(compared).ranks[:, 0] == 1,
         groups,
         threshold,
     )["rows"]

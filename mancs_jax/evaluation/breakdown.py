@@ -10,7 +10,6 @@ from scipy.sparse import csr_array
 from mancs_jax.evaluation.bootstrap import identity_weights, interval, wilson
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
-from mancs_jax.evaluation.metrics import HitRanks
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that somebody reads
@@ -162,7 +161,7 @@ def by_groups(
     outcomes: Outcomes,
     false_accepts: FalseAccepts,
     comparison: Comparison,
-    hits: HitRanks,
+    is_first: Bool[np.ndarray, " Q"],
     groups: Mapping[str, Mapping[int, str]],
     threshold: float | None,
 ) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def by_groups(
       outcomes: see `find_outcomes`, at the same threshold.
       false_accepts: likewise.
       comparison: they come from.
-      hits: of the same comparison.
+      is_first: whether a match has rank 1, of each query.
       groups: attribute -> pid -> value; a pid that is not there belongs to no group.
       threshold: of all pairs, for the record.
 
@@ -199,7 +198,7 @@ def by_groups(
     weights = identity_weights(len(false_accepts.person))
     weights[:, false_accepts.person == 0] = 1
     row = np.searchsorted(false_accepts.person, people)
-    rank1 = _drawn_shares(by_identity(hits.ranks[:, 0] == 1), by_identity(np.ones(len(pid))), weights[:, row])
+    rank1 = _drawn_shares(by_identity(is_first), by_identity(np.ones(len(pid))), weights[:, row])
     positives = by_identity(outcomes.positives.sum(axis=1))
     tpr = _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row])
     once = np.ones((1, weights.shape[1]))

@@ -15,6 +15,9 @@ from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.common.local_path import local_path
 from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.calibration import calibrated
+from mancs_jax.evaluation.comparison import kept
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.per_query import PerQuery
 from mancs_jax.evaluation.protocols import Options
@@ -22,6 +25,7 @@ from mancs_jax.evaluation.protocols import Options
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # the last is optional
 SINGLE_QUERY = "single query"  # name of the row
+THESE = "the evaluated pairs themselves: on other people, the mapping fits less well than its Cllr says"
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
 EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where names tell people and cameras
 # What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
@@ -135,19 +139,24 @@ def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
 
 
 def score_file(
-    path: str | Path, options: Options = protocols.DEFAULT, *, queries: str = "", progress: bool = True
+    path: str | Path,
+    options: Options = protocols.DEFAULT,
+    *,
+    queries: str = "",
+    analyses: Analyses = NONE,
+    progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
     """Scores embeddings of any origin, see `load_features` for the file and `score` for the result.
 
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored, of_queries = score(load_features(path, queries), options, progress=progress)
+    scored, of_queries = score(load_features(path, queries), options, analyses, progress=progress)
     return scored | {"features": Path(path).name} | environment(jax.local_devices()), of_queries
 
 
 def score(
-    features: dict[str, Labelled], options: Options, *, progress: bool = False
+    features: dict[str, Labelled], options: Options, analyses: Analyses = NONE, *, progress: bool = False
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
     """Scores the parts of `load_features`.
 
@@ -156,7 +165,17 @@ def score(
       file has these images; and the scores of each query under the same names and SINGLE_QUERY.
     """
     query, gallery = features["query"], features["gallery"]
-    evaluated = {SINGLE_QUERY: protocols.evaluate_single_query(query, gallery, options, progress=progress)}
+    if options.rerank and (asked := analyses.named()):
+        raise ValueError(f"{', '.join(asked)}: re-ranked distances change with the gallery; leave --rerank out")
+    comparison = protocols.compared(query, gallery, options, progress=progress)
+    comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
+    single = protocols.evaluate_single_query(query, gallery, options, comparison=comparison, progress=progress)
+    if not options.rerank:
+        card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
+        if card and card["calibration"][options.distance] is None:
+            raise ValueError("--calibrate: too few pairs, or pairs of the same person and of others do not overlap")
+        single = analyse(comparison, single, analyses, card)
+    evaluated = {SINGLE_QUERY: single}
     if "multi_query" in features:
         for pooling in protocols.POOLINGS:
             evaluated[f"multi_query_{pooling}"] = protocols.evaluate_multi_query(

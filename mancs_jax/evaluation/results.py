@@ -52,10 +52,10 @@ def table(results: Mapping[str, Mapping]) -> str:
     Returns:
       The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
-    return _aligned(cells(results))
+    return aligned(cells(results))
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     """Lines of a Markdown table, the head first, all columns but the first to the right."""
     rows = [[name.replace("|", "\\|"), *scores] for name, *scores in rows]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
@@ -93,7 +93,7 @@ def verification_table(results: Mapping[str, Mapping], gallery_size: int = 0) ->
         for number, (rate, at) in enumerate(points):
             rows.append(["" if number else name, rate, *(["-"] * 4 if at is None else _point(at, size))])
     head = ["same person or not", "FPR at most", "threshold", "TPR", "FPR", "false alarms per query"]
-    return _aligned([head, *rows]) if rows else ""
+    return aligned([head, *rows]) if rows else ""
 
 
 def _point(at: Mapping, size: int) -> list[str]:
@@ -157,7 +157,7 @@ def comparison_text(compared: Mapping) -> str:
                 "yes" if of["exceeds_chance"] else "no",
             ]
         )
-    lines += ["", _aligned(rows), ""]
+    lines += ["", aligned(rows), ""]
     verdicts = {of["exceeds_chance"] for of in compared["scores"].values()}
     if True in verdicts:
         lines.append("yes: two equally good models differ this much in fewer than 1 of 20 test sets, for each score")
