@@ -12,7 +12,7 @@ from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.ranking import hit_ranks, nearest
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
-from mancs_jax.reporting import chart
+from mancs_jax.reporting import chart, sections
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
 from mancs_jax.reporting.histograms import histograms
@@ -36,9 +36,10 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
       task: what it was asked; the lists are by its distance, and with re-ranking shown before and after it.
 
     Returns:
-      The path of report.html. In results/ there are curves.svg, cmc.svg, roc.svg, distances.svg, curriculum.svg,
-      masks.png, masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
-      ranked_lists_best.png, _worst and _random (and the same after re-ranking).
+      The path of report.html. In results/ there are curves.svg, cmc.svg, roc.svg, distances.svg, curriculum.svg;
+      open_set.svg, reliability.svg, cameras.svg and cameras_tpr.svg where the result has them; masks.png, masks.json
+      (`spread`: standard deviation of a mask over its positions, mean over the queries), and ranked_lists_best.png,
+      _worst and _random (and the same after re-ranking).
 
     Raises:
       ValueError: it was scored with distractors, whose images are not kept.
@@ -55,7 +56,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
     charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
-    for name, svg in charts.items():
+    for name, svg in (charts | sections.charts(scored.results[NETWORK])).items():
         write_text(results / f"{name}.svg", svg)
     for name, of in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
@@ -74,6 +75,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         gallery=gallery,
         lists={LISTS[name]: of for name, of in lists.items()},
         masks=masks,
+        sections=list(sections.sections(scored.results[NETWORK]).values()),
     )
     write_text(paths.report, page)
     return paths.report

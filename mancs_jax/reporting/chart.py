@@ -28,6 +28,7 @@ def lines(
     x_label: str = "",
     height: int = HEIGHT,
     ticks: Mapping[float, str] | None = None,
+    band: np.ndarray | None = None,
 ) -> str:
     """A panel of curves, each from 0 to `last` across and from 0 to the largest value, rounded, up.
 
@@ -38,8 +39,10 @@ def lines(
       x_label: under the x axis, after its numbers.
       height: pixels.
       ticks: x -> text under the x axis; by default the numbers 0, `last` and the middle.
+      band: [N, 3] points (x, low, high) of an area behind the first curve.
     """
-    top = rounded_up(max(points[:, 1].max() for points in curves.values()))
+    highest = [points[:, 1].max() for points in curves.values()] + ([] if band is None else [band[:, 2].max()])
+    top = rounded_up(max(highest))
     right, floor = WIDTH - RIGHT, height - BOTTOM
     parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>']
     for share in (0.0, 0.5, 1.0):
@@ -51,6 +54,11 @@ def lines(
         parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{escape(text)}</text>')
     middle = LEFT + 0.75 * (right - LEFT)
     parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    if band is not None:
+        across = np.concatenate([band[:, 0], band[::-1, 0]]) / last * (right - LEFT) + LEFT
+        down = floor - np.concatenate([band[:, 1], band[::-1, 2]]) / top * (floor - TOP)
+        area = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
+        parts.append(f'<polygon points="{area}" fill="{COLOURS[0]}" fill-opacity="0.15"/>')
     start = LEFT + 8 * len(title) + 16
     step = min(150, (right - start) // max(len(curves), 1))
     for i, (name, points) in enumerate(curves.items()):

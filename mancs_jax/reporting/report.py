@@ -47,6 +47,7 @@ def report_html(
     gallery: Split,
     lists: Mapping[str, Lists],
     masks: Mapping[int, np.ndarray],
+    sections: Sequence[str] = (),
 ) -> str:
     """The page.
 
@@ -61,6 +62,7 @@ def report_html(
       lists: name of a way -> its lists; at least one.
       masks: stage -> float [Q, h, w], the attention mask of each query, a mean over channels. Each is shown from its
         least to its largest value.
+      sections: HTML of further sections, as of `sections.sections`.
 
     Returns:
       HTML, with every text escaped and every image inside.
@@ -82,7 +84,7 @@ def report_html(
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
-    return _filled(data, charts)
+    return _filled(data, charts, sections)
 
 
 def search_html(
@@ -152,10 +154,11 @@ def table_html(title: str, about: str, facts: Mapping[str, str], table: Sequence
     return _filled(data | {"lists": {}, "masks": {}, "facts": dict(facts)}, [])
 
 
-def _filled(data: Mapping[str, Any], charts: Sequence[str]) -> str:
+def _filled(data: Mapping[str, Any], charts: Sequence[str], sections: Sequence[str] = ()) -> str:
     # "<" would end the script that holds the data, whatever text it is in.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__DATA__", text)
+    page = TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__SECTIONS__", "".join(sections))
+    return page.replace("__DATA__", text)
 
 
 def thumbnail(image: np.ndarray) -> str:
