@@ -281,8 +281,8 @@ def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -
         return None if task.flip or task.options.normalize else trained.card
     held_out = held_out_images(config, root)
     assert held_out is not None  # see `score_network`
-    sets = [Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out]
-    comparison = protocols.compared(*sets, task.options._replace(rerank=False))
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
+    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
     who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
     found = calibrated({task.options.distance: comparison}, who)
     if found[task.options.distance] is None:

@@ -43,8 +43,13 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     from mancs_jax.visualize import write_report
     from mancs_jax.workdir import Workdir
 
-    of_flags = {"options": distance_options(values), "analyses": analyses_of(values)}
-    task = Task(dataset=values.dataset, root=values.root, flip=values.flip, **of_flags)
+    task = Task(
+        dataset=values.dataset,
+        root=values.root,
+        flip=values.flip,
+        analyses=analyses_of(values),
+        options=distance_options(values),
+    )
     keep_compiled_programs()
     if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
         check_writable(Workdir(Path(values.workdir)).report)

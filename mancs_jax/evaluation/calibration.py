@@ -136,7 +136,7 @@ def quality(comparison: Comparison, knots: Sequence[Sequence[float]]) -> dict[st
     if not num_negatives or not len(positives):
         return None
     return {
-        "cllr": (positive_cost / len(positives) + negative_cost / num_negatives) / (2 * np.log(2)),
+        "cllr": float((positive_cost / len(positives) + negative_cost / num_negatives) / (2 * np.log(2))),
         "min_cllr": minimum_cllr(number, np.diff(at_most, prepend=0, append=num_negatives)),
         "num_positive_pairs": len(positives),
         "num_negative_pairs": num_negatives,
@@ -183,12 +183,15 @@ def calibrated(comparisons: Mapping[str, Comparison], set_on: str) -> dict[str, 
       set_on: who they are, in words.
 
     Returns:
-      `set_on` and, for each distance, `knots` and `set_on`, the quality on the same pairs; or None, see `fit`.
+      `set_on` and, for each distance, `knots` and `set_on`, the quality on the same pairs without `reliability`; or
+      None, see `fit`.
     """
     found: dict[str, Any] = {"set_on": set_on}
     for distance, comparison in comparisons.items():
         knots = fit(comparison)
-        found[distance] = knots and {"knots": knots, "set_on": quality(comparison, knots)}
+        of_same = (quality(comparison, knots) if knots else None) or {}
+        of_same.pop("reliability", None)
+        found[distance] = knots and {"knots": knots, "set_on": of_same}
     return found
 
 

@@ -81,8 +81,9 @@ def _open_set(of: Mapping[str, Any]) -> str:
             "A ranked list always has a first place, even if the gallery has no image of the person. To see how often "
             f"this misleads, {of['num_removed']:,} of {of['num_identities']:,} people were removed from the gallery, "
             f"in {of['repeats']} random repeats. With a threshold on the distance, a search can fail in two ways. "
-            "False alarm (FPIR): the search for an absent person returns somebody. Miss (FNIR): the search for a person who "
-            "is present does not return this person. A stricter threshold has fewer false alarms and more misses.",
+            "False alarm (FPIR): the search for an absent person returns somebody. Miss (FNIR): the search for a "
+            "person who is present does not return this person. A stricter threshold has fewer false alarms and more "
+            "misses.",
             *lines,
             f"{INTERVAL} More people in the gallery mean more false alarms at the same threshold.",
         ],
@@ -96,7 +97,7 @@ def _calibration(of: Mapping[str, Any]) -> str:
         return ""
     quality, knots = found["measured_on"], found["knots"]
     distance = (knots[0][0] + knots[-1][0]) / 2
-    ratio = log_likelihood_ratio(knots, np.float64(distance))
+    ratio = log_likelihood_ratio(knots, np.array(distance))
     rows = [["likelihood ratio", "one of 2 people", "one of 200 people", "one of 20,000 people"]]
     for stated in (0.01, 1.0, 100.0, 10000.0):
         chances = [100 * float(probability(np.log(np.float64(stated)), 1 / number)) for number in (2, 200, 20000)]
