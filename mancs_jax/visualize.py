@@ -12,9 +12,10 @@ from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.ranking import hit_ranks, nearest
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
-from mancs_jax.reporting import chart, sections
+from mancs_jax.reporting import chart, reading
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
+from mancs_jax.reporting.findings import finding_charts, findings
 from mancs_jax.reporting.histograms import histograms
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
@@ -56,7 +57,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
     charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
-    for name, svg in (charts | sections.charts(scored.results[NETWORK])).items():
+    for name, svg in (charts | finding_charts(scored.results[NETWORK])).items():
         write_text(results / f"{name}.svg", svg)
     for name, of in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
@@ -75,7 +76,9 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         gallery=gallery,
         lists={LISTS[name]: of for name, of in lists.items()},
         masks=masks,
-        sections=list(sections.sections(scored.results[NETWORK]).values()),
+        reading=reading.of_scores(scored.results[NETWORK]),
+        sections=reading.of_thresholds(scored.results, NETWORK),
+        findings=list(findings(scored.results[NETWORK]).values()),
     )
     write_text(paths.report, page)
     return paths.report

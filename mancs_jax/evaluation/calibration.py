@@ -63,8 +63,8 @@ def fit(comparison: Comparison) -> Knots | None:
     same, other = [], []
     for block in pair_blocks(comparison):
         values = block.values.astype(np.float64)
-        same.append(values[block.same])
-        values[block.same] = np.inf
+        same.append(values[block.positive])
+        values[block.positive] = np.inf
         other.append(values[np.isfinite(values)])
     kinds = [from_pair(np.concatenate(of), comparison.distance) for of in (same, other)]
     if min(map(len, kinds)) < SUPPORT:
@@ -112,7 +112,7 @@ def quality(comparison: Comparison, knots: Sequence[Sequence[float]]) -> dict[st
     Raises:
       ValueError: the comparison is not one of embeddings.
     """
-    positives = np.concatenate([block.values[block.same] for block in pair_blocks(comparison)])
+    positives = np.concatenate([block.values[block.positive] for block in pair_blocks(comparison)])
     thresholds, number = np.unique(positives, return_counts=True)
     low = np.floor(min(value for _, value in knots) / np.log(10) / BIN)
     num_bins = int(np.floor(max(value for _, value in knots) / np.log(10) / BIN) - low) + 1
@@ -127,7 +127,7 @@ def quality(comparison: Comparison, knots: Sequence[Sequence[float]]) -> dict[st
     at_most = np.zeros(len(thresholds), np.int64)
     for block in pair_blocks(comparison):
         values = np.array(block.values)
-        values[block.same] = np.inf
+        values[block.positive] = np.inf
         negatives = np.sort(values[np.isfinite(values)])
         at_most += negatives.searchsorted(thresholds, side="right")
         cost, in_bins = cost_and_bins(negatives, -1)

@@ -14,10 +14,10 @@ from mancs_jax.evaluation.comparison import Comparison, map_blocks
 class PairBlock(NamedTuple):
     """Some queries and a tile of the gallery; each pair that counts is in one block."""
 
-    rows: Int[np.ndarray, " B"]  # the queries
-    images: Int[np.ndarray, " T"]  # the gallery images, ascending
+    query: Int[np.ndarray, " B"]  # rows of the queries
+    gallery: Int[np.ndarray, " T"]  # rows of the gallery images, ascending
     values: Float32[np.ndarray, "B T"]  # see `distances.query_terms`, not below 0; infinite where a pair does not count
-    same: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # (row, column) of the positive pairs in `values`
+    positive: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # (row, column) of the positive pairs in `values`
 
 
 def pair_blocks(comparison: Comparison) -> Iterator[PairBlock]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from mancs_jax.data.cameras import each_its_own
-from mancs_jax.evaluation import metrics, reranking, roc
+from mancs_jax.evaluation import metrics, pair_intervals, reranking, roc
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.evaluation.labelled import Labelled
@@ -68,7 +68,7 @@ def evaluate_single_query(
       mINP, cmc, num_queries and num_matched_queries (see `metrics.scores`); `intervals` and `bootstrap` (see
       `per_query.intervals`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
       `cameras_known`, False where each image of query and gallery is its own camera; `verification`, see
-      `roc.described`, None after re-ranking.
+      `roc.described` and `pair_intervals.with_intervals`, None after re-ranking.
 
     Raises:
       ValueError: as `comparison.compare` and `reranking.rerank`.
@@ -79,12 +79,16 @@ def evaluate_single_query(
     query, gallery = comparison.query, comparison.gallery
     hits = hit_ranks(comparison, progress=progress)
     queries = per_query(hits, query.pid, query.camid)
+    verification = None
+    if not options.rerank:
+        curve = roc.create_roc(comparison)
+        verification = pair_intervals.with_intervals(comparison, curve, roc.described(curve))
     result = {
         "protocol": "single_query",
         **options.described(),
         **metrics.scores(hits),
         **intervals(queries),
-        "verification": None if options.rerank else roc.described(roc.create_roc(comparison)),
+        "verification": verification,
         "num_gallery": int(np.sum(gallery.pid != -1)),
         "num_distractors": int(np.sum(gallery.pid == 0)),
         "num_junk": int(np.sum(gallery.pid == -1)),

@@ -68,16 +68,22 @@ def aligned(rows: list[list[str]]) -> str:
 
 
 def verification_table(results: Mapping[str, Mapping], gallery_size: int = 0) -> str:
-    """Lays out how well distances tell the same person from others, in per cent; "" without such results.
+    """Lays out `verification_cells` for the screen; "" without such results."""
+    rows = verification_cells(results, gallery_size)
+    return aligned(rows) if rows else ""
+
+
+def verification_cells(results: Mapping[str, Mapping], gallery_size: int = 0) -> list[list[str]]:
+    """Tells how well distances tell the same person from others, in per cent; no rows without such results.
 
     Args:
       results: name of the row -> result, as the protocols return it.
       gallery_size: images of other people that false alarms are counted in; 0: as many as the gallery has.
 
     Returns:
-      Aligned lines, one for each false positive rate (FPR) of each result: the decision threshold, the true positive
-      rate (TPR) and the expected number of false alarms per query; the last line of a result is its equal error rate
-      (EER). A rate of less than one negative pair is a dash.
+      Rows of cells, the head first. There is one for each false positive rate (FPR) of each result: the decision
+      threshold, the true positive rate (TPR), the FPR that is reached, and the expected number of false alarms per
+      query. The last row of a result is its equal error rate (EER). A rate of less than one negative pair is a dash.
     """
     rows = []
     for name, result in results.items():
@@ -93,7 +99,7 @@ def verification_table(results: Mapping[str, Mapping], gallery_size: int = 0) ->
         for number, (rate, at) in enumerate(points):
             rows.append(["" if number else name, rate, *(["-"] * 4 if at is None else _point(at, size))])
     head = ["same person or not", "FPR at most", "threshold", "TPR", "FPR", "false alarms per query"]
-    return aligned([head, *rows]) if rows else ""
+    return [head, *rows] if rows else []
 
 
 def _point(at: Mapping, size: int) -> list[str]:

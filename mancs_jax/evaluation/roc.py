@@ -126,7 +126,7 @@ def _in_bins(values: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, " bins"
 def _pair_values(comparison: Comparison) -> Iterator[tuple[Float32[np.ndarray, "B T"], Float32[np.ndarray, " N"]]]:
     """Yields (values of all pairs, infinite where one does not count; those of the positive pairs) of blocks."""
     for block in pair_blocks(comparison):
-        yield block.values, block.values[block.same]
+        yield block.values, block.values[block.positive]
 
 
 def at_rate(roc: Roc, rate: float) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class Shown(NamedTuple):
     lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
 
 
+class Section(NamedTuple):
+    """A table of the page with a heading, and paragraphs that explain it."""
+
+    title: str
+    rows: Sequence[Sequence[str]]  # of cells, the first one the head
+    paragraphs: Sequence[str] = ()
+
+
 Answers = Sequence[Sequence[tuple[int, float]]]
 
 
@@ -47,7 +55,10 @@ def report_html(
     gallery: Split,
     lists: Mapping[str, Lists],
     masks: Mapping[int, np.ndarray],
-    sections: Sequence[str] = (),
+    *,
+    reading: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    findings: Sequence[str] = (),
 ) -> str:
     """The page.
 
@@ -62,7 +73,9 @@ def report_html(
       lists: name of a way -> its lists; at least one.
       masks: stage -> float [Q, h, w], the attention mask of each query, a mean over channels. Each is shown from its
         least to its largest value.
-      sections: HTML of further sections, as of `sections.sections`.
+      reading: paragraphs below the table.
+      sections: further tables.
+      findings: HTML of further sections, as of `findings.findings`.
 
     Returns:
       HTML, with every text escaped and every image inside.
@@ -77,6 +90,8 @@ def report_html(
         "title": title,
         "about": about,
         "table": table,
+        "reading": list(reading),
+        "sections": [section._asdict() for section in sections],
         "config": config,
         "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
         "queries": [_described(query, i, i, has_cameras) for i in range(num_queries)],
@@ -84,7 +99,7 @@ def report_html(
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
-    return _filled(data, charts, sections)
+    return _filled(data, charts, findings)
 
 
 def search_html(
@@ -154,10 +169,10 @@ def table_html(title: str, about: str, facts: Mapping[str, str], table: Sequence
     return _filled(data | {"lists": {}, "masks": {}, "facts": dict(facts)}, [])
 
 
-def _filled(data: Mapping[str, Any], charts: Sequence[str], sections: Sequence[str] = ()) -> str:
+def _filled(data: Mapping[str, Any], charts: Sequence[str], findings: Sequence[str] = ()) -> str:
     # "<" would end the script that holds the data, whatever text it is in.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    page = TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__SECTIONS__", "".join(sections))
+    page = TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__FINDINGS__", "".join(findings))
     return page.replace("__DATA__", text)
 
 

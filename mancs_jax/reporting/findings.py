@@ -20,13 +20,13 @@ INTERVAL = (
 )
 
 
-def sections(result: Mapping[str, Any]) -> dict[str, str]:
+def findings(result: Mapping[str, Any]) -> dict[str, str]:
     """Writes a section of HTML for each analysis that a result has, by its name."""
     ways = {"open_set": _open_set, "calibration": _calibration, "cameras": _cameras, "groups": _groups}
     return {name: way(result[name]) for name, way in ways.items() if result.get(name)}
 
 
-def charts(result: Mapping[str, Any]) -> dict[str, str]:
+def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
     """Draws the charts of these sections, by the names that their files have."""
     found = {}
     if result.get("open_set") and result["open_set"]["curve"]:
@@ -87,7 +87,7 @@ def _open_set(of: Mapping[str, Any]) -> str:
             *lines,
             f"{INTERVAL} More people in the gallery mean more false alarms at the same threshold.",
         ],
-        charts({"open_set": of}).values(),
+        finding_charts({"open_set": of}).values(),
     )
 
 
@@ -111,7 +111,7 @@ def _calibration(of: Mapping[str, Any]) -> str:
             "A ratio is not a probability. The probability also depends on how many people it could have been before "
             "the images were compared. The table shows the probability of the same person:",
         ],
-        charts({"calibration": of}).values(),
+        finding_charts({"calibration": of}).values(),
         rows,
         [
             "The diagram compares the ratios that the model states with the ratios in this test. Dots on the dashed "
@@ -145,7 +145,7 @@ def _cameras(of: Mapping[str, Any]) -> str:
             "The second matrix shows the share of pairs of images of the same person that are accepted at distance "
             f"{significant(of['threshold'], 4)}, where 1 in 1,000 pairs of two people is accepted over all cameras."
         )
-    return _section("Where it fails: pairs of cameras", text, charts({"cameras": of}).values())
+    return _section("Where it fails: pairs of cameras", text, finding_charts({"cameras": of}).values())
 
 
 def _groups(of: Mapping[str, Any]) -> str:
