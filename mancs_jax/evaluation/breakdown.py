@@ -13,9 +13,9 @@ from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that somebody reads
-LEAST_IDENTITIES = (
-    10  # behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst
-)
+# Behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst, and groups with
+# fewer have no rates.
+LEAST_IDENTITIES = 10
 MAX_FPR = 1e-3  # the false positive rate, over all pairs, at whose threshold pairs are accepted
 
 
@@ -181,7 +181,8 @@ def by_groups(
     Returns:
       `threshold`; `rows`: "all" first, then the groups, with `attribute`, `value`, `identities`, `queries`, `rank1`,
       `positive_pairs`, `tpr`, `negative_pairs`, `fpr` and the intervals of the three; `num_unknown`, query identities
-      without any attribute.
+      without any attribute. Groups of fewer than LEAST_IDENTITIES people have no rates (None): they would say more
+      about these people than about the group.
     """
     pid = comparison.query.pid
     people, identity = np.unique(pid, return_inverse=True)
@@ -220,10 +221,19 @@ def by_groups(
             "fpr": fpr[i]["share"],
             "fpr_interval": fpr[i]["interval"],
         }
+        if mask.sum() >= LEAST_IDENTITIES
+        else _too_few(attribute, value, int(mask.sum()), int(mask[identity].sum()))
         for i, (attribute, value, mask) in enumerate(named)
     ]
     is_known = masks[:, 1:].any(axis=1) if len(named) > 1 else np.zeros(len(people), bool)
     return {"threshold": threshold, "rows": rows, "num_unknown": int(np.sum(~is_known))}
+
+
+def _too_few(attribute: str, value: str, identities: int, queries: int) -> dict[str, Any]:
+    """A row without rates."""
+    rates = {f"{name}{end}": None for name in ("rank1", "tpr", "fpr") for end in ("", "_interval")}
+    counts = {"identities": identities, "queries": queries, "positive_pairs": None, "negative_pairs": None}
+    return {"attribute": attribute, "value": value, **counts, **rates}
 
 
 def _pairs_by_query_person(

@@ -75,7 +75,7 @@ def worst_cameras(cameras: Mapping[str, Any]) -> str:
 
 
 def group_cells(groups: Mapping[str, Any]) -> list[list[str]]:
-    """Rates of each group as rows of text, the head first, in per cent."""
+    """Rates of each group as rows of text, the head first, in per cent; "-" of groups with too few people."""
     at = "" if groups["threshold"] is None else f" at {significant(groups['threshold'], 4)}"
     rows = [["group", "identities", "queries", "rank-1", f"TPR{at}", f"FPR{at}"]]
     for row in groups["rows"]:
