@@ -161,5 +161,7 @@ def test_the_mapping_of_a_card():
     for knots in ([[1.0, 2.0]], [[1.0, 2.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 3.0]], [[1, 2, 3], [2, 1, 0]], "ab", None):
         with pytest.raises(ValueError, match="the calibration for euclidean distance is damaged"):
             knots_of({"calibration": {"euclidean": {"knots": knots}}}, "euclidean")
+    with pytest.raises(ValueError, match="the calibration for cosine distance is damaged"):
+        knots_of({"calibration": "none"}, "cosine")
     with pytest.raises(ValueError, match="not by given or re-ranked distances"):
         fit(from_distances(np.zeros((200, 200)).__getitem__, *overlapping()))

@@ -63,7 +63,8 @@ def analyse(
     knots = calibration.knots_of(card, comparison.distance)
     if card and knots:
         of_pairs = {"knots": knots, "measured_on": calibration.quality(comparison, knots)}
-        added["calibration"] = {"set_on": card["calibration"]["set_on"], comparison.distance: of_pairs}
+        who = str(card["calibration"].get("set_on", "unknown"))
+        added["calibration"] = {"set_on": who, comparison.distance: of_pairs}
     return evaluated._replace(result=evaluated.result | added)
 
 

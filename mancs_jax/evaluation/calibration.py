@@ -201,7 +201,8 @@ def knots_of(card: Mapping[str, Any] | None, distance: str) -> Knots | None:
     Raises:
       ValueError: one line: it has one that is damaged.
     """
-    found = ((card or {}).get("calibration") or {}).get(distance)
+    of_distances = (card or {}).get("calibration")
+    found = of_distances.get(distance) if isinstance(of_distances, Mapping) else of_distances
     if found is None:
         return None
     knots = found.get("knots") if isinstance(found, Mapping) else None
