@@ -136,9 +136,9 @@ def write_results(scored: Scored) -> None:
     for name, result in scored.results.items():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
+        write_json(scored.workdir.result(stem), result)
         if name in scored.queries:
             write_queries(scored.workdir.result(stem), {name: scored.queries[name]})
-        write_json(scored.workdir.result(stem), result)
 
 
 def score_network(

@@ -158,9 +158,9 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         show(f"\n{of_pairs}\n{results.verification_note(rows, values.gallery_size)}")
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
+        write_json(values.json, scored)
         if of_queries and keeps_queries:
             write_queries(values.json, of_queries)
-        write_json(values.json, scored)
     written = []
     if of_network and of_network.workdir:
         write_results(of_network)
