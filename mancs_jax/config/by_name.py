@@ -10,6 +10,7 @@ RECIPES = {
     "duke": recipes.duke,
     "cuhk03": recipes.cuhk03,
     "walkers": recipes.walkers,
+    "finetune": recipes.finetune,
     "ablation": ablation,
 }
 

@@ -166,3 +166,28 @@ def walkers(variant: str = "") -> ConfigDict:
     config.loss.t0, config.loss.t1 = 3.0, 6.0  # a smaller share of the training than the paper's
     config.eval_baselines = True
     return config.lock()
+
+
+def finetune(variant: str = "") -> ConfigDict:
+    """Fine-tunes a pretrained model on your identities; `config.data.name` has to be given, and there is no variant.
+
+    The learning rate is low, BatchNorm keeps the statistics of the pretrained model, and training ends early where the
+    held-out identities gain nothing. The values were chosen on walkers: see docs/fine_tuning.md.
+    """
+    config = vary(defaults.get_config(), f"{variant},small", "finetune").unlock()
+    config.recipe = "finetune"
+    config.pretrained = "market1501"
+    config.like_pretrained = True
+    config.batch_norm_frozen = True
+    config.epochs = 60.0
+    config.eval_every = 10.0
+    config.early_stopping = 20.0
+    config.eval_baselines = True
+    config.data.name = ""
+    config.data.p, config.data.k = 8, 4
+    config.data.validation_ids = 10
+    config.loss.t0, config.loss.t1 = 1.0, 2.0  # the model has learned the easy triplets already
+    config.optim.name = "sgd"
+    config.optim.learning_rate = 0.01
+    config.optim.warmup_epochs = 1.0
+    return config.lock()
