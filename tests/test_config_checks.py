@@ -107,7 +107,7 @@ def test_more_identities_a_batch_than_there_are():
         configuration.validate_identities(config, [15])
     config.data.validation_ids = 5
     configuration.validate_identities(config, [21])
-    with pytest.raises(ValueError, match="are held out; two are needed for a negative"):
+    with pytest.raises(ValueError, match="are held out; a negative needs two"):
         configuration.validate_identities(config, [6])
     with pytest.raises(ValueError, match="config.data.validation_ids = 5 are held out"):
         configuration.validate_identities(config, [20])

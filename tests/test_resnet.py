@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
 from mancs_jax.kernels.conv_norm import ConvNorm
 from mancs_jax.kernels.relu_of_sum import relu_of_sum
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, PReLU, ResNet
+from mancs_jax.models.resnet import STAGES, PReLU, ResNet
 
 
 def make_resnet(stage_sizes, bottleneck, dtype=np.float32, **options):

@@ -184,7 +184,7 @@ def interrupted(train, monkeypatch):
 
 
 def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, interrupted, whole, tmp_path):
-    """Stopped by SIGTERM, killed while it saves, then between steps; each time the same command goes on."""
+    """Stopped by SIGTERM, killed while it saves, then between steps; each time the same command resumes."""
     metrics, undisturbed = tmp_path / "metrics.jsonl", (whole[0] / "metrics.jsonl").read_text()
     checkpoints = tmp_path / "checkpoints"
     code, err = interrupted("SIGTERM", 4, tmp_path)
@@ -192,16 +192,16 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, inte
     assert (checkpoints / "4").is_dir() and metrics.read_text() == first_rows(undisturbed, 4)
     # There is a whole checkpoint beside the one that is being written.
     code, err = interrupted("SIGKILL", 6, tmp_path, saving="saving")
-    assert code == -signal.SIGKILL and "goes on from step 4 of 12" in err, err
+    assert code == -signal.SIGKILL and "resuming from step 4 of 12" in err, err
     assert (checkpoints / "4").is_dir() and list(checkpoints.glob("6*"))
     assert first_rows(metrics.read_text(), 6) == first_rows(undisturbed, 6)
     code, err = interrupted("SIGKILL", 8, tmp_path)
-    assert code == -signal.SIGKILL and re.search(r"goes on from step [46] of 12", err), err
+    assert code == -signal.SIGKILL and re.search(r"resuming from step [46] of 12", err), err
     # What a kill in the middle of a row leaves.
     with metrics.open("a") as file:
         file.write('{"step": 99, "lo')
     code, _, err = finish(train(tmp_path))
-    assert code == 0 and re.search(r"goes on from step [46] of 12", err), err
+    assert code == 0 and re.search(r"resuming from step [46] of 12", err), err
     assert metrics.read_text() == undisturbed
     assert not list(checkpoints.glob("*tmp*"))
     starts = [entry["step"] for entry in json.loads((tmp_path / "run.json").read_text())["starts"]]
