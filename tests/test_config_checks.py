@@ -24,16 +24,6 @@ def test_every_file_is_valid(config):
     assert configuration.flatten(config).keys() == configuration.flatten(defaults.get_config()).keys()
 
 
-def test_market_is_the_paper():
-    config = recipes.market()
-    assert (config.data.p, config.data.k, config.epochs) == (16, 16, 160)
-    assert config.data.image_size == (256, 128)
-    assert config.model.arch == "resnet50"
-    assert (config.loss.rank_weight, config.loss.cls_weight, config.loss.att_weight) == (1, 1, 0.2)
-    assert (config.loss.t0, config.loss.t1, config.loss.a, config.loss.b) == (30, 60, 15, 0.001)
-    assert (config.loss.margin, config.loss.gamma, config.optim.learning_rate) == (0.5, 2, 3e-4)
-
-
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

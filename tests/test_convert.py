@@ -142,20 +142,3 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
     with pytest.raises(FileNotFoundError, match="no network there"):
         convert.export_weights(tmp_path / "new", tmp_path / "mancs.safetensors")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "script, arguments, words",
-    [
-        ("import_weights", ["--source=none.pth", "--output=a.safetensors"], "none.pth: no such file"),
-        ("import_weights", ["--source=a.pth"], "give --output=FILE for a backbone, or --workdir=W and --config="),
-        ("import_weights", ["--source=a.pth", "--workdir=W", "--config=none.py"], "none.py"),
-        ("export", ["--workdir=W", "--format=torch", "--output=a.pth"], "must end in .safetensors"),
-    ],
-)
-def test_commands_refuse_in_one_line(tmp_path, script, arguments, words, capsys):
-    arguments = [argument.replace("=W", f"={tmp_path / 'W'}") for argument in arguments]
-    line = run_script(script, *arguments)
-    assert line.startswith(f"{script}: ") and words in line and "\n" not in line
-    assert capsys.readouterr() == ("", "")
-    assert not (tmp_path / "W").exists()

@@ -128,13 +128,6 @@ def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monke
     assert run.train_and_evaluate(config, tmp_path / "w", report=False)["Mancs"]["step"] == 1
 
 
-def test_a_place_for_json_is_looked_at_first(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit, match=r"out\.json cannot be written \(.*\): choose another place$"):
-        run_command(evaluate, ["evaluate", "--workdir=nowhere", f"--json={tmp_path}/file/out.json"])
-    assert capsys.readouterr().out == ""
-
-
 # Command, its output, and the file in that output where it is a folder. No source is there: it would be missed if the
 # place was not looked at first.
 OUTPUTS = [

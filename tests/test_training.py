@@ -289,27 +289,3 @@ def test_validation_identities_choose_the_best_checkpoint(train, tmp_path):
     assert (result["step"], result["mAP"]) == (best, pytest.approx(scored[best], abs=1e-6))
     assert result["num_queries"] == 8
     assert not (tmp_path / "results" / "single_query.json").exists()  # query and gallery were not looked at
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--config.optim.learning_rat=1e-3",), 'Did you mean "optim.learning_rate"?'),
-        (("--config=configs/markt.py",), "configs/markt.py"),
-        (("--config=configs/market.py:smal",), "it has: authors, small, scratch"),
-        (("--config.data.image_size=384",), "image_size"),
-        (("--config.data.p=16", "--config.data.k=2"), "has 12 identities"),
-        (("--config.data.root=/nowhere",), "mancs prepare-data --dataset=market1501"),
-        (("--config.pretrained=nowhere.pth",), "--config.pretrained=''"),
-    ],
-)
-def test_mistakes_on_the_command_line_get_one_line(refusal, tmp_path, arguments, words):
-    line = refusal(tmp_path / "run", *arguments)
-    assert words in line and "\n" not in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_evaluating_where_nothing_was_trained_gets_one_line(tmp_path):
-    line = run_script("evaluate", f"--workdir={tmp_path / 'nothing'}")
-    assert "no network there" in line and "\n" not in line
-    assert not (tmp_path / "nothing").exists()
