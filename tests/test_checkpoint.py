@@ -15,12 +15,11 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, write_workdir
 
 import mancs_jax
 from mancs_jax import convert, run
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.training import checkpoint, echoes
 from mancs_jax.training.loop import restore_or_create
 from mancs_jax.training.state import create_optimizer, create_train_state
@@ -141,9 +140,7 @@ def test_a_damaged_best_gives_way_to_the_latest(directory, capsys):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    source = tiny.write_folder(tmp_path_factory.mktemp("source"))
-    with market1501.open_source(source) as contents:
-        return build.build(contents, tmp_path_factory.mktemp("data")).parents[1]
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.usefixtures("one_device")

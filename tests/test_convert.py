@@ -7,12 +7,12 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_sources import run_script
 
 from mancs_jax import convert, scoring
-from mancs_jax.data import arrays, build
+from mancs_jax.data import arrays
 from mancs_jax.data.augment import normalize
-from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.inference.trained import load_trained
@@ -89,8 +89,7 @@ def imported(tmp_path_factory, small):
     directory = tmp_path_factory.mktemp("imported")
     source, config_file, workdir = (directory / name for name in ("model_best.pth.tar", "authors.py", "run"))
     torch.save({"state_dict": small.state_dict(), "best_top1": np.float64(0.9)}, source)
-    with market1501.open_source(tiny.write_folder(directory / "pictures")) as contents:
-        build.build(contents, directory / "data")
+    write_data(directory / "data", tiny.write_folder(directory / "pictures"))
     config_file.write_text(CONFIG_FILE.format(model=SMALL, root=str(directory / "data")))
     with redirect_stdout(io.StringIO()) as printed:
         arguments = (f"--source={source}", f"--config={config_file}", f"--workdir={workdir}")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
-from mancs_jax.data import arrays, build, images
-from mancs_jax.data.sources import market1501
+from mancs_jax.data import arrays, images
 from mancs_jax.inference import forward as embed_module
 from mancs_jax.inference.answers import find_queries
 from mancs_jax.inference.forward import embed
@@ -44,8 +44,7 @@ def assert_same(found, expected):
 def test_a_folder_gives_what_the_evaluation_gives(workdir, embedder, tmp_path):
     path, config, variables = workdir
     source = tiny.write_folder(tmp_path / "source")
-    with market1501.open_source(source) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", source)
     split = arrays.load_split("market1501", tmp_path / "data", "gallery", config.data.image_size)
     expected = embed(Network(config, NUM_CLASSES, variables), split.image, devices=jax.devices()[:1])
     assert expected.std(axis=0).max() > 0.05  # the images do differ

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 
 from mancs_jax import run
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
-from mancs_jax.data import arrays, build
-from mancs_jax.data.sources import market1501
+from mancs_jax.data import arrays
 from mancs_jax.data.training_data import load_training_data
 
 TESTS = Path(__file__).parent
@@ -85,10 +85,7 @@ def test_an_older_configuration_is_completed_with_what_was_so_then():
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    with market1501.open_source(tiny.write_folder(tmp_path_factory.mktemp("source"))) as contents:
-        build.build(contents, root)
-    return root
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def tiny_config(root, **changed):

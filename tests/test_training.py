@@ -5,44 +5,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import EPOCHS, STEPS_PER_EPOCH, write_folder
+from tiny_runs import REPOSITORY, finish, rows, start
 from tiny_sources import run_script
 
 from mancs_jax.training.loop import stop_signals
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
-REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
-PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
-
-
-def start(program: Sequence[str], *arguments: str, devices: int = 1) -> subprocess.Popen:
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-    flags += f" --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": flags},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
-
-
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +44,7 @@ def command(data):
 @pytest.fixture(scope="module")
 def train(command):
     def train(workdir, *arguments, devices=1, program=("scripts/train.py",), **options):
-        return start(program, *command(workdir, **options), *arguments, devices=devices)
+        return start(*command(workdir, **options), *arguments, devices=devices, program=program)
 
     return train
 
@@ -121,7 +95,7 @@ def test_evaluate_gives_the_result_of_training_again(whole, data):
     path = workdir / "results" / "single_query.json"
     before = json.loads(path.read_text())
     path.unlink()
-    code, out, err = finish(start(["scripts/evaluate.py"], f"--workdir={workdir}", "--baselines"))
+    code, out, err = finish(start(f"--workdir={workdir}", "--baselines", program=["scripts/evaluate.py"]))
     assert code == 0, err
     after = json.loads(path.read_text())
     assert {name: after[name] for name in ("mAP", "mAP_plain", "mINP", "cmc", "fingerprint")} == {
