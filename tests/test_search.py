@@ -177,6 +177,10 @@ def test_what_is_wrong_gets_one_line(tmp_path):
         search(query, gallery, 0)
     with pytest.raises(ValueError, match="query embeddings are 8 wide, gallery embeddings 16"):  # as `compare` says
         search(query[:, :8], gallery, 1)
+    with pytest.raises(ValueError, match="gallery embedding 3 has NaN or infinite values"):
+        search(query, np.where(np.arange(5)[:, None] == 3, np.float32(np.nan), gallery), 1)
+    with pytest.raises(ValueError, match="gallery embedding 0 has norm 0"):
+        search(query, np.zeros_like(gallery), 1, distance="cosine")
     for distance, limit in (("cosine", 2.1), ("cosine", -0.1), ("euclidean", -1), ("euclidean", np.nan)):
         with pytest.raises(ValueError, match=rf"max_distance is {limit}: it must be a number from 0"):
             search(query, gallery, 1, distance=distance, max_distance=limit)
