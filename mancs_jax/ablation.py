@@ -159,8 +159,9 @@ def table(rows: dict[str, dict[str, Any]], base: str) -> str:
         follows = before != "" and ablation.TABLE_5.index(before) + 1 == ablation.TABLE_5.index(row)
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
-    for row in (row for row in ablation.QUESTIONS if row in rows):
-        lines.append(_line(row, ablation.TEXTS[row], rows[row], rows.get("whole") if row != "whole" else None, ""))
+    for row in (row for row in ablation.CHANGES if row in rows):
+        adds = (ablation.CHANGES[row].__doc__ or "").rstrip(".")
+        lines.append(_line(row, adds, rows[row], rows.get("whole") if row != "whole" else None, ""))
     return "\n".join(lines) + "\n"
 
 

@@ -125,8 +125,8 @@ def test_questions_are_compared_with_the_whole():
     assert ablation.table(about, "walkers").splitlines()[2:] == [
         "| `cls` | f_cls, cross-entropy | 1 | 10.0 | 10.0 |  |  |",
         "| `rank` | + f_rank, batch-hard | 1 | 30.0 | 30.0 |  |  |",
-        "| `whole` | The recipe as it is, for the changes below to be compared with | 1 | 50.0 | 50.0 |  |  |",
-        "| `uniform` | Negatives drawn uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
+        "| `whole` | The recipe as it is, with which the changes below are compared | 1 | 50.0 | 50.0 |  |  |",
+        "| `uniform` | Negatives sampled uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
     ]
 
 

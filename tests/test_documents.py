@@ -12,7 +12,7 @@ import tomllib
 import documents
 import pytest
 from absl import flags
-from documents import REPOSITORY, Command
+from documents import REPOSITORY
 from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.cli import gallery
@@ -129,28 +129,6 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
     called = check_command(name, arguments, monkeypatch)
     if name in ("train", "cuhk03_classic"):
         configuration.validate(called[0], num_devices=1)
-
-
-@pytest.mark.filterwarnings("ignore:the load_module")
-@pytest.mark.parametrize(
-    "line",
-    [
-        "mancs train --config=market:small --workdir=W --rerank",
-        "mancs train --config=market:tiny --workdir=W",
-        "python scripts/train.py --config=configs/market.py --workdir=W --config.optim.rate=1",
-        "mancs train --config=market",
-        "mancs evaluate --features=F --multi_query",
-        "mancs prepare-data --dataset=folder --source=F --root=R",
-        "mancs search --gallery=F --workdir=W",
-        "python benchmarks/ranking.py --peer=CHECKOUT",
-        "python examples/tracking/track.py frames --detections=det.txt",
-        "python scripts/nothing.py",
-        "mancs nothing",
-    ],
-)
-def test_a_command_that_fails_its_user_is_found(line, monkeypatch):
-    with pytest.raises((AssertionError, SystemExit)):
-        test_a_shown_command_has_the_flags_it_is_shown_with(Command("", tuple(line.split())), monkeypatch)
 
 
 FIELDS = sorted(

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from tiny_sources import (
-    DUKE,
     REPOSITORY,
     image_files,
     jpeg,
@@ -112,31 +111,6 @@ def test_check_writes_nothing(run, source, tmp_path):
     assert "query: 1 images (published: 3,368)" in run(*arguments)[0]
     assert run(*arguments, "--allow_differences") == ("", TABLE + md5_line(source))
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
-
-
-def test_dukemtmc_reid(run, tmp_path):
-    source = write(tmp_path / "source", image_files(DUKE), False)
-    arguments = ["--dataset=dukemtmc_reid", f"--source={source}", f"--root={tmp_path}", "--allow_differences"]
-    line, out = run(*arguments)
-    assert (line, out.splitlines()[1:]) == (
-        "",
-        [
-            "train           2       1            0       0        2",
-            "query           1       1            0       0        1",
-            "gallery         2       2            0       0        2",
-            str(prepared_path(tmp_path, "dukemtmc_reid")),
-        ],
-    )
-
-
-def test_distractors_of_market1501(run, tmp_path):
-    source = write(tmp_path / "source", image_files({"images": ["0000_c1s1_000151_01.jpg"]}), False)
-    arguments = ["--dataset=market1501_500k", f"--source={source}", "--check", "--allow_differences"]
-    assert run(*arguments) == (
-        "",
-        "split          images     ids  distractors    junk  cameras\n"
-        "distractors         1       0            1       0        1\n",
-    )
 
 
 def test_cuhk03(run, tmp_path):

@@ -26,7 +26,6 @@ release = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**REL
 uniform = jax.jit(partial(sampling.uniform, **SIZES))
 batch_hard = jax.jit(partial(sampling.batch_hard, **SIZES))
 draw_ranks = jax.jit(sampling.draw_ranks, static_argnums=2)
-gaussian = jax.jit(partial(sampling.curriculum_gaussian, **PAPER), static_argnames=("num_ranks", "mu_step"))
 
 
 @partial(jax.jit, static_argnames=("num_ranks", "mu_step", "density_floor"))
@@ -110,32 +109,6 @@ def assert_follows(ranks: np.ndarray, expected_share: np.ndarray):
         np.testing.assert_array_equal(ranks, np.argmax(expected_share))
     else:
         assert chisquare(observed, np.add.reduceat(expected, starts)).pvalue > LEAST_P_VALUE
-
-
-@pytest.mark.parametrize(
-    ("t", "mu", "sigma"),
-    [
-        (0, 240, 15),
-        (1, 232, 15),
-        (10, 160, 15),
-        (29, 8, 15),
-        (30, 0, 15),
-        (40, 0, 1.5),  # 15 * 0.001^(1/3)
-        (45, 0, 0.4743416),  # 15 / sqrt(1000)
-        (60, 0, 0.015),
-    ],
-)
-def test_mean_and_deviation_of_the_paper(t, mu, sigma):
-    np.testing.assert_allclose(gaussian(t, num_ranks=240), (mu, sigma), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(("t", "mu"), [(0, 80), (1, 77), (26, 2), (27, 0), (100, 0)])
-def test_mean_of_the_release(t, mu):
-    assert gaussian(t, num_ranks=80, mu_step=3.0)[0] == mu
-
-
-def test_deviation_stays_above_zero_and_far_below_one_rank():
-    assert 0 < gaussian(100_000, num_ranks=240)[1] < 0.02
 
 
 @pytest.mark.parametrize("t", [0, 1, 10, 15, 29, 30, 37, 45, 60])

@@ -16,7 +16,7 @@ from mancs_jax.common.screen import show
 from mancs_jax.config import ablation as rows
 
 ARGUMENTS = ()
-GROUPS = {"table_5": rows.TABLE_5, "questions": rows.QUESTIONS, "all": rows.ROWS}
+GROUPS = {"table_5": rows.TABLE_5, "questions": tuple(rows.CHANGES), "all": rows.ROWS}
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:

@@ -14,9 +14,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from mancs_jax.common.screen import show
+from mancs_jax.config.names import STAGE_SIZES
 
 ARGUMENTS = ()
-ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+ARCHITECTURES = [name for name in STAGE_SIZES if name != "resnet10"]  # of which ImageNet weights exist
 
 
 def define(values: flags.FlagValues, argv: Sequence[str]) -> None:

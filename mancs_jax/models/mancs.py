@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
 from mancs_jax.kernels.conv_norm import BatchNorm, ConvNorm, Sync
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
 from mancs_jax.models.mixstyle import mix_style
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, PReLU, ResNet
+from mancs_jax.models.resnet import STAGES, PReLU, ResNet
 
 
 class Outputs(NamedTuple):

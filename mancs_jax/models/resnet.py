@@ -11,16 +11,6 @@ from mancs_jax.kernels.conv_norm import ConvNorm
 from mancs_jax.kernels.pooling import max_pool_3x3_s2
 from mancs_jax.kernels.relu_of_sum import relu_of_sum
 
-# Blocks in conv-2, conv-3, conv-4 and conv-5. ResNet-10 is the usual smaller sibling; no ImageNet weights exist for it.
-STAGE_SIZES = {
-    "resnet10": (1, 1, 1, 1),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
-BASIC_BLOCK = frozenset({"resnet10", "resnet18", "resnet34"})
 STAGES = (2, 3, 4, 5)  # conv-2 to conv-5
 
 

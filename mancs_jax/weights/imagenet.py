@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
+from mancs_jax.models.resnet import ResNet
 from mancs_jax.weights import authors
 from mancs_jax.weights.state_dict import (
     Leaf,
