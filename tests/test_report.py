@@ -50,6 +50,7 @@ def page(num_queries=30):
 def test_every_text_is_data_and_cannot_end_its_script():
     html, *_ = page()
     assert EVIL not in html and html.count("</script>") == 2 and "<svg id='chart'>" in html
+    assert html.index('id="results"') < html.index('id="lists"') < html.index("<svg id='chart'>") < html.index('id="config"')
     data = data_of(html)
     assert data["queries"][0]["name"] == EVIL and data["config"]["note"] == EVIL
 
@@ -107,7 +108,7 @@ def test_in_a_browser(browser, tmp_path):
         assert tab.locator("dialog .answers figure").count() == 2 * 11  # before and after re-ranking
         (row,) = [i for i, name in enumerate(query.name) if name == EVIL]
         shares = [f"{100 * of.average_precision[row]:.1f}" for of in lists.values()]
-        said = [f"{name}: official average precision {share} %" for name, share in zip(lists, shares)]
+        said = [f"{name}: average precision {share} %" for name, share in zip(lists, shares)]
         assert tab.locator("dialog p").all_text_contents()[1:3] == said
         assert tab.text_content(".list figure:first-child figcaption:last-child") == f"AP {shares[1]}"
         images = tab.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 48)")
