@@ -1,5 +1,6 @@
 """Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
 
+import sys
 from pathlib import Path
 
 import faiss
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import mancs_jax
 from mancs_jax.evaluation import comparison
+from mancs_jax.inference import exact
 from mancs_jax.inference import index as index_module
 from mancs_jax.inference.search import search
 
@@ -58,9 +60,30 @@ def test_answers_within_a_distance():
             search(gallery, gallery, 1, max_distance=wrong)
 
 
+def on_device(monkeypatch):
+    """Searches as on an accelerator, on the CPU."""
+    monkeypatch.setattr(sys.modules[search.__module__], "ACCELERATORS", ("cpu",))
+
+
+@pytest.mark.parametrize("number", [1, 21])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("size", [2**25, 4 * 21 * 64], ids=["one block", "4 blocks"])
+def test_any_blocks_give_the_exact_result(monkeypatch, size, distance, number):
+    monkeypatch.setattr(exact, "VALUES_BYTES", size // 21 * number)
+    monkeypatch.setattr(exact, "QUERIES", 8)
+    monkeypatch.setattr(exact, "CACHED_BYTES", 64 * 10)
+    query, gallery = clusters(1, number), clusters(2, 251)
+    gallery[200:] = gallery[:51]  # copies of an image in another block
+    expected = by_loops(query, gallery, 12, distance)
+    found = search(query, gallery, 12, distance=distance)
+    np.testing.assert_array_equal(found.index, expected[0])
+    np.testing.assert_allclose(found.distance, expected[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("tile", [2**30, 64 * 100, 64 * 8], ids=["one tile", "3 tiles", "tiles of 8"])
 def test_any_tiles_give_the_exact_result(monkeypatch, tile, distance):
+    on_device(monkeypatch)
     monkeypatch.setattr(comparison, "TILE_BYTES", tile)
     monkeypatch.setattr(comparison, "BLOCK_BYTES", 0)
     monkeypatch.setattr(comparison, "MIN_ROWS", 8)
@@ -78,6 +101,7 @@ def test_of_equal_distances_the_lower_index_comes_first(seed, k, tile):
     query, gallery = (rng.integers(0, 3, (number, 16)).astype(np.float32) for number in (5, 30))
     gallery[rng.integers(0, 30, 10)] = gallery[0]
     with pytest.MonkeyPatch.context() as patch:
+        on_device(patch)
         patch.setattr(comparison, "TILE_BYTES", tile)
         found = search(query, gallery, k)
     expected = by_loops(query, gallery, k)
@@ -91,7 +115,7 @@ def test_copies_of_an_image_stay_in_order():
 
 
 def test_a_memory_mapped_gallery(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "TILE_BYTES", 64 * 24)
+    monkeypatch.setattr(exact, "VALUES_BYTES", 4 * 3 * 64)
     np.save(tmp_path / "g.npy", clusters(4, 100))
     query = clusters(5, 3)
     mapped = search(query, np.load(tmp_path / "g.npy", mmap_mode="r"), 5)

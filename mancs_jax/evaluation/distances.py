@@ -10,7 +10,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, Integer
+from jaxtyping import Bool, Float, Int32, Integer
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
@@ -170,8 +170,8 @@ def all_distances(
 
 
 def pair_distances(
-    query: Float32[np.ndarray, "B 1 D"], gallery: Float32[np.ndarray, "B C D"], distance: str
-) -> Float32[np.ndarray, "B C"]:
+    query: Float[np.ndarray, "B 1 D"], gallery: Float[np.ndarray, "B C D"], distance: str
+) -> Float[np.ndarray, "B C"]:
     """Computes distances from differences, exact where they are small."""
     if distance == "cosine":
         query, gallery = (part / np.sqrt(np.vecdot(part, part))[..., None] for part in (query, gallery))

@@ -9,9 +9,11 @@ from jaxtyping import Float32, Integer
 
 from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.evaluation.comparison import compare
-from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
+from mancs_jax.evaluation.distances import are_usable, check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
+from mancs_jax.inference import exact
+from mancs_jax.inference.exact import Block
 
 if TYPE_CHECKING:
     from mancs_jax.inference.index import Index
@@ -20,6 +22,7 @@ CANDIDATE_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
+ACCELERATORS = ("gpu", "tpu")  # platforms whose products are faster than NumPy's
 LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
 
 
@@ -35,11 +38,12 @@ def search(
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
-    Without an index the search is exact: every entry is compared, on the default device, in tiles, so the gallery may
-    be a memory-mapped file of any length. Which k are nearest is decided by float32 products; they are put in the order
-    of distances taken from differences, of equal ones the lower index first. With an index, the candidates it gives
-    are put in order in the same way. A query is searched exactly where the index gives fewer than k, or where the k-th
-    and the last candidate are equally far: a gallery with many copies of an image has more of them than candidates.
+    Without an index the search is exact: every entry is compared, block by block, so the gallery may be a memory-mapped
+    file of any length. On a CPU, the result is that of float64 distances. On a GPU or TPU, float32 products decide
+    which k are nearest, and float64 distances put them in order. Of equal distances the lower index comes
+    first. With an index, its candidates are ordered in the same way. A query is searched exactly where the index gives
+    fewer than k, or where the k-th and the last candidate are equally far: a gallery with many copies of an image has
+    more of them than candidates.
 
     Args:
       query: float32 [Q, D].
@@ -97,12 +101,22 @@ def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
 
 
 def _exact(query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str) -> Found:
+    """Compares every entry: with NumPy on a CPU, and otherwise on the default device, tile by tile."""
+    device = jax.device_put(0).device
+    if device.platform not in ACCELERATORS:
+
+        def check(half_squared: np.ndarray) -> None:
+            if not are_usable(2 * half_squared, distance).all():
+                checked_norms("gallery", gallery, distance)  # which names the entry
+
+        block = Block(np.arange(len(gallery)), gallery)
+        ids, distances = exact.nearest(query, [block], k, distance, check=check)
+        return Found(ids.astype(np.int32), distances.astype(np.float32))
     # All queries are of one person who is not in the gallery: every entry counts.
     sets = [
         Labelled(embedding, np.full(len(embedding), pid, np.int32), np.zeros(len(embedding), np.int32))
         for embedding, pid in ((query, 1), (gallery, 0))
     ]
-    device = jax.device_put(0).device  # the default one
     candidates = nearest(compare(*sets, distance=distance, devices=[device], streamed=True), k)
     return _in_order(query, gallery, candidates.index, distance)
 
@@ -118,7 +132,8 @@ def _in_order(
     rows = max(CANDIDATE_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
     for start in range(0, len(query), rows):
         block = slice(start, start + rows)
-        distances = pair_distances(query[block, None], gallery[nearby[block]], distance)
+        wide = query[block, None].astype(np.float64), gallery[nearby[block]].astype(np.float64)
+        distances = pair_distances(*wide, distance)
         distances[nearby[block] < 0] = np.inf
         order = np.lexsort((nearby[block], distances))
         for field, values in zip(ordered, (nearby[block], distances), strict=True):
