@@ -168,12 +168,14 @@ def walkers(variant: str = "") -> ConfigDict:
 
 
 def finetune(variant: str = "") -> ConfigDict:
-    """Fine-tunes a pretrained model on your identities; `config.data.name` has to be given, and there is no variant.
+    """Fine-tunes a pretrained model on your own identities; `config.data.name` has to be given.
 
     The learning rate is low, BatchNorm keeps the statistics of the pretrained model, and training ends early where the
     held-out identities gain nothing. The values were chosen on walkers: see docs/fine_tuning.md.
     """
-    config = vary(defaults.get_config(), f"{variant},small", "finetune").unlock()
+    if variant:
+        raise ValueError(f"finetune has no variant {variant!r}: it has none")
+    config = vary(defaults.get_config(), "small", "finetune").unlock()
     config.recipe = "finetune"
     config.pretrained = "market1501"
     config.like_pretrained = True
