@@ -24,7 +24,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Every annotated function of these packages checks shapes and types of its arguments and its result; an int is a float.
 CHECK = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-install_import_hook(["mancs_jax.evaluation", "mancs_jax.inference", "mancs_jax.losses"], CHECK)
+CHECKED = ("evaluation", "inference", "kernels", "losses", "models")
+install_import_hook([f"mancs_jax.{package}" for package in CHECKED], CHECK)
 
 from mancs_jax.cli.command_line import COLLECTED_AFTER  # noqa: E402
 from mancs_jax.common.processor import set_cpu_flags  # noqa: E402
