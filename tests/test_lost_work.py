@@ -86,12 +86,12 @@ def only_images(train, query, gallery):
         (
             [1, 2],
             [-1, -1],
-            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
+            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
         ),
         (
             [1, 2],
             [3, 0],
-            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
+            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, 
     monkeypatch.setattr("fcntl.flock", flock)
     with run.only_process(Workdir(tmp_path / "w")):
         (tmp_path / "w" / "config.json").write_text("{}")
-    line = "its file system has no locks (Function not implemented), so that nothing keeps a second run out"
+    line = "its file system has no locks (Function not implemented), so that nothing prevents a second run"
     assert line in capsys.readouterr().err and (tmp_path / "w" / "config.json").exists()
 
 
