@@ -6,7 +6,9 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import write_json, write_text
 from mancs_jax.common.local_path import local_path
+from mancs_jax.data.arrays import names_of
 from mancs_jax.data.cameras import UNKNOWN
+from mancs_jax.data.prepared import is_prepared
 from mancs_jax.evaluation import metrics, roc
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.ranking import hit_ranks, nearest
@@ -48,6 +50,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     results = paths.results
     query, gallery = scored.parts["query"], scored.parts["gallery"]
     lists = {name: _lists(comparison) for name, comparison in scored.comparisons.items()}
+    people, cameras = _names(scored, task)
     masks = attention_masks(scored.network, query.image, flip=task.flip)
 
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
@@ -59,7 +62,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     for name, each in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
         for kind, rows in _drawn(each.average_precision).items():
-            picture = ranked_lists(query, gallery, each.nearest, rows)
+            picture = ranked_lists(query, gallery, each.nearest, rows, people, cameras)
             write_picture(results / f"ranked_lists_{kind}{suffix}.png", picture)
     rows = _drawn(lists[NETWORK].average_precision)["random"]
     write_picture(results / "masks.png", mask_picture(query.image[rows], {s: m[rows] for s, m in masks.items()}))
@@ -73,9 +76,17 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         gallery=gallery,
         lists={LISTS[name]: each for name, each in lists.items()},
         masks=masks,
+        people=people,
+        cameras=cameras,
     )
     write_text(paths.report, page)
     return paths.report
+
+
+def _names(scored: Scored, task: Task) -> tuple[dict[int, str], dict[int, str]]:
+    """Names of people and cameras of the data set; of several, whose numbers are shifted, none."""
+    dataset, root = scored.results[NETWORK]["dataset"], task.root or scored.network.config.data.root
+    return names_of(dataset, root) if is_prepared(root, dataset) else ({}, {})
 
 
 def _lists(comparison: Comparison) -> Lists:

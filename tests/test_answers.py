@@ -88,7 +88,7 @@ def test_the_page_in_a_browser(place, monkeypatch, browser):  # noqa: F811
 def test_known_people_have_colours_on_the_page(place, monkeypatch):
     run(place, monkeypatch, "photos", "--gallery=photos.npz", "--k=2", "--report=k.html", "--images=photos")
     data = data_of((place / "k.html").read_text())
-    assert data["queries"][0]["pid"] == 1 and {of["pid"] for of in data["gallery"]} <= set(range(1, 13))
+    assert data["queries"][0]["pid"] == "1" and {of["pid"] for of in data["gallery"]} <= set(map(str, range(1, 13)))
 
 
 def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):

@@ -212,7 +212,7 @@ ROWS = {
         r"line 1: is 'path,camid,split'; it has to be ",
     ),
     "a camera that the header lacks": (table("path,pid,split\na.jpg,1,1,train\n"), r"csv line 2: 4 fields, not 3$"),
-    "an empty camera": (labels("a.jpg,1,,train"), r"line 2: camid '' is not an integer from 0"),
+    "an empty camera": (labels("a.jpg,1,,train"), r"line 2: camid '' is neither an integer from 0 nor a name"),
     "a CSV without lines": (labels(), r"mine: no images are listed"),
     "no text": (table(b"path\xff"), r"labels\.csv: not a CSV in UTF-8"),
     "an open quote": (labels('"a.jpg,1,1,train'), r"labels\.csv line 2: unexpected end of data"),
@@ -228,11 +228,12 @@ ROWS = {
         r"line 4: path 'a\.jpg' is there already, in li",
     ),
     "several wrong lines": (
-        labels("a.jpg,x,1,train", "b.jpg,-2,1,train"),
-        r"labels\.csv line 2: pid 'x' is not an integer from -1, line 3: pid '-2' is not an integer from -1$",
+        labels("a.jpg,1.0,1,train", "b.jpg,-2,1,train"),
+        r"labels\.csv line 2: pid '1.0' is neither an integer from -1 nor a name, line 3: pid '-2' is neither an "
+        r"integer from -1 nor a name$",
     ),
-    "a camera below 0": (labels("a.jpg,1,-1,train"), r"line 2: camid '-1' is not an integer from 0"),
-    "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is not an integer"),
+    "a camera below 0": (labels("a.jpg,1,-1,train"), r"line 2: camid '-1' is neither an integer from 0 nor a name"),
+    "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is neither an integer"),
     "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below .*source"),
     "a query of nobody": (
         labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),

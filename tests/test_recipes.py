@@ -125,3 +125,12 @@ def test_choosing_on_the_test_set_says_so(root, tmp_path):
     assert list(scores) == [2, 4] and result["mAP"] == pytest.approx(max(scores.values()), abs=1e-6)
     with pytest.raises(ValueError, match="config.choose_on is 'test', but config.data.validation_ids"):
         configuration.validate(tiny_config(root, choose_on="test", data__validation_ids=2), 1)
+
+
+def test_fine_tuning_starts_from_a_pretrained_model_and_needs_a_data_set():
+    config = recipes.finetune().unlock()
+    assert config.like_pretrained and config.batch_norm_frozen and config.pretrained == "market1501"
+    config.data.name = "mydata"
+    configuration.validate(config, num_devices=1)
+    with pytest.raises(ValueError, match="finetune"):
+        recipes.finetune("author")

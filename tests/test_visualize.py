@@ -88,6 +88,6 @@ def test_pictures_are_of_the_same_lists(workdir, root, monkeypatch):
     monkeypatch.setattr(visualize, "ranked_lists", lambda *args: drawn.append(args) or ranked_lists(*args))
     _, data, _ = report(workdir, root)
     precision = np.array(data["lists"]["by distance"]["ap"])
-    best, worst, random = (precision[rows] for *_, rows in drawn)
+    best, worst, random = (precision[rows] for _, _, _, rows, *_ in drawn)
     assert best.tolist() == sorted(best, reverse=True) and worst.tolist() == sorted(worst)
     assert best[0] == precision.max() and worst[0] == precision.min() and len(random) == len(best)

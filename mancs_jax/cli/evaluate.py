@@ -4,6 +4,7 @@ mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip]
 mancs evaluate --network=market1501 --root=data ...
 mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 ...
 mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
+mancs evaluate --features=FILE.npz --csv=people.csv ...
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,13 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
         "",
         "Where --features is a file of mancs embed: the folder in it whose images are the queries; the others are the "
         "gallery. Without it each image of a person is a query.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "csv",
+        None,
+        "Where --features is a file of mancs embed: CSV of the people and cameras, with the header "
+        "path,pid,camid,split. The columns camid and split may be left out, and pid and camid may be any text.",
         flag_values=values,
     )
     flags.DEFINE_string("json", None, "File that the results are written to as well.", flag_values=values)
@@ -98,6 +106,10 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
     if values.queries and not values.features:
         raise ValueError("--queries goes with --features=FILE of mancs embed")
+    if values.csv and not values.features:
+        raise ValueError(
+            "--csv goes with --features=FILE of mancs embed; mancs prepare-data takes the CSV of a data set"
+        )
     if not values.rerank and (given := [f"--{name}" for name in OF_RERANKING if values[name].present]):
         raise ValueError(f"without --rerank there is no use for {', '.join(given)}")
     if not values.single_shot and (given := [f"--{name}" for name in OF_SINGLE_SHOT if values[name].present]):
@@ -114,7 +126,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if values.features:
         from mancs_jax.evaluation.features import score_file  # without what networks need
 
-        scored = score_file(values.features, options, queries=values.queries)
+        scored = score_file(values.features, options, queries=values.queries, csv=values.csv)
         rows = {"single query": scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
         from mancs_jax.evaluation.single_shot import SingleShot

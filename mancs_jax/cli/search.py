@@ -36,6 +36,13 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.DEFINE_string("report", None, "Page to show all queries and answers in, .html.", flag_values=values)
     flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
     flags.DEFINE_string(
+        "csv",
+        None,
+        "CSV of the people and cameras of the queries, as of `mancs embed`; right answers are then green, wrong ones "
+        "red.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
         "images", None, "Folder of the gallery's images, for --picture and --report.", flag_values=values
     )
     flags.mark_flags_as_required(["gallery"], values)
@@ -54,7 +61,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference import answers
     from mancs_jax.inference.embedder import load
-    from mancs_jax.inference.gallery import check_network, load_gallery
+    from mancs_jax.inference.gallery import check_network, load_gallery, read_labels
     from mancs_jax.reporting.ranked_lists import write_picture
 
     source = network_of(values)
@@ -65,6 +72,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     queries = answers.find_queries(arguments[0])
     if queries.others:
         show(f"{len(queries.others):,} passed over, no image by name: {name_some(queries.others)}")
+    labels = read_labels(queries.folder, values.csv, skip_missing=True) if values.csv else None
     number = len(queries.names)
     if values.picture and number > answers.MOST_DRAWN:
         raise ValueError(
@@ -81,6 +89,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         camera=values.camera,
         distance=values.distance,
         max_distance=values.max_distance,
+        labels=labels,
     )
     if damaged:
         show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")

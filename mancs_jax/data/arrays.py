@@ -128,6 +128,17 @@ def split_names(dataset: str, root: str | Path) -> list[str]:
     return list(_open_prepared(dataset, root).info.splits)
 
 
+def names_of(dataset: str, root: str | Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Returns (pid -> name, camid -> name) of a data set whose CSV named people or cameras by text; empty for others.
+
+    Raises:
+      FileNotFoundError: the data set is not prepared under `root`.
+    """
+    names = _open_prepared(dataset, root).info.metadata or {}
+    people, cameras = ({int(i): str(name) for i, name in names.get(of, {}).items()} for of in ("people", "cameras"))
+    return people, cameras
+
+
 def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split]:
     """Holds identities out of a training split, for validation.
 

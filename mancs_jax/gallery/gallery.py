@@ -263,8 +263,12 @@ class Gallery:
 
         read = load_gallery(path)
         self._create(read.embedding.shape[1], read.network, flip=read.flip, normalize=read.normalize)
-        people = [None if pid < 1 else int(pid) for pid in read.pid] if read.pid is not None else None
-        cameras = read.camid.tolist() if read.camid is not None else None
+        people: list[str | None] | None = None
+        cameras: list[str | None] | None = None
+        if read.pid is not None:
+            shown = [read.shown(i) or ("", "") for i in range(len(read.name))]
+            people = [person if pid > 0 else None for (person, _), pid in zip(shown, read.pid, strict=True)]
+            cameras = [camera or None for _, camera in shown]
         added = Added()
         for start in range(0, len(read.name), AT_ONCE):
             block = slice(start, start + AT_ONCE)

@@ -21,7 +21,19 @@ class Row(NamedTuple):
     fields: dict[str, str]  # by column
 
 
-def read_table(source: Source, table: str | Path) -> str:
+class Listed(NamedTuple):
+    """Images that are known by their names only, in the place of a source."""
+
+    path: Path  # for errors
+    names: frozenset[str]
+    top: str = ""
+
+    def has(self, path: str) -> bool:
+        """Tells if an image has this name."""
+        return path in self.names
+
+
+def read_table(source: Source | Listed, table: str | Path) -> str:
     """Returns the text of a CSV on disk, or else in the source.
 
     Raises:
@@ -29,10 +41,12 @@ def read_table(source: Source, table: str | Path) -> str:
       ValueError: it is damaged, or not UTF-8.
     """
     file, inside = local_path(table), _file_of(str(table), source)
+    if isinstance(source, Listed) and not file.is_file():
+        raise FileNotFoundError(f"there is no {table}")
     if not file.is_file() and not source.has(inside):
         raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
     try:
-        content = file.read_bytes() if file.is_file() else source.read(inside)
+        content = file.read_bytes() if isinstance(source, Listed) or file.is_file() else source.read(inside)
     except UNREADABLE as error:
         raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
     try:
@@ -43,10 +57,12 @@ def read_table(source: Source, table: str | Path) -> str:
 
 def parse_rows(
     text: str,
-    source: Source,
+    source: Source | Listed,
     table: str,
     headers: Mapping[tuple[str, ...], str],
     fault_of: Callable[[dict[str, str]], str],
+    *,
+    skip_missing: bool = False,
 ) -> list[Row]:
     """Returns the lines of a CSV whose first column, `path`, names each image once; empty lines are left out.
 
@@ -56,6 +72,7 @@ def parse_rows(
       table: the CSV's name, for errors.
       headers: the first lines that it may have, each with words for the error.
       fault_of: says what is wrong with the fields of a line, apart from its path; "" where nothing is.
+      skip_missing: leave out lines whose images are not in the source, which else are an error.
 
     Raises:
       ValueError: the header is another one, or lines are wrong: the first five, with their numbers.
@@ -77,6 +94,8 @@ def parse_rows(
                 wrong.append(f"line {line}: {len(values)} fields, not {len(header)}")
                 continue
             fields = dict(zip(header, values, strict=True))
+            if skip_missing and not source.has(_file_of(fields["path"], source)):
+                continue
             if fault := _fault_of_path(fields["path"], source, line_of) or fault_of(fields):
                 wrong.append(f"line {line}: {fault}")
                 continue
@@ -95,7 +114,7 @@ def is_integer(text: str, least: int) -> bool:
     return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
 
 
-def _fault_of_path(path: str, source: Source, line_of: dict[str, int]) -> str:
+def _fault_of_path(path: str, source: Source | Listed, line_of: dict[str, int]) -> str:
     below = PurePosixPath(_below(path, source))
     if not below.parts or below.is_absolute() or ".." in below.parts:
         return f"path {path!r} is not one below {source.path}"
@@ -104,7 +123,7 @@ def _fault_of_path(path: str, source: Source, line_of: dict[str, int]) -> str:
     return "" if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
 
 
-def _file_of(path: str, source: Source) -> str:
+def _file_of(path: str, source: Source | Listed) -> str:
     """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
     file = _below(path, source)
     parts = PurePosixPath(file).parts
@@ -114,7 +133,7 @@ def _file_of(path: str, source: Source) -> str:
     return next((rest for rest in rests if source.has(rest)), file)
 
 
-def _own_paths(source: Source) -> list[tuple[str, ...]]:
+def _own_paths(source: Source | Listed) -> list[tuple[str, ...]]:
     """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
     whole = source.path.absolute()
     tails = [
@@ -127,7 +146,7 @@ def _own_paths(source: Source) -> list[tuple[str, ...]]:
     return [*tails, (source.top,), *((*tail, source.top) for tail in tails)]
 
 
-def _below(path: str, source: Source) -> str:
+def _below(path: str, source: Source | Listed) -> str:
     """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
     clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
     return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)
