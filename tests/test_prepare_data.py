@@ -125,7 +125,7 @@ def test_cuhk03(run, tmp_path):
     path = str(prepared_path(root, "cuhk03_labeled"))
     line, out = run(*arguments)
     assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
-    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat lies beside it")
+    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat is next to it")
     protocol = write_protocol(tmp_path / "protocol.mat")
     line, out = run(*arguments, f"--protocol_file={protocol}", "--overwrite")
     assert (line, out.splitlines()[1:]) == ("", [*rows, path])
