@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from absl import flags
 
 from mancs_jax.cli import command_line, embed, evaluate, export, import_weights, search
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.outputs_and_inputs import OUTPUTS, outputs_and_inputs
 from mancs_jax.common.outputs import check_outputs
 
@@ -106,7 +106,7 @@ def test_places_that_are_nobodys(place, monkeypatch, command, line):
 
 
 def test_a_shipped_network_is_an_input(monkeypatch):
-    values = flags.FlagValues()
+    values = Flags()
     embed.define(values, [])
     values(["mancs", "--network=market1501", "--output=x.npz"])
     _, inputs, _ = outputs_and_inputs(values, ["photos"])

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Float32
 
@@ -19,7 +18,7 @@ from mancs_jax.kernels.convolution import convolve
 
 EPSILON = 1e-5  # added to every variance
 MOMENTUM = 0.9  # of running statistics; PyTorch calls it 0.1
-Array = jax.Array | np.ndarray
+Array = Any  # of JAX, or of NumPy outside of compiled functions
 Channels = Float[Array, " C"]
 Maps = Float[Array, "B H W Cin"]
 Normalized = tuple[Float[jax.Array, "*dims C"], Float[jax.Array, " C"], Float[jax.Array, " C"]]  # and mean, variance
@@ -106,7 +105,7 @@ class BatchNorm(nn.Module):
         state.mean.value, state.var.value = batch
         return _normalize(x, mean, var, state.scale, state.bias, EPSILON).astype(self.dtype)
 
-    def by_batch(self, state: State, x: jax.Array, normalize: Callable) -> jax.Array:
+    def by_batch(self, state: State, x: Array, normalize: Callable) -> jax.Array:
         """Applies `normalize`, (x, sync) -> `Normalized`, to each group of `x` [B, ...], and updates the statistics."""
         normalize = partial(normalize, sync=None if self.is_initializing() else self.sync)
         if self.groups > 1 and not self.is_initializing():
@@ -315,12 +314,12 @@ def _product_backward(epsilon, sync, residuals, cotangents):
 normalize_product.defvjp(_product_forward, _product_backward)
 
 
-def _affine(x: jax.Array, kernel: jax.Array, shift: jax.Array, stride: int = 1) -> jax.Array:
+def _affine(x: Array, kernel: Array, shift: Array, stride: int = 1) -> jax.Array:
     # In the dtype of `x`, so that a GPU fuses the sum, and an addition and a ReLU after it, into the convolution.
     return _convolved(x, kernel, stride) + _last(shift, x).astype(x.dtype)
 
 
-def _convolved(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def _convolved(x: Array, kernel: Array, stride: int = 1) -> jax.Array:
     return convolve(x, kernel.astype(x.dtype), stride=stride, padding=(kernel.shape[0] - 1) // 2)
 
 
@@ -346,7 +345,7 @@ def _synced(sums: jax.Array, sync: Sync | None) -> jax.Array:
     return jax.lax.psum(jnp.where(is_own, sums, 0), sync.axis_name)[group]
 
 
-def _count(x: jax.Array, sync: Sync | None) -> int:
+def _count(x: Array, sync: Sync | None) -> int:
     """Returns the number of positions of a statistic, over all devices that share it."""
     devices = 1 if sync is None else jax.lax.axis_size(sync.axis_name) // sync.groups
     return x.size // x.shape[-1] * devices
@@ -362,10 +361,10 @@ def _normalize(
     return (_widened(x) - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + epsilon), x) + _last(bias, x)
 
 
-def _last(channel: Float[Array, " C"], x: jax.Array) -> Float[jax.Array, "*ones C"]:
+def _last(channel: Float[Array, " C"], x: Array) -> Float[Any, "*ones C"]:
     """Gives a vector over channels as many axes as `x` has."""
     return channel.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _widened(x: Float[Array, "*dims"]) -> Float[jax.Array, "*dims"]:
+def _widened(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

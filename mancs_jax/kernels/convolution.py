@@ -10,16 +10,16 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Float
 
 from mancs_jax.common.processor import ynnpack_convolves
 
-Array = jax.Array | np.ndarray
+Array = Any  # of JAX, or of NumPy outside of compiled functions
 Maps = Float[Array, "B H W C"]
 Kernel = Float[Array, "kh kw Cin Cout"]
 
@@ -102,7 +102,7 @@ def _cpu_forward(x: Maps, kernel: Kernel, stride: int, padding: int) -> jax.Arra
     return _cpu_correlate(x, kernel, ((padding, padding), (padding, padding)), stride=stride)
 
 
-def _cpu_correlate(x: Maps, kernel: Kernel, padding: Sequence, stride: int = 1, dilation: int = 1) -> jax.Array:
+def _cpu_correlate(x: Maps, kernel: Kernel, padding: Sequence, stride: int = 1, dilation: int = 1) -> Array:
     """Convolves; `padding`: zeros added (or, where negative, pixels cut) before and after rows and columns."""
     rows, columns = (dilation * (size - 1) + 1 for size in kernel.shape[:2])
     # XLA swaps map and kernel where the kernel has more pixels, and then runs a naive loop.

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Float32, Key
 from ml_collections import ConfigDict
@@ -67,9 +66,7 @@ class Mancs(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[jax.Array | np.ndarray, "B H W 3"], train: bool, keys: Key[jax.Array, " B"] | None = None
-    ) -> Outputs:
+    def __call__(self, x: Float[Any, "B H W 3"], train: bool, keys: Key[jax.Array, " B"] | None = None) -> Outputs:
         """Runs all branches.
 
         Args:
@@ -93,7 +90,7 @@ class Mancs(nn.Module):
         )
         attend = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
         masks, maps = {}, {}
-        x = backbone.stem(x.astype(self.dtype), by_batch)
+        x = backbone.stem(jnp.asarray(x, self.dtype), by_batch)
         for stage in STAGES:
             x = backbone.stage(stage, x, by_batch)
             if train and stage in self.mixstyle_stages:
