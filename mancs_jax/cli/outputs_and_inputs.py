@@ -55,7 +55,7 @@ def _of_export(output: str, format: str) -> Paths:
         stem = path.with_name(path.name.removesuffix(WEIGHTS))
         return {name: stem.with_name(f"{stem.name}{WEIGHTS}"), f"the card of {name}": Path(f"{stem}{CARD}")}
     if (format or path.suffix.removeprefix(".")) == "jax":
-        return {name: path, f"the contract of {name}": path.with_name(f"{path.name}{CARD}")}
+        return {name: path, f"the card of {name}": path.with_name(f"{path.name}{CARD}")}
     return {name: path}
 
 
