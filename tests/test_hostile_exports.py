@@ -35,10 +35,10 @@ def pair(place, tmp_path):
 def seal(path, content, **fields):
     """Writes a file with a card whose digest is right."""
     path.write_bytes(content)
-    card = path.with_name("n.jax.json")
-    card = json.loads(contract.read_text())
+    file = path.with_name("n.jax.json")
+    card = json.loads(file.read_text())
     card["exported"]["file"] = digest(content)
-    card.write_text(json.dumps(card | fields))
+    file.write_text(json.dumps(card | fields))
 
 
 def test_a_card_that_is_missing_or_of_another_file(place, pair):
