@@ -18,13 +18,17 @@ def unused_accelerator() -> str:
 
     Starts JAX's backend. `nvidia-smi` finds a GPU, files in /dev a TPU.
     """
-    if jax.default_backend() != "cpu" or "cpu" in (jax.config.values["jax_platforms"] or ""):
+    if jax.default_backend() != "cpu" or _is_cpu_wanted():
         return ""
     if gpu := _nvidia_gpu():
         return f"this machine has a GPU ({gpu}), but JAX computes on the CPU: {_cuda_reason()}"
     if any(DEV.glob(TPU_FILES)):
         return f"this machine has a TPU, but JAX computes on the CPU: {_tpu_reason()}"
     return ""
+
+
+def _is_cpu_wanted() -> bool:
+    return "cpu" in (jax.config.values["jax_platforms"] or "")
 
 
 def _nvidia_gpu() -> str:
