@@ -113,7 +113,7 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     calls.clear()
     assert ablation.run_all(runs, "walkers", tmp_path)["rows"] == summary["rows"] and not calls
     other = ablation.plan("walkers", ["attention"], [0], {"loss.margin": 0.2})
-    with pytest.raises(ValueError, match=r"holds attention, seed 0, with another configuration \(.*loss.margin"):
+    with pytest.raises(ValueError, match=r"has attention, seed 0, with another configuration \(.*loss.margin"):
         ablation.run_all(other, "walkers", tmp_path)
 
 

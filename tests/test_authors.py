@@ -277,7 +277,7 @@ def test_training_starts_from_the_whole_network_or_from_its_backbone(tmp_path, c
 
     other = draw_variables(config, num_classes=CLASSES + 1)
     params, batch_stats = load_into(other["params"], other["batch_stats"], path, "resnet18")
-    assert capsys.readouterr().err == f"{path}: its classifiers are for other people and start anew\n"
+    assert capsys.readouterr().err == f"{path}: its classifiers are for other identities and are initialised anew\n"
     assert_bits_equal(batch_stats, loaded["batch_stats"])
     for name, tree in params.items():
         assert_bits_equal(tree, (other if name.endswith("_classifier") else loaded)["params"][name])

@@ -111,7 +111,7 @@ def test_missing_weights_are_named_with_the_way_out():
     with pytest.raises(ValueError, match=r"^config\.pretrained: no file nowhere/resnet50\.pth; ") as error:
         check_start(config)
     torchvision, timm = "download.pytorch.org/models/resnet50-0676ba61.pth", "huggingface.co/timm/resnet50"
-    for words in (torchvision, timm, "of the package (market1501)", "start from scratch with --config.pretrained=''"):
+    for words in (torchvision, timm, "pretrained model (market1501)", "start from scratch with --config.pretrained=''"):
         assert words in str(error.value)
 
 

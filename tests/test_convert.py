@@ -130,7 +130,7 @@ def test_a_workdir_is_written_back(tmp_path, imported, capsys):
 def test_what_cannot_be_imported_or_exported(tmp_path, imported):
     source, _, workdir = imported
     config = authors_config(**SMALL)
-    assert f"{workdir}: holds a network already" in refused(convert.import_network, source, config, workdir)
+    assert f"{workdir}: has a model already" in refused(convert.import_network, source, config, workdir)
     wrong = authors_config(**SMALL | {"cls_dim": 7})
     assert "6 wrong: classifier_x2.weight" in refused(convert.import_network, source, wrong, tmp_path / "new")
     assert "config.model.arch" in refused(

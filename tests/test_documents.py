@@ -11,12 +11,12 @@ import tomllib
 
 import documents
 import pytest
-from absl import flags
 from documents import REPOSITORY
 from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.cli import gallery
 from mancs_jax.cli.command_line import run
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.main import COMMANDS as COMMAND_NAMES
 from mancs_jax.config import by_name, defaults
 from mancs_jax.config import checks as configuration
@@ -87,7 +87,7 @@ def check_gallery(where: str, words: list[str]) -> None:
     name, *arguments = words
     assert name in gallery.COMMANDS, f"{where} shows mancs gallery {name}, which is not there"
     if arguments:
-        command, values = importlib.import_module(f"mancs_jax.cli.gallery.{name}"), flags.FlagValues()
+        command, values = importlib.import_module(f"mancs_jax.cli.gallery.{name}"), Flags()
         command.define(values, [name])
         assert len(values([name, *arguments])[1:]) == len(command.ARGUMENTS), where
 

@@ -1,4 +1,4 @@
-"""Exported files come back through `mancs_jax.load`: one embedding, one contract."""
+"""Exported files come back through `mancs_jax.load`: one embedding, one card."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_what_does_not_apply(place):
         opened = open_exported(place / kind, batch=2)
         for wrong in (np.zeros((2, 32, 64, 3), np.uint8), np.zeros((2, 64, 32, 3), np.float32)):
             line = refused(lambda images=wrong, run=opened.run_batches: list(run([images])))
-            assert "but the contract of the file says uint8 [N, 64, 32, 3], RGB" in line
+            assert "but the card of the file says uint8 [N, 64, 32, 3], RGB" in line
     devices = jax.local_devices()
     assert "ONNX Runtime chooses its device; leave devices out" in refused(
         mancs_jax.load, place / "n.onnx", devices=devices[:1]

@@ -50,7 +50,7 @@ def fill_disk(monkeypatch, folder):
     monkeypatch.setattr(atomic_write, "_flush", full)
 
 
-FREE_IT = r"cannot be written \(No space left on device\); free the disk, and start the same command again"
+FREE_IT = r"cannot be written \(No space left on device\); free disk space, and run the same command again"
 
 
 @pytest.mark.usefixtures("one_device")
@@ -86,12 +86,12 @@ def only_images(train, query, gallery):
         (
             [1, 2],
             [-1, -1],
-            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
+            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
         ),
         (
             [1, 2],
             [3, 0],
-            r"no person of query is in gallery under another camera, so that the trained network could not be scored",
+            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gal
 def test_scores_reach_the_screen_before_the_disk(root, tmp_path, monkeypatch, capsys):
     write_untrained(tmp_path / "w", root)
     fill_disk(monkeypatch, "results")
-    with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
+    with pytest.raises(SystemExit, match=rf"^evaluate: .*/w/results/single_query\.json {FREE_IT}: a training "):
         run_command(evaluate, ["evaluate", f"--workdir={tmp_path / 'w'}", f"--json={tmp_path / 'out.json'}"])
     printed = capsys.readouterr().out
     assert "| Mancs " in printed and "same person or not" in printed
@@ -121,7 +121,7 @@ def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monke
     config.data.root, config.max_steps = str(root), 1
     config.data.unused_ids = 4  # as many identities as above, so that one compiled step serves both
     fill_disk(monkeypatch, "results")
-    with pytest.raises(OSError, match=rf"^.*/w/results/single_query\.json {FREE_IT}: a training goes on$"):
+    with pytest.raises(OSError, match=rf"^.*/w/results/single_query\.json {FREE_IT}: a training "):
         run.train_and_evaluate(config, tmp_path / "w", report=False)
     assert "| Mancs " in capsys.readouterr().out
     monkeypatch.undo()
@@ -198,7 +198,7 @@ def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, 
     monkeypatch.setattr("fcntl.flock", flock)
     with run.only_process(Workdir(tmp_path / "w")):
         (tmp_path / "w" / "config.json").write_text("{}")
-    line = "its file system has no locks (Function not implemented), so that nothing keeps a second run out"
+    line = "its file system has no locks (Function not implemented), so that nothing prevents a second run"
     assert line in capsys.readouterr().err and (tmp_path / "w" / "config.json").exists()
 
 

@@ -145,7 +145,7 @@ def test_flags_that_belong_together():
 
 @pytest.mark.parametrize("coordinator", ["localhost", ":1234", "localhost:", "localhost:http", "localhost:65536"])
 def test_a_coordinator_without_a_port(coordinator):
-    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT"):
+    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is not HOST:PORT, as --coordinator=node0"):
         processes.start(coordinator, num_processes=2, process_id=0)
 
 

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images",)
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
     flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
@@ -37,7 +38,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.mark_flags_as_required(["output"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Embeds the folder and writes the file."""
     if not values.output.endswith(".npz"):
         raise ValueError(f"--output={values.output}: the name has to end in .npz")

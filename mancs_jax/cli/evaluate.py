@@ -14,6 +14,7 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network
 from mancs_jax.common.screen import show
 
@@ -23,7 +24,7 @@ OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baseline
 OF_SINGLE_SHOT = ("splits", "identities", "seed", "query_camera", "gallery_camera")
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
     flags.DEFINE_string(
@@ -68,7 +69,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     _define_single_shot(values)
 
 
-def _define_single_shot(values: flags.FlagValues) -> None:
+def _define_single_shot(values: Flags) -> None:
     flags.DEFINE_bool(
         "single_shot",
         False,
@@ -98,7 +99,7 @@ def _define_single_shot(values: flags.FlagValues) -> None:
     )
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Scores and prints the table."""
     if sum(map(bool, (values.workdir, values.network, values.features))) != 1:
         raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")

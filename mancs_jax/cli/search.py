@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show
 
@@ -20,7 +21,7 @@ ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     flags.DEFINE_string("gallery", None, "File of `mancs embed`.", flag_values=values)
     define_network(values)
@@ -48,7 +49,7 @@ def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
     flags.mark_flags_as_required(["gallery"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Finds the nearest images and prints them in a table."""
     if bool(values.picture or values.report) != bool(values.images):
         raise ValueError("--picture=OUT.png or --report=OUT.html and --images=FOLDER go together")

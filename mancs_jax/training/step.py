@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mancs_jax.config.names import num_of_each_source, sources
 from mancs_jax.data.augment import ERASE_FILLS, Augmentation, JitterStrength, augment, halve
 from mancs_jax.losses.identity import attention_loss, focal_loss
-from mancs_jax.losses.sampling import Curriculum, Triplets, batch_hard, curriculum, uniform
+from mancs_jax.losses.sampling import Curriculum, Pairs, Triplets, batch_hard, curriculum, uniform
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 from mancs_jax.models.mancs import Outputs, create_model
 from mancs_jax.training.state import TrainState
@@ -105,14 +105,6 @@ def make_train_step(
     )
 
 
-class Pairs(NamedTuple):
-    """Relations between a device's A anchors and the B images of the whole batch, bool [A, B]."""
-
-    same: jax.Array  # of one identity, the anchor itself included
-    is_self: jax.Array  # the anchor itself
-    is_negative: jax.Array  # of another identity, and may be sampled as a negative
-
-
 def compare_labels(label: jax.Array, index: jax.Array, config: ConfigDict) -> Pairs:
     """Compares the labels of a device, int32 [A], with those of the whole batch, where its images stand at `index`."""
     all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
@@ -146,7 +138,7 @@ def ranking_loss(
     """
     candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
     distances = euclidean_distances(f_rank, candidates)
-    triplets = sample(keys, jax.lax.stop_gradient(distances), *pairs, epoch)
+    triplets = sample(keys, jax.lax.stop_gradient(distances), pairs, epoch)
     value = triplet_loss(distances, triplets, loss.margin)
     in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
     return value, {"rank_loss": value, "triplets_in_order": in_order}
