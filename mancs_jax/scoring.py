@@ -199,13 +199,14 @@ def score_network(
 
     scored_on = {
         "dataset": dataset,
-        "split": HELD_OUT if validation else f"test set {testset}" if testset else _official_split(parts),
+        "split": HELD_OUT if validation else f"test set {testset}" if testset else _name_of_split(parts, dataset),
         "distractors": task.distractors,
         "fingerprint": fingerprint,
         **environment(jax.local_devices()),
     }
     of_network = {
         "embedding": NETWORK,
+        "network": trained.card["network"],
         "flip": task.flip,
         "recipe": config.recipe,
         "seed": config.seed,
@@ -271,8 +272,10 @@ def single_shot_parts(there: Sequence[str], dataset: str, root: str) -> list[str
     raise ValueError(f"{dataset} under {root} has no images for single-shot evaluation, only {', '.join(there)}")
 
 
-def _official_split(parts: Parts) -> str:
-    return "official" if "query" in parts else next(iter(parts))
+def _name_of_split(parts: Parts, dataset: str) -> str:
+    if "query" not in parts:
+        return next(iter(parts))
+    return "official" if dataset in names.DATASETS else "query and gallery"  # nobody published a custom one
 
 
 def _check_draws(parts: Parts, task: Task) -> None:

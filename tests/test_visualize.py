@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
 from mancs_jax import scoring, visualize
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.scoring import NETWORK, RERANKED
@@ -25,8 +24,7 @@ def root(tmp_path_factory):
     for file, i in zip(files, np.random.default_rng(0).permutation(len(files))):
         file.write_bytes(contents[i])
     root = tmp_path_factory.mktemp("data")
-    with market1501.open_source(source) as found:
-        build.build(found, root)
+    write_data(root, source)
     return root
 
 
@@ -99,6 +97,6 @@ def test_pictures_are_of_the_same_lists(workdir, root, monkeypatch):
     monkeypatch.setattr(visualize, "ranked_lists", lambda *args: drawn.append(args) or ranked_lists(*args))
     _, data, _ = report(workdir, root)
     precision = np.array(data["lists"]["by distance"]["ap"])
-    best, worst, random = (precision[rows] for *_, rows in drawn)
+    best, worst, random = (precision[rows] for _, _, _, rows, *_ in drawn)
     assert best.tolist() == sorted(best, reverse=True) and worst.tolist() == sorted(worst)
     assert best[0] == precision.max() and worst[0] == precision.min() and len(random) == len(best)
