@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.common.local_path import local_path
-from mancs_jax.config.names import sources
+from mancs_jax.config.names import DISTANCES, sources
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.calibration import calibrated, quality
@@ -27,7 +27,6 @@ PROGRAMS = ("mancs", "train.py", "__main__.py")  # that start a training; others
 SUBCOMMAND = re.compile("[a-z][a-z0-9_-]*")
 FIELD = re.compile(r"(?:no)?config(?:\.\w+)*")
 FLAG = re.compile("--?[A-Za-z]|--$")  # -1 is a value
-DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for
 
 
 def export_network(
@@ -98,7 +97,7 @@ def export_network(
     network = rounded(network, dtype)
     card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
     description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
-    trained = trained._replace(network=network, description=description)
+    trained = trained._replace(network=network, description=description, card=card)
     card["made_with"] = made_with
     if scores:
         card |= _scores(trained, root or data.root, borrowed)

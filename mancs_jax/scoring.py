@@ -145,9 +145,9 @@ def write_results(scored: Scored) -> None:
     for name, result in scored.results.items():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
+        write_json(scored.workdir.result(stem), result)
         if name in scored.queries:
             write_queries(scored.workdir.result(stem), {name: scored.queries[name]})
-        write_json(scored.workdir.result(stem), result)
 
 
 def score_network(
@@ -212,13 +212,14 @@ def score_network(
 
     scored_on = {
         "dataset": dataset,
-        "split": HELD_OUT if validation else f"test set {testset}" if testset else _official_split(parts),
+        "split": HELD_OUT if validation else f"test set {testset}" if testset else _name_of_split(parts, dataset),
         "distractors": task.distractors,
         "fingerprint": fingerprint,
         **environment(jax.local_devices()),
     }
     of_network = {
         "embedding": NETWORK,
+        "network": trained.card["network"],
         "flip": task.flip,
         "recipe": config.recipe,
         "seed": config.seed,
@@ -322,8 +323,10 @@ def single_shot_parts(there: Sequence[str], dataset: str, root: str) -> list[str
     raise ValueError(f"{dataset} under {root} has no images for single-shot evaluation, only {', '.join(there)}")
 
 
-def _official_split(parts: Parts) -> str:
-    return "official" if "query" in parts else next(iter(parts))
+def _name_of_split(parts: Parts, dataset: str) -> str:
+    if "query" not in parts:
+        return next(iter(parts))
+    return "official" if dataset in names.DATASETS else "query and gallery"  # nobody published a custom one
 
 
 def _check_draws(parts: Parts, task: Task) -> None:

@@ -216,7 +216,10 @@ def test_a_file_of_embed_is_scored(tmp_path):
         assert "is no whole file of mancs embed: embedding float32 [72, 6], name " in line and "\n" not in line
     np.savez(tmp_path / "f.npz", **{name: array for name, array in both.items() if name not in ("pid", "camid")})
     line = run(file)
-    assert "f.npz has no pid and camid: it is a file of mancs embed without identities. Name the images as" in line
+    assert (
+        "f.npz has no pid and camid: it is a file of mancs embed without identities. Give them as --csv=FILE with"
+        in line
+    )
     assert "query_pid" not in line and line.endswith("or add pid and camid to the file, an integer for each image")
     np.savez(tmp_path / "f.npz", **found)
     assert run(file, "--queries=query").endswith("has arrays of queries already: leave --queries out")

@@ -9,7 +9,7 @@ from pages import data_of
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import Found
-from mancs_jax.reporting.report import Lists, report_html
+from mancs_jax.reporting.report import Lists, Section, report_html
 
 pytestmark = pytest.mark.quick
 
@@ -23,7 +23,10 @@ def split(pids, camids, prefix):
     return Split(image, np.array(pids, np.int32), np.array(camids, np.int32), np.array(names))
 
 
-def page(num_queries=30):
+SECTION = Section("Decision <thresholds>", [["threshold", "TPR"], ["3.108", "63.2 [60.1, 66.0]"]], ["At most <3.108>."])
+
+
+def page(num_queries=30, **names):
     rng = np.random.default_rng(0)
     query = split(rng.integers(1, 9, num_queries), rng.integers(1, 4, num_queries), "query")
     query = query._replace(name=np.array([EVIL, *query.name[1:].tolist()]))
@@ -43,6 +46,9 @@ def page(num_queries=30):
         gallery,
         lists,
         masks,
+        reading=["How to read 12.3 [10.1, 14.6]: <first>", "second"],
+        sections=[SECTION],
+        **names,
     )
     return html, query, gallery, lists
 
@@ -50,6 +56,8 @@ def page(num_queries=30):
 def test_every_text_is_data_and_cannot_end_its_script():
     html, *_ = page()
     assert EVIL not in html and html.count("</script>") == 2 and "<svg id='chart'>" in html
+    places = [html.index(text) for text in ('id="results"', 'id="lists"', "<svg id='chart'>", 'id="config"')]
+    assert places == sorted(places)
     data = data_of(html)
     assert data["queries"][0]["name"] == EVIL and data["config"]["note"] == EVIL
 
@@ -73,6 +81,26 @@ def test_lists_images_and_masks_are_those_given():
     assert set(base64.b64decode(data["masks"]["4"]["of_query"][0])) == {0}  # a constant mask has nothing to show
 
 
+def test_people_and_cameras_have_their_names(browser, tmp_path):
+    html, query, gallery, _ = page(people={6: "anna"}, cameras={2: "door-2"})
+    data = data_of(html)
+    names = {pid: "anna" if pid == 6 else pid for pid in range(9)}
+    assert [of["pid"] for of in data["queries"]] == [names[pid] for pid in query.pid.tolist()]
+    assert {of["camid"] for of in data["gallery"]} == {1, "door-2", 3}
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    with browser.new_context(offline=True) as context:
+        tab = context.new_page()
+        tab.goto(f"file://{tmp_path}/report.html")
+        tab.fill("#filter", "ANNA")
+        assert f"({np.sum(query.pid == 6)} queries)" in tab.text_content("#page")
+        tab.fill("#filter", "anna door-2")
+        both = np.sum((query.pid == 6) & (query.camid == 2))
+        assert f"({both} queries)" in tab.text_content("#page") and both
+        assert tab.text_content(".list figure:first-child figcaption") == "anna, door-2"
+        own = (gallery.pid == 6) & (gallery.camid == 2)
+        assert own.any() and tab.locator("figure.right").count() > 0
+
+
 def test_in_a_browser(browser, tmp_path):
     html, query, _, lists = page()
     (tmp_path / "report.html").write_text(html, encoding="utf-8")
@@ -82,6 +110,10 @@ def test_in_a_browser(browser, tmp_path):
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(f"file://{tmp_path}/report.html")
         assert tab.text_content("h1") == "Mancs on <walkers>" and tab.evaluate("window.broken") is None
+        assert tab.locator("#reading p").all_text_contents()[0] == "How to read 12.3 [10.1, 14.6]: <first>"
+        assert tab.text_content("#sections h2") == SECTION.title
+        assert tab.locator("#sections td").all_text_contents() == list(SECTION.rows[1])
+        assert tab.text_content("#sections p") == "At most <3.108>."
         assert tab.locator(".list").count() == 12 and "1 / 3 (30 queries)" in tab.text_content("#page")
 
         def captions():
@@ -107,7 +139,7 @@ def test_in_a_browser(browser, tmp_path):
         assert tab.locator("dialog .answers figure").count() == 2 * 11  # before and after re-ranking
         (row,) = [i for i, name in enumerate(query.name) if name == EVIL]
         shares = [f"{100 * of.average_precision[row]:.1f}" for of in lists.values()]
-        said = [f"{name}: official average precision {share} %" for name, share in zip(lists, shares)]
+        said = [f"{name}: average precision {share} %" for name, share in zip(lists, shares)]
         assert tab.locator("dialog p").all_text_contents()[1:3] == said
         assert tab.text_content(".list figure:first-child figcaption:last-child") == f"AP {shares[1]}"
         images = tab.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 48)")

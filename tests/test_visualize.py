@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
 from mancs_jax import scoring, visualize
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.scoring import NETWORK, RERANKED
@@ -25,8 +24,7 @@ def root(tmp_path_factory):
     for file, i in zip(files, np.random.default_rng(0).permutation(len(files))):
         file.write_bytes(contents[i])
     root = tmp_path_factory.mktemp("data")
-    with market1501.open_source(source) as found:
-        build.build(found, root)
+    write_data(root, source)
     return root
 
 
@@ -52,6 +50,15 @@ def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, r
         assert np.mean(of["ap"]) == pytest.approx(scored.results[name]["mAP"], abs=1e-4)
         assert scored.results[name]["mAP"] != pytest.approx(scored.results[name]["mAP_plain"], abs=1e-4)
     assert data["lists"]["by distance"]["distances"] != data["lists"]["re-ranked"]["distances"]
+    result = scored.results[NETWORK]
+    low, high = result["intervals"]["rank-1"]
+    assert data["reading"][0].startswith(
+        f"How to read {100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    )
+    assert data["table"][1][3] == f"{100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    (section,) = data["sections"]
+    assert section["title"] == "Decision thresholds" and section["rows"][1][0] == NETWORK
+    assert f"of {result['num_gallery']:,} images of other people" in section["paragraphs"][1]
     for title in ("distances, shares", "CMC", "P(rank)"):
         assert title in page
     assert set(data["masks"]) == {"2", "3", "4"} and data["config"]["recipe"] == "tiny"
@@ -90,6 +97,6 @@ def test_pictures_are_of_the_same_lists(workdir, root, monkeypatch):
     monkeypatch.setattr(visualize, "ranked_lists", lambda *args: drawn.append(args) or ranked_lists(*args))
     _, data, _ = report(workdir, root)
     precision = np.array(data["lists"]["by distance"]["ap"])
-    best, worst, random = (precision[rows] for *_, rows in drawn)
+    best, worst, random = (precision[rows] for _, _, _, rows, *_ in drawn)
     assert best.tolist() == sorted(best, reverse=True) and worst.tolist() == sorted(worst)
     assert best[0] == precision.max() and worst[0] == precision.min() and len(random) == len(best)

@@ -2,39 +2,36 @@
 
 from typing import TYPE_CHECKING
 
-from absl import flags
+from mancs_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.analyses import Analyses
 
 
-def define_analyses(values: flags.FlagValues) -> None:
+def define_analyses(values: Flags) -> None:
     """Defines --open_set, --calibrate and --groups."""
-    flags.DEFINE_bool(
+    values.DEFINE_bool(
         "open_set",
         False,
         "Evaluate open-set identification as well: half of the query identities are removed from the gallery, in five "
         "seeded repeats. FPIR is the share of their queries that return any match within a threshold, FNIR the share "
         "of the other queries whose own identity is not returned.",
-        flag_values=values,
     )
-    flags.DEFINE_bool(
+    values.DEFINE_bool(
         "calibrate",
         False,
         "Fit a mapping from distance to likelihood ratio, on the identities that the run held out or, of --features, "
         "on the evaluated pairs themselves. A shared model whose card has a mapping needs no such flag.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "groups",
         "",
         "Attributes of people, by which rank-1 and rates are broken down: a CSV file with a column pid and a column "
         "for each attribute, or a .mat file as that of Market-1501_Attribute.",
-        flag_values=values,
     )
 
 
-def analyses_of(values: flags.FlagValues) -> "Analyses":
+def analyses_of(values: Flags) -> "Analyses":
     """Returns the analyses that the flags ask for; a file of groups is read.
 
     Raises:

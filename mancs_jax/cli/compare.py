@@ -5,29 +5,25 @@ mancs compare A.json B.json [--row="Mancs, re-ranked"] [--other_row=ROW] [--json
 
 from collections.abc import Sequence
 
-from absl import flags
-
+from mancs_jax.cli.flags import Flags
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ("JSON of a result", "JSON of another result")
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "row",
         "",
         "Name of the result to compare, in files with several, as 'Mancs, re-ranked'; by default, each result that "
         "both files have.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
-        "other_row", "", "Name of the result in the second file, where it is not the one of --row.", flag_values=values
-    )
-    flags.DEFINE_string("json", None, "File that the comparison is written to as well.", flag_values=values)
+    values.DEFINE_string("other_row", "", "Name of the result in the second file, where it is not the one of --row.")
+    values.DEFINE_string("json", None, "File that the comparison is written to as well.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Prints the differences."""
     # Not at the top: a mistyped flag should not wait for NumPy.
     from mancs_jax.common.atomic_write import check_writable, write_json

@@ -10,11 +10,12 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int32, Integer
+from jaxtyping import Bool, Float, Int32, Integer
+
+from mancs_jax.config.names import DISTANCES
 
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
-DISTANCES = ("euclidean", "cosine")
 # With squared norms between these bounds, no product or sum of them leaves the float32 range.
 SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 # Centre only if |mean|^2 > FAR x variance. Below that, float32 misplaces fewer than 1 hit in 10^4, and a copy of the
@@ -170,8 +171,8 @@ def all_distances(
 
 
 def pair_distances(
-    query: Float32[np.ndarray, "B 1 D"], gallery: Float32[np.ndarray, "B C D"], distance: str
-) -> Float32[np.ndarray, "B C"]:
+    query: Float[np.ndarray, "B 1 D"], gallery: Float[np.ndarray, "B C D"], distance: str
+) -> Float[np.ndarray, "B C"]:
     """Computes distances from differences, exact where they are small."""
     if distance == "cosine":
         query, gallery = (part / np.sqrt(np.vecdot(part, part))[..., None] for part in (query, gallery))

@@ -14,6 +14,8 @@ import numpy as np
 from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.common.local_path import local_path
+from mancs_jax.data.sources.csv_table import Listed, read_table
+from mancs_jax.data.sources.labels import parse_labels
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
 from mancs_jax.evaluation.calibration import calibrated
@@ -27,22 +29,28 @@ PARTS = ("query", "gallery", "multi_query")  # the last is optional
 SINGLE_QUERY = "single query"  # name of the row
 THESE = "the evaluated pairs themselves: on other people, the mapping fits less well than its Cllr says"
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
-EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where names tell people and cameras
+EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where people and cameras are known
+MADE_WITH = ("network", "flip", "normalize")  # further ones
+SPLIT = "split"  # an array of `mancs embed` with a CSV that has splits
+PART_OF = {"query": "query", "gallery": "gallery", "gt_bbox": "multi_query"}  # by their splits
 # What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
 UNREADABLE: tuple[type[Exception], ...] = (ValueError, OSError, EOFError, AttributeError, RuntimeError, MemoryError)
 UNREADABLE += (OverflowError, TypeError, KeyError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
-def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
+def load_features(path: str | Path, queries: str = "", csv: str | Path | None = None) -> dict[str, Labelled]:
     """Reads embeddings and labels.
 
     Args:
       path: a .npz file with arrays `query` and `gallery` (floats [N, D]) and `query_pid`, `query_camid`, `gallery_pid`,
         `gallery_camid` (integers [N]), and for multi-query `multi_query`, `multi_query_pid`, `multi_query_camid`; or a
         folder with a .npy file for each of these, memory-mapped: float32 that is scored single-query without
-        re-ranking or normalising may be larger than memory. Or a file of `mancs embed` whose names tell people and
-        cameras: each image with a person is a query, and all images are the gallery.
+        re-ranking or normalising may be larger than memory. Or a file of `mancs embed` that knows people and cameras:
+        its splits are taken where it has query and gallery; else each image with a person is a query, and all images
+        are the gallery.
       queries: of a file of `mancs embed`, the folder whose images are the queries; the others are the gallery.
+      csv: of a file of `mancs embed`, the people and cameras of its images, see `data.sources.labels`; images that it
+        does not list are left out.
 
     Returns:
       "query", "gallery" and, where it is there, "multi_query"; embeddings float32.
@@ -55,10 +63,15 @@ def load_features(path: str | Path, queries: str = "") -> dict[str, Labelled]:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a .npz file, or a folder of .npy files")
     with _opened(path) as (present, read):
-        if set(EMBEDDED) <= set(present) and "query" not in present:
-            arrays = _split({name: read(name) for name in EMBEDDED}, queries, path)
-        elif queries:
-            raise ValueError(f"{path} has arrays of queries already: leave --queries out")
+        known = set(EMBEDDED[:2] if csv else EMBEDDED)
+        if known <= set(present) and "query" not in present:
+            embedded = {name: read(name) for name in (*EMBEDDED, SPLIT) if name in present}
+            if csv:
+                embedded = _labelled_by(embedded, path, csv)
+            arrays = _by_splits(embedded, queries) or _split(embedded, queries, path)
+        elif queries or csv:
+            flag = "--queries" if queries else "--csv"
+            raise ValueError(f"{path} has arrays of queries already: leave {flag} out")
         else:
             wanted = PARTS if any(f"{PARTS[2]}{label}" in present for label in LABELS) else PARTS[:2]
             names = [f"{part}{label}" for part in wanted for label in LABELS]
@@ -80,11 +93,43 @@ def _what_is_missing(missing: Sequence[str], present: Sequence[str]) -> str:
     if {"embedding", "name"} <= set(present):
         labels = " and ".join(name for name in EMBEDDED if name not in present)
         return (
-            f"{labels}: it is a file of mancs embed without identities. Name the images as 0002_c1_... (person, "
-            f"camera) and embed them again, or add {labels} to the file, an integer for each image"
+            f"{labels}: it is a file of mancs embed without identities. Give them as --csv=FILE with the header "
+            f"path,pid,camid, name the images as 0002_c1_... (person, camera) and embed them again, or add {labels} to "
+            "the file, an integer for each image"
         )
     names = [name if name.isprintable() else repr(name) for name in sorted(present)]
     return f"{', '.join(missing)}; it has {', '.join(names) or 'no arrays'}"
+
+
+def _labelled_by(embedded: dict[str, np.ndarray], path: Path, csv: str | Path) -> dict[str, np.ndarray]:
+    """The images of `mancs embed` that a CSV lists, with its labels."""
+    names = embedded["name"].tolist() if embedded["name"].dtype.kind == "U" else []
+    if len(embedded["embedding"]) != len(names):
+        raise ValueError(f"{path} is no whole file of mancs embed: embedding and name do not go together")
+    listed = Listed(path, frozenset(names))
+    text = read_table(listed, csv)
+    labels = {label.file: label for label in parse_labels(text, listed, str(csv), skip_missing=True)}
+    rows = [row for row, name in enumerate(names) if name in labels]
+    if not rows:
+        raise ValueError(
+            f"{csv} lists no image of {path}: its paths have to be relative to the folder that was embedded, as "
+            f"{names[0] if names else 'a.jpg'}"
+        )
+    found = [labels[names[row]] for row in rows]
+    pid, camid = np.array([(label.pid, label.camid) for label in found], np.int32).T
+    splits = np.array([label.split for label in found])
+    fields = {"embedding": embedded["embedding"][rows], "name": embedded["name"][rows], "pid": pid, "camid": camid}
+    return fields | ({SPLIT: splits} if splits.any() else {})
+
+
+def _by_splits(embedded: dict[str, np.ndarray], queries: str) -> dict[str, np.ndarray]:
+    """The arrays of the parts by the splits of a CSV; empty where it has no query and gallery, or `queries` decide."""
+    splits = embedded.get(SPLIT)
+    if queries or splits is None or not {"query", "gallery"} <= set(splits.tolist()):
+        return {}
+    parts = {PART_OF[split]: splits == split for split in PART_OF if split in splits}
+    fields = list(zip(LABELS, ("embedding", "pid", "camid"), strict=True))
+    return {f"{part}{label}": embedded[field][rows] for part, rows in parts.items() for label, field in fields}
 
 
 def _split(embedded: dict[str, np.ndarray], queries: str, path: Path) -> dict[str, np.ndarray]:
@@ -143,6 +188,7 @@ def score_file(
     options: Options = protocols.DEFAULT,
     *,
     queries: str = "",
+    csv: str | Path | None = None,
     analyses: Analyses = NONE,
     progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
@@ -151,8 +197,18 @@ def score_file(
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored, of_queries = score(load_features(path, queries), options, analyses, progress=progress)
-    return scored | {"features": Path(path).name} | environment(jax.local_devices()), of_queries
+    scored, of_queries = score(load_features(path, queries, csv), options, analyses, progress=progress)
+    scored |= {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
+    return scored, of_queries
+
+
+def _made_with(path: str | Path) -> dict[str, Any]:
+    """How `mancs embed` made a file, for the thresholds that belong to such embeddings; {} for other files."""
+    with _opened(local_path(path)) as (present, read):
+        if not set(MADE_WITH) <= set(present):
+            return {}
+        values = {name: read(name) for name in MADE_WITH}
+    return {"embedded": {name: value.item() for name, value in values.items() if value.ndim == 0}}
 
 
 def score(

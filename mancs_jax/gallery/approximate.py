@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mancs_jax.gallery import exact
 from mancs_jax.gallery.cache import Cache, shred
-from mancs_jax.gallery.exact import Block, Nearest
+from mancs_jax.inference import exact
+from mancs_jax.inference.exact import Block, Nearest
 
 if TYPE_CHECKING:
     from mancs_jax.inference.index import Index

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mancs_jax.common.atomic_write import write_json
-from mancs_jax.gallery.exact import Block, half_squared_norms
+from mancs_jax.inference.exact import Block, half_squared_norms
 
 FORMAT = 1
 KINDS: dict[str, Any] = {"rows": np.dtype("<f4"), "ids": np.dtype("<i8"), "norms": np.dtype("<f4")}

@@ -20,6 +20,7 @@ from mancs_jax.inference.gallery import find_images, labels_of
 
 TRANSACTION = 256  # images that are embedded and added together: a killed process loses at most these
 COLUMNS = ("path", "person", "camera", "time")  # of a CSV
+OF_TRAINING = {"pid": "person", "camid": "camera"}  # columns of the CSV for training, whose `split` is not read
 Embed = Callable[[list[Path], list[str | None]], np.ndarray]  # files and their cameras to float32 [N, D]
 MODIFIED = "modified"  # as a time: of the file's last change
 
@@ -41,7 +42,8 @@ class FolderAdded(NamedTuple):
 
 
 def read_csv(path: str | Path) -> dict[str, Labels]:
-    """Reads labels: a CSV file with the columns path, and person, camera and time where they are known.
+    """Reads labels: a CSV file with the columns path, and person, camera and time where they are known; or the CSV for
+    training, with pid (0 and -1 are nobody) and camid.
 
     Returns:
       Path, with /, -> labels.
@@ -56,8 +58,11 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
         raise FileNotFoundError(f"{path}: no such file")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        if "path" not in header or (unknown := sorted(set(header) - set(COLUMNS))):
+        is_training = "pid" in (reader.fieldnames or []) and not {"person", "camera"} & set(reader.fieldnames or [])
+        header = [OF_TRAINING.get(name, name) if is_training else name for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        known = {*COLUMNS, "split"} if is_training else set(COLUMNS)
+        if "path" not in header or (unknown := sorted(set(header) - known)):
             extra = f", not {', '.join(unknown)}" if "path" in header else ""
             raise ValueError(f"{path}: its header has to be path and some of {', '.join(COLUMNS[1:])}{extra}")
         for row in reader:
@@ -68,6 +73,8 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
             if name in found:
                 raise ValueError(f"{where}: {name} was there before")
             cell = {column: (row.get(column) or "").strip() or None for column in COLUMNS[1:]}
+            if is_training and cell["person"] in ("0", "-1"):
+                cell["person"] = None
             time = cell["time"]
             try:
                 found[name] = Labels(cell["person"], cell["camera"], None if time is None else _time(time))

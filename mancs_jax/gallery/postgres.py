@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mancs_jax.gallery import exact, traces
+from mancs_jax.gallery import traces
 from mancs_jax.gallery.entry import Facts, Match
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.store import SCHEMA, Proof, Store
+from mancs_jax.inference import exact
 
 try:
     import pgvector.psycopg

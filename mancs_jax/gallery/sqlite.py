@@ -17,13 +17,14 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mancs_jax.gallery import approximate, exact, traces
+from mancs_jax.gallery import approximate, traces
 from mancs_jax.gallery.approximate import Covering
 from mancs_jax.gallery.cache import Cache, State, flush, shred
 from mancs_jax.gallery.entry import Facts, Match
-from mancs_jax.gallery.exact import Block
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.store import SCHEMA, Change, Proof, Store
+from mancs_jax.inference import exact
+from mancs_jax.inference.exact import Block
 
 APPLICATION = 0x4D616E63  # "Manc", in the file's header
 PAGE = 8192  # bytes of a page
@@ -431,7 +432,9 @@ class SqliteStore(Store):
         where, parameters = self._where(filter)
         if not where:
             return None
-        return np.sort(np.array(self.rows(f"SELECT id FROM image{where}", parameters), np.int64).reshape(-1))
+        # As one text, which is read twice as fast as a row for each id.
+        ((ids,),) = self.rows(f"SELECT group_concat(id) FROM image{where}", parameters)
+        return np.sort(np.fromstring(ids or "", np.int64, sep=","))
 
     # Forgetting, and the check.
 

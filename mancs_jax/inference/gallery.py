@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,9 @@ from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
-from mancs_jax.data.sources.source import is_passed_over, name_faults, name_some
+from mancs_jax.data.sources.csv_table import read_table
+from mancs_jax.data.sources.labels import Label, parse_labels
+from mancs_jax.data.sources.source import is_skipped, name_faults, name_some, open_source
 from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
@@ -52,6 +54,9 @@ FORMS = {
     "normalize": ("b", 0, "True or False"),
     "pid": ("iu", 1, "whole numbers [images]"),
     "camid": ("iu", 1, "whole numbers [images]"),
+    "person": ("U", 1, "text [images]"),
+    "camera": ("U", 1, "text [images]"),
+    "split": ("U", 1, "text [images]"),
 }
 
 
@@ -63,8 +68,18 @@ class Gallery(NamedTuple):
     network: str  # see `Embedder`
     flip: bool
     normalize: bool
-    pid: Integer[np.ndarray, " N"] | None = None  # where all names tell it
+    pid: Integer[np.ndarray, " N"] | None = None  # where all names tell it, or a CSV
     camid: Integer[np.ndarray, " N"] | None = None  # likewise
+    person: Shaped[np.ndarray, " N"] | None = None  # str, as a CSV names the people
+    camera: Shaped[np.ndarray, " N"] | None = None  # str, likewise; "" where it has no cameras
+    split: Shaped[np.ndarray, " N"] | None = None  # str, likewise
+
+    def shown(self, i: int) -> tuple[str, str] | None:
+        """(person, camera) of an image in words, the camera "" where it is not known; None without labels."""
+        if self.pid is None or self.camid is None:
+            return None
+        person = str(self.pid[i] if self.person is None else self.person[i])
+        return person, str(self.camid[i] if self.camera is None else self.camera[i])
 
 
 def embed_folder(
@@ -95,11 +110,47 @@ def embed_folder(
     return create_gallery(embedder, embedding, names)
 
 
-def create_gallery(embedder: Embedder, embedding: np.ndarray, names: Sequence[str]) -> Gallery:
-    """Puts embeddings, float32 [N, D], and their names together, with labels where all names tell them."""
-    labels = [labels_of(name) for name in names]
-    pid, camid = (None, None) if None in labels else np.array(labels, np.int32).T
-    return Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize, pid, camid)
+def create_gallery(
+    embedder: Embedder, embedding: np.ndarray, names: Sequence[str], labels: Mapping[str, Label] | None = None
+) -> Gallery:
+    """Puts embeddings, float32 [N, D], and their names together, with labels: those of a CSV by the names (see
+    `read_labels`), or else those that the names tell, if all do."""
+    gallery = Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize)
+    if labels is not None:
+        of_images = [labels[name] for name in names]
+        pid, camid = np.array([(of.pid, of.camid) for of in of_images], np.int32).T
+        person, camera, split = (
+            np.array(texts) for texts in zip(*((of.person, of.camera, of.split) for of in of_images), strict=True)
+        )
+        return gallery._replace(
+            pid=pid, camid=camid, person=person, camera=camera, split=split if split.any() else None
+        )
+    told = [labels_of(name) for name in names]
+    pid, camid = (None, None) if None in told else np.array(told, np.int32).T
+    return gallery._replace(pid=pid, camid=camid)
+
+
+def read_labels(folder: str | Path, table: str | Path, *, skip_missing: bool = False) -> dict[str, Label]:
+    """Reads the CSV of a folder's images, see `data.sources.labels`.
+
+    Args:
+      folder: of the images; paths of the CSV are relative to it, or begin with an end of its own path.
+      table: the CSV, on disk or in the folder, with the header `path,pid,camid,split`, whose columns camid and split
+        may be left out.
+      skip_missing: leave out images that are not in the folder, which else are an error.
+
+    Returns:
+      Path of an image below the folder -> its label.
+
+    Raises:
+      FileNotFoundError: no such folder or CSV.
+      ValueError: one line: a line of the CSV is wrong, or it lists no image of the folder.
+    """
+    with open_source(folder) as source:
+        labels = parse_labels(read_table(source, table), source, str(table), skip_missing=skip_missing)
+        if not labels:
+            raise ValueError(f"{table} lists no image of {folder}: its paths have to be relative to this folder")
+        return {f"{source.top}/{label.file}" if source.top else label.file: label for label in labels}
 
 
 def embed_whole(
@@ -107,7 +158,7 @@ def embed_whole(
     embedder: Embedder,
     names: Sequence[str],
     *,
-    camera: int | None = None,
+    camera: int | Mapping[str, int] | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, list[str], dict[str, str]]:
     """Embeds the images of a folder that can be read; each is read once, a batch at a time.
@@ -116,7 +167,7 @@ def embed_whole(
       folder: of the images.
       embedder: the network.
       names: paths below the folder, as `find_images` gives them.
-      camera: of all images, see `cameras_of`.
+      camera: of all images, or of each by its name, see `cameras_of`.
       progress: whether a bar is shown.
 
     Returns:
@@ -181,7 +232,7 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
 
     Returns:
       Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files, of links that lead
-      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.PASSED_OVER` are in
+      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.SKIPPED` are in
       neither.
 
     Raises:
@@ -213,7 +264,7 @@ def _files_below(folder: Path, below: str) -> Iterator[tuple[str, str]]:
         return
     for entry in entries:
         name = f"{below}{entry.name}"
-        if is_passed_over(entry.name):
+        if is_skipped(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(folder, f"{name}/")
@@ -231,14 +282,25 @@ def labels_of(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def cameras_of(names: Sequence[str], embedder: Embedder, camera: int | None = None) -> int | list[int] | None:
+def shown_label(name: str) -> tuple[str, str] | None:
+    """(person, camera) that a name tells, as text; None for others."""
+    labels = labels_of(name)
+    return (str(labels[0]), str(labels[1])) if labels else None
+
+
+def cameras_of(
+    names: Sequence[str], embedder: Embedder, camera: int | Mapping[str, int] | None = None
+) -> int | list[int] | None:
     """Returns the camera whose statistics an adapted network uses for images, as `Embedder` takes it.
 
     Args:
       names: of the images.
       embedder: the network.
-      camera: of all images; None takes, of an adapted network, the cameras that the names tell, if all do.
+      camera: of all images, or of each by its name; None takes, of an adapted network, the cameras that the names
+        tell, if all do.
     """
+    if isinstance(camera, Mapping):
+        return [camera[name] for name in names] if embedder.cameras else None
     labels = [labels_of(name) for name in names]
     if camera is not None or not embedder.cameras or None in labels:
         return camera
@@ -331,22 +393,30 @@ def without_itself(
     return kept, str(gallery.name[found.index[0][is_itself][0]]) if is_itself.any() else ""
 
 
-def table(found: Found, gallery: Gallery) -> str:
-    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
+def table(found: Found, gallery: Gallery, nothing: str = "no match") -> str:
+    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name.
+
+    Without answers it is the line `nothing`.
+    """
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
     for rank, (i, distance) in enumerate(answers_of(found), start=1):
-        labels = [] if gallery.pid is None or gallery.camid is None else [str(gallery.pid[i]), str(gallery.camid[i])]
+        labels = map(escaped, gallery.shown(i) or ())
         rows.append([str(rank), f"{distance:.4f}", *labels, escaped(str(gallery.name[i]))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     if len(rows) == 1:
-        return "no image of the gallery is within the greatest distance"
+        return nothing
     return "\n".join("  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows)
 
 
 def picture(
-    query: str | Path, found: Found, gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
+    query: str | Path,
+    found: Found,
+    gallery: Gallery,
+    folder: str | Path,
+    image_size: tuple[int, int],
+    label: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draws the query and its answers: green for its person, red for another, grey where names tell no person.
+    """Draws the query and its answers: green for its person, red for another, grey where nobody knows the person.
 
     Args:
       query: image file.
@@ -354,20 +424,21 @@ def picture(
       gallery: that they come from.
       folder: that the gallery was made of.
       image_size: (height, width) of each image in the picture.
+      label: (person, camera) of the query, as `Gallery.shown`; None takes those that its name tells.
 
     Raises:
       FileNotFoundError: an image is not in the folder any more.
     """
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
-    query, labels = local_path(query), labels_of(str(query))
-    cells = [ranked_lists.framed(decoded(query, image_size), ranked_lists.QUERY, ["query", query.stem[:12]])]
+    query, label = local_path(query), label or shown_label(str(query))
+    captions = ["query", ranked_lists.captioned(*label) if label else query.stem]
+    cells = [ranked_lists.framed(decoded(query, image_size), ranked_lists.QUERY, captions)]
     for i, distance in answers_of(found):
-        name, colour = Path(str(gallery.name[i])), ranked_lists.QUERY
-        caption = name.stem[:12]
-        if labels and gallery.pid is not None and gallery.camid is not None:
-            colour = ranked_lists.RIGHT if gallery.pid[i] == labels[0] else ranked_lists.WRONG
-            caption = f"{gallery.pid[i]} c{gallery.camid[i]}"
+        name, shown, colour = Path(str(gallery.name[i])), gallery.shown(i), ranked_lists.QUERY
+        caption = ranked_lists.captioned(*shown) if shown else name.stem
+        if label and shown:
+            colour = ranked_lists.RIGHT if shown[0] == label[0] else ranked_lists.WRONG
         image = decoded(local_path(folder) / name, image_size)
         cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)

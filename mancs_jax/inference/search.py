@@ -11,9 +11,11 @@ from jaxtyping import Float32, Integer
 from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.evaluation.calibration import knots_of
 from mancs_jax.evaluation.comparison import compare
-from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
+from mancs_jax.evaluation.distances import are_usable, check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
+from mancs_jax.evaluation.threshold import Limit, are_normalized, checked_limit
+from mancs_jax.inference import exact
 
 if TYPE_CHECKING:
     from mancs_jax.inference.index import Index
@@ -22,7 +24,7 @@ CANDIDATE_BYTES = 32 * 2**20  # of candidates' embeddings that exist at a time
 CANDIDATES = 4  # times k, that an index is asked for; their exact distances decide
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
-LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
+ACCELERATORS = ("gpu", "tpu")  # platforms whose products are faster than NumPy's
 
 
 def search(
@@ -31,26 +33,28 @@ def search(
     k: int = 10,
     *,
     distance: str = "euclidean",
-    max_distance: float | None = None,
+    max_distance: Limit = None,
     index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
     card: Mapping[str, Any] | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
-    Without an index the search is exact: every entry is compared, on the default device, in tiles, so the gallery may
-    be a memory-mapped file of any length. Which k are nearest is decided by float32 products; they are put in the order
-    of distances taken from differences, of equal ones the lower index first. With an index, the candidates it gives
-    are put in order in the same way. A query is searched exactly where the index gives fewer than k, or where the k-th
-    and the last candidate are equally far: a gallery with many copies of an image has more of them than candidates.
+    Without an index the search is exact: every entry is compared, block by block, so the gallery may be a memory-mapped
+    file of any length. On a CPU, the result is that of float64 distances. On a GPU or TPU, float32 products decide
+    which k are nearest, and float64 distances put them in order. Of equal distances the lower index comes
+    first. With an index, its candidates are ordered in the same way. A query is searched exactly where the index gives
+    fewer than k, or where the k-th and the last candidate are equally far: a gallery with many copies of an image has
+    more of them than candidates.
 
     Args:
       query: float32 [Q, D].
       gallery: float32 [G, D].
       k: entries for each query, at least 1. A gallery with fewer entries is filled up with -1 at an infinite distance.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
-        in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
+      max_distance: entries farther than this are no answers; None for no limit. A decision threshold of
+        `mancs_jax.threshold_of`, or a number. Of a threshold it is checked that it belongs to this distance and, for
+        Euclidean distance, to embeddings that have norm 1, or have not, as these have.
       index: of this gallery and distance: a `faiss.Index`, as from `build_index`, or its file; None for the exact
         search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
@@ -59,7 +63,7 @@ def search(
         calibration for `distance` gives `Found.likelihood_ratio` and `Found.probability`.
 
     Raises:
-      ValueError: one line: embeddings, k, distance or index are not as above, or the calibration is damaged.
+      ValueError: one line: embeddings, k, distance, threshold or index are not as above, or the calibration is damaged.
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
@@ -70,15 +74,15 @@ def search(
     knots = knots_of(card, distance)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
-    if max_distance is not None and not 0 <= max_distance <= LARGEST[distance]:
-        most = "" if distance == "euclidean" else f" to {LARGEST[distance]:g}, the largest {distance} distance"
-        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0{most}, or None")
+    # Cosine distance is the same with norms of 1 and without.
+    is_normalized = are_normalized(query) if distance == "euclidean" and max_distance is not None else None
+    limit = checked_limit(max_distance, distance, normalize=is_normalized)
     checked_norms("query", query, distance)
     if num_candidates is not None and num_candidates < k:
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     wanted, k = k, min(k, len(gallery))
     if index is None:
-        return _limited(_exact(query, gallery, k, distance), wanted, max_distance)._replace(knots=knots)
+        return _limited(_exact(query, gallery, k, distance), wanted, limit)._replace(knots=knots)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -89,9 +93,9 @@ def search(
     doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
     ordered = Found(ordered.index[:, :k], ordered.distance[:, :k])
     if doubtful.any():
-        exact = _exact(query[doubtful], gallery, k, distance)
-        ordered.index[doubtful], ordered.distance[doubtful] = exact.index, exact.distance
-    return _limited(ordered, wanted, max_distance)._replace(knots=knots)
+        found = _exact(query[doubtful], gallery, k, distance)
+        ordered.index[doubtful], ordered.distance[doubtful] = found.index, found.distance
+    return _limited(ordered, wanted, limit)._replace(knots=knots)
 
 
 def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
@@ -103,12 +107,21 @@ def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
 
 
 def _exact(query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str) -> Found:
+    """Compares every entry: with NumPy on a CPU, and otherwise on the default device, tile by tile."""
+    device = jax.device_put(0).device
+    if device.platform not in ACCELERATORS:
+
+        def check(half_squared: np.ndarray) -> None:
+            if not are_usable(2 * half_squared, distance).all():
+                checked_norms("gallery", gallery, distance)  # which names the entry
+
+        ids, distances = exact.nearest_rows(query, gallery, k, distance, check)
+        return Found(ids.astype(np.int32), distances.astype(np.float32))
     # All queries are of one person who is not in the gallery: every entry counts.
     sets = [
         Labelled(embedding, np.full(len(embedding), pid, np.int32), np.zeros(len(embedding), np.int32))
         for embedding, pid in ((query, 1), (gallery, 0))
     ]
-    device = jax.device_put(0).device  # the default one
     candidates = nearest(compare(*sets, distance=distance, devices=[device], streamed=True), k)
     return _in_order(query, gallery, candidates.index, distance)
 
@@ -124,7 +137,8 @@ def _in_order(
     rows = max(CANDIDATE_BYTES // (nearby.shape[1] * query[0].nbytes), 1)
     for start in range(0, len(query), rows):
         block = slice(start, start + rows)
-        distances = pair_distances(query[block, None], gallery[nearby[block]], distance)
+        wide = query[block, None].astype(np.float64), gallery[nearby[block]].astype(np.float64)
+        distances = pair_distances(*wide, distance)
         distances[nearby[block] < 0] = np.inf
         order = np.lexsort((nearby[block], distances))
         ordered.index[block] = np.take_along_axis(nearby[block], order, axis=1)

@@ -52,12 +52,10 @@ def open_set_svg(curve: Sequence[Sequence[float | None]]) -> str:
                 {"with 95 % interval": np.stack([across, points[:, 1]], axis=1)},
                 -first,
                 "false alarms (FPIR)",
-                height=240,
                 ticks=ticks,
                 band=np.stack([across, points[:, 2], points[:, 3]], axis=1),
             )
-        ],
-        height=240,
+        ]
     )
 
 

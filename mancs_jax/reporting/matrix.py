@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from mancs_jax.reporting.chart import GRID, document
+from mancs_jax.reporting.chart import GRID, Panel, document
 
 CELL, LABEL, TOP = (84, 40), 96, 52  # pixels: (width, height) of a cell, the column of row names, the head
 DARK = (207, 34, 46)  # colour of a share of 0; white is 1
@@ -52,7 +52,7 @@ def matrix_svg(
             else:
                 parts.append(_text(middle, y + 17, f"{100 * share:.1f} %"))
                 parts.append(_text(middle, y + 33, f"of {count:,}", small=True))
-    return document(["".join(parts)], width, height)
+    return document([Panel("".join(parts), height)], width)
 
 
 def _text(x: float, y: float, text: str, *, bold: bool = False, small: bool = False) -> str:

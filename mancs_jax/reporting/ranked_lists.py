@@ -1,7 +1,9 @@
 """Pictures of ranked lists, as in figure 5 of the paper: the query, then the gallery images nearest to it."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -14,13 +16,20 @@ from mancs_jax.evaluation.ranking import Found
 
 RIGHT, WRONG, QUERY, PAPER, INK = (46, 160, 67), (207, 34, 46), (110, 119, 129), (255, 255, 255), (60, 66, 72)  # RGB
 BORDER, GAP = 3, 4  # pixels
-LINE, FONT_SIZE = 13, 0.35  # of a caption: pixels from line to line, and OpenCV's measure
+LINE, LETTER, FONT_SIZE = 13, 6.5, 0.35  # of a caption: pixels from line to line and of a letter, OpenCV's measure
 LEAST_WIDTH = 64  # pixels of an image, for its caption to fit
 MOST_PIXELS = {".png": 1_000_000, ".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}  # of a side, in libraries of OpenCV
 HEAT = cv2.COLORMAP_TURBO
 
 
-def ranked_lists(query: Split, gallery: Split, nearest: Found, rows: Sequence[int]) -> np.ndarray:
+def ranked_lists(
+    query: Split,
+    gallery: Split,
+    nearest: Found,
+    rows: Sequence[int],
+    people: Mapping[int, str] = MappingProxyType({}),
+    cameras: Mapping[int, str] = MappingProxyType({}),
+) -> np.ndarray:
     """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
 
     Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
@@ -31,24 +40,30 @@ def ranked_lists(query: Split, gallery: Split, nearest: Found, rows: Sequence[in
       gallery: the gallery.
       nearest: images of all queries.
       rows: indices of the queries to draw.
+      people: pid -> name, where people have other names than numbers.
+      cameras: camid -> name, likewise.
 
     Returns:
       uint8 [height, width, 3], RGB.
     """
     lines, has_cameras = [], not each_its_own(query.camid, gallery.camid)
+
+    def words(pid: int, camid: int) -> str:
+        camera = cameras.get(camid, str(camid)) if has_cameras else ""
+        return captioned("D" if pid == 0 else people.get(pid, str(pid)), camera)
+
     for row in rows:
         pid, camid = query.pid[row], query.camid[row]
-        cells = [framed(query.image[row], QUERY, [f"{pid} c{camid}" if has_cameras else f"{pid}", "query"])]
+        cells = [framed(query.image[row], QUERY, [words(int(pid), int(camid)), "query"])]
         for i, distance in zip(nearest.index[row], nearest.distance[row], strict=True):
             if i < 0:
                 continue
-            who = "D" if gallery.pid[i] == 0 else str(gallery.pid[i])
-            own = " =" if gallery.camid[i] == camid else ""
-            mark = f" c{gallery.camid[i]}{own}" if has_cameras else ""
+            who = words(int(gallery.pid[i]), int(gallery.camid[i]))
+            own = " =" if has_cameras and gallery.camid[i] == camid else ""
             colour = RIGHT if gallery.pid[i] == pid else WRONG
-            cells.append(framed(gallery.image[i], colour, [f"{who}{mark}", f"{distance:.3g}"]))
+            cells.append(framed(gallery.image[i], colour, [f"{who}{own}", f"{distance:.3g}"]))
         lines.append(joined(cells, axis=1))
-    return stacked(lines)
+    return joined(lines, axis=0)
 
 
 def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
@@ -75,30 +90,43 @@ def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
     return joined(lines, axis=0)
 
 
+def captioned(person: str, camera: str) -> str:
+    """A person and a camera in the words of a caption: "7 c2" for numbers, "anna, door-2" for names."""
+    if not camera:
+        return person
+    return f"{person} c{camera}" if camera.isdecimal() else f"{person}, {camera}"
+
+
 def framed(image: np.ndarray, colour: tuple[int, int, int], captions: Sequence[str]) -> np.ndarray:
-    """An image, at least LEAST_WIDTH wide, with a border and lines of text below it; uint8 [H, W, 3] RGB."""
+    """An image, at least LEAST_WIDTH wide, with a border and lines of text below it, which wrap; uint8 [H, W, 3] RGB.
+
+    OpenCV's fonts are ASCII: other letters are escaped.
+    """
     height, width = image.shape[:2]
     if width < LEAST_WIDTH:
         image = cv2.resize(image, (LEAST_WIDTH, height * LEAST_WIDTH // width), interpolation=cv2.INTER_LINEAR)
     cell = cv2.copyMakeBorder(image, *(BORDER,) * 4, cv2.BORDER_CONSTANT, value=colour)
-    cell = _padded(cell, ((0, LINE * len(captions) + GAP), (0, 0)))
-    for number, text in enumerate(reversed(captions)):
+    letters = int((cell.shape[1] - BORDER) / LETTER)
+    lines = [
+        line for text in captions for line in textwrap.wrap(encodable(escaped(text), "ascii"), letters) or [""]
+    ]  # OpenCV crashes at some letters that are not ASCII
+    cell = _padded(cell, ((0, LINE * len(lines) + GAP), (0, 0)))
+    for number, text in enumerate(reversed(lines)):
         at = (BORDER, cell.shape[0] - GAP - LINE * number)
-        text = encodable(escaped(text), "ascii")  # OpenCV's fonts have no other letters, and it crashes at some
         cv2.putText(cell, text, at, cv2.FONT_HERSHEY_SIMPLEX, FONT_SIZE, INK, 1, cv2.LINE_AA)
     return cell
 
 
 def joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Pictures side by side (axis 1) or one below the other (axis 0), GAP pixels apart."""
-    pad = [(GAP, 0) if i == axis else (0, 0) for i in range(2)]
-    return np.concatenate([parts[0], *(_padded(part, pad) for part in parts[1:])], axis=axis)
-
-
-def stacked(lines: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures of several widths one below the other, GAP pixels apart."""
-    widest = max(line.shape[1] for line in lines)
-    return joined([_padded(line, ((0, 0), (0, widest - line.shape[1]))) for line in lines], axis=0)
+    """Pictures side by side (axis 1) or one below the other (axis 0), GAP pixels apart; the other side may differ."""
+    across = 1 - axis
+    longest = max(part.shape[across] for part in parts)
+    padded = []
+    for number, part in enumerate(parts):
+        pad = [(0, 0), (0, 0)]
+        pad[axis], pad[across] = (GAP if number else 0, 0), (0, longest - part.shape[across])
+        padded.append(_padded(part, pad))
+    return np.concatenate(padded, axis=axis)
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mancs_jax.reporting.chart import COLOURS, GRID, document
+from mancs_jax.reporting.chart import COLOURS, GRID, Panel, document
 
 SIZE, LEFT, BOTTOM, MARGIN = 360, 72, 52, 16  # pixels
 LEAST_PAIRS = 10  # of either kind, behind a point
@@ -43,7 +43,7 @@ def reliability_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         "ratio in the test</text>"
     )
     width, height = LEFT + SIZE + MARGIN, SIZE + BOTTOM
-    return document(["".join(parts)], width, height)
+    return document([Panel("".join(parts), height)], width)
 
 
 def _is_shown(row: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import cv2
@@ -30,7 +31,7 @@ class Shown(NamedTuple):
 
     image: np.ndarray  # uint8 [H, W, 3], RGB
     name: str
-    labels: tuple[int | str, int | str | None] | None  # person and camera, where they are known
+    labels: tuple[str, str | None] | None  # person and camera, where they are known; a camera may be "" or None
     lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
 
 
@@ -59,6 +60,8 @@ def report_html(
     reading: Sequence[str] = (),
     sections: Sequence[Section] = (),
     findings: Sequence[str] = (),
+    people: Mapping[int, str] = MappingProxyType({}),
+    cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
     """The page.
 
@@ -76,6 +79,8 @@ def report_html(
       reading: paragraphs below the table.
       sections: further tables.
       findings: HTML of further sections, as of `findings.findings`.
+      people: pid -> name, where people have other names than numbers.
+      cameras: camid -> name, likewise.
 
     Returns:
       HTML, with every text escaped and every image inside.
@@ -85,7 +90,13 @@ def report_html(
     row_of = np.full(len(gallery.pid) + 1, -1)
     row_of[used] = np.arange(len(used))
     num_queries = len(query.pid)
-    has_cameras = not each_its_own(query.camid, gallery.camid)
+    camera_of = None if each_its_own(query.camid, gallery.camid) else cameras
+
+    def described(split: Split, i: int, image: int) -> dict[str, Any]:
+        pid, camid = int(split.pid[i]), int(split.camid[i])
+        camera = None if camera_of is None else camera_of.get(camid, camid)
+        return {"image": image, "pid": people.get(pid, pid), "camid": camera, "name": str(split.name[i])}
+
     data = {
         "title": title,
         "about": about,
@@ -94,8 +105,8 @@ def report_html(
         "sections": [section._asdict() for section in sections],
         "config": config,
         "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
-        "queries": [_described(query, i, i, has_cameras) for i in range(num_queries)],
-        "gallery": [_described(gallery, i, num_queries + row, has_cameras) for row, i in enumerate(used)],
+        "queries": [described(query, i, i) for i in range(num_queries)],
+        "gallery": [described(gallery, i, num_queries + row) for row, i in enumerate(used)],
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
@@ -130,7 +141,7 @@ def search_html(
         {
             "image": i,
             "pid": of.labels and of.labels[0],
-            "camid": of.labels and of.labels[1],
+            "camid": (of.labels and of.labels[1]) or None,
             "name": of.name,
             "lines": of.lines,
         }
@@ -181,11 +192,6 @@ def thumbnail(image: np.ndarray) -> str:
     small = cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".webp", small[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, QUALITY])
     return base64.b64encode(encoded.tobytes()).decode()
-
-
-def _described(split, i, image, has_cameras):
-    camid = int(split.camid[i]) if has_cameras else None
-    return {"image": image, "pid": int(split.pid[i]), "camid": camid, "name": str(split.name[i])}
 
 
 def _as_json(of, row_of):

@@ -171,11 +171,11 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
     ("flags", "line"),
     [
         (["--weight=2", "--output=o"], "track: --weight=2 and --alike=0.05 have to be from 0 to 1"),
-        ([], "track: give --output=FILE to write, or --truth=FILE to score against, or both"),
+        ([], "track: give --output=FILE, --video=FILE or --crops=FOLDER to write, or --truth=FILE to score against"),
         (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
         (
             ["--output=o", "--json=o", "--truth=t"],
-            "track: --json=o is the file of --output=o: give each output a file of its own",
+            "track: --json=o is the file of --output=o: give each output its own file",
         ),
         (["--truth=nowhere.txt"], "track: nowhere.txt: no such file; it has to be a MOT file"),
         (["--output=o", "--min_confidence=2"], "track: no detection has a confidence of 2 or more"),

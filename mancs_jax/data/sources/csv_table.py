@@ -1,4 +1,4 @@
-"""A CSV that lists images of a folder or a zip, one a line, with what is known of each."""
+"""Reads a CSV with a line per image of a folder or a zip."""
 
 import csv
 import io
@@ -16,23 +16,35 @@ LARGEST = 2**31 - 1  # pid and camid are int32
 class Row(NamedTuple):
     """A line of the CSV."""
 
-    file: str  # in the source, see `_file_of`
-    name: str  # the path as the CSV has it, relative to the source
+    file: str  # in the source
+    name: str  # the path in the CSV, relative to the source
     fields: dict[str, str]  # by column
 
 
-def read_table(source: Source, table: str | Path) -> str:
-    """Returns the text of a CSV on disk, or else in the source.
+class Listed(NamedTuple):
+    """Images that are known by their names only, in the place of a source."""
 
-    Raises:
-      FileNotFoundError: it is at neither place.
-      ValueError: it is damaged, or not UTF-8.
+    path: Path  # for errors
+    names: frozenset[str]
+    top: str = ""
+
+    def has(self, path: str) -> bool:
+        """Tells if an image has this name."""
+        return path in self.names
+
+
+def read_table(source: Source | Listed, table: str | Path) -> str:
+    """Returns the text of a CSV on disk, or otherwise in the source.
+
+    Raises FileNotFoundError where it is in neither place, and ValueError where it is damaged or not UTF-8.
     """
     file, inside = local_path(table), _file_of(str(table), source)
+    if isinstance(source, Listed) and not file.is_file():
+        raise FileNotFoundError(f"there is no {table}")
     if not file.is_file() and not source.has(inside):
         raise FileNotFoundError(f"there is no {table}, neither on disk nor in {source.path}")
     try:
-        content = file.read_bytes() if file.is_file() else source.read(inside)
+        content = file.read_bytes() if isinstance(source, Listed) or file.is_file() else source.read(inside)
     except UNREADABLE as error:
         raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
     try:
@@ -43,10 +55,12 @@ def read_table(source: Source, table: str | Path) -> str:
 
 def parse_rows(
     text: str,
-    source: Source,
+    source: Source | Listed,
     table: str,
     headers: Mapping[tuple[str, ...], str],
     fault_of: Callable[[dict[str, str]], str],
+    *,
+    skip_missing: bool = False,
 ) -> list[Row]:
     """Returns the lines of a CSV whose first column, `path`, names each image once; empty lines are left out.
 
@@ -56,6 +70,7 @@ def parse_rows(
       table: the CSV's name, for errors.
       headers: the first lines that it may have, each with words for the error.
       fault_of: says what is wrong with the fields of a line, apart from its path; "" where nothing is.
+      skip_missing: leave out lines whose images are not in the source, which else are an error.
 
     Raises:
       ValueError: the header is another one, or lines are wrong: the first five, with their numbers.
@@ -77,6 +92,8 @@ def parse_rows(
                 wrong.append(f"line {line}: {len(values)} fields, not {len(header)}")
                 continue
             fields = dict(zip(header, values, strict=True))
+            if skip_missing and not source.has(_file_of(fields["path"], source)):
+                continue
             if fault := _fault_of_path(fields["path"], source, line_of) or fault_of(fields):
                 wrong.append(f"line {line}: {fault}")
                 continue
@@ -91,11 +108,11 @@ def parse_rows(
 
 
 def is_integer(text: str, least: int) -> bool:
-    """Tells if text is an integer from `least` to `LARGEST`."""
+    """Returns whether text is an integer from `least` to `LARGEST`."""
     return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
 
 
-def _fault_of_path(path: str, source: Source, line_of: dict[str, int]) -> str:
+def _fault_of_path(path: str, source: Source | Listed, line_of: dict[str, int]) -> str:
     below = PurePosixPath(_below(path, source))
     if not below.parts or below.is_absolute() or ".." in below.parts:
         return f"path {path!r} is not one below {source.path}"
@@ -104,18 +121,16 @@ def _fault_of_path(path: str, source: Source, line_of: dict[str, int]) -> str:
     return "" if source.has(file) else f"path {path!r} is no file in {source.path}, or a link that leads elsewhere"
 
 
-def _file_of(path: str, source: Source) -> str:
-    """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
+def _file_of(path: str, source: Source | Listed) -> str:
+    """Finds a file in the source by a path relative to it or to an enclosing folder, or absolute."""
     file = _below(path, source)
     parts = PurePosixPath(file).parts
-    rests = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
-    if not rests or source.has(file):
-        return file
-    return next((rest for rest in rests if source.has(rest)), file)
+    tails = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
+    return file if source.has(file) else next(filter(source.has, tails), file)
 
 
-def _own_paths(source: Source) -> list[tuple[str, ...]]:
-    """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
+def _own_paths(source: Source | Listed) -> list[tuple[str, ...]]:
+    """Lists the ways to write the source's own path: with any of its parents, with and without its suffix."""
     whole = source.path.absolute()
     tails = [
         (*parents, name)
@@ -127,7 +142,7 @@ def _own_paths(source: Source) -> list[tuple[str, ...]]:
     return [*tails, (source.top,), *((*tail, source.top) for tail in tails)]
 
 
-def _below(path: str, source: Source) -> str:
-    """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
+def _below(path: str, source: Source | Listed) -> str:
+    """Returns a path with `/`, without `./`, and relative to the source where it is in it."""
     clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
     return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)
