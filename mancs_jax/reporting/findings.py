@@ -98,8 +98,8 @@ def _calibration(of: Mapping[str, Any]) -> str:
     ratio = log_likelihood_ratio(knots, np.array(distance))
     rows = [["likelihood ratio", "one of 2 people", "one of 200 people", "one of 20,000 people"]]
     for stated in (0.01, 1.0, 100.0, 10000.0):
-        chances = [100 * float(probability(np.log(np.float64(stated)), 1 / number)) for number in (2, 200, 20000)]
-        rows.append([f"{stated:,g}", *(f"{significant(chance, 2)} %" for chance in chances)])
+        chances = [float(probability(np.log(np.array(stated)), 1 / number)) for number in (2, 200, 20000)]
+        rows.append([f"{stated:,g}", *map(_chance, chances)])
     return _section(
         "How much a distance says",
         [
@@ -159,6 +159,13 @@ def _groups(of: Mapping[str, Any]) -> str:
         (),
         group_cells(of),
     )
+
+
+def _chance(chance: float) -> str:
+    """A probability in per cent, which is never rounded to 0 or 100."""
+    if chance > 0.999:
+        return "above 99.9 %"
+    return "below 0.01 %" if chance < 1e-4 else f"{significant(100 * chance, 2)} %"
 
 
 def _of_distance(calibration: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
