@@ -1,8 +1,10 @@
 """Intervals contain the truth as often as they promise, in a small run of benchmarks/coverage.py."""
 
 import importlib
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -47,3 +49,18 @@ def test_the_command_prints_a_table(coverage, capsys, tmp_path):
         "studentised, by identity",
         "percentile, by query (naive)",
     ]
+
+
+def test_time_and_memory_of_intervals(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    intervals = importlib.import_module("intervals")
+    monkeypatch.setattr(intervals, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    rng, arrays = np.random.default_rng(0), {}
+    for part, number in (("query", 20), ("gallery", 200)):
+        arrays[part] = rng.standard_normal((number, 4), np.float32)
+        arrays |= {f"{part}_pid": rng.integers(1, 9, number), f"{part}_camid": rng.integers(0, 3, number)}
+    np.savez(tmp_path / "f.npz", **arrays)
+    intervals.main([f"--features={tmp_path / 'f.npz'}", "--repeats=1", f"--json={tmp_path / 'out.json'}"])
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row[""] for row in rows] == [intervals.SCORES, intervals.DIFFERENCES, intervals.RATES]
+    assert all(row["seconds"] > 0 for row in rows) and "queries: 20" in capsys.readouterr().out
