@@ -177,15 +177,9 @@ def train_and_evaluate_splits(
 ) -> dict[str, dict[str, Any]] | None:
     """Trains and evaluates on each of the 20 splits of CUHK03's classic protocol; errors as `train_and_evaluate`.
 
-    Args:
-      config: of each run; `data.testset` is set to 1 to 20.
-      workdir: gets the workdirs testset_01 to testset_20, and results/cuhk03_classic.json with all splits that are
-      done.
-        Another call resumes with the first split that is not.
-      allow_config_change: as in `train_and_evaluate`.
-
-    Returns:
-      The mean over the splits under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
+    The workdir gets the workdirs testset_01 to testset_20 (`data.testset` 1 to 20), and results/cuhk03_classic.json
+    with all splits that are done; another call resumes with the first one that is not. Returns the mean over the splits
+    under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
     """
     workdir = local_path(workdir)
     path = Workdir(workdir).result("cuhk03_classic")

@@ -99,16 +99,10 @@ COMMON = {"authors": authors, "small": small, "scratch": scratch}
 def vary(
     config: ConfigDict, variant: str, recipe: str, own: Mapping[str, Callable[[ConfigDict], None]] | None = None
 ) -> ConfigDict:
-    """Applies variants to a configuration and locks it.
+    """Applies variants to a configuration and locks it (ValueError, one line: no such variant).
 
-    Args:
-      config: the recipe without variants.
-      variant: names separated by commas, the text after the colon in `--config=NAME:variant`.
-      recipe: name of the recipe, for the error.
-      own: variants of this recipe in addition to `COMMON`.
-
-    Raises:
-      ValueError: one line: no such variant.
+    `variant` has names separated by commas, the text after the colon in `--config=RECIPE:variant`; `own` has variants
+    of this recipe in addition to `COMMON`.
     """
     variants = COMMON | dict(own or {})
     names = [name for name in variant.split(",") if name]

@@ -171,14 +171,11 @@ def fits_in_memory(comparison: Comparison) -> bool:
 def map_blocks(
     comparison: Comparison, blocks: Sequence[Rows], work: Callable, arguments: Callable, **options: Any
 ) -> Iterator[tuple[slice, Rows, Any]]:
-    """Yields (tile, block, result of `work`) for every tile and block, while the next block is computed.
+    """Yields (tile, block, result of `work`) for every tile and block of queries, while the next block is computed.
 
-    Args:
-      comparison: whose values are read.
-      blocks: of queries.
-      work: function of (values, *arguments), to be compiled; all have a row for each query of the block.
-      arguments: function of (tile, block) that gives the other arguments, arrays or None.
-      **options: keywords of `work` that do not change.
+    `work` is a function of (values, *arguments), to be compiled, with a row for each query of the block; `options` are
+    its keywords, which do not change. `arguments` is a function of (tile, block) that gives its other arguments, arrays
+    or None.
     """
     mesh, memory = comparison.layout.mesh, comparison.memory
     everywhere, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P("query"))

@@ -15,23 +15,23 @@ def score(
     seed: int = 0,
     cmc_length: int = 50,
 ) -> dict:
-    """Evaluate one of the 20 splits of CUHK03 (Li et al., CVPR 2014): single-shot, from one view to the other.
+    """Evaluates one of the 20 splits of CUHK03 (Li et al., CVPR 2014): single-shot, from one view to the other.
 
-    In each repeat, the gallery is one random image of each person, and every query is ranked against these.
-    The image of a person is drawn from all of the person's with the same probability, repeat r with the generator
+    In each repeat, the gallery is one random image of each person, and every query is ranked against these. The image
+    of a person is sampled uniformly from all of the person's, in repeat r with the generator
     `numpy.random.default_rng([seed, r])`, persons in the order of their pids.
 
     Args:
       distances: float [Q, G], of the images of one view from those of the other.
       query_pid: integer [Q], above 0.
       gallery_pid: integer [G], above 0.
-      repeats: galleries that are drawn, at least 1.
-      seed: of the draws.
+      repeats: sampled galleries, at least 1.
+      seed: of the sampling.
       cmc_length: number of CMC ranks, at least 1.
 
     Returns:
       `protocol` "cuhk03_classic", `cmc` (list, rank 1 first; mean over queries and repeats), `repeats`,
-      `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
+        `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
 
     Raises:
       ValueError: one line: shapes do not fit, NaN, or a number is below 1.
@@ -67,9 +67,5 @@ def score(
 
 
 def over_splits(results: list[dict]) -> dict:
-    """Mean and standard deviation over the splits, see `single_shot.over_splits`, with `protocol` "cuhk03_classic".
-
-    Args:
-      results: of `score`, one a split, at least 1.
-    """
+    """Mean and standard deviation over the results of the splits, see `single_shot.over_splits`."""
     return {"protocol": "cuhk03_classic"} | single_shot.over_splits(results)

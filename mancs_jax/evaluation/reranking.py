@@ -40,16 +40,7 @@ class Neighbours(NamedTuple):
 
 
 def rerank(query: Labelled, gallery: Labelled, **options: Any) -> Comparison:
-    """Compares by re-ranked distances; junk takes no part.
-
-    Args:
-      query: Q images, pid above 0.
-      gallery: G images.
-      **options: keywords of `reranked_distances`.
-
-    Raises:
-      ValueError: as `comparison.compare` and `reranked_distances`.
-    """
+    """Compares by re-ranked distances; junk takes no part. Options and errors as `reranked_distances`."""
     query, gallery = checked_pair(query, gallery)
     counted = np.flatnonzero(gallery.pid != -1)
     rest = Labelled(*(field[counted] for field in gallery))
@@ -130,13 +121,7 @@ def check_options(k1: int, k2: int, weight: float, num_images: int | None = None
 
 
 def find_neighbours(points: Points, k: int, progress: bool = False) -> Neighbours:
-    """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
-
-    Args:
-      points: N images.
-      k: at most N.
-      progress: whether a bar is shown.
-    """
+    """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first."""
     number = len(points)
     padded = np.pad(points, ((0, -number % GROUP), (0, 0)))
     on_device = jax.device_put((padded, _squared(padded)))

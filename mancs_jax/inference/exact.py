@@ -51,15 +51,10 @@ def nearest(
     chosen: np.ndarray | None = None,
     check: Callable[[np.ndarray], None] = lambda half_squared: None,
 ) -> Nearest:
-    """Finds the nearest rows of all blocks, each of which is read once.
+    """Finds the k nearest rows of all blocks, whose ids do not overlap; each block is read once.
 
-    Args:
-      query: float32 [Q, D].
-      blocks: whose ids do not overlap.
-      k: rows for each query, at least 1.
-      distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      chosen: ids that may be found, int64, increasing; None for all. Blocks then need their norms.
-      check: raises an error where half the squared norms of rows, which were computed here, are out of range.
+    `chosen` has the ids that may be found, int64, increasing; blocks then need their norms. `check` raises an error
+    where half the squared norms of rows, which were computed here, are out of range.
     """
     best = Nearest(np.full((len(query), k), -1), np.full((len(query), k), np.inf))
     size = max(VALUES_BYTES // (4 * min(len(query), QUERIES)) // GROUP, 1) * GROUP

@@ -108,11 +108,7 @@ def export(
 def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:
     """Compares an exported file, read as `mancs_jax.load` reads it, with the model, for noise in batches of two sizes.
 
-    Returns:
-      The largest difference, as a part of the largest number.
-
-    Raises:
-      ValueError: it is above `tolerance`.
+    Returns the largest difference, as a part of the largest number (ValueError: it is above `tolerance`).
     """
     largest = 0.0
     for batch in CHECKED_BATCHES:

@@ -38,17 +38,17 @@ class Exported(NamedTuple):
 def open_exported(
     path: Path, *, batch: int, flip: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Exported:
-    """Opens a file of `mancs export`; all that can be checked is checked before anything of it runs.
+    """Opens a file of `mancs export`; everything that can be checked is checked before anything of it runs.
 
     Args:
       path: of the file.
-      batch: images that go through a `jax.export` file together; an ONNX file takes what comes.
+      batch: images that go through a `jax.export` file together; an ONNX file takes any number.
       flip: whether the embeddings of mirror images have to be averaged with; a file that does so does it always.
       devices: for a `jax.export` file one device, the first local one by default; for an ONNX file none.
 
     Raises:
       FileNotFoundError: a `jax.export` file without its card.
-      ValueError: one line: damaged, not what its card says, or an argument that does not apply.
+      ValueError: one line: damaged, not as its card says, or an argument that does not apply.
       ImportError: ONNX, and its libraries are not installed.
     """
     if is_onnx(path):
@@ -83,9 +83,7 @@ def card_path(path: Path) -> Path:
 def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
     """Reads a `jax.export` file and its card; nothing of it is parsed before its digest is right.
 
-    Raises:
-      FileNotFoundError: there is no card beside it.
-      ValueError: one line: the card is damaged, or of another file.
+    Raises FileNotFoundError without a card next to it, and ValueError where the card is damaged or of another file.
     """
     if not card_path(path).is_file():
         raise FileNotFoundError(
@@ -110,8 +108,8 @@ def open_jax(
 ) -> tuple[Callable, jax.Device]:
     """Makes a compiled function of the bytes that `read_jax` returned, and the device that it runs on.
 
-    Raises:
-      ValueError: one line: not a program of `mancs export` for this device, or more devices than one.
+    Raises ValueError, one line, where it is not a program of `mancs export` for this device, or there are several
+    devices.
     """
     devices = jax.local_devices()[:1] if devices is None else devices
     if len(devices) != 1:

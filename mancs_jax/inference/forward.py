@@ -68,9 +68,9 @@ def embed(
 def attention_masks(
     network: Network, image: Images, *, devices: Sequence[jax.Device] | None = None, flip: bool = False
 ) -> Masks:
-    """Computes the mask of each FAB (equation 1), a mean over the channels, by its stage.
+    """Computes the mask of each FAB (equation 1), a mean over the channels, by its stage; arguments as `embed`.
 
-    Args: as `embed`; `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
+    `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
     """
     stages: dict[int, list[np.ndarray]] = {}
     batches = _batches(network, image, devices, progress=False)
@@ -89,21 +89,10 @@ def run_batches(
     flip: bool = False,
     masks: bool = False,
 ) -> Iterator[tuple[Float32[np.ndarray, "B D"], Masks]]:
-    """Yields the embeddings and masks of images that come a batch at a time.
+    """Yields (embeddings, masks) of images that come at most `batch` (by default `config.eval_batch`) at a time.
 
     The network is compiled once for one form, batch, `flip` and choice of devices. While a batch is on the devices, the
-    next one is read.
-
-    Args:
-      network: see `embed`.
-      batches: images, at most `batch` each.
-      batch: images that go through all devices together; `config.eval_batch` by default.
-      devices: see `embed`.
-      flip: see `embed`.
-      masks: fetch the masks from the devices.
-
-    Yields:
-      (embeddings, masks; empty unless `masks`).
+    next one is read. Without `masks`, none are fetched from the devices. Other arguments as `embed`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)

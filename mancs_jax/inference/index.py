@@ -256,11 +256,7 @@ def fingerprint_of(gallery: np.ndarray) -> str:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Writes an index atomically: FAISS's own format, then the facts.
-
-    Raises:
-      OSError: it cannot be written.
-    """
+    """Writes an index atomically: FAISS's own format, then the facts (OSError: it cannot be written)."""
     facts = json.dumps({name: value for name, value in vars(index).items() if name != "faiss_index"}).encode()
     faults: list[OSError] = []
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -35,20 +35,14 @@ class Graph(NamedTuple):
 
 
 def build_graph(network: Network, *, input: str, flip: bool, dtype: str) -> onnx.GraphProto:
-    """Builds the graph of a network.
+    """Builds the graph of a network, from `images` [batch, ...] to `embeddings` float32 [batch, D].
 
     Args:
       network: any recipe; it is computed in `dtype`, whatever the training was.
       input: see `contract.described_input`.
       flip: average the embeddings of an image and of its mirror image.
-      dtype: "float32"; or "float16" for backbone and attention, whose input and output stay float32. Means and
-        the head are computed in float32, as everywhere.
-
-    Returns:
-      A graph from `images` [batch, ...] to `embeddings` float32 [batch, D].
-
-    Raises:
-      ValueError: a number is too large for float16.
+      dtype: "float32"; or "float16" (ValueError: a number is too large) for backbone and attention, whose input and
+        output stay float32. Means and the head are computed in float32, as everywhere.
     """
     graph = Graph([], {}, np.dtype(dtype))
     of_image = _embedding(graph, network, _pixels(graph, input, mirrored=False), "image/")
@@ -83,15 +77,9 @@ def constant(graph: Graph, name: str, value: np.ndarray) -> str:
 
 
 def folded(kernel: np.ndarray, norm: dict[str, Any], stats: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Folds BatchNorm, with its running statistics, into the convolution before it.
+    """Folds BatchNorm (scale, bias, running mean, var: [Cout] each) into the kernel [kh, kw, Cin, Cout] before it.
 
-    Args:
-      kernel: [kh, kw, Cin, Cout].
-      norm: "scale" and "bias", [Cout] each.
-      stats: "mean" and "var", [Cout] each.
-
-    Returns:
-      (kernel [Cout, Cin, kh, kw], bias [Cout]), float64.
+    Returns (kernel [Cout, Cin, kh, kw], bias [Cout]), float64.
     """
     factor = np.float64(norm["scale"]) / np.sqrt(np.float64(stats["var"]) + EPSILON)
     bias = np.float64(norm["bias"]) - np.float64(stats["mean"]) * factor

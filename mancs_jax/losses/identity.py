@@ -11,12 +11,9 @@ Array = jax.Array | np.ndarray
 def true_class_log_probability(
     logits: Float[Array, "B C"], labels: Int[Array, " B"], probability: str
 ) -> Float[jax.Array, " B"]:
-    """Returns `log p_i` of the true class (equation 7).
+    """Returns `log p_i` of the true class (equation 7), labels 0..C-1.
 
-    Args:
-      logits: of all classes.
-      labels: 0..C-1.
-      probability: "sigmoid" of only the true class's logit (as printed), or "softmax" over all classes (release).
+    `probability`: "sigmoid" of only the true class's logit (as printed), or "softmax" over all classes (release).
     """
     log_probability = jax.nn.log_sigmoid(logits) if probability == "sigmoid" else jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]

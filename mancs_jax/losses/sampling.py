@@ -108,14 +108,8 @@ def curriculum(
 ) -> Triplets:
     """Samples by the curriculum: easy negatives first, hard ones later; each positive is used once (T = K-1).
 
-    Args:
-      keys: one for each anchor.
-      distances: from anchors to candidates.
-      pairs: of anchors and candidates.
-      epoch: t.
-      num_positives: K-1.
-      num_negatives: N_n, B - K where all other identities are negatives.
-      options: of the curriculum.
+    `keys` has one for each anchor, `epoch` is t; `num_positives` is K-1, and `num_negatives` N_n, which is B - K where
+    all other identities are negatives.
     """
     negatives = hardest_first(distances, pairs.is_negative, num_negatives, options.num_nearest)
     num_ranks = negatives.shape[1]

@@ -15,11 +15,7 @@ SMOOTHING = 50  # of about so many points a curve is made, each the mean of its 
 
 
 def curves_svg(rows: list[dict[str, float]]) -> str:
-    """An SVG document: a panel for each of PANELS whose metrics are there.
-
-    Args:
-      rows: each with "step" and some metrics.
-    """
+    """An SVG document: a panel for each of PANELS whose metrics are in the rows, each of which has "step", too."""
     last = max(row["step"] for row in rows)
     panels = []
     for title, names in PANELS:

@@ -42,8 +42,7 @@ def check_start(config: ConfigDict) -> None:
 def with_pretrained_model(config: ConfigDict) -> ConfigDict:
     """With `config.like_pretrained`, copies `model` and `data.image_size` from the card of `config.pretrained`.
 
-    Raises:
-      ValueError: one line: no such model, or no card.
+    Raises ValueError, one line, without such a model or card.
     """
     if not (config.like_pretrained and config.pretrained):
         return config
@@ -64,7 +63,7 @@ def with_pretrained_model(config: ConfigDict) -> ConfigDict:
 def load_into(
     params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
 ) -> tuple[dict, dict]:
-    """Loads weights into the initial state of a training run.
+    """Loads weights into the initial state of a training run, and returns new (params, batch_stats).
 
     ImageNet weights replace only the backbone, without its PReLU. A complete model replaces everything, except the
     classifiers where they are for other identities: where its card has another data fingerprint, or, without a card,
@@ -77,9 +76,6 @@ def load_into(
         the authors' release, or of `mancs export --format=torch` or `--format=weights`.
       arch: key of `STAGE_SIZES`.
       data_fingerprint: of the training images.
-
-    Returns:
-      (params, batch_stats), new dictionaries of the same structure.
 
     Raises:
       FileNotFoundError: no such file.

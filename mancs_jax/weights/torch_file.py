@@ -147,11 +147,8 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict that `torch.save` (PyTorch 1.6 or later) wrote, by name, with the dtypes of the file.
 
     In a checkpoint, the state dict is the entry of a name in `WRAPPERS`, or the only dictionary. Tensors that are not
-    dense arrays of numbers are skipped; a line on stderr names them.
-
-    Raises:
-      ValueError: the file is damaged, of another format, contains anything but tensors, or has tensors in several
-        entries.
+    dense arrays of numbers are skipped; a line on stderr names them. Raises ValueError where the file is damaged, of
+    another format, contains anything but tensors, or has tensors in several entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:

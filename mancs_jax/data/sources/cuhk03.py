@@ -68,19 +68,12 @@ ABOUT = About(
 
 @contextmanager
 def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None = None) -> Iterator[Contents]:
-    """Opens `cuhk-03.mat`, or the zip or folder that contains it.
+    """Opens `cuhk-03.mat`, or the zip or folder that contains it; out of a zip, almost 2 GB are unpacked temporarily.
 
     Splits: "all_images", and with its file "train", "query" and "gallery" of the 767/700 protocol. The metadata has
-    `testsets`: the pids of each test set of the classic protocol. Images are read as PNG.
-
-    Args:
-      path: the `.mat`, the zip or the folder. A `.mat` in a zip is unpacked, almost 2 GB, into a temporary file.
-      boxes: "labeled" or "detected".
-      protocol_file: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`; None: next to `path`.
-
-    Raises:
-      FileNotFoundError: `path` or `protocol_file` does not exist.
-      ValueError: they are other files, or do not belong together.
+    `testsets`: the pids of each test set of the classic protocol. Images are read as PNG. `boxes` is "labeled" or
+    "detected"; `protocol_file` is `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`, None: next to `path`.
+    Raises FileNotFoundError for a missing file, and ValueError where they are other files or do not belong together.
     """
     path = local_path(path)
     with ExitStack() as stack:

@@ -86,18 +86,10 @@ def saying_how_to_get(about: About) -> Iterator[None]:
 
 
 def check(contents: Contents, path: str | Path, allow_differences: bool = False) -> list[str]:
-    """Checks the counts and every image, and reports all faults in one message.
+    """Checks the counts and every image of the source at `path`, and reports all faults in one message.
 
-    Args:
-      contents: the data set.
-      path: of its source.
-      allow_differences: log differences from the published set as a warning; damaged images remain an error.
-
-    Returns:
-      Lines for the user: notes, conflicts of splits where nothing was published, the md5.
-
-    Raises:
-      ValueError: there are differences that are not allowed, or damaged images.
+    With `allow_differences`, differences from the published set are logged as a warning; damaged images remain an error
+    (ValueError). Returns lines for the user: notes, conflicts of splits where nothing was published, the md5.
     """
     about = contents.about
     differences = find_differences(contents) if about.counts else []

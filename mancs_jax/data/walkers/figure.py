@@ -151,14 +151,15 @@ def _draw_head(sheet: Sheet, person: Person, neck: np.ndarray) -> None:
 def draw_figure(
     person: Person, pose: Pose, size: tuple[int, int], feet: tuple[float, float], unit: float
 ) -> np.ndarray:
-    """Draws the person alone, on nothing.
+    """Draws one person, on nothing.
 
     Args:
       person: who.
-      pose: how the person stands and which way he or she faces.
+      pose: how the person stands, and in which direction.
       size: (height, width) of the picture in pixels.
       feet: (x, y) in pixels of the ground point below the hips; may lie outside the picture.
-      unit: pixels that a body height of 1.0 takes.
+      unit: pixels of a body height of 1.0.
+
     Returns:
       float32 [H, W, 4] in 0..255: RGB already multiplied by the coverage, and the coverage (255 where the person is).
     """
