@@ -130,8 +130,7 @@ def table(rows: dict[str, dict[str, Any]], base: str) -> str:
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
     for row in (row for row in ablation.CHANGES if row in rows):
-        adds = (ablation.CHANGES[row].__doc__ or "").rstrip(".")
-        lines.append(_line(row, adds, rows[row], rows.get("whole") if row != "whole" else None, ""))
+        lines.append(_line(row, ablation.CHANGES[row][0], rows[row], rows.get("whole") if row != "whole" else None, ""))
     return "\n".join(lines) + "\n"
 
 
