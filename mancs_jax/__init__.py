@@ -1,8 +1,9 @@
 """Mancs (Wang et al., ECCV 2018) in JAX: person re-identification with attention and curriculum sampling.
 
 `load` makes a function of images from a trained model, `adapt` adapts a model to cameras without labels, `search` finds
-the nearest gallery images, `score` evaluates embeddings, `train_and_evaluate` trains. `import mancs_jax` does not
-import jax: each name is imported when it is first used.
+the nearest gallery images, `verify` compares two images by a decision threshold (`threshold_of`), `score` evaluates
+embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported when it is first
+used.
 """
 
 from importlib import import_module
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mancs_jax.inference.embedder import Embedder, load
     from mancs_jax.inference.index import build_index, load_index
     from mancs_jax.inference.search import search
+    from mancs_jax.inference.thresholds import threshold_of
+    from mancs_jax.inference.verification import verify
     from mancs_jax.run import train_and_evaluate
 
 _MODULES = {
@@ -30,10 +33,24 @@ _MODULES = {
     "load_index": "mancs_jax.inference.index:load_index",
     "score": "mancs_jax.evaluation.features:score_embeddings",
     "search": "mancs_jax.inference.search:search",
+    "threshold_of": "mancs_jax.inference.thresholds:threshold_of",
     "train_and_evaluate": "mancs_jax.run:train_and_evaluate",
+    "verify": "mancs_jax.inference.verification:verify",
 }
-__all__ = ["Embedder", "Found", "Gallery", "adapt", "build_index", "load", "load_index", "score", "search"]
-__all__ += ["train_and_evaluate"]
+__all__ = [
+    "Embedder",
+    "Found",
+    "Gallery",
+    "adapt",
+    "build_index",
+    "load",
+    "load_index",
+    "score",
+    "search",
+    "threshold_of",
+    "train_and_evaluate",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -97,7 +97,7 @@ def export_network(
     network = rounded(network, dtype)
     card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
     description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
-    trained = trained._replace(network=network, description=description)
+    trained = trained._replace(network=network, description=description, card=card)
     card["made_with"] = made_with
     if scores:
         card |= _scores(trained, root or data.root, thresholds)

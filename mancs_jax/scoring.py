@@ -195,6 +195,7 @@ def score_network(
     }
     of_network = {
         "embedding": NETWORK,
+        "network": trained.card["network"],
         "flip": task.flip,
         "recipe": config.recipe,
         "seed": config.seed,

@@ -77,12 +77,34 @@ def test_the_page_in_a_browser(place, monkeypatch, browser):  # noqa: F811
         tab.goto(f"file://{place}/r.html")
         assert tab.locator(".list").count() == 3 and tab.locator(".list figure").count() == 3 * 5
         assert tab.locator("figure.right, figure.wrong, #failures, .charts").count() == 0
-        assert tab.locator(".list figure:first-child figcaption").all_text_contents()[:2] == ["cam.jpg", "query"]
+        assert tab.locator(".list figure:first-child figcaption").all_text_contents()[:2] == ["a/cam.jpg", "query"]
         tab.fill("#filter", "b.jpg")
         tab.click(".list")
         assert tab.text_content("dialog h2") == "b.jpg" and tab.locator("dialog canvas").count() == 0
         assert tab.locator("dialog p").all_text_contents() == ["by distance"]
     assert errors == []
+
+
+def test_the_page_names_its_search_and_says_where_nothing_matches(place, monkeypatch, browser):
+    name = "a_rather_long_name_of_an_image_from_the_entrance_of_the_north_wing.jpg"
+    (place / "long").mkdir(exist_ok=True)
+    shutil.copy(place / "queries" / "b.jpg", place / "long" / name)
+    shown = {}
+    for limit in ("0.001", "1e6"):
+        flags = ["--gallery=unknown.npz", "--k=3", f"--max_distance={limit}", "--report=n.html", "--images=unknown"]
+        run(place, monkeypatch, "long", *flags)
+        with browser.new_context(offline=True, viewport={"width": 400, "height": 800}) as context:
+            tab = context.new_page()
+            tab.goto(f"file://{place}/n.html")
+            shown[limit] = tab.inner_text("body")
+            caption = tab.locator(".list figcaption").first
+            assert caption.inner_text() == name  # it wraps, and nothing of it is cut off
+            assert caption.evaluate("node => node.scrollWidth <= node.clientWidth && node.clientHeight > 30")
+            assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            facts = dict(row.split("\t") for row in tab.inner_text("#facts").splitlines())
+    assert "no match within 0.001" in shown["0.001"] and "no match" not in shown["1e6"]
+    assert facts["gallery"] == "unknown.npz, 48 images" and facts["network"] == "workdirs/market"
+    assert facts["distance"] == "euclidean" and facts["threshold"] == "1e+06" and facts["date"].startswith("20")
 
 
 def test_known_people_have_colours_on_the_page(place, monkeypatch):
@@ -111,7 +133,8 @@ def test_queries_of_the_gallery_are_no_answers(place):
     near, _ = answers.find_answers(
         answers.find_queries(place / "queries" / "b.jpg"), embedder, gallery, k=3, max_distance=0.0
     )
-    assert answers.as_text(near, gallery) == "no image of the gallery is within the greatest distance"
+    assert answers.as_text(near, gallery) == "no match: the gallery has no other image"
+    assert answers.as_text(near, gallery, 0.0) == "no match within 0"
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_unknown_arguments(name):
         "prepare_data": ["--dataset=walkers"],
         "embed": ["F", "--workdir=W", "--output=o.npz"],
         "search": ["q.jpg", "--workdir=W", "--gallery=g.npz"],
+        "verify": ["a.jpg", "b.jpg", "--network=N"],
         "import_weights": ["--source=S"],
         "adapt": ["--network=N", "--source=S", "--csv=C", "--output=O"],
         "ablation": ["--base=walkers", "--workdir=W"],
@@ -118,6 +119,7 @@ def test_a_missing_flag(name):
     [
         ("embed", ["F", "--output=o.npz"]),
         ("search", ["q.jpg", "--gallery=g.npz"]),
+        ("verify", ["a.jpg", "b.jpg"]),
         ("export", ["--output=o"]),
     ],
 )

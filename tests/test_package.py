@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 PYTHONS = re.findall(r"Python :: (3\.\d+)", "".join(PROJECT["project"]["classifiers"]))
 PUBLIC = {"Gallery", "load", "search", "build_index", "load_index", "score", "train_and_evaluate", "Embedder", "Found"}
+PUBLIC |= {"adapt", "threshold_of", "verify"}
 
 
 def test_mancs_jax_alone_is_packaged():

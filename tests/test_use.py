@@ -164,7 +164,7 @@ def test_galleries_without_labels_and_of_another_network(place, tmp_path):
     short = Found(np.array([[2, -1]], np.int32), np.array([[0.5, np.inf]], np.float32))
     assert table(short, gallery) == "rank  distance  name\n   1    0.5000  below/a.JPG"
     nothing = Found(np.array([[-1]], np.int32), np.array([[np.inf]], np.float32))
-    assert table(nothing, gallery) == "no image of the gallery is within the greatest distance"
+    assert table(nothing, gallery) == "no match"
     with pytest.raises(ValueError, match="the gallery was embedded by another network"):
         check_network(gallery._replace(network="0"), embedder)
     with pytest.raises(ValueError, match="embedded with flip=True, normalize=False, the query not"):

@@ -1,19 +1,23 @@
 """Links the detections of a video to tracks, by motion and by what people look like.
 
+    python examples/tracking/track.py video.mp4 --network=market1501 --video=tracked.mp4 --crops=crops
     python examples/tracking/track.py frames --detections=det.txt --network=market1501 --output=tracks.txt
     python examples/tracking/track.py frames --detections=det.txt --workdir=workdirs/walkers --truth=gt.txt
 
-It takes a folder of frames, whose names end in their numbers, and a detector's boxes in MOTChallenge's format. It
-writes tracks in the same format. With true tracks, it scores motion alone and motion with embeddings.
+It takes a video, or a folder of frames whose names end in their numbers, and a detector's boxes in MOTChallenge's
+format; without them, OpenCV's people detector finds the people. It writes tracks in the same format, a video with the
+tracks drawn into it, and crops of each track that `mancs embed` takes. With true tracks, it scores motion alone and
+motion with embeddings.
 """
 
 import argparse
-import re
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
+import hog
 import numpy as np
+from draw import CODECS, write_crops, write_video
+from frames import Frames, open_frames
 from mot import Tracks, overlaps, read_mot, write_mot
 from scipy.optimize import linear_sum_assignment
 from scores import score_tracks
@@ -23,7 +27,6 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.outputs import check_outputs
 from mancs_jax.common.screen import keep_going, show, tell
-from mancs_jax.inference.gallery import find_images
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
 COAST = 10  # frames since the last detection, up to which motion predicts a box
@@ -33,7 +36,8 @@ MEMORY = 0.9  # share of what a track has looked like, beside the newest crop
 REACH, PACE = 0.3, 0.1  # body heights that somebody may be from the last place: at once, and more with each frame
 MIN_BOXES = 3  # of a track that is written; a detector's errors have fewer
 STRANGE = 0.8  # distance, beside the usual one of strangers, from which motion is believed only where no look fits
-FILES = ("output", "json", "detections", "truth", "network")  # flags of files
+FILES = ("output", "json", "video", "detections", "truth", "network")  # flags of files
+OUTPUTS = ("output", "json", "video")  # those that are written
 NEVER = 2.0  # cost of a pair that may not be; usual ones cost less than 1
 
 
@@ -133,59 +137,56 @@ def middles(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-def numbered_frames(folder: str) -> dict[int, Path]:
-    """Frame number -> file, by the last number in each name."""
-    names, _ = find_images(folder)
-    found: dict[int, Path] = {}
-    for name in names:
-        digits = re.findall(r"\d+", Path(name).stem)
-        if not digits:
-            raise ValueError(f"{folder}: {name} has no number; names of frames end in theirs, as 000001.jpg")
-        if (number := int(digits[-1])) in found:
-            raise ValueError(f"{folder}: {name} and {found[number].name} are both frame {number}")
-        found[number] = Path(folder, name)
-    return found
-
-
-def embed_detections(folder: str, detections: Tracks, source: str) -> np.ndarray:
+def embed_detections(frames: Frames, detections: Tracks, source: str) -> np.ndarray:
     """Embeddings [N, D] of norm 1 of all detections; zeros where a box lies outside its frame."""
-    files = numbered_frames(folder)
     wanted = np.unique(detections.frame).tolist()
-    if missing := [frame for frame in wanted if frame not in files]:
-        raise ValueError(
-            f"{folder} has no frame {missing[0]}, which has detections; it has {min(files)} to {max(files)}"
-        )
+    if missing := [frame for frame in wanted if frame not in frames.numbers]:
+        first, last = min(frames.numbers), max(frames.numbers)
+        raise ValueError(f"{frames.source} has no frame {missing[0]}, which has detections; it has {first} to {last}")
     embed = mancs_jax.load(source, batch=8, normalize=True)
-    boxes = [detections.box[detections.frame == frame] for frame in wanted]
-    return np.concatenate(
-        [embed(files[frame], boxes=of, bad_boxes="zeros") for frame, of in zip(wanted, boxes, strict=True)]
-    )
+    look = np.zeros((len(detections.frame), embed.width), np.float32)
+    for number, image in frames.read(set(wanted)):
+        rows = detections.frame == number
+        look[rows] = embed(image, boxes=detections.box[rows], bad_boxes="zeros", progress=False)
+    return look
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Links, scores and writes, as the flags say."""
     if not 0 <= arguments.weight <= 1 or not 0 <= arguments.alike <= 1:
         raise ValueError(f"--weight={arguments.weight:g} and --alike={arguments.alike:g} have to be from 0 to 1")
-    if not arguments.output and not arguments.truth:
-        raise ValueError("give --output=FILE to write, or --truth=FILE to score against, or both")
+    if not any((arguments.output, arguments.video, arguments.crops, arguments.truth)):
+        raise ValueError(
+            "give --output=FILE, --video=FILE or --crops=FOLDER to write, or --truth=FILE to score against"
+        )
+    if arguments.video and arguments.video.suffix.lower() not in CODECS:
+        raise ValueError(f"--video={arguments.video}: the name has to end in {' or '.join(CODECS)}")
     if arguments.json and not arguments.truth:
         raise ValueError("--json takes the scores: give --truth=FILE, too")
     given = {f"--{name}={path}": path for name, path in vars(arguments).items() if name in FILES and path}
-    outputs = {name: path for name, path in given.items() if name.startswith(("--output", "--json"))}
-    check_outputs(outputs, {name: path for name, path in given.items() if name not in outputs})
-    for file in filter(None, (arguments.output, arguments.json)):
+    outputs = {name: path for name, path in given.items() if name.partition("=")[0].removeprefix("--") in OUTPUTS}
+    inputs = {name: path for name, path in given.items() if name not in outputs} | {"the video": arguments.frames}
+    check_outputs(outputs, inputs)
+    for file in filter(None, (arguments.output, arguments.json, arguments.video)):
         check_writable(file)
+    if arguments.crops and arguments.crops.is_dir() and any(arguments.crops.iterdir()):
+        raise ValueError(f"--crops={arguments.crops} is not empty: crops of other tracks would mix with these")
+    frames = open_frames(arguments.frames)
     truth = read_mot(arguments.truth) if arguments.truth else None
     if truth is not None:
         score_tracks(truth, truth)  # a fault of the file, or no TrackEval, is told before the frames are embedded
-    detections = read_mot(arguments.detections)
+    if arguments.detections:
+        detections = read_mot(arguments.detections)
+    else:
+        detections = hog.detect_all(frames, arguments.detector_height)
+        show(f"{len(detections.frame):,} boxes by OpenCV's people detector")
     if arguments.min_confidence is not None:
         used = detections.confidence >= arguments.min_confidence
         if not used.any():
             raise ValueError(f"no detection has a confidence of {arguments.min_confidence:g} or more")
         tell(f"{np.sum(~used):,} of {len(used):,} detections have a lower confidence and are left out")
         detections = Tracks(*(field[used] for field in detections))
-    look = embed_detections(arguments.frames, detections, arguments.workdir or arguments.network)
+    look = embed_detections(frames, detections, arguments.workdir or arguments.network)
     options = Options(arguments.weight, arguments.alike)
     tracks = link(detections, look, options)
     if truth is not None:
@@ -202,17 +203,28 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.output:
         write_mot(arguments.output, tracks)
         show(f"{arguments.output}: {len(np.unique(tracks.number))} tracks, {len(tracks.frame)} boxes")
+    if arguments.video:
+        show(f"{arguments.video}: {write_video(arguments.video, frames, tracks):,} frames")
+    if arguments.crops:
+        number = write_crops(arguments.crops, frames, tracks, arguments.camera)
+        show(f"{arguments.crops}: {number:,} crops; mancs embed takes the number of a track as the person")
 
 
 def main() -> None:
     """Reads the flags; a mistake gets one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("frames", type=local_path, help="folder of frames")
-    parser.add_argument("--detections", type=local_path, required=True, help="MOT file of boxes")
+    parser.add_argument("frames", type=local_path, help="video, or folder of frames")
+    parser.add_argument("--detections", type=local_path, help="MOT file of boxes; OpenCV's people detector without it")
+    parser.add_argument(
+        "--detector_height", type=int, default=hog.HEIGHT, help="pixels that OpenCV's detector scales frames to"
+    )
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--network", help="as market1501, or a file of `mancs export`")
     network.add_argument("--workdir", help="of `mancs train`")
     parser.add_argument("--output", type=local_path, help="MOT file of tracks to write")
+    parser.add_argument("--video", type=local_path, help="video to draw the tracks into, .mp4 or .avi")
+    parser.add_argument("--crops", type=local_path, help="folder to write crops of the tracks to")
+    parser.add_argument("--camera", type=int, default=1, help="number of the camera, for the names of the crops")
     parser.add_argument("--truth", type=local_path, help="MOT file of true tracks, to score against")
     parser.add_argument("--json", type=local_path, help="file to write the scores to")
     parser.add_argument("--min_confidence", type=float, help="of a detection that is used; all, if not given")

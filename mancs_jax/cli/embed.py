@@ -23,18 +23,17 @@ ARGUMENTS = ("one folder of images",)
 def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
-    flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
-    flags.DEFINE_string(
+    values.DEFINE_string("output", None, "File to write, .npz.")
+    values.DEFINE_string(
         "csv",
         None,
         "CSV of the people and cameras, with the header path,pid,camid,split. The columns camid and split may be left "
         "out, and pid and camid may be any text.",
-        flag_values=values,
     )
-    flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
+    values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
     define_camera(values, "images")
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
     flags.mark_flags_as_required(["output"], values)
 
 

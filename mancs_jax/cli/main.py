@@ -14,6 +14,7 @@ COMMANDS = {
     "adapt": "adapt a model to the cameras of a site, without labels",
     "embed": "extract the embeddings of a folder of images",
     "search": "find the gallery images nearest to a query",
+    "verify": "tell if two images show the same person",
     "gallery": "keep a gallery that grows, forgets, and is searched with filters",
     "export": "export a model for other programs (onnx, jax, torch) or to share (weights)",
     "visualize": "write a report of a trained model",

@@ -1,6 +1,7 @@
 """Ranks the images of a gallery for one query image, or for each image of a folder.
 
-    mancs search QUERY --gallery=FILE.npz --workdir=W [--k=10] [--max_distance=0.8] [--json=OUT.json]
+    mancs search QUERY --gallery=FILE.npz --workdir=W [--k=10] [--json=OUT.json] [--csv=people.csv]
+        [--max_distance=3.1 | --max_fpr=0.001 | --thresholds_of=labelled.json]
         [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
 The gallery is a file of `mancs embed`, made with the same network. Nobody has to know who is on the queries.
@@ -15,6 +16,7 @@ from absl import flags
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
+from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
@@ -23,29 +25,21 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("gallery", None, "File of `mancs embed`.", flag_values=values)
+    values.DEFINE_string("gallery", None, "File of `mancs embed`.")
     define_network(values)
     define_camera(values, "queries")
-    flags.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1, flag_values=values)
-    flags.DEFINE_enum(
-        "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
-    )
-    flags.DEFINE_float(
-        "max_distance", None, "Images that are farther are no answers.", lower_bound=0.0, flag_values=values
-    )
-    flags.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.", flag_values=values)
-    flags.DEFINE_string("report", None, "Page to show all queries and answers in, .html.", flag_values=values)
-    flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
-    flags.DEFINE_string(
+    values.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1)
+    define_threshold(values, "Images that are farther are no answers.")
+    values.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.")
+    values.DEFINE_string("report", None, "Page to show all queries and answers in, .html.")
+    values.DEFINE_string("json", None, "File that the answers are written to as well.")
+    values.DEFINE_string(
         "csv",
         None,
         "CSV of the people and cameras of the queries, as of `mancs embed`; right answers are then green, wrong ones "
         "red.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
-        "images", None, "Folder of the gallery's images, for --picture and --report.", flag_values=values
-    )
+    values.DEFINE_string("images", None, "Folder of the gallery's images, for --picture and --report.")
     flags.mark_flags_as_required(["gallery"], values)
 
 
@@ -57,9 +51,11 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         raise ValueError(f"--picture={values.picture}: the name has to end in {', '.join(PICTURES)}")
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")
+    check_threshold(values)
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.evaluation.threshold import described
     from mancs_jax.inference import answers
     from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import check_network, load_gallery, read_labels
@@ -82,6 +78,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         )
     embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
+    threshold = given_threshold(values, embedder)
     found, damaged = answers.find_answers(
         queries,
         embedder,
@@ -89,21 +86,29 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         k=values.k,
         camera=values.camera,
         distance=values.distance,
-        max_distance=values.max_distance,
+        max_distance=threshold,
         labels=labels,
     )
     if damaged:
         show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
-    show(answers.as_text(found, gallery))
+    show(answers.as_text(found, gallery, threshold))
     if values.json:
-        how = {"distance": values.distance, "k": values.k, "max_distance": values.max_distance}
-        how["passed_over"] = damaged
+        how = {"distance": values.distance, "k": values.k, **described(threshold), "passed_over": damaged}
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"answers: {values.json}")
     if values.picture:
         write_picture(Path(values.picture), answers.draw(found, gallery, values.images, embedder.image_size))
         show(f"picture: {values.picture}")
     if values.report:
-        about = f"{len(found):,} queries in {len(gallery.name):,} images, {values.distance} distance; nothing is scored"
-        write_text(values.report, answers.page(found, gallery, values.images, embedder.image_size, about))
+        shown = answers.page(
+            found,
+            gallery,
+            values.images,
+            embedder.image_size,
+            place=values.gallery,
+            network=source,
+            distance=values.distance,
+            max_distance=threshold,
+        )
+        write_text(values.report, shown)
         show(f"report: {values.report}")

@@ -24,6 +24,7 @@ LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to
 PARTS = ("query", "gallery", "multi_query")  # the last is optional
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
 EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where people and cameras are known
+MADE_WITH = ("network", "flip", "normalize")  # further ones
 SPLIT = "split"  # an array of `mancs embed` with a CSV that has splits
 PART_OF = {"query": "query", "gallery": "gallery", "gt_bbox": "multi_query"}  # by their splits
 # What NumPy and zipfile raise for files that are damaged, encrypted, or something else.
@@ -190,7 +191,16 @@ def score_file(
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
     scored = score(load_features(path, queries, csv), options, progress=progress)
-    return scored | {"features": Path(path).name} | environment(jax.local_devices())
+    return scored | {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
+
+
+def _made_with(path: str | Path) -> dict[str, Any]:
+    """How `mancs embed` made a file, for the thresholds that belong to such embeddings; {} for other files."""
+    with _opened(local_path(path)) as (present, read):
+        if not set(MADE_WITH) <= set(present):
+            return {}
+        values = {name: read(name) for name in MADE_WITH}
+    return {"embedded": {name: value.item() for name, value in values.items() if value.ndim == 0}}
 
 
 def score(features: dict[str, Labelled], options: Options, *, progress: bool = False) -> dict:

@@ -11,6 +11,8 @@ import numpy as np
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
 from mancs_jax.data import images
+from mancs_jax.evaluation.threshold import Limit, number_of, words_of
+from mancs_jax.evaluation.threshold import described as described_limit
 from mancs_jax.gallery.entry import Facts, Image, Match, hash_of
 from mancs_jax.gallery.filters import described, make_filter, moment_text
 from mancs_jax.gallery.gallery import Gallery
@@ -26,7 +28,7 @@ class How:
 
     k: int
     distance: str
-    max_distance: float | None
+    max_distance: Limit
     by_person: bool
     index: bool
     conditions: dict[str, Any]
@@ -81,8 +83,8 @@ def find_answers(gallery: Gallery, queries: Queries, how: How) -> tuple[list[Ans
 
 def none_found(how: How) -> str:
     """The line for a query without answers."""
-    if how.max_distance is not None:
-        return f"no match within {how.max_distance:g}"
+    if (limit := number_of(how.max_distance)) is not None:
+        return f"no match within {limit:.4g}"
     return "no image meets the conditions" if how.conditions else "the gallery is empty"
 
 
@@ -109,7 +111,7 @@ def as_json(answered: Sequence[Answered], how: How, facts: Facts) -> dict[str, A
         "network": facts.network,
         "distance": how.distance,
         "k": how.k,
-        "max_distance": how.max_distance,
+        **described_limit(how.max_distance),
         "by_person": how.by_person,
         "conditions": described(make_filter(**how.conditions)),
         "queries": [
@@ -176,7 +178,7 @@ def page(
         "gallery": f"{place}, {number:,} images",
         "network": network,
         "distance": how.distance,
-        "threshold": "none" if how.max_distance is None else f"{how.max_distance:g}",
+        "threshold": words_of(how.max_distance),
         "conditions": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }

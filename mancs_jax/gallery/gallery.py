@@ -11,6 +11,7 @@ import numpy as np
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.evaluation.labelled import checked_embedding
+from mancs_jax.evaluation.threshold import Limit, checked_limit
 from mancs_jax.gallery import filters
 from mancs_jax.gallery.entry import HASH_BYTES, Added, Facts, Image, Match, Person, Record, hash_of
 from mancs_jax.gallery.filters import Label, Moment, make_filter
@@ -293,7 +294,7 @@ class Gallery:
         since: Moment | None = None,
         before: Moment | None = None,
         distance: str = "euclidean",
-        max_distance: float | None = None,
+        max_distance: Limit = None,
         by_person: bool = False,
         index: bool = False,
         leave_out: Callable[[Image], bool] | None = None,
@@ -312,7 +313,8 @@ class Gallery:
           since: earliest time, as "2026-11-30", "2026-11-30T14:05", a datetime or seconds since 1970 UTC.
           before: images have to be older.
           distance: "euclidean" or "cosine".
-          max_distance: images that are farther are no answers; None for no limit.
+          max_distance: images that are farther are no answers; None for no limit. A threshold of
+            `mancs_jax.threshold_of` has to belong to this distance and to the embeddings of the gallery.
           by_person: only the nearest image of each person is an answer; an image without a person counts for itself.
           index: use an approximate index, which is made, or made again, where it is missing or too old; conditions
             make the search exact.
@@ -330,16 +332,16 @@ class Gallery:
         check_distance(distance)
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
-        if max_distance is not None and not max_distance >= 0:
-            raise ValueError(f"max_distance is {max_distance}: it must be a number from 0, or None")
         filter = make_filter(person, camera, name, since, before)
         store, number = self._existing, k
+        facts = self.facts
+        limit = checked_limit(max_distance, distance, normalize=facts.normalize, flip=facts.flip, network=facts.network)
         embedding = self._embedded(query, query_camera, distance)
         while True:
             found = store.nearest(embedding, number, filter, distance, index=index)
             kept, is_enough = [], True
             for matches in found:
-                near = [match for match in matches if max_distance is None or match.distance <= max_distance]
+                near = [match for match in matches if limit is None or match.distance <= limit]
                 answers = [match for match in near if leave_out is None or not leave_out(match.image)]
                 answers = _nearest_of_each(answers) if by_person else answers
                 kept.append(answers[:k])

@@ -1,6 +1,7 @@
 """The answers of a gallery to one query image or to a folder of them: on the screen, as JSON, a picture or a page."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
 from mancs_jax.data.sources.labels import Label
 from mancs_jax.evaluation.ranking import Found
+from mancs_jax.evaluation.threshold import Limit, checked_limit, number_of, words_of
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
     Gallery,
@@ -67,7 +69,7 @@ def find_answers(
     k: int,
     camera: int | None = None,
     distance: str = "euclidean",
-    max_distance: float | None = None,
+    max_distance: Limit = None,
     labels: Mapping[str, Label] | None = None,
 ) -> tuple[list[Answered], dict[str, str]]:
     """Searches for each query; nobody has to know who is on it.
@@ -79,7 +81,7 @@ def find_answers(
       k: answers of each query, or as many as there are.
       camera: of all queries, see `gallery.cameras_of`.
       distance: "euclidean" or "cosine".
-      max_distance: images that are farther are no answers; None for no limit.
+      max_distance: images that are farther are no answers; None for no limit. A threshold has to belong to the gallery.
       labels: of queries by their names, see `gallery.read_labels`; others have the labels that their names tell.
 
     Returns:
@@ -88,6 +90,9 @@ def find_answers(
     Raises:
       FileNotFoundError, ValueError: one line: the only query, or all of them, cannot be read, or as `search`.
     """
+    limit = checked_limit(
+        max_distance, distance, normalize=gallery.normalize, flip=gallery.flip, network=gallery.network
+    )
     if len(queries.names) == 1:
         names, damaged = queries.names, dict[str, str]()
         embedding = embedder(queries.folder / names[0], camera=cameras_of(names, embedder, camera))
@@ -95,7 +100,7 @@ def find_answers(
         embedding, names, damaged = embed_whole(queries.folder, embedder, queries.names, camera=camera)
     files = [queries.folder / name for name in names]
     number = min(k + 1, len(gallery.name))
-    found = search(embedding, gallery.embedding, number, distance=distance, max_distance=max_distance)
+    found = search(embedding, gallery.embedding, number, distance=distance, max_distance=limit)
     answered = []
     for row, (file, name) in enumerate(zip(files, names, strict=True)):
         own = Found(found.index[[row]], found.distance[[row]])
@@ -106,13 +111,19 @@ def find_answers(
     return answered, damaged
 
 
-def as_text(answered: Sequence[Answered], gallery: Gallery) -> str:
+def none_found(max_distance: Limit) -> str:
+    """The line for a query without answers."""
+    limit = number_of(max_distance)
+    return "no match: the gallery has no other image" if limit is None else f"no match within {limit:.4g}"
+
+
+def as_text(answered: Sequence[Answered], gallery: Gallery, max_distance: Limit = None) -> str:
     """The answers for the screen, a table a query, with the query's name above where there are several."""
     parts = []
     for one in answered:
         lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
         lines += [f"the gallery has the query itself, {escaped(one.itself)}, which is left out"] if one.itself else []
-        parts.append("\n".join([*lines, table(one.found, gallery)]))
+        parts.append("\n".join([*lines, table(one.found, gallery, none_found(max_distance))]))
     return "\n\n".join(parts)
 
 
@@ -148,9 +159,27 @@ def draw(
 
 
 def page(
-    answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int], about: str
+    answered: Sequence[Answered],
+    gallery: Gallery,
+    folder: str | Path,
+    image_size: tuple[int, int],
+    *,
+    place: str | Path,
+    network: str,
+    distance: str,
+    max_distance: Limit = None,
 ) -> str:
     """The page of all queries, HTML, see `reporting.report.search_html`.
+
+    Args:
+      answered: queries and answers.
+      gallery: that was searched.
+      folder: that the gallery was made of.
+      image_size: (height, width) that images are decoded to.
+      place: of the gallery's file.
+      network: name of the model.
+      distance: "euclidean" or "cosine".
+      max_distance: the threshold.
 
     Raises:
       FileNotFoundError: an image is not in the folder any more.
@@ -165,7 +194,16 @@ def page(
         for i, name in ((i, str(gallery.name[i])) for i in used)
     ]
     lists = [[(row_of[i], distance) for i, distance in answers_of(one.found)] for one in answered]
-    return search_html("Search", about, query, found, lists)
+    options = [name for name in ("flip", "normalize") if getattr(gallery, name)]
+    facts = {
+        "gallery": f"{place}, {len(gallery.name):,} images",
+        "network": f"{network}, {', '.join(options)}" if options else network,
+        "distance": distance,
+        "threshold": words_of(max_distance),
+        "date": datetime.now().astimezone().isoformat(" ", "minutes"),
+    }
+    about = f"{len(answered):,} queries; nothing is scored"
+    return search_html("Search", about, query, found, lists, facts=facts, nothing=none_found(max_distance))
 
 
 def _labels(gallery: Gallery, i: int) -> dict[str, int | str]:

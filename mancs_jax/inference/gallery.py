@@ -392,15 +392,18 @@ def without_itself(
     return kept, str(gallery.name[found.index[0][is_itself][0]]) if is_itself.any() else ""
 
 
-def table(found: Found, gallery: Gallery) -> str:
-    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name."""
+def table(found: Found, gallery: Gallery, nothing: str = "no match") -> str:
+    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name.
+
+    Without answers it is the line `nothing`.
+    """
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
     for rank, (i, distance) in enumerate(answers_of(found), start=1):
         labels = map(escaped, gallery.shown(i) or ())
         rows.append([str(rank), f"{distance:.4f}", *labels, escaped(str(gallery.name[i]))])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     if len(rows) == 1:
-        return "no image of the gallery is within the greatest distance"
+        return nothing
     return "\n".join("  ".join([*map(str.rjust, row, widths), row[-1]]) for row in rows)
 
 

@@ -12,6 +12,7 @@ from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import are_usable, check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
 from mancs_jax.evaluation.ranking import Found, nearest
+from mancs_jax.evaluation.threshold import Limit, are_normalized, checked_limit
 from mancs_jax.inference import exact
 from mancs_jax.inference.exact import Block
 
@@ -23,7 +24,6 @@ CANDIDATES = 4  # times k, that an index is asked for; their exact distances dec
 # Candidates whose distances differ by less, relatively, are copies of one image: others may have been left out.
 TIE = 1e-4
 ACCELERATORS = ("gpu", "tpu")  # platforms whose products are faster than NumPy's
-LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
 
 
 def search(
@@ -32,7 +32,7 @@ def search(
     k: int = 10,
     *,
     distance: str = "euclidean",
-    max_distance: float | None = None,
+    max_distance: Limit = None,
     index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
 ) -> Found:
@@ -50,15 +50,16 @@ def search(
       gallery: float32 [G, D].
       k: entries for each query, at least 1. A gallery with fewer entries is filled up with -1 at an infinite distance.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      max_distance: entries farther than this are no answers; None for no limit. A threshold for "the same person" is
-        in the card of a network (`Embedder.card`), and holds for the cameras that it was set on.
+      max_distance: entries farther than this are no answers; None for no limit. A decision threshold of
+        `mancs_jax.threshold_of`, or a number. Of a threshold it is checked that it belongs to this distance and, for
+        Euclidean distance, to embeddings that have norm 1, or have not, as these have.
       index: of this gallery and distance: a `faiss.Index`, as from `build_index`, or its file; None for the exact
         search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
         entries needs more.
 
     Raises:
-      ValueError: one line: embeddings, k, distance or index are not as above.
+      ValueError: one line: embeddings, k, distance, threshold or index are not as above.
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
@@ -68,15 +69,15 @@ def search(
     check_same_width(query, gallery)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
-    if max_distance is not None and not 0 <= max_distance <= LARGEST[distance]:
-        most = "" if distance == "euclidean" else f" to {LARGEST[distance]:g}, the largest {distance} distance"
-        raise ValueError(f"max_distance is {max_distance}: it must be a number from 0{most}, or None")
+    # Cosine distance is the same with norms of 1 and without.
+    is_normalized = are_normalized(query) if distance == "euclidean" and max_distance is not None else None
+    limit = checked_limit(max_distance, distance, normalize=is_normalized)
     checked_norms("query", query, distance)
     if num_candidates is not None and num_candidates < k:
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     wanted, k = k, min(k, len(gallery))
     if index is None:
-        return _limited(_exact(query, gallery, k, distance), wanted, max_distance)
+        return _limited(_exact(query, gallery, k, distance), wanted, limit)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -89,7 +90,7 @@ def search(
     if doubtful.any():
         for field, values in zip(ordered, _exact(query[doubtful], gallery, k, distance), strict=True):
             field[doubtful] = values
-    return _limited(ordered, wanted, max_distance)
+    return _limited(ordered, wanted, limit)
 
 
 def _limited(answers: Found, k: int, max_distance: float | None) -> Found:

@@ -1,22 +1,38 @@
-"""Line and dot charts as SVG, without a library: a page that shows them needs nothing else."""
+"""Line and dot charts as SVG, without a library: a page that shows them needs nothing else.
+
+A chart of lines is as wide as a telephone's screen, so its text is readable there; wider pages have several in a row.
+"""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
 COLOURS = ("#0969da", "#cf222e", "#1a7f37", "#9a6700", "#8250df", "#57606a")
 GRID = "#d0d7de"
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 180, 70, 16, 28, 24  # pixels, of a panel
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 380, 220, 52, 20, 44, 42  # pixels, of a panel whose legend has one line
+DOTS_WIDTH, DOTS_LEFT, DOTS_TOP, DOTS_BOTTOM = 720, 70, 28, 24  # pixels, of a chart of dots
+LEGEND_LINE, LETTER = 16, 6.7  # pixels, from line to line and of a letter, about
 TOPS = (1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8, 10)  # first digits of the number at the top of an axis
 
 
-def document(panels: Sequence[str], width: int = WIDTH, height: int = HEIGHT) -> str:
+class Panel(NamedTuple):
+    """A part of a document."""
+
+    svg: str
+    height: int  # pixels
+
+
+def document(panels: Sequence[Panel], width: int = WIDTH) -> str:
     """An SVG document of panels, one below the other."""
-    placed = "".join(f'<g transform="translate(0 {height * i})">{panel}</g>' for i, panel in enumerate(panels))
+    placed, height = "", 0
+    for panel in panels:
+        placed += f'<g transform="translate(0 {height})">{panel.svg}</g>'
+        height += panel.height
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height * len(panels)}" width="{width}" '
-        f'height="{height * len(panels)}" font-family="sans-serif" font-size="12">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="sans-serif" font-size="12">'
         f'<rect width="100%" height="100%" fill="white"/>{placed}</svg>\n'
     )
 
@@ -28,39 +44,52 @@ def lines(
     x_label: str = "",
     height: int = HEIGHT,
     ticks: Mapping[float, str] | None = None,
-) -> str:
+) -> Panel:
     """A panel of curves, each from 0 to `last` across and from 0 to the largest value, rounded, up.
 
     Args:
-      title: over the panel, left; the curves' names follow it, each in its colour.
+      title: over the panel, left; the curves' names follow below, each in its colour, in as many lines as they need.
       curves: name -> [N, 2] points (x, y), y not below 0.
       last: right end of the x axis.
-      x_label: under the x axis, after its numbers.
-      height: pixels.
+      x_label: under the numbers of the x axis.
+      height: pixels, with a legend of one line; each further line adds to it.
       ticks: x -> text under the x axis; by default the numbers 0, `last` and the middle.
     """
+    legend, rows = _legend(list(curves))
+    ceiling, height = TOP + LEGEND_LINE * (rows - 1), height + LEGEND_LINE * (rows - 1)
     top = rounded_up(max(points[:, 1].max() for points in curves.values()))
     right, floor = WIDTH - RIGHT, height - BOTTOM
-    parts = [f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>']
+    parts = [f'<text x="8" y="18" font-weight="bold">{escape(title)}</text>', legend]
     for share in (0.0, 0.5, 1.0):
-        y = floor - share * (floor - TOP)
+        y = floor - share * (floor - ceiling)
         parts.append(f'<path d="M{LEFT} {y:.1f}H{right}" stroke="{GRID}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * top:.3g}</text>')
     for tick, text in (ticks or {share * last: f"{share * last:.0f}" for share in (0.0, 0.5, 1.0)}).items():
         x = LEFT + tick / last * (right - LEFT)
-        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{escape(text)}</text>')
-    middle = LEFT + 0.75 * (right - LEFT)
-    parts.append(f'<text x="{middle:.1f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    start = LEFT + 8 * len(title) + 16
-    step = min(150, (right - start) // max(len(curves), 1))
-    for i, (name, points) in enumerate(curves.items()):
+        parts.append(f'<text x="{x:.1f}" y="{height - 26}" text-anchor="middle">{escape(text)}</text>')
+    squeezed = f' textLength="{WIDTH - 16}" lengthAdjust="spacingAndGlyphs"' * (LETTER * len(x_label) > WIDTH - 16)
+    x = WIDTH / 2 if squeezed else (LEFT + right) / 2
+    parts.append(f'<text x="{x:.1f}" y="{height - 9}" text-anchor="middle"{squeezed}>{escape(x_label)}</text>')
+    for i, points in enumerate(curves.values()):
         across = LEFT + points[:, 0] / last * (right - LEFT)
-        down = floor - points[:, 1] / top * (floor - TOP)
+        down = floor - points[:, 1] / top * (floor - ceiling)
         line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
         colour = COLOURS[i % len(COLOURS)]
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<text x="{start + step * i}" y="18" fill="{colour}">{escape(name)}</text>')
-    return "".join(parts)
+    return Panel("".join(parts), height)
+
+
+def _legend(names: Sequence[str]) -> tuple[str, int]:
+    """(the names, each in its colour, number of lines that they take)."""
+    parts, x, row = [], 8.0, 1
+    for i, name in enumerate(names):
+        width = LETTER * len(name) + 14
+        if x > 8 and x + width > WIDTH:
+            x, row = 8.0, row + 1
+        y = TOP - 10 + LEGEND_LINE * (row - 1)
+        parts.append(f'<text x="{x:.0f}" y="{y}" fill="{COLOURS[i % len(COLOURS)]}">{escape(name)}</text>')
+        x += width
+    return "".join(parts), row
 
 
 def rounded_up(value: float, tops: Sequence[float] = TOPS) -> float:
@@ -79,13 +108,13 @@ def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
       rows: name -> values, not below 0.
     """
     line_height, label = 26, 150
-    height = TOP + line_height * len(rows) + BOTTOM
+    height = DOTS_TOP + line_height * len(rows) + DOTS_BOTTOM
     everything = [value for values in rows.values() for value in values]
     low, high = min(everything, default=0.0), max(everything, default=1.0)
     step = rounded_up((high - low) / 4, (1, 2, 5, 10))
     low = step * np.floor(low / step)
     high = max(step * np.ceil(high / step), low + step)
-    left, right = LEFT + label, WIDTH - RIGHT
+    left, right = DOTS_LEFT + label, DOTS_WIDTH - RIGHT
 
     def across(value):
         return left + (value - low) / (high - low) * (right - left)
@@ -93,10 +122,10 @@ def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
     parts = [f'<text x="16" y="18" font-weight="bold">{escape(title)}</text>']
     for value in np.arange(low, high + step / 2, step):
         x = across(value)
-        parts.append(f'<path d="M{x:.1f} {TOP}V{height - BOTTOM}" stroke="{GRID}"/>')
+        parts.append(f'<path d="M{x:.1f} {DOTS_TOP}V{height - DOTS_BOTTOM}" stroke="{GRID}"/>')
         parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{value:g}</text>')
     for i, (name, values) in enumerate(rows.items()):
-        y = TOP + line_height * (i + 0.5)
+        y = DOTS_TOP + line_height * (i + 0.5)
         parts.append(f'<text x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(name)}</text>')
         if len(values):
             x = across(float(np.mean(values)))
@@ -104,4 +133,4 @@ def dots_svg(title: str, rows: Mapping[str, Sequence[float]]) -> str:
         parts += [
             f'<circle cx="{across(v):.1f}" cy="{y:.1f}" r="4" fill="{COLOURS[0]}" fill-opacity="0.7"/>' for v in values
         ]
-    return document(["".join(parts)], WIDTH, height)
+    return document([Panel("".join(parts), height)], DOTS_WIDTH)

@@ -8,7 +8,6 @@ from mancs_jax.losses.sampling import curriculum_gaussian, rank_probabilities
 from mancs_jax.reporting import chart
 
 SHARES = (0.1, 0.4, 0.7, 1.0, 1.1)  # of t0, at which the distribution is drawn
-HEIGHT = 240  # pixels, of a recipe's panel
 
 
 def probabilities(config: ConfigDict, epoch: float) -> np.ndarray:
@@ -35,5 +34,5 @@ def figure_3(configs: dict[str, ConfigDict]) -> str:
             of_rank = probabilities(config, epoch)
             curves[f"t = {epoch:g}"] = np.stack([np.arange(len(of_rank)), of_rank], axis=1)
         last = max((other.data.p - 1) * other.data.k for other in configs.values())
-        panels.append(chart.lines(f"P(rank), {name}", curves, last, "rank, 0 is the hardest negative", HEIGHT))
-    return chart.document(panels, height=HEIGHT)
+        panels.append(chart.lines(f"P(rank), {name}", curves, last, "rank, 0 is the hardest negative"))
+    return chart.document(panels)

@@ -171,7 +171,7 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
     ("flags", "line"),
     [
         (["--weight=2", "--output=o"], "track: --weight=2 and --alike=0.05 have to be from 0 to 1"),
-        ([], "track: give --output=FILE to write, or --truth=FILE to score against, or both"),
+        ([], "track: give --output=FILE, --video=FILE or --crops=FOLDER to write, or --truth=FILE to score against"),
         (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
         (
             ["--output=o", "--json=o", "--truth=t"],

@@ -1,6 +1,7 @@
 """Finds the images of a gallery that are nearest to a query image, or to each image of a folder.
 
-    mancs gallery search IMAGE --gallery=people.gallery --network=market1501 [--k=10] [--max_distance=3.1]
+    mancs gallery search IMAGE --gallery=people.gallery --network=market1501 [--k=10]
+        [--max_distance=3.1 | --max_fpr=0.001 | --thresholds_of=labelled.json]
         [--camera=3] [--person=7] [--name='2026-11/*'] [--since=2026-11-30] [--before=2026-12-01] [--by_person]
         [--report=answers.html] [--json=answers.json]
 
@@ -14,6 +15,7 @@ from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
+from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ("one query image or a folder of them",)
@@ -26,8 +28,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_conditions(values)
     define_camera(values, "queries", "query_camera")
     values.DEFINE_integer("k", 10, "Images to find.", lower_bound=1)
-    values.DEFINE_enum("distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.")
-    values.DEFINE_float("max_distance", None, "Images that are farther are no answers.", lower_bound=0.0)
+    define_threshold(values, "Images that are farther are no answers.")
     values.DEFINE_bool("by_person", False, "Only the nearest image of each person.")
     values.DEFINE_bool("index", False, "Search by an approximate index (FAISS, or HNSW of pgvector).")
     values.DEFINE_string("report", None, "Page to show queries and answers in, .html.")
@@ -40,6 +41,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")
     source = network_of(values)
+    check_threshold(values)
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
@@ -62,7 +64,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         how = answers.How(
             values.k,
             values.distance,
-            values.max_distance,
+            given_threshold(values, embedder),
             values.by_person,
             values.index,
             conditions_of(values),

@@ -1,0 +1,66 @@
+"""Compares two images: do they show the same person?
+
+    mancs verify A.jpg B.jpg --network=market1501 [--distance=cosine] [--max_fpr=0.001] [--json=OUT.json]
+    mancs verify A.jpg B.jpg --network=market1501 --thresholds_of=labelled.json
+    mancs verify A.jpg B.jpg --workdir=W --max_distance=3.1
+
+The distance, the decision threshold and its false positive rate are printed whatever the answer is. The threshold comes
+from the card of the model, from a file of mancs evaluate --json, or from --max_distance. Exit status: 0 for the same
+person, 2 for different people, 1 for an error.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.flags import Flags
+from mancs_jax.cli.network_flags import define_network, network_of
+from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
+from mancs_jax.common.screen import show
+
+ARGUMENTS = ("one image", "another image")
+DIFFERENT = 2  # exit status for different people; 1 is that of errors
+
+
+def define(values: Flags, argv: Sequence[str]) -> None:
+    """Defines the flags."""
+    define_network(values)
+    define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
+    values.DEFINE_integer(
+        "camera", None, "Camera (camid) of both images, for a network of `mancs adapt`.", lower_bound=0
+    )
+    values.DEFINE_string("json", None, "File that the answer is written to as well.")
+
+
+def main(values: Flags, arguments: Sequence[str]) -> None:
+    """Compares the images and prints the answer."""
+    source = network_of(values)
+    check_threshold(values)
+    # Not at the top: a mistyped flag should not wait for jax.
+    from mancs_jax.common.atomic_write import check_writable, write_json
+    from mancs_jax.inference.embedder import load
+    from mancs_jax.inference.verification import verify
+
+    keep_compiled_programs()
+    if values.json:
+        check_writable(values.json)
+    embedder = load(source, batch=2, flip=values.flip, normalize=values.normalize)
+    threshold = given_threshold(values, embedder)
+    max_fpr = {} if values.max_fpr is None else {"max_fpr": values.max_fpr}
+    verified = verify(
+        embedder, *arguments, distance=values.distance, threshold=threshold, camera=values.camera, **max_fpr
+    )
+    answer = "same person" if verified.is_same else "different people"
+    show(f"{answer}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
+    if values.json:
+        of_threshold = verified.threshold._asdict() | {"network": embedder.network}
+        images = {"first": arguments[0], "second": arguments[1]}
+        write_json(
+            values.json,
+            images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": of_threshold},
+        )
+        show(f"answer: {values.json}")
+    if not verified.is_same:
+        sys.exit(DIFFERENT)
