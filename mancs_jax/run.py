@@ -153,10 +153,7 @@ def _check_people(config: ConfigDict) -> None:
 
 
 def _validate(
-    config: ConfigDict,
-    num_classes: int,
-    validation: Mapping[str, tuple[arrays.Split, arrays.Split]],
-    state: TrainState,
+    config: ConfigDict, num_classes: int, validation: Mapping[str, tuple[arrays.Split, arrays.Split]], state: TrainState
 ) -> dict[str, float]:
     """Evaluates a training state on each source's (query, gallery), and with several sources on their mean."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})

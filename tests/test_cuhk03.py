@@ -5,15 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from tiny_sources import (
-    CUHK03_CAMIDS,
-    CUHK03_NAMES,
-    CUHK03_PIDS,
-    SHARED,
-    cuhk03_image,
-    write_cuhk03,
-    write_protocol,
-)
+from tiny_sources import CUHK03_CAMIDS, CUHK03_NAMES, CUHK03_PIDS, SHARED, cuhk03_image, write_cuhk03, write_protocol
 
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03
@@ -57,12 +49,7 @@ def test_splits_and_testsets(folder):
     with cuhk03.open_source(folder / "cuhk-03.mat", "detected") as found:
         pass
     pids = {split: [item.pid for item in items] for split, items in found.splits.items()}
-    assert pids == {
-        "train": [1, 1, 1, 2, 2],
-        "query": [3, 4, 5],
-        "gallery": [3, 3, 4, 5],
-        "all_images": CUHK03_PIDS,
-    }
+    assert pids == {"train": [1, 1, 1, 2, 2], "query": [3, 4, 5], "gallery": [3, 3, 4, 5], "all_images": CUHK03_PIDS}
     assert found.metadata == {"testsets": [[3, 4], [5]]}
     assert found.differences == ["testsets: 2 of 1 or 2 people (published: 20 of 100)"]
     assert not found.notes

@@ -77,12 +77,7 @@ def check_refused(path, words, arch="resnet18"):
     "wrap",
     [
         lambda tensors: tensors,
-        lambda tensors: {
-            "state_dict": tensors,
-            "epoch": 3,
-            "optimizer": {"lr": [0.1, (0.9, None)]},
-            "name": "x",
-        },
+        lambda tensors: {"state_dict": tensors, "epoch": 3, "optimizer": {"lr": [0.1, (0.9, None)]}, "name": "x"},
         lambda tensors: {"module." + name: tensor for name, tensor in tensors.items()},
         lambda tensors: {"model": {"module." + name: tensor for name, tensor in tensors.items()}},
         lambda tensors: {name: torch.nn.Parameter(t, t.is_floating_point() and False) for name, t in tensors.items()},
@@ -94,17 +89,7 @@ def check_refused(path, words, arch="resnet18"):
         },
         lambda tensors: {name: tensor.double() for name, tensor in tensors.items()},
     ],
-    ids=[
-        "plain",
-        "state_dict",
-        "module",
-        "model",
-        "parameters",
-        "hugging_face",
-        "hf_base",
-        "strides",
-        "float64",
-    ],
+    ids=["plain", "state_dict", "module", "model", "parameters", "hugging_face", "hf_base", "strides", "float64"],
 )
 def test_torch_files(tmp_path, reference, state_dict, wrap):
     path = tmp_path / "weights.pth"

@@ -19,7 +19,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_enum("dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.")
     values.DEFINE_string(
         "source",

@@ -54,12 +54,7 @@ def described(limit: Limit) -> dict[str, Any]:
 
 
 def checked_limit(
-    limit: Limit,
-    distance: str,
-    *,
-    normalize: bool | None = None,
-    flip: bool | None = None,
-    network: str = "",
+    limit: Limit, distance: str, *, normalize: bool | None = None, flip: bool | None = None, network: str = ""
 ) -> float | None:
     """Returns the number of a threshold, where it belongs to these distances.
 

@@ -182,13 +182,7 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
         raise ValueError(f"--output={output}: {card_path(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
     content = jax_content(network, options["flip"])
-    card = exported_card(
-        card,
-        kind=JAX,
-        **options,
-        platforms=list(PLATFORMS),
-        file=digest(content),
-    )
+    card = exported_card(card, kind=JAX, **options, platforms=list(PLATFORMS), file=digest(content))
     with atomic_write(output) as temporary:
         temporary.write_bytes(content)
         beside = card_path(temporary)

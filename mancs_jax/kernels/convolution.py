@@ -155,11 +155,7 @@ def _cpu_input_gradient(
 
 
 def _cpu_kernel_gradient(
-    x: Float[Array, "B H W Cin"],
-    cotangent: Float[Array, "B H2 W2 Cout"],
-    shape: tuple,
-    stride: int,
-    padding: int,
+    x: Float[Array, "B H W Cin"], cotangent: Float[Array, "B H2 W2 Cout"], shape: tuple, stride: int, padding: int
 ) -> Float[jax.Array, "kh kw Cin Cout"]:
     """Computes the kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
     batch = x.shape[0]

@@ -126,11 +126,7 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
         for name in sorted(common)
         if tensors[name].shape != leaves[name].torch_shape or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
     ]
-    problems = {
-        "missing": sorted(leaves.keys() - common),
-        "left over": sorted(tensors.keys() - common),
-        "wrong": wrong,
-    }
+    problems = {"missing": sorted(leaves.keys() - common), "left over": sorted(tensors.keys() - common), "wrong": wrong}
     if any(problems.values()):
         lists = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
         rest = max(map(len, problems.values())) > SHOWN
