@@ -47,20 +47,14 @@ def train_and_evaluate(
 ) -> dict[str, dict[str, Any]] | None:
     """Trains, from the latest checkpoint in `workdir` if there is one, and evaluates the trained model.
 
-    Args:
-      config: every field of `mancs_jax/config/defaults.py`.
-      workdir: gets config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and report.html.
-      allow_config_change: resume from a checkpoint with another configuration or other data.
-      report: whether to write report.html and its images.
+    The workdir gets config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and report.html
+    with its images (unless `report` is False). With `allow_config_change` a checkpoint with another configuration or
+    other data is resumed, too.
 
-    Returns:
-      The results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if a
-      signal stopped the run, whose state is then saved.
-
-    Raises:
-      ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process uses the workdir;
-        nothing has changed.
-      Diverged: a loss is not finite; checkpoints are kept.
+    Returns the results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if
+    a signal stopped the run, whose state is then saved. Raises ValueError or FileNotFoundError where configuration,
+    data or checkpoint do not fit, or another process uses the workdir: nothing has changed then; and Diverged where a
+    loss is not finite: checkpoints are kept.
     """
     devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))

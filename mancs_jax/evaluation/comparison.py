@@ -127,16 +127,11 @@ def compare(
 
 
 def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled) -> Comparison:
-    """Compares by given distances.
+    """Compares by given distances (as float32); the embeddings of the two sets do not matter.
 
-    Args:
-      distances_of: function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
-        `matrix.__getitem__`. Distances are compared as float32.
-      query: Q images, pid above 0; their embeddings do not matter.
-      gallery: G images, likewise.
-
-    Raises:
-      ValueError: labels as in `compare`; when they are read, distances of another shape or not finite.
+    `distances_of` is a function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
+    `matrix.__getitem__`. Raises ValueError for labels as `compare`, and, when they are read, for distances of another
+    shape or not finite.
     """
     query, gallery = checked_pair(query, gallery)
     number = len(gallery.pid)

@@ -21,20 +21,10 @@ def score(
     of a person is sampled uniformly from all of the person's, in repeat r with the generator
     `numpy.random.default_rng([seed, r])`, persons in the order of their pids.
 
-    Args:
-      distances: float [Q, G], of the images of one view from those of the other.
-      query_pid: integer [Q], above 0.
-      gallery_pid: integer [G], above 0.
-      repeats: sampled galleries, at least 1.
-      seed: of the sampling.
-      cmc_length: number of CMC ranks, at least 1.
-
-    Returns:
-      `protocol` "cuhk03_classic", `cmc` (list, rank 1 first; mean over queries and repeats), `repeats`,
-        `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
-
-    Raises:
-      ValueError: one line: shapes do not fit, NaN, or a number is below 1.
+    Takes distances [Q, G] of the images of one view from those of the other. Returns `protocol` "cuhk03_classic", `cmc`
+    (list, rank 1 first; mean over queries and repeats), `repeats`, `gallery_seed`, num_queries, num_matched_queries
+    (whose person is in the gallery) and num_gallery (persons). Raises ValueError, one line: shapes do not fit, NaN, a
+    pid below 1 or a number below 1.
     """
     query_pid, _ = checked_labels("query", query_pid, query_pid, len(query_pid))
     gallery_pid, _ = checked_labels("gallery", gallery_pid, gallery_pid, len(gallery_pid))

@@ -61,10 +61,10 @@ def reranked_distances(
     """Encodes all images by their k-reciprocal neighbours and returns the re-ranked distances, a block at a time.
 
     The original distance d is the squared Euclidean one, of each image divided by its largest. Two images are
-    reciprocal neighbours if each is among the k1 + 1 nearest of the other (an image is its own nearest); the
-    reciprocal neighbours within round((k1 + 1) / 2), half away from zero, of each of these join them if more than
-    two thirds of theirs are there already. An image is encoded by exp(-d) of its set, of sum 1, averaged over its k2
-    nearest images. The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
+    reciprocal neighbours if each is among the k1 + 1 nearest of the other (an image is its own nearest); the reciprocal
+    neighbours within round((k1 + 1) / 2), half away from zero, of each of these join them if more than two thirds of
+    theirs are there already. An image is encoded by exp(-d) of its set, of sum 1, averaged over its k2 nearest images.
+    The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
 
     Args:
       query: embeddings [Q, D], float32 or float64; the computation has their precision.
@@ -75,11 +75,8 @@ def reranked_distances(
       distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
       progress: whether a bar is shown.
 
-    Returns:
-      A function of query indices that gives distances of the embeddings' type.
-
-    Raises:
-      ValueError: one line: embeddings, k1, k2 or weight are not as above.
+    Returns a function of query indices that gives distances of the embeddings' type. Raises ValueError, one line, where
+    an argument is not as above.
     """
     points, num_queries = _points(query, gallery, distance), len(query)
     check_options(k1, k2, weight, len(points))

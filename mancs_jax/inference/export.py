@@ -71,12 +71,13 @@ def export(
 ) -> str:
     """Writes the trained network with its parameters and its card as one file for other programs.
 
-    An ONNX file has the card inside. A `jax.export` file has it beside itself: FILE.json. Images come resized:
-    training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit.
+    An ONNX file has the card inside. A `jax.export` file has it beside itself: FILE.json. Images come resized: training
+    averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit. The file has its name
+    only once its numbers have been compared with the model's.
 
     Args:
       source: see `mancs_jax.load`.
-      output: the file; its folder is made. It has its name only once its numbers have been compared with the model's.
+      output: the file; its folder is made.
       flip: average the embeddings of an image and of its mirror image.
       format: "onnx" or "jax"; "" takes what `output` ends in, .onnx or .jax.
       input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
@@ -84,14 +85,9 @@ def export(
       dtype: of backbone and attention in an ONNX file, "float32" or "float16".
       camera: of an adapted network, the camera whose statistics the file has.
 
-    Returns:
-      The lines to print: what to install, how long the file lives, and Python that runs it.
-
-    Raises:
-      FileNotFoundError: no network there.
-      ImportError: ONNX, and its libraries are not installed.
-      OSError: the file cannot be written.
-      ValueError: one line: options that do not go together, or the file's numbers are not the model's.
+    Returns the lines to print: what to install, how long the file lives, and Python that runs it. Raises
+    FileNotFoundError without a network, ImportError without the libraries of ONNX, OSError, and ValueError, one line,
+    for options that do not go together, or where the file's numbers are not the model's.
     """
     output = local_path(output)
     kind = _kind(output, format, input, dtype)

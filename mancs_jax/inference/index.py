@@ -280,11 +280,8 @@ def write_index(path: str | Path, index: Index) -> None:
 def load_index(path: str | Path) -> Index:
     """Reads an index that `build_index` wrote.
 
-    Raises:
-      ImportError: FAISS is not installed.
-      FileNotFoundError: no such file.
-      ValueError: it is no index, or has no fingerprint.
-      OSError: it cannot be read.
+    Raises ImportError without FAISS, FileNotFoundError, ValueError where it is no index or has no fingerprint, and
+    OSError.
     """
     _require_faiss()
     path = local_path(path)
@@ -322,9 +319,7 @@ def candidates(
 ) -> np.ndarray:
     """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
-    Raises:
-      ImportError: FAISS is not installed.
-      FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
+    Raises errors as `load_index`, and ValueError for an index of another gallery or distance.
     """
     _require_faiss()
     index = load_index(Path(index)) if isinstance(index, str | os.PathLike) else index

@@ -45,11 +45,8 @@ class State(NamedTuple):
 class BatchNorm(nn.Module):
     """Normalises each channel, the last axis, over all others (Ioffe and Szegedy 2015).
 
-    Attributes:
-      use_running_average: whether to use the running statistics instead of those of the batch.
-      sync: the devices that share statistics; None: none.
-      groups: groups of the device's images, each with its own statistics.
-      dtype: of the result; statistics are float32.
+    With `use_running_average` by the running statistics instead of those of the batch, which the devices of `sync`
+    share (None: none), and of which each of `groups` groups of the device's images has its own. Statistics are float32.
     """
 
     use_running_average: bool

@@ -39,19 +39,12 @@ class Triplets(NamedTuple):
 def curriculum_gaussian(
     epoch: Scalar, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
 ) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
-    """Returns mean and standard deviation of the ranks (equations 3 and 4); rank 0 is the hardest negative.
+    """Returns mean and standard deviation (at least MIN_SIGMA) of the ranks (eq. 3 and 4) in epoch t of N_n
+    `num_ranks`.
 
-    Args:
-      epoch: t.
-      num_ranks: N_n.
-      t0: epoch at which the mean reaches rank 0 and the Gaussian starts to narrow.
-      t1: epoch at which the standard deviation is `a * b`.
-      a: standard deviation up to t0, in ranks.
-      b: decay of the standard deviation.
-      mu_step: ranks that the mean moves per epoch; None: N_n / t0 (paper); 3 in the release.
-
-    Returns:
-      (mu, sigma); sigma is at least MIN_SIGMA.
+    Rank 0 is the hardest negative. The mean moves `mu_step` ranks per epoch (None: N_n / t0, the paper's; 3 in the
+    release) and reaches rank 0 in epoch `t0`. The standard deviation is `a` ranks up to `t0`, from which on it decays
+    by `b`: it is `a * b` in epoch `t1`.
     """
     t = jnp.asarray(epoch, jnp.float32)
     step = num_ranks / t0 if mu_step is None else mu_step

@@ -69,17 +69,10 @@ def load_into(
     classifiers where they are for other identities: where its card has another data fingerprint, or, without a card,
     where the number of identities differs. A line on stderr says so.
 
-    Args:
-      params: of `Mancs`.
-      batch_stats: of `Mancs`.
-      pretrained: name of a pretrained model, or a file: `.pth` (zip format) or `.safetensors` of ImageNet weights, of
-        the authors' release, or of `mancs export --format=torch` or `--format=weights`.
-      arch: key of `STAGE_SIZES`.
-      data_fingerprint: of the training images.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: one line: the file is damaged or does not fit the network.
+    `pretrained` is the name of a pretrained model, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
+    weights, of the authors' release, or of `mancs export --format=torch` or `--format=weights`; `data_fingerprint` is
+    that of the training images. Raises FileNotFoundError without the file, and ValueError, one line, where it is
+    damaged or does not fit the network.
     """
     path, variables = _path(pretrained), {"params": params, "batch_stats": batch_stats}
     tensors = read_tensors(path)
