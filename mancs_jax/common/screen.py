@@ -27,19 +27,16 @@ class Steady:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes a text, or drops it."""
         try:
             return self._stream.write(encodable(text, getattr(self._stream, "encoding", None) or "utf-8"))
         except Exception:  # also at the end of a process, when Python has cleared this module
             return len(text)
 
     def writelines(self, lines) -> None:
-        """Writes texts, or drops them."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes buffered text, or drops it."""
         try:
             self._stream.flush()
         except Exception:

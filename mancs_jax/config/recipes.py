@@ -132,17 +132,11 @@ def cuhk03(variant: str = "") -> ConfigDict:
     config = defaults.get_config()
     config.data.name = "cuhk03_detected"
     config.data.p, config.data.k = 32, 8  # section 4.3
-    return vary(config, variant, "cuhk03", {"labeled": labeled, "classic": classic})
-
-
-def labeled(config: ConfigDict) -> None:
-    """Boxes drawn by hand."""
-    config.data.name = "cuhk03_labeled"
-
-
-def classic(config: ConfigDict) -> None:
-    """The first of the 20 splits of the classic protocol."""
-    config.data.testset = 1
+    own = {
+        "labeled": lambda config: config.data.update(name="cuhk03_labeled"),  # boxes drawn by hand
+        "classic": lambda config: config.data.update(testset=1),  # the first split of the classic protocol
+    }
+    return vary(config, variant, "cuhk03", own)
 
 
 def walkers(variant: str = "") -> ConfigDict:

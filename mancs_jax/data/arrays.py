@@ -158,7 +158,11 @@ def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray
     order = np.argsort(pid, kind="stable")
     order = order[pid[order] > 0]
     people, first = np.unique(pid[order], return_index=True)
-    is_eligible = _has_two if each_its_own(camid) else _has_two_full_cameras
+    has_cameras = not each_its_own(camid)
+
+    def is_eligible(camid: np.ndarray) -> bool:
+        return np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2 if has_cameras else len(camid) >= 2
+
     rows_of = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
     eligible = np.array([person for person, rows in rows_of if is_eligible(camid[rows])], np.int32)
     return eligible, max(min(len(eligible), len(people) - 1), 0)
@@ -248,11 +252,3 @@ def _decode_into(image, records, rows):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(decode, range(len(encoded))):  # consumed, so that an error is raised here
             pass
-
-
-def _has_two(camid):
-    return len(camid) >= 2
-
-
-def _has_two_full_cameras(camid):
-    return np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2

@@ -29,15 +29,11 @@ class Trained(NamedTuple):
 def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     """Reads a trained network; only parameters and statistics are read, onto the first local device.
 
-    Args:
-      source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
-        `mancs export --format=weights`; or the name of a network that comes with the package, as "market1501". A folder
-        of such a name is meant by "./market1501".
-      take_latest: of a workdir whose best network is damaged, take the latest; a line on stderr says so.
-
-    Raises:
-      FileNotFoundError: no network there.
-      ValueError: one line: a file is damaged, or a folder holds several networks.
+    `source` is a workdir, whose best network is taken where validation chose one, otherwise the latest; a file or
+    folder of `mancs export --format=weights`; or the name of a pretrained model, as "market1501" ("./market1501" is a
+    folder of that name). With `take_latest` the latest network of a workdir replaces a damaged best one; a line on
+    stderr says so. Raises FileNotFoundError without a network, and ValueError, one line, where a file is damaged or a
+    folder holds several networks.
     """
     if (shipped := shipped_weights(source)) is not None:
         return _shared(shipped)

@@ -39,12 +39,11 @@ class Triplets(NamedTuple):
 def curriculum_gaussian(
     epoch: Scalar, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
 ) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
-    """Returns mean and standard deviation (at least MIN_SIGMA) of the ranks (eq. 3 and 4) in epoch t of N_n
-    `num_ranks`.
+    """Returns mean and standard deviation of the ranks (equations 3 and 4) in epoch t; rank 0 is the hardest negative.
 
-    Rank 0 is the hardest negative. The mean moves `mu_step` ranks per epoch (None: N_n / t0, the paper's; 3 in the
-    release) and reaches rank 0 in epoch `t0`. The standard deviation is `a` ranks up to `t0`, from which on it decays
-    by `b`: it is `a * b` in epoch `t1`.
+    The mean begins at N_n, `num_ranks`, and moves `mu_step` ranks per epoch (None: N_n / t0, the paper's; 3 in the
+    release) down to 0. The standard deviation, at least MIN_SIGMA, is `a` ranks up to epoch `t0`, and `a * b` in epoch
+    `t1`.
     """
     t = jnp.asarray(epoch, jnp.float32)
     step = num_ranks / t0 if mu_step is None else mu_step

@@ -118,7 +118,6 @@ class MetricsLog:
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        """Adds a row."""
         with self._naming_full_disk():
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
