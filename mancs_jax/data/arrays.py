@@ -161,7 +161,7 @@ def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray
     has_cameras = not each_its_own(camid)
 
     def is_eligible(camid: np.ndarray) -> bool:
-        return np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2 if has_cameras else len(camid) >= 2
+        return bool(np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2) if has_cameras else len(camid) >= 2
 
     rows_of = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
     eligible = np.array([person for person, rows in rows_of if is_eligible(camid[rows])], np.int32)

@@ -27,7 +27,7 @@ class Block(NamedTuple):
     ids: np.ndarray  # int64 [N], increasing
     rows: np.ndarray  # float32 [N, D]
     # float32 [N], half the squared norm; infinite where the row is erased. None: computed when the rows are read
-    half_squared: np.ndarray | None = None
+    half_squared: np.ndarray = None  # type: ignore[assignment]
 
 
 class Nearest(NamedTuple):
