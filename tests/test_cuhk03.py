@@ -145,22 +145,6 @@ def test_the_official_protocol(boxes):
     assert splits["query"][0] == Item(*protocol.labels[first_query], names[first_query])
 
 
-def test_boxes_of_the_other_kind_do_not_belong_to_a_protocol(tmp_path):
-    everything = cuhk03.number(CUHK03_NAMES[:-1], [3, 2])
-    protocol = cuhk03.read_protocol(write_protocol(tmp_path / "protocol.mat"))
-    with pytest.raises(ValueError, match=r"it lists 12, there are 11, and the first to differ is \('2_002_2_07\.png'"):
-        cuhk03.split_by(protocol, everything, "protocol.mat")
-    moved = [item._replace(camid=2) for item in everything]
-    with pytest.raises(ValueError, match=r"the first to differ is \('1_001_1_01\.png', 1, 1\)"):
-        cuhk03.split_by(protocol, moved, "protocol.mat")
-
-
-@pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8)])
-def test_encode_png_refuses(image):
-    with pytest.raises(ValueError, match="is not an RGB image"):
-        cuhk03.encode_png(image)
-
-
 def test_whatever_is_damaged_inside_gets_one_line(tmp_path):
     whole = write_cuhk03(tmp_path / "x.mat").read_bytes()
     lines = 0
