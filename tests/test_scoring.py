@@ -2,7 +2,6 @@
 on what it has learnt."""
 
 import json
-from functools import partial
 
 import cv2
 import jax
@@ -88,15 +87,6 @@ def test_options_are_in_the_name_of_the_result(workdir, root):
     assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
     parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
     assert protocols.single_query(*parts, task.options).items() <= result.items()
-
-
-def test_flipping_is_the_mean_of_an_image_and_its_mirror_image(workdir, root):
-    _, network = workdir
-    image = np.random.default_rng(0).integers(0, 256, (4, *network.config.data.image_size, 3), dtype=np.uint8)
-    once, both = (partial(embed, network, devices=jax.devices()[:1], flip=flip) for flip in (False, True))
-    mean = (once(image) + once(image[:, :, ::-1])) / 2
-    np.testing.assert_allclose(both(image), mean, rtol=1e-5, atol=1e-7)
-    assert np.abs(mean - once(image)).max() > 1e-6
 
 
 def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
