@@ -83,19 +83,13 @@ def compare(
     devices: Sequence[jax.Device] | None = None,
     streamed: bool = False,
 ) -> Comparison:
-    """Compares by the distances of embeddings.
+    """Compares by the "euclidean" or "cosine" `distance` of embeddings.
 
-    Args:
-      query: Q images, pid above 0.
-      gallery: G images; a memory-mapped file is read tile by tile.
-      distance: "euclidean" or "cosine".
-      devices: that share the queries; all local ones by default.
-      streamed: read the gallery once, and as it is. Its embeddings are then checked when their tile is read, and they
-        are not centred, which costs digits far from the origin.
-
-    Raises:
-      ValueError: one line that names the fault: shapes, dtypes, lengths, pids, an unknown distance, embeddings that
-        are not finite, or too large or (cosine) too small for float32 distances.
+    The gallery may be a memory-mapped file, which is read tile by tile. `devices` share the queries; by default all
+    local ones. A `streamed` gallery is read once, and as it is: its embeddings are checked when their tile is read, and
+    are not centred, which costs digits far from the origin. Raises ValueError, one line that names the fault: shapes,
+    dtypes, lengths, pids, an unknown distance, embeddings that are not finite, or too large or (cosine) too small for
+    float32 distances.
     """
     check_distance(distance)
     query, gallery = checked_pair(query, gallery)

@@ -41,14 +41,11 @@ def embed(
 
     Args:
       network: `config.eval_batch` images go through all devices together.
-      image: of the network's size.
+      image: of the network's size; none at all is a ValueError.
       camid: the camera of each image, whose statistics an adapted network uses; None: the network's own for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
-
-    Raises:
-      ValueError: there are no images.
     """
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
