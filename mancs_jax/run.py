@@ -226,7 +226,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
                 )
             yield
     finally:
-        # A refused run leaves nothing behind.
+        # A refused run leaves no files.
         if [path.name for path in workdir.root.iterdir()] == [workdir.lock.name]:
             workdir.lock.unlink()
             for parent in made:

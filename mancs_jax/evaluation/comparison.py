@@ -309,7 +309,7 @@ def _values(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
 
 
 def _where_counted(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
-    # An infinite value puts an image behind every hit, which is as good as removing it.
+    # An infinite value ranks an image after every hit, which is as good as removing it.
     values, *query_labels = block
     return jnp.where(counts_for(*query_labels, *tile), values, jnp.inf)
 

@@ -70,7 +70,7 @@ def reranked_distances(
       query: embeddings [Q, D], float32 or float64; the computation has their precision.
       gallery: embeddings [G, D] of the same type, junk left out.
       k1: neighbours, at least 1 and less than Q + G.
-      k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
+      k2: images that an encoding is averaged over, from 1 (only itself) to k1 + 1.
       weight: of the original distance, lambda in the paper, from 0 to 1.
       distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
       progress: whether a bar is shown.

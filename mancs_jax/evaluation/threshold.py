@@ -94,7 +94,7 @@ def checked_limit(
 
 
 def are_normalized(embedding: np.ndarray) -> bool:
-    """Tells if embeddings [N, D] have norm 1, as normalised ones have."""
+    """Returns whether embeddings [N, D] have norm 1, as normalised ones have."""
     norms = np.sqrt(np.einsum("nd,nd->n", embedding, embedding, dtype=np.float64))
     return bool(len(norms)) and bool(np.abs(norms - 1).max() < UNIT)
 

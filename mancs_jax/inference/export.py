@@ -71,17 +71,17 @@ def export(
 ) -> str:
     """Writes the trained network with its parameters and its card as one file for other programs.
 
-    An ONNX file has the card inside. A `jax.export` file has it beside itself: FILE.json. Images come resized: training
-    averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit. The file has its name
-    only once its numbers have been compared with the model's.
+    An ONNX file has the card inside. A `jax.export` file has it next to itself: FILE.json. Images come resized:
+    training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit. The file has its
+    name only once its numbers have been compared with the model's.
 
     Args:
       source: see `mancs_jax.load`.
       output: the file; its folder is made.
       flip: average the embeddings of an image and of its mirror image.
       format: "onnx" or "jax"; "" takes what `output` ends in, .onnx or .jax.
-      input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
-        by whoever runs the file, as trackers do.
+      input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", only of ONNX: float32 [N, 3, H, W], normalised
+        by the program that runs the file, as trackers do.
       dtype: of backbone and attention in an ONNX file, "float32" or "float16".
       camera: of an adapted network, the camera whose statistics the file has.
 
@@ -181,17 +181,17 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     card = exported_card(card, kind=JAX, **options, platforms=list(PLATFORMS), file=digest(content))
     with atomic_write(output) as temporary:
         temporary.write_bytes(content)
-        beside = card_path(temporary)
+        temporary_card = card_path(temporary)
         try:
-            beside.write_text(json.dumps(card, allow_nan=False))
+            temporary_card.write_text(json.dumps(card, allow_nan=False))
             check(temporary, _embed_on_one_device(network, options["flip"]))
         finally:
-            beside.unlink(missing_ok=True)
-    # Behind the file: until then its digest is wrong, and nobody reads the two.
+            temporary_card.unlink(missing_ok=True)
+    # After the file: until then its digest is wrong, and the two are refused.
     write_json(card_path(output), card)
     lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
     return (
-        f"# {output} gives the network's numbers, and {card_path(output).name} beside it says what it takes.\n"
+        f"# {output} gives the network's numbers, and {card_path(output).name} next to it says what it takes.\n"
         f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}.\n"
         "# To keep a network for longer, export ONNX or share its weights.\n"
         f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"

@@ -20,7 +20,7 @@ from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import JAX, check_exported, read_json_card
 from mancs_jax.inference.forward import AHEAD
 
-CONTRACT = ".json"  # beside a `jax.export` file, behind its whole name
+CONTRACT = ".json"  # next to a `jax.export` file, after its whole name
 JAX_SUFFIX, ONNX_SUFFIX = ".jax", ".onnx"
 ONNX_START = b"\x08"  # the first field of an ONNX file is its version
 # Calls into jaxlib that the program of a network has: a check that a batch is not empty.
@@ -68,7 +68,7 @@ def open_exported(
 
 
 def is_onnx(path: Path) -> bool:
-    """Tells if a file is taken for ONNX: by its suffix, or by its first byte where no card lies beside it."""
+    """Returns whether a file is read as ONNX: by its suffix, or by its first byte where no card is next to it."""
     if path.suffix == ONNX_SUFFIX or card_path(path).is_file():
         return path.suffix == ONNX_SUFFIX
     with path.open("rb") as file:
@@ -76,7 +76,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def card_path(path: Path) -> Path:
-    """The card beside a `jax.export` file: mancs.jax has mancs.jax.json."""
+    """The path of the card of a `jax.export` file: mancs.jax has mancs.jax.json."""
     return path.with_name(f"{path.name}{CONTRACT}")
 
 
@@ -88,7 +88,7 @@ def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
     if not card_path(path).is_file():
         raise FileNotFoundError(
             f"{path}: no network in it: it is no ONNX file, and {card_path(path).name}, the card of a jax.export "
-            "file, is not beside it; mancs export writes both"
+            "file, is not next to it; mancs export writes both"
         )
     card = read_json_card(card_path(path))
     check_exported(card, JAX, card_path(path))

@@ -1,4 +1,4 @@
-"""A colour-histogram embedding that learns nothing: the baseline that a trained network is printed beside."""
+"""A colour-histogram embedding, without training: a baseline for trained networks."""
 
 import cv2
 import numpy as np

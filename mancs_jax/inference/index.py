@@ -44,7 +44,7 @@ SAME = 1e-4  # distances that differ by less, relatively, are equal
 FINGERPRINTED = 64  # rows
 BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
-MARK = b"mancs_jax.index1"  # ends a file, behind the facts and their length: FAISS reads what is before
+MARK = b"mancs_jax.index1"  # ends a file, after the metadata and their length; FAISS reads what is before
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def build_index(
       factory: another index in the words of FAISS's index factory, as "IVF4096,PQ64", which takes 64 bytes an entry.
         "": see this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
         `faiss.extract_index_ivf(index.faiss_index).nprobe`. Its recall is measured, and left as it is.
-      queries: float32 [Q, D] to measure recall with; by default they are drawn with the gallery's mean and covariance.
-      progress: whether a bar is shown.
+      queries: float32 [Q, D] to measure recall with; by default they are sampled with the gallery's mean and
+      covariance. progress: whether a bar is shown.
 
     Raises:
       ImportError: FAISS is not installed.
@@ -193,7 +193,7 @@ def _keeps_neighbours(
     distance: str,
     farthest: dict[str, np.ndarray],
 ) -> bool:
-    """Tells whether exact search of the projected embeddings has the recall that an index needs."""
+    """Returns whether exact search of the projected embeddings has the recall that an index needs."""
     flat = _in_front(projection, faiss.IndexFlatL2(projection.d_out), distance)
     rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
     best = {
@@ -239,14 +239,14 @@ def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The end of a message of FAISS, behind its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
+    """The end of a message of FAISS, after its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
     return " ".join(str(error).split()).rpartition("failed: ")[2] or "it fails without a reason"
 
 
 def fingerprint_of(gallery: np.ndarray) -> str:
     """32 hex digits that depend on the shape of a gallery and on rows that are spread over it, the last one included.
 
-    A row that is removed or inserted shifts all behind it, so it changes the fingerprint. A single row that is
+    A row that is removed or inserted shifts all after it, so it changes the fingerprint. A single row that is
     overwritten changes it only if it is one of the `FINGERPRINTED` rows.
     """
     rows = np.unique(np.linspace(0, len(gallery) - 1, FINGERPRINTED).round().astype(np.int64))
@@ -256,7 +256,7 @@ def fingerprint_of(gallery: np.ndarray) -> str:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Writes an index atomically: FAISS's own format, then the facts (OSError: it cannot be written)."""
+    """Writes an index atomically: FAISS's own format, then the metadata (OSError: it cannot be written)."""
     facts = json.dumps({name: value for name, value in vars(index).items() if name != "faiss_index"}).encode()
     faults: list[OSError] = []
     with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -295,7 +295,7 @@ def load_index(path: str | Path) -> Index:
 
 
 def _facts_of(path: Path) -> dict:
-    """The facts at the end of a file."""
+    """Reads the metadata at the end of a file."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - len(MARK) - 8, 0))

@@ -133,7 +133,7 @@ def _card(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
 def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
     """Why a file is not taken; "" where nothing speaks against it."""
     graph = model.graph
-    # onnx takes "" and "ai.onnx" for one domain; files of mancs export have the first alone.
+    # onnx takes "" and "ai.onnx" for one domain; files of mancs export have only the first.
     if any(entry.domain or entry.version > OPSET for entry in model.opset_import) or model.functions:
         return "it asks for operations of another library"
     if model.training_info or graph.sparse_initializer or graph.quantization_annotation:

@@ -1,7 +1,7 @@
 """The inference network as an ONNX graph, made from its parameters.
 
 BatchNorm is folded into the convolution before it, so the graph has convolutions with a bias. Only the way to the
-embedding is there: the identity and attention heads serve training alone. Paddings are those of PyTorch and of
+embedding is there: the identity and attention heads are only for training. Paddings are those of PyTorch and of
 `kernels/convolution.py`: the same number of zeros on all four sides.
 """
 

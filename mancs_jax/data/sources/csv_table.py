@@ -29,7 +29,7 @@ class Listed(NamedTuple):
     top: str = ""
 
     def has(self, path: str) -> bool:
-        """Tells if an image has this name."""
+        """Returns whether an image has this name."""
         return path in self.names
 
 

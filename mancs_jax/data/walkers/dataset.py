@@ -23,7 +23,7 @@ CHUNK = 16  # pictures that a process takes at a time
 # How many pictures.
 TRAIN_IMAGES = 8  # pictures of a training identity, over all the cameras it visits
 CAMERAS_VISITED = (3, 5)  # fewest and most cameras that see one identity
-GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, beside its query
+GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, in addition to its query
 JUNK_PER_TEST_ID = 2  # badly cut boxes, named -1
 
 

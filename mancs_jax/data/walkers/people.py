@@ -1,4 +1,4 @@
-"""The people: build, clothes, hair and bag of an identity, drawn by lot."""
+"""The people: build, clothes, hair and bag of an identity, sampled."""
 
 import functools
 from collections.abc import Sequence
