@@ -76,7 +76,8 @@ def build_index(
         "": see this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
         `faiss.extract_index_ivf(index.faiss_index).nprobe`. Its recall is measured, and left as it is.
       queries: float32 [Q, D] to measure recall with; by default they are sampled with the gallery's mean and
-      covariance. progress: whether a bar is shown.
+        covariance.
+      progress: whether a bar is shown.
 
     Raises:
       ImportError: FAISS is not installed.
