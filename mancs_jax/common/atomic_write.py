@@ -126,8 +126,8 @@ def _pour(source: Path, target: Path) -> None:
 
 
 def _opened(target: Path) -> IO[bytes]:
-    if found := DESCRIPTOR.fullmatch(str(target.absolute())):
-        number = int(found[1]) if found[1] else STANDARD[found[0]]
+    if descriptor := DESCRIPTOR.fullmatch(str(target.absolute())):
+        number = int(descriptor[1]) if descriptor[1] else STANDARD[descriptor[0]]
         return os.fdopen(os.dup(number), "wb")
     if target.is_socket():
         with socket.socket(socket.AF_UNIX) as connection:
@@ -189,10 +189,10 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
     if not path.exists():
         return []
     try:
-        found = json.loads(path.read_bytes())[key]
-        if not isinstance(found, list):
+        entries = json.loads(path.read_bytes())[key]
+        if not isinstance(entries, list):
             raise TypeError(f"{key} is no list")
-        return found
+        return entries
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)

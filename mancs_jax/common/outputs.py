@@ -37,10 +37,10 @@ def check_outputs(
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str:
     """Identifies a file by device and inode, or by its real path where it does not exist yet."""
     try:
-        found = local_path(path).stat()
+        status = local_path(path).stat()
     except OSError:
         return str(_real(path))
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _real(path: str | os.PathLike[str]) -> Path:

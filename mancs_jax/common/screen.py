@@ -77,7 +77,7 @@ def encodable(text: str, encoding: str) -> str:
         text.encode(encoding)
         return text
     except UnicodeEncodeError:
-        text = NO_UTF8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+        text = NO_UTF8.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -88,5 +88,5 @@ def _print(stream: TextIO | None, text: str) -> None:
         steady.flush()
 
 
-def _code(found: re.Match[str]) -> str:
-    return f"\\x{ord(found[0]):02x}"
+def _code(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"

@@ -20,16 +20,16 @@ TABLE_5 = ("cls", "erasing", "rank", "focal", "attention", "curriculum")
 
 def table_5(row: str, config: ConfigDict) -> None:
     """Removes from a complete recipe the components that a row does not have."""
-    has = TABLE_5[: TABLE_5.index(row) + 1]
-    config.augment.erase = 0.5 if "erasing" in has else 0.0
-    if "rank" not in has:
+    components = TABLE_5[: TABLE_5.index(row) + 1]
+    config.augment.erase = 0.5 if "erasing" in components else 0.0
+    if "rank" not in components:
         config.loss.rank_weight = 0.0
         config.model.rank_head = "pool"  # the evaluated embedding; an FC layer would stay at its initial values
-    if "focal" not in has:
+    if "focal" not in components:
         config.loss.gamma = 0.0
-    if "attention" not in has:
+    if "attention" not in components:
         config.model.fab_stages = ()
-    if "curriculum" not in has:
+    if "curriculum" not in components:
         config.loss.sampling = "batch_hard"
 
 

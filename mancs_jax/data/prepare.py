@@ -127,19 +127,19 @@ def open_contents(
 def count_prepared(dataset: str, root: str) -> dict[str, Counts]:
     """Counts the splits of a prepared data set from its records."""
     records = {split: arrays.open_split(dataset, root, split) for split in arrays.split_names(dataset, root)}
-    return {split: count(found.pid, found.camid) for split, found in records.items()}
+    return {split: count(labels.pid, labels.camid) for split, labels in records.items()}
 
 
 def table(counts: dict[str, Counts]) -> str:
     """Returns the counts of the splits as text, one line a split, and a line where no cameras are known."""
-    cameras = {camid for found in counts.values() for camid in found.cameras}
-    has_cameras = len(cameras) < max(2, sum(found.images for found in counts.values()))
+    cameras = {camid for size in counts.values() for camid in size.cameras}
+    has_cameras = len(cameras) < max(2, sum(size.images for size in counts.values()))
     width = max(len(split) for split in ["split  ", *counts]) + 1
     lines = [f"{'split':<{width}}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
     lines += [
-        f"{split:<{width}}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}"
-        f"{len(found.cameras) if has_cameras else '-':>9}"
-        for split, found in counts.items()
+        f"{split:<{width}}{size.images:>9,}{size.ids:>8,}{size.distractors:>13,}{size.junk:>8,}"
+        f"{len(size.cameras) if has_cameras else '-':>9}"
+        for split, size in counts.items()
     ]
     lines += [] if has_cameras else [UNKNOWN]
     return "\n".join(lines)

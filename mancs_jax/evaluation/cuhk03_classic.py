@@ -38,12 +38,12 @@ def score(
     images_of = [np.flatnonzero(gallery_pid == pid) for pid in people]
     matched = np.flatnonzero(np.isin(query_pid, people))
     column = np.searchsorted(people, query_pid[matched])
-    found = np.zeros(len(people) + 1, np.int64)
+    rank_counts = np.zeros(len(people) + 1, np.int64)
     for repeat in range(repeats):
         shots = single_shot.one_each(images_of, np.random.default_rng([seed, repeat]))
         rank = single_shot.match_ranks(distances[np.ix_(matched, shots)], column, shots)
-        found += np.bincount(rank, minlength=len(found))
-    cmc = np.cumsum(found[1:]) / (repeats * len(query_pid))
+        rank_counts += np.bincount(rank, minlength=len(rank_counts))
+    cmc = np.cumsum(rank_counts[1:]) / (repeats * len(query_pid))
     cmc = np.pad(cmc, (0, max(0, cmc_length - len(cmc))), mode="edge")[:cmc_length]
     return {
         "protocol": "cuhk03_classic",

@@ -183,8 +183,8 @@ def smallest(values: Float[jax.Array, "B N"], k: int) -> Int32[jax.Array, "B {k}
     group = jnp.sort(jax.lax.top_k(-padded.reshape(rows, -1, GROUP).min(axis=2), k)[1], axis=1)
     position = (group[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None, None]).reshape(rows, -1)
     # Out of `values`: XLA then never writes the padded array to memory.
-    taken = jnp.take_along_axis(values, jnp.minimum(position, width - 1), axis=1)
-    candidates = jnp.where(position < width, taken, jnp.inf)
+    group_values = jnp.take_along_axis(values, jnp.minimum(position, width - 1), axis=1)
+    candidates = jnp.where(position < width, group_values, jnp.inf)
     return jnp.take_along_axis(position, jax.lax.top_k(-candidates, k)[1], axis=1)
 
 

@@ -111,8 +111,8 @@ def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: floa
         opened = open_exported(path, batch=batch)
         image_size = opened.card["input"]["height"], opened.card["input"]["width"]
         image = np.random.default_rng(batch).integers(0, 256, (batch, *image_size, 3), dtype=np.uint8)
-        expected, [found] = embed(image), opened.run_batches([image])
-        difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+        expected, [exported] = embed(image), opened.run_batches([image])
+        difference = float(np.abs(exported - expected).max() / np.abs(expected).max())
         if not difference <= tolerance:
             raise ValueError(
                 f"the exported network is off by {difference:.1e} of its largest number, more than {tolerance}: "
@@ -151,13 +151,13 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
     with atomic_write(output) as temporary:
         temporary.write_bytes(onnx_content(network, card, **options))
         check(temporary, _embed_on_one_device(network, options["flip"]), TOLERANCE[options["dtype"]])
-    taken = card["input"]
-    size = [taken["height"], taken["width"]]
+    inputs = card["input"]
+    size = [inputs["height"], inputs["width"]]
     lines = USE_ONNX.format(
         path=output,
         values=VALUES[options["input"]].format(height=size[0], width=size[1]),
         shape=tuple([2, *size, 3] if options["input"] == UINT8 else [2, 3, *size]),
-        dtype=taken["dtype"],
+        dtype=inputs["dtype"],
         dim=card["embedding"]["width"],
     )
     return f"# {output} gives the network's numbers (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"

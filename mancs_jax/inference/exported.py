@@ -119,7 +119,7 @@ def open_jax(
     try:
         exported = jax.export.deserialize(bytearray(content))
         calls = _calls(exported.mlir_module_serialized)
-        taken, given = [
+        inputs, outputs = [
             [(str(each.dtype), each.shape[1:]) for each in avals] for avals in (exported.in_avals, exported.out_avals)
         ]
     except Exception as error:  # of flatbuffers, MLIR and JAX, which have no common class
@@ -132,8 +132,8 @@ def open_jax(
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")
     height, width = card["input"]["height"], card["input"]["width"]
     expected = [("uint8", (height, width, 3))], [("float32", (card["embedding"]["width"],))]
-    if (taken, given) != expected or exported.nr_devices != 1:
-        raise ValueError(f"{path}: it takes {taken} and gives {given}, but its card says {expected}"[:500])
+    if (inputs, outputs) != expected or exported.nr_devices != 1:
+        raise ValueError(f"{path}: it takes {inputs} and gives {outputs}, but its card says {expected}"[:500])
     if devices[0].platform not in (names := [{"cuda": "gpu"}.get(name, name) for name in exported.platforms]):
         raise ValueError(f"{path}: exported for {', '.join(names)}, and this device is {devices[0].platform}")
     return jax.jit(exported.call), devices[0]
@@ -141,18 +141,18 @@ def open_jax(
 
 def _calls(program: bytes) -> set[str]:
     """Names of the functions outside StableHLO that a program calls; it is parsed, not run."""
-    found: set[str] = set()
+    names: set[str] = set()
     with make_ir_context() as context:
         context.attach_diagnostic_handler(lambda _: True)  # MLIR would print pages
         module = stablehlo.deserialize_portable_artifact(context, program)
 
         def visit(operation: Any) -> Any:
             if operation.name == "stablehlo.custom_call":
-                found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+                names.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
             return ir.WalkResult.ADVANCE
 
         module.operation.walk(visit)
-    return found
+    return names
 
 
 def _run_jax(
@@ -169,13 +169,13 @@ def _run_jax(
 
 def _input(image: np.ndarray, card: dict[str, Any]) -> np.ndarray:
     """uint8 [B, H, W, 3] as the file takes it; ValueError, one line, for another dtype or size."""
-    taken = card["input"]
-    if image.dtype != np.uint8 or image.shape[1:] != (taken["height"], taken["width"], 3):
+    inputs = card["input"]
+    if image.dtype != np.uint8 or image.shape[1:] != (inputs["height"], inputs["width"], 3):
         raise ValueError(
             f"images are {image.dtype} {list(image.shape)}, but the card of the file says uint8 "
-            f"[N, {taken['height']}, {taken['width']}, 3], RGB"
+            f"[N, {inputs['height']}, {inputs['width']}, 3], RGB"
         )
-    if taken["dtype"] == "uint8":
+    if inputs["dtype"] == "uint8":
         return image
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     return np.ascontiguousarray((image * (1 / (255 * std)) - mean / std).transpose(0, 3, 1, 2), np.float32)

@@ -52,12 +52,12 @@ def embed(
     if camid is not None and network.cameras:
         options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
         groups = list(camera_groups(sorted(network.cameras), camid))
-        of_groups = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
-        return np.concatenate(of_groups)[np.argsort(np.concatenate([rows for _, rows in groups]))]
-    mine = image[share(len(image))]
+        parts_by_camera = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
+        return np.concatenate(parts_by_camera)[np.argsort(np.concatenate([rows for _, rows in groups]))]
+    own_images = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.
-    mine = mine if len(mine) else image[:1]
-    batches = _batches(network, mine, devices, progress)
+    own_images = own_images if len(own_images) else image[:1]
+    batches = _batches(network, own_images, devices, progress)
     parts = [embedding for embedding, _ in run_batches(network, batches, devices=devices, flip=flip)]
     return gathered(np.concatenate(parts), len(image))
 

@@ -181,8 +181,8 @@ def _recall(
     """The share of the exact nearest that are among candidates [Q, C]; copies of an image count for each other."""
     number = min(K, len(gallery))
     hits = 0
-    for of_query, row, limit in zip(query, candidates, farthest, strict=True):
-        distances = pair_distances(of_query[None, None], gallery[row[row >= 0]][None], distance)
+    for embedding, row, limit in zip(query, candidates, farthest, strict=True):
+        distances = pair_distances(embedding[None, None], gallery[row[row >= 0]][None], distance)
         hits += min(int(np.count_nonzero(distances <= limit * (1 + SAME) + np.finfo(np.float32).tiny)), number)
     return hits / (number * len(query))
 
@@ -204,11 +204,11 @@ def _keeps_neighbours(
     for start in range(0, len(gallery), rows):
         flat.add(_checked(gallery[start : start + rows], distance))
         for name, query in tests.items():
-            found, position = flat.search(query, min(CANDIDATES, flat.ntotal))
-            found = np.concatenate([best[name][0], found], axis=1)
+            distances, position = flat.search(query, min(CANDIDATES, flat.ntotal))
+            distances = np.concatenate([best[name][0], distances], axis=1)
             position = np.concatenate([best[name][1], start + position], axis=1)
-            order = np.argsort(found, axis=1, kind="stable")[:, :CANDIDATES]
-            best[name] = np.take_along_axis(found, order, axis=1), np.take_along_axis(position, order, axis=1)
+            order = np.argsort(distances, axis=1, kind="stable")[:, :CANDIDATES]
+            best[name] = np.take_along_axis(distances, order, axis=1), np.take_along_axis(position, order, axis=1)
         flat.reset()
     recall = [_recall(best[name][1], query, gallery, distance, farthest[name]) for name, query in tests.items()]
     return min(recall) >= LEAST_RECALL

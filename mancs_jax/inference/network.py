@@ -105,15 +105,15 @@ def averaged(network: Network, other: Network, share: float) -> Network:
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of the other network is {share}: it has to be from 0 to 1")
-    own, others = (flatten_dict(each.variables) for each in (network, other))
+    own_leaves, other_leaves = (flatten_dict(each.variables) for each in (network, other))
     if network.num_classes != other.num_classes:
-        others |= {path: leaf for path, leaf in own.items() if path[1].endswith("_classifier")}
-    shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own, others)]
+        other_leaves |= {path: leaf for path, leaf in own_leaves.items() if path[1].endswith("_classifier")}
+    shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own_leaves, other_leaves)]
     names = shapes[0].keys() | shapes[1].keys()
     if wrong := sorted(name for name in names if shapes[0].get(name) != shapes[1].get(name)):
         raise ValueError(f"the networks cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
     mean = {
-        path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(others[path]), np.float32)
-        for path, leaf in own.items()
+        path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(other_leaves[path]), np.float32)
+        for path, leaf in own_leaves.items()
     }
     return network._replace(variables=unflatten_dict(mean))

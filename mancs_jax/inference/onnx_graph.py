@@ -45,19 +45,19 @@ def build_graph(network: Network, *, input: str, flip: bool, dtype: str) -> onnx
         output stay float32. Means and the head are computed in float32, as everywhere.
     """
     graph = Graph([], {}, np.dtype(dtype))
-    of_image = _embedding(graph, network, _pixels(graph, input, mirrored=False), "image/")
+    embedding = _embedding(graph, network, _pixels(graph, input, mirrored=False), "image/")
     if flip:
-        of_mirror = _embedding(graph, network, _pixels(graph, input, mirrored=True), "mirror/")
-        total = add(graph, "Add", "flip/sum", of_image, of_mirror)
-        of_image = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.array([0.5], np.float32)))
-    add(graph, "Identity", OUTPUT, of_image)
+        mirrored_embedding = _embedding(graph, network, _pixels(graph, input, mirrored=True), "mirror/")
+        total = add(graph, "Add", "flip/sum", embedding, mirrored_embedding)
+        embedding = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.array([0.5], np.float32)))
+    add(graph, "Identity", OUTPUT, embedding)
     height, width = network.config.data.image_size
     shape = [BATCH, height, width, 3] if input == UINT8 else [BATCH, 3, height, width]
-    taken = onnx.TensorProto.UINT8 if input == UINT8 else FLOAT
+    input_dtype = onnx.TensorProto.UINT8 if input == UINT8 else FLOAT
     return helper.make_graph(
         graph.nodes,
         "mancs",
-        [helper.make_tensor_value_info(INPUT, taken, shape)],
+        [helper.make_tensor_value_info(INPUT, input_dtype, shape)],
         [helper.make_tensor_value_info(OUTPUT, FLOAT, [BATCH, embedding_width(network)])],
         list(graph.tensors.values()),
     )

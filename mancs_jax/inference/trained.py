@@ -45,8 +45,8 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
         return _shared(path)
-    if (found := _from_workdir(Workdir(path), take_latest)) is not None:
-        return found
+    if (from_workdir := _from_workdir(Workdir(path), take_latest)) is not None:
+        return from_workdir
     cards = sorted(card for card in path.glob(f"*{CARD}") if card.with_suffix(WEIGHTS).is_file())
     if len(cards) > 1:
         names = ", ".join(card.with_suffix(WEIGHTS).name for card in cards)
@@ -85,16 +85,16 @@ def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
             return Trained(network, step, description, card_of(network, step, description), paths)
 
         try:
-            found = newest_whole(directory, read)
+            newest = newest_whole(directory, read)
         except ValueError as error:
             if not take_latest:
                 raise
             faults.append(error)  # the other directory may be whole
             continue
-        if found is not None:
+        if newest is not None:
             for fault in faults:
-                tell(f"{fault}; until then step {found[0]} of {directory} is taken")
-            return found[1]
+                tell(f"{fault}; until then step {newest[0]} of {directory} is taken")
+            return newest[1]
     if faults:
         raise faults[-1]
     return None

@@ -20,7 +20,7 @@ def curves_svg(rows: list[dict[str, float]]) -> str:
     panels = []
     for title, names in PANELS:
         points = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
-        curves = {name: smooth(np.array(of)) for name, of in points.items() if of}
+        curves = {name: smooth(np.array(values)) for name, values in points.items() if values}
         if curves:
             panels.append(chart.lines(title, curves, last, "steps"))
     return chart.document(panels)

@@ -65,8 +65,8 @@ def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
     lines = []
     for i, picture in enumerate(image):
         cells = [framed(picture, QUERY, [""])]
-        for stage, of_stage in masks.items():
-            mask = of_stage[i]
+        for stage, stage_masks in masks.items():
+            mask = stage_masks[i]
             scaled = (mask - mask.min()) / max(mask.max() - mask.min(), 1e-12)
             large = cv2.resize((255 * scaled).astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
             heat = cv2.applyColorMap(large, HEAT)[:, :, ::-1]

@@ -25,9 +25,9 @@ REASON_LENGTH = 160  # characters of a library's message that our line quotes
 
 def check_path(directory: Path) -> None:
     """Refuses a path in which checkpoints would be lost (ValueError, one line)."""
-    if found := [character for character in PATTERNS if character in str(directory.absolute())]:
+    if wildcards := [character for character in PATTERNS if character in str(directory.absolute())]:
         raise ValueError(
-            f"{directory}: no checkpoint can be kept below a path with {' '.join(found)}, which the library that "
+            f"{directory}: no checkpoint can be kept below a path with {' '.join(wildcards)}, which the library that "
             "writes them treats as wildcards; choose another --workdir"
         )
 
@@ -54,8 +54,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
         state=ocp.args.StandardSave(processes.as_global(state)), about=ocp.args.JsonSave(description._asdict())
     )
     with _naming_what_is_left(manager):
-        taken = manager.save(step, args=args)
-    if not taken:
+        is_accepted = manager.save(step, args=args)
+    if not is_accepted:
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 
 

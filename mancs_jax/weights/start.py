@@ -115,9 +115,9 @@ def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
 
 def _missing(path: str, arch: str) -> str:
     name = TORCHVISION_FILES.get(arch)
-    where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
+    source = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
     return (
-        f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
+        f"config.pretrained: no file {path}; get {source}timm's model.safetensors from "
         f"https://huggingface.co/timm/{arch}.tv_in1k, give a pretrained model ({', '.join(shipped_networks())}), "
         "or start from scratch with --config.pretrained=''"
     )

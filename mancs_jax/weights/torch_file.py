@@ -199,9 +199,9 @@ def _read_archive(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], list
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("written on a big-endian machine")
     tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
-    found = _tensors_of(tree)
-    skipped = [f"{name} ({tensor.kind})" for name, tensor in found.items() if tensor.kind]
-    tensors = {name: tensor for name, tensor in found.items() if not tensor.kind}
+    descriptions = _tensors_of(tree)
+    skipped = [f"{name} ({tensor.kind})" for name, tensor in descriptions.items() if tensor.kind]
+    tensors = {name: tensor for name, tensor in descriptions.items() if not tensor.kind}
     if not tensors:
         raise ValueError(f"no tensor that is an array of numbers, only {', '.join(skipped)}")
 

@@ -115,12 +115,12 @@ def split_by(protocol: Protocol, everything: Sequence[Item], path: str | Path) -
 
     Raises ValueError where the protocol's file `path` lists other images, or other labels.
     """
-    has = [(item.name, item.pid, item.camid) for item in everything]
-    if has != protocol.labels:
-        first = next((wants for wants, label in zip_longest(protocol.labels, has) if wants != label), None)
+    labels = [(item.name, item.pid, item.camid) for item in everything]
+    if labels != protocol.labels:
+        first = next((wants for wants, label in zip_longest(protocol.labels, labels) if wants != label), None)
         raise ValueError(
-            f"{path} does not belong to these images: it lists {len(protocol.labels):,}, there are {len(has):,}, and "
-            f"the first to differ is {first}; there is one file for labeled and one for detected boxes"
+            f"{path} does not belong to these images: it lists {len(protocol.labels):,}, there are "
+            f"{len(labels):,}, and the first to differ is {first}; there is one file for labeled and one for detected boxes"
         )
     return {split: [everything[row] for row in rows] for split, rows in protocol.rows.items()}
 
@@ -231,5 +231,5 @@ def _count_testsets(testsets: Sequence[Sequence[int]]) -> list[str]:
     sizes = {len(set(testset)) for testset in testsets}
     if (len(testsets), sizes) == (NUM_TESTSETS, {TESTSET_IDS}):
         return []
-    found = " or ".join(map(str, sorted(sizes)))
-    return [f"testsets: {len(testsets)} of {found} people (published: {NUM_TESTSETS} of {TESTSET_IDS})"]
+    numbers = " or ".join(map(str, sorted(sizes)))
+    return [f"testsets: {len(testsets)} of {numbers} people (published: {NUM_TESTSETS} of {TESTSET_IDS})"]

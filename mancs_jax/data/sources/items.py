@@ -143,14 +143,14 @@ def _unmatched(splits):
     return [f"{without:,} of {len(query):,} queries have no match under another camera"] if without else []
 
 
-def _compare(found, published):
-    if not found.images:
+def _compare(counts, published):
+    if not counts.images:
         return "no images"
-    counted = zip(Counts._fields[:4], found, published)
+    counted = zip(Counts._fields[:4], counts, published)
     texts = [f"{has:,} {what} (published: {wants:,})" for what, has, wants in counted if has != wants]
-    if missing := sorted(set(published.cameras) - set(found.cameras)):
+    if missing := sorted(set(published.cameras) - set(counts.cameras)):
         texts.append(f"missing cameras: {', '.join(map(str, missing))}")
-    if unknown := sorted(set(found.cameras) - set(published.cameras)):
+    if unknown := sorted(set(counts.cameras) - set(published.cameras)):
         texts.append(f"unknown cameras: {', '.join(map(str, unknown))}")
     return ", ".join(texts)
 
