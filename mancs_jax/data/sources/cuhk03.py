@@ -120,7 +120,8 @@ def split_by(protocol: Protocol, everything: Sequence[Item], path: str | Path) -
         first = next((wants for wants, label in zip_longest(protocol.labels, labels) if wants != label), None)
         raise ValueError(
             f"{path} does not belong to these images: it lists {len(protocol.labels):,}, there are "
-            f"{len(labels):,}, and the first to differ is {first}; there is one file for labeled and one for detected boxes"
+            f"{len(labels):,}, and the first to differ is {first}; there is one file for labeled and "
+            "one for detected boxes"
         )
     return {split: [everything[row] for row in rows] for split, rows in protocol.rows.items()}
 
