@@ -325,5 +325,5 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
     with os.fdopen(reader) as told:
         line = told.read()
     assert (
-        f"process {child} was forked from process {os.getpid()}" in line and "load the network in each worker" in line
+        f"process {child} was forked from process {os.getpid()}" in line and "load the model in each worker" in line
     )
