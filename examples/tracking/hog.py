@@ -6,8 +6,8 @@ pixels of height on. Modern detectors find many more: take their boxes where you
 
 import cv2
 import numpy as np
-from frames import Frames
 from mot import Tracks
+from video import Frames
 
 from mancs_jax.common.screen import bar
 

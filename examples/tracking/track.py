@@ -17,10 +17,10 @@ from typing import NamedTuple
 import hog
 import numpy as np
 from draw import CODECS, write_crops, write_video
-from frames import Frames, open_frames
 from mot import Tracks, overlaps, read_mot, write_mot
 from scipy.optimize import linear_sum_assignment
 from scores import score_tracks
+from video import Frames, open_frames
 
 import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import track
 from draw import CROPS, colour_of, write_crops, write_video
-from frames import open_frames
 from hog import detect_people
 from mot import Tracks, overlaps, read_mot
 from scene import write_scene
 from test_track import run
 from tiny_workdir import write_workdir
+from video import open_frames
 
 from mancs_jax.inference.gallery import labels_of
 
