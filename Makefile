@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUIETLY := --quiet --disable-pip-version-check --no-compile
 COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib mancs_jax || true
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test test-user-flags lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/mancs prepare-data --dataset=walkers --root=data
@@ -14,6 +14,12 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-for-tests
 	$(BIN)/python -m pytest
+
+# Other tests are compiled without optimisations, for speed: see conftest.py.
+test-user-flags: $(VENV)/installed-for-tests
+	MANCS_USER_FLAGS=1 $(BIN)/python -m pytest -m quick
+	MANCS_USER_FLAGS=1 $(BIN)/python -m pytest tests/test_forward.py tests/test_checkpoint.py
+	MANCS_USER_FLAGS=1 $(BIN)/python -m pytest tests/test_step.py -k "equation_11 or loss_falls or any_number or accumulated"
 
 lint: $(VENV)/installed-for-tests
 	$(BIN)/ruff check .

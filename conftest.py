@@ -6,14 +6,12 @@ from pathlib import Path
 
 from mancs_jax.common.xla_flags import is_known
 
-# Before the first import of jax, in variables so that the scripts that tests start inherit them.
-# A test runs a program once or twice: compiling it takes longer. Without LLVM's optimisations and MLIR's fusions,
-# compiling takes a quarter of the cores' time. jaxlib 0.12 has no option for the latter any more.
-FLAGS = (
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_use_fusion_emitters=false",
-)
+# Set before the first import of jax, in variables, so that the scripts that tests start inherit them.
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if not os.environ.get("MANCS_USER_FLAGS"):  # `make test-user-flags` compiles as users do
+    # A test runs a program once or twice: compiling it takes longer. Without LLVM's optimisations and MLIR's fusions,
+    # compiling takes a quarter of the processor time. jaxlib 0.12 has no option for the latter any more.
+    FLAGS += ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *filter(is_known, FLAGS)]).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -24,7 +22,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Every annotated function of these packages checks shapes and types of its arguments and its result; an int is a float.
 CHECK = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-install_import_hook(["mancs_jax.evaluation", "mancs_jax.inference", "mancs_jax.losses"], CHECK)
+CHECKED = ("evaluation", "inference", "kernels", "losses", "models")
+install_import_hook([f"mancs_jax.{package}" for package in CHECKED], CHECK)
 
 from mancs_jax.cli.command_line import COLLECTED_AFTER  # noqa: E402
 from mancs_jax.common.processor import set_cpu_flags  # noqa: E402

@@ -1,8 +1,9 @@
 """Mancs (Wang et al., ECCV 2018) in JAX: person re-identification with attention and curriculum sampling.
 
-`load` makes a function of images out of a trained network, `adapt` adapts a network to cameras without labels, `search`
-finds the nearest of a gallery, `verify` compares two images by a decision threshold (`threshold_of`), `score` evaluates
-embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported at its first use.
+`load` makes a function of images from a trained model, `adapt` adapts a model to cameras without labels, `search` finds
+the nearest gallery images, `verify` compares two images by a decision threshold (`threshold_of`), `score` evaluates
+embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported when it is first
+used.
 """
 
 from importlib import import_module
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mancs_jax.inference.verification import verify
     from mancs_jax.run import train_and_evaluate
 
-_HOMES = {
+_MODULES = {
     "Embedder": "mancs_jax.inference.embedder:Embedder",
     "Found": "mancs_jax.evaluation.ranking:Found",
     "Gallery": "mancs_jax.gallery.gallery:Gallery",
@@ -53,11 +54,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
+    module, _, attribute = _MODULES[name].partition(":")
     return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

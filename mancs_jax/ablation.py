@@ -1,4 +1,4 @@
-"""Rows of an ablation, each with several seeds: trained, scored, and put into one table."""
+"""Trains and evaluates the rows of an ablation with several seeds, and writes one table."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,21 +17,10 @@ from mancs_jax.scoring import NETWORK
 from mancs_jax.workdir import Workdir
 
 SUMMARY = "ablation.json"
-KEPT = (
-    "mAP",
-    "mAP_plain",
-    "mINP",
-    "cmc",
-    "step",
-    "split",
-    "dataset",
-    "train_fingerprint",
-    "versions",
-    "git",
-    "devices",
-)
+SCORES = ("mAP", "mAP_plain", "mINP", "cmc")
+KEPT = (*SCORES, "step", "split", "dataset", "train_fingerprint", "versions", "git", "devices")
 # The addition of each row of Table 5, and the paper's gains in mAP and rank-1, in per cent (section 4.5), on
-# Market-1501 and on CUHK03 (detected, 767/700). The text that we have lacks the table; it names these gains.
+# Market-1501 and on CUHK03 (detected, 767/700). The text that we have lacks the table, but mentions these gains.
 ADDS = {
     "cls": ("f_cls, cross-entropy", {}),
     "erasing": ("+ random erasing", {}),
@@ -43,7 +32,7 @@ ADDS = {
 
 
 class Run(NamedTuple):
-    """One training."""
+    """One training run."""
 
     row: str
     seed: int
@@ -51,13 +40,13 @@ class Run(NamedTuple):
 
 
 def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) -> list[Run]:
-    """All runs, seed by seed, so that a stopped ablation has whole tables of fewer seeds.
+    """Lists all runs, seed by seed, so that a stopped ablation has complete tables of fewer seeds.
 
     Args:
-      base: what follows the row in `configs/ablation.py:ROW,...`: "walkers", "market,small", ...
-      rows: of `configs.ablation.ROWS`.
+      base: the part after the row in `ablation:ROW,...`: "walkers", "market,small", ...
+      rows: of `config.ablation.ROWS`.
       seeds: of the runs.
-      changes: dotted field -> value, for all of them.
+      changes: dotted field -> value, for all runs.
 
     Raises:
       ValueError: no such row, base or field.
@@ -70,34 +59,34 @@ def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) 
             for name in changes:
                 if name not in known:
                     raise ValueError(f"config.{name}: no such field.{configuration.suggest(name, known)}")
-            with config.unlocked(), config.ignore_type():  # what does not fit is refused when the run starts
+            with config.unlocked(), config.ignore_type():  # a wrong type is refused when the run starts
                 config.update_from_flattened_dict(changes | {"seed": seed})
             runs.append(Run(row, seed, config.lock()))
     return runs
 
 
 def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
-    """Trains and scores what is not done yet; the summary, the table and the plot are written after each run.
+    """Trains and evaluates the runs that are not done yet, and writes summary, table and plot after each.
 
     Args:
       runs: of `plan`.
       base: for the title and the paper's figures.
-      workdir: receives a workdir ROW/seed_N for each run, and results/ablation.json, ablation.md and ablation.svg.
+      workdir: gets a workdir ROW/seed_N for each run, and results/ablation.json, ablation.md and ablation.svg.
 
     Returns:
-      The summary; None if a signal stopped it: the same call goes on.
+      The summary; None if a signal stopped it: the same call resumes.
 
     Raises:
-      ValueError: the workdir holds a run of another configuration. And as `train_and_evaluate`.
+      ValueError: the workdir has a run with another configuration; others as `train_and_evaluate`.
     """
     path = Workdir(local_path(workdir)).results / SUMMARY
     done = read_list(path, "runs")
     for run in runs:
-        before = next((other for other in done if (other["row"], other["seed"]) == (run.row, run.seed)), None)
-        if before is not None:
-            if changed := configuration.differences(before["config"], run.config.to_dict()):
+        previous = next((one for one in done if (one["row"], one["seed"]) == (run.row, run.seed)), None)
+        if previous is not None:
+            if changed := configuration.differences(previous["config"], run.config.to_dict()):
                 raise ValueError(
-                    f"{workdir} holds {run.row}, seed {run.seed}, with another configuration ({'; '.join(changed)}); "
+                    f"{workdir} has {run.row}, seed {run.seed}, with another configuration ({'; '.join(changed)}); "
                     "choose another --workdir"
                 )
             continue
@@ -112,25 +101,20 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
 
 
 def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str, Any]:
-    """Writes the JSON, the table and the plot of the runs that are done; returns what is in the JSON."""
+    """Writes JSON, table and plot of the runs that are done; returns the content of the JSON."""
     rows = summarize(done)
     summary = {"base": base, "rows": rows, "runs": done}
     write_json(path, summary)
-    write_text(path.with_suffix(".md"), page(rows, base, done[0]["split"]))
+    about = f"Images scored: {done[0]['split']}. Scores are per cent, with mean and standard deviation over the seeds. "
+    about += "The mAP is that of the official script."
+    write_text(path.with_suffix(".md"), f"# Ablation of `{base}`\n\n{about}\n\n{table(rows, base)}")
     dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in rows}
     write_text(path.with_suffix(".svg"), dots_svg(f"mAP on {base}, a dot a seed", dots))
     return summary
 
 
-def page(rows: dict[str, dict[str, Any]], base: str, split: str) -> str:
-    """The table under a heading, as Markdown."""
-    about = f"Images scored: {split}. Scores are per cent, with mean and standard deviation over the seeds."
-    about += " The mAP is that of the official script."
-    return f"# Ablation of `{base}`\n\n{about}\n\n{table(rows, base)}"
-
-
 def summarize(done: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """row -> seeds, and of mAP and rank-1 the values, mean and standard deviation (n - 1), in the order of `ROWS`."""
+    """Returns row -> seeds, and values, mean and standard deviation (n - 1) of mAP and rank-1."""
     summary = {}
     for row in ablation.ROWS:
         runs = [run for run in done if run["row"] == row]
@@ -148,19 +132,19 @@ def summarize(done: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def table(rows: dict[str, dict[str, Any]], base: str) -> str:
-    """The summary as Markdown: Table 5 with the gain of each row over the one before, then the single changes with
-    their difference from `whole`."""
+    """Formats the summary as Markdown: Table 5 with the gain of each row, then single changes compared with `whole`."""
     lines = ["| row | adds | seeds | mAP | rank-1 | gain in mAP / rank-1 | the paper's |", "|" + "---|" * 7]
     before = ""
     for row in (row for row in ablation.TABLE_5 if row in rows):
         adds, gains = ADDS[row]
         paper = next((f"{mAP} / {rank1}" for of, (mAP, rank1) in gains.items() if of in base), "")
-        # Only a neighbour of the table shows what its one addition does.
+        # Only consecutive rows show the effect of one addition.
         follows = before != "" and ablation.TABLE_5.index(before) + 1 == ablation.TABLE_5.index(row)
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
-    for row in (row for row in ablation.QUESTIONS if row in rows):
-        lines.append(_line(row, ablation.TEXTS[row], rows[row], rows.get("whole") if row != "whole" else None, ""))
+    for row in (row for row in ablation.CHANGES if row in rows):
+        adds = (ablation.CHANGES[row].__doc__ or "").rstrip(".")
+        lines.append(_line(row, adds, rows[row], rows.get("whole") if row != "whole" else None, ""))
     return "\n".join(lines) + "\n"
 
 
@@ -176,6 +160,6 @@ def _line(name, adds, row, reference, paper):
 
 
 def _gain(row, reference, score):
-    """Over the seeds that both have: a seed that is easy for one is easy for the other."""
-    one, other = (dict(zip(of["seeds"], of[score]["values"], strict=True)) for of in (row, reference))
-    return float(np.mean([one[seed] - other[seed] for seed in one.keys() & other.keys()]))
+    """Averages over the seeds that both have, because a seed that is easy for one is easy for the other."""
+    ours, theirs = (dict(zip(each["seeds"], each[score]["values"], strict=True)) for each in (row, reference))
+    return float(np.mean([ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]))

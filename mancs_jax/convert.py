@@ -1,4 +1,4 @@
-"""Weights in and out: of a backbone, or of a whole network under the release's names."""
+"""Imports and exports weights of a backbone, or of a complete model under the release's names."""
 
 from pathlib import Path
 
@@ -23,15 +23,10 @@ from mancs_jax.workdir import Workdir
 
 
 def import_backbone(source: str | Path, arch: str, output: str | Path) -> str:
-    """Reads, checks and writes the weights of a backbone, and returns a line that says so.
+    """Writes the weights of a backbone as .safetensors with torchvision's names, float32, and returns a line about it.
 
-    Args:
-      source: of ImageNet, or of a whole network, whose backbone is taken.
-      arch: of both.
-      output: .safetensors with torchvision's names, float32.
-
-    Raises:
-      ValueError, OSError: the source is missing or wrong, or the output cannot be written.
+    `source` has ImageNet weights or a complete model. Raises ValueError or OSError where it is missing or wrong, or
+    `output` cannot be written.
     """
     source, output = local_path(source), local_path(output)
     _check_output(output)
@@ -41,18 +36,18 @@ def import_backbone(source: str | Path, arch: str, output: str | Path) -> str:
 
 
 def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) -> str:
-    """Makes a workdir of a whole network, as training leaves one, at step 0; returns a line that says so.
+    """Makes a workdir of a complete model, at step 0, and returns a line about it.
 
-    Its configuration names the source as `pretrained`, run.json has the command, and the fingerprint of the training
-    images, which nobody knows, is empty.
+    Its configuration has the source as `pretrained`, run.json has the command, and the fingerprint of the training
+    images, which is unknown, is empty.
 
     Args:
-      source: see `released.load_released`.
-      config: of the network, and of the data set that it is to be scored on.
-      workdir: where no network is yet.
+      source: see `authors.load_released`.
+      config: of the network, and of the data set for evaluation.
+      workdir: without a model.
 
     Raises:
-      ValueError, OSError: the source is missing or does not fit the configuration, or the workdir holds a network.
+      ValueError, OSError: the source is missing or does not fit the configuration, or the workdir has a model.
     """
     configuration.validate(config, num_devices=1)
     paths = Workdir(local_path(workdir))
@@ -60,7 +55,7 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     check_writable(paths.config)
     arrays.check_known(config.data.name, config.data.root)
     if checkpoint.peek(paths.latest) is not None:
-        raise ValueError(f"--workdir={workdir}: holds a network already; choose another directory")
+        raise ValueError(f"--workdir={workdir}: has a model already; choose another directory")
     variables, num_classes = authors.load_released(local_path(source), config)
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -76,15 +71,15 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
 
 
 def export_weights(source: str | Path, output: str | Path, camera: int | None = None) -> str:
-    """Writes a network under the names of the authors' release, for PyTorch; returns a line.
+    """Writes a model as .safetensors for PyTorch, with the names of `mancs_jax/weights/authors.py`, and returns a line.
 
     Args:
       source: see `mancs_jax.load`.
-      output: .safetensors with the names of `mancs_jax/weights/authors.py`, float32.
-      camera: of an adapted network, the camera whose statistics the file has.
+      output: file to write, float32.
+      camera: of an adapted model, the camera whose statistics are written.
 
     Raises:
-      ValueError, OSError: no network there, or the output cannot be written.
+      ValueError, OSError: there is no model, or the output cannot be written.
     """
     output = local_path(output)
     _check_output(output)

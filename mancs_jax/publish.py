@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks
-from mancs_jax.config.names import sources
+from mancs_jax.config.names import DISTANCES, sources
 from mancs_jax.data import arrays
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import roc
@@ -28,7 +28,6 @@ PROGRAMS = ("mancs", "train.py", "__main__.py")  # that start a training; others
 SUBCOMMAND = re.compile("[a-z][a-z0-9_-]*")
 FIELD = re.compile(r"(?:no)?config(?:\.\w+)*")
 FLAG = re.compile("--?[A-Za-z]|--$")  # -1 is a value
-DISTANCES = ("euclidean", "cosine")  # that a card has thresholds for
 
 
 def export_network(

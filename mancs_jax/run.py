@@ -1,8 +1,8 @@
-"""Trains a network in a workdir and scores it: the one call of scripts and notebooks."""
+"""Trains a model in a workdir and evaluates it: the entry point of commands and notebooks."""
 
 import errno
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,23 +45,22 @@ SAME_IN_ALL_SPLITS = ("dataset", "recipe", "seed", "distance", "normalize", "fli
 def train_and_evaluate(
     config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False, report: bool = True
 ) -> dict[str, dict[str, Any]] | None:
-    """Trains, from the latest checkpoint in `workdir` if there is one, and scores the trained network.
+    """Trains, from the latest checkpoint in `workdir` if there is one, and evaluates the trained model.
 
     Args:
       config: every field of `mancs_jax/config/defaults.py`.
-      workdir: receives config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and
-        report.html.
-      allow_config_change: go on from a checkpoint that was made with another configuration or other data.
-      report: whether report.html and its pictures are made.
+      workdir: gets config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and report.html.
+      allow_config_change: resume from a checkpoint with another configuration or other data.
+      report: whether to write report.html and its images.
 
     Returns:
-      The results as `scoring.score` gives them, with " on NAME" after their names where the network was trained on
-      several data sets; None if a signal stopped the run, whose state is then saved.
+      The results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if a
+      signal stopped the run, whose state is then saved.
 
     Raises:
-      ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process trains there;
-        nothing has been changed.
-      Diverged: a loss is not finite; what was saved stays.
+      ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process uses the workdir;
+        nothing has changed.
+      Diverged: a loss is not finite; checkpoints are kept.
     """
     devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
@@ -69,7 +68,7 @@ def train_and_evaluate(
     for name in names.sources(config.data.name):
         arrays.check_known(name, config.data.root)
     _check_scorable(config)
-    if not paths.latest.is_dir():  # a run that goes on was checked when it began
+    if not paths.latest.is_dir():  # a resumed run was checked when it started
         _check_people(config)
     with only_process(paths):
         saved = checkpoint.peek(paths.latest)
@@ -91,7 +90,7 @@ def train_and_evaluate(
         with naming_what_takes_less(config):
             if not train(config, paths, split.image, labels, num_ids, description, devices, validate):
                 return None
-        # Where the test set chose, it is what is scored in any case.
+        # A test set that selected the checkpoint is evaluated in any case.
         held_out = {} if config.choose_on == "test" else validation
         tasks = {name: Task(dataset=name, baselines=config.eval_baselines) for name in held_out or scorable(config)}
         results: dict[str, dict[str, Any]] = {}
@@ -104,7 +103,7 @@ def train_and_evaluate(
                 if report and is_first and processes.is_writer():
                     write_report(paths.root, scored, task)
             except OSError:
-                show(table(results))  # a full disk does not take the scores away
+                show(table(results))  # so that a full disk does not lose the scores
                 raise
         return results
 
@@ -112,16 +111,15 @@ def train_and_evaluate(
 def scorable(config: ConfigDict) -> list[str]:
     """Returns the data sets of `config.data.name` that have a query and a gallery."""
     data = config.data
-    wanted = {"query", "gallery"}
-    return [name for name in names.sources(data.name) if data.testset or wanted <= _splits_of(name, data.root)]
 
+    def has_test_set(name: str) -> bool:
+        return {"query", "gallery"} <= set(arrays.split_names(name, data.root))
 
-def _splits_of(name: str, root: str) -> set[str]:
-    return set(arrays.split_names(name, root))
+    return [name for name in names.sources(data.name) if data.testset or has_test_set(name)]
 
 
 def _check_scorable(config: ConfigDict) -> None:
-    """Refuses, before the first step, data sets on which the trained network could not be scored."""
+    """Refuses, before the first step, data sets on which the trained model could not be evaluated."""
     data = config.data
     if data.testset or (data.validation_ids and config.choose_on == "validation") or scorable(config):
         return
@@ -129,13 +127,13 @@ def _check_scorable(config: ConfigDict) -> None:
     missing = [part for part in ("query", "gallery") if part not in present]
     raise ValueError(
         f"{data.name} under {data.root} has no split {' and '.join(missing)}, only {', '.join(present)}: the trained "
-        "network could not be scored; prepare the data set with them, or hold training identities out, as with "
+        "model could not be evaluated; prepare the data set with them, or hold training identities out, as with "
         "--config.data.validation_ids=20"
     )
 
 
 def _check_people(config: ConfigDict) -> None:
-    """Refuses a custom data set whose people could not be scored; published ones were checked when prepared."""
+    """Refuses a custom data set without a match for any query; others were checked when they were prepared."""
     data = config.data
     if data.validation_ids and config.choose_on == "validation":
         return
@@ -149,7 +147,7 @@ def _check_people(config: ConfigDict) -> None:
         if not has_match(*labels):
             raise ValueError(
                 f"{name} under {data.root}: no person of query is in gallery under another camera, so that the "
-                "trained network could not be scored; mend the data set, or hold training identities out, as with "
+                "trained model could not be evaluated; fix the data set, or hold training identities out, as with "
                 "--config.data.validation_ids=20"
             )
 
@@ -160,7 +158,7 @@ def _validate(
     validation: Mapping[str, tuple[arrays.Split, arrays.Split]],
     state: TrainState,
 ) -> dict[str, float]:
-    """Scores a state of the training on each source's (query, gallery); with several, also their mean."""
+    """Evaluates a training state on each source's (query, gallery), and with several sources on their mean."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
     by_source = {}
     for name, parts in validation.items():
@@ -177,34 +175,28 @@ def _validate(
 def train_and_evaluate_splits(
     config: ConfigDict, workdir: str | Path, *, allow_config_change: bool = False
 ) -> dict[str, dict[str, Any]] | None:
-    """Trains and scores on each of the 20 splits of CUHK03's classic protocol, one after the other.
+    """Trains and evaluates on each of the 20 splits of CUHK03's classic protocol; errors as `train_and_evaluate`.
 
     Args:
       config: of each run; `data.testset` is set to 1 to 20.
-      workdir: receives a workdir testset_01 to testset_20 for each, and results/cuhk03_classic.json, which grows with
-        each. The next run goes on with the split that is not in there yet, from its checkpoint.
+      workdir: gets the workdirs testset_01 to testset_20, and results/cuhk03_classic.json with all splits that are
+      done.
+        Another call resumes with the first split that is not.
       allow_config_change: as in `train_and_evaluate`.
 
     Returns:
       The mean over the splits under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
-
-    Raises:
-      As `train_and_evaluate`.
     """
     workdir = local_path(workdir)
     path = Workdir(workdir).result("cuhk03_classic")
     splits = read_list(path, "splits")
-    before = splits[0]["config"] if splits else config.to_dict()
-    changed = configuration.differences(before, _with_testset(config, before["data"]["testset"]).to_dict())
+    previous = splits[0]["config"] if splits else config.to_dict()
+    changed = configuration.differences(previous, _with_testset(config, previous["data"]["testset"]).to_dict())
     if changed and not allow_config_change:
-        raise ValueError(
-            f"{workdir} holds splits that were trained with another configuration ({'; '.join(changed)}); undo "
-            "the change, choose another --workdir, or go on all the same with --allow_config_change"
-        )
+        raise ValueError(_other_configuration(workdir, changed))
     for testset in range(len(splits) + 1, names.NUM_TESTSETS + 1):
-        of_split = _with_testset(config, testset)
-        of_workdir = workdir / f"testset_{testset:02d}"
-        results = train_and_evaluate(of_split, of_workdir, allow_config_change=allow_config_change)
+        place = workdir / f"testset_{testset:02d}"
+        results = train_and_evaluate(_with_testset(config, testset), place, allow_config_change=allow_config_change)
         if results is None:
             return None
         splits.append(results[NETWORK])
@@ -227,12 +219,8 @@ def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
 
 @contextmanager
 def only_process(workdir: Workdir) -> Iterator[None]:
-    """Holds a workdir for this run alone: two that write checkpoints to one place would destroy each other's.
-
-    Raises:
-      ValueError: another process holds it.
-    """
-    if not processes.is_writer():  # it holds the workdir for all
+    """Locks a workdir, because two runs would destroy each other's checkpoints (ValueError: it is locked)."""
+    if not processes.is_writer():  # which locks it for all
         yield
         return
     made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
@@ -248,12 +236,12 @@ def only_process(workdir: Workdir) -> Iterator[None]:
                 if error.errno not in NO_LOCKS:
                     raise
                 tell(
-                    f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing keeps a second "
-                    "run out: never start two in it"
+                    f"{workdir.root}: its file system has no locks ({error.strerror}), so that nothing prevents a "
+                    "second run: never start two in it"
                 )
             yield
     finally:
-        # A run that was refused leaves nothing behind.
+        # A refused run leaves nothing behind.
         if [path.name for path in workdir.root.iterdir()] == [workdir.lock.name]:
             workdir.lock.unlink()
             for parent in made:
@@ -261,7 +249,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
 
 
 def check_resume(workdir: Path, saved: Description, description: Description, allow_config_change: bool) -> None:
-    """Compares a run with the latest checkpoint in its workdir; raises ValueError with a line of what differs."""
+    """Compares a run with the latest checkpoint in its workdir (ValueError, one line: the differences)."""
     changed = configuration.differences(saved.config, description.config)
     if saved.data_fingerprint != description.data_fingerprint:
         changed.append("the training images or their identities")
@@ -271,7 +259,11 @@ def check_resume(workdir: Path, saved: Description, description: Description, al
             f"({'; '.join(changed)}); undo the change or choose another --workdir"
         )
     if changed and not allow_config_change:
-        raise ValueError(
-            f"{workdir} holds a run with another configuration ({'; '.join(changed)}); undo the change, choose another "
-            "--workdir, or go on all the same with --allow_config_change"
-        )
+        raise ValueError(_other_configuration(workdir, changed))
+
+
+def _other_configuration(workdir: Path, changed: Sequence[str]) -> str:
+    return (
+        f"{workdir} has a run with another configuration ({'; '.join(changed)}); undo the change, choose another "
+        "--workdir, or resume anyway with --allow_config_change"
+    )

@@ -1,4 +1,4 @@
-"""Pictures of what a network has learnt: report.html and the files in results/ of a workdir."""
+"""Writes the report of an evaluated model: report.html, and images in results/ of a workdir."""
 
 from pathlib import Path
 
@@ -30,20 +30,19 @@ LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in
 
 
 def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
-    """Writes report.html and the pictures of a scored network.
+    """Writes report.html and the images of an evaluated model, and returns the path of the report.
+
+    results/ gets curves.svg (from metrics.jsonl), cmc.svg, roc.svg, distances.svg, curriculum.svg, masks.png,
+    masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
+    ranked_lists_best.png, _worst and _random, also after re-ranking.
 
     Args:
-      workdir: of the run; where it has metrics.jsonl, its curves are drawn.
-      scored: what `score.score` returned.
-      task: what it was asked; the lists are by its distance, and with re-ranking shown before and after it.
-
-    Returns:
-      The path of report.html. In results/ there are curves.svg, cmc.svg, roc.svg, distances.svg, curriculum.svg,
-      masks.png, masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
-      ranked_lists_best.png, _worst and _random (and the same after re-ranking).
+      workdir: of the run.
+      scored: result of `scoring.score`.
+      task: argument of `scoring.score`.
 
     Raises:
-      ValueError: it was scored with distractors, whose images are not kept.
+      ValueError: it was evaluated with distractors, whose images are not kept.
     """
     if task.distractors:
         raise ValueError("a report shows no distractors of another data set: score without them")
@@ -60,10 +59,10 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
     for name, svg in charts.items():
         write_text(results / f"{name}.svg", svg)
-    for name, of in lists.items():
+    for name, each in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
-        for kind, rows in _drawn(of.average_precision).items():
-            picture = ranked_lists(query, gallery, of.nearest, rows, people, cameras)
+        for kind, rows in _drawn(each.average_precision).items():
+            picture = ranked_lists(query, gallery, each.nearest, rows, people, cameras)
             write_picture(results / f"ranked_lists_{kind}{suffix}.png", picture)
     rows = _drawn(lists[NETWORK].average_precision)["random"]
     write_picture(results / "masks.png", mask_picture(query.image[rows], {s: m[rows] for s, m in masks.items()}))
@@ -75,7 +74,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         charts=list(charts.values()),
         query=query,
         gallery=gallery,
-        lists={LISTS[name]: of for name, of in lists.items()},
+        lists={LISTS[name]: each for name, each in lists.items()},
         masks=masks,
         people=people,
         cameras=cameras,
@@ -96,7 +95,7 @@ def _lists(comparison: Comparison) -> Lists:
 
 
 def _drawn(average_precision):
-    """Queries to draw: those with the highest and lowest AP, and random ones (seed 0)."""
+    """Selects queries to draw: those with the highest and lowest AP, and random ones (seed 0)."""
     order = np.argsort(-average_precision, kind="stable")
     random = np.random.default_rng(0).permutation(len(order))
     return {"best": order[:NUM_DRAWN], "worst": order[::-1][:NUM_DRAWN], "random": random[:NUM_DRAWN]}
@@ -140,7 +139,7 @@ def _about(scored):
 
 
 def _distance(scored):
-    """The distance that lists and histograms are made by, in words."""
+    """Describes the distance of lists and histograms."""
     result = scored.results[NETWORK]
     words = ["Euclidean distance" if result["distance"] == "euclidean" else "cosine distance"]
     words += ["embeddings of norm 1"] * result["normalize"] + ["mean with the mirror image"] * result["flip"]

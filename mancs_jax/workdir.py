@@ -1,60 +1,24 @@
-"""Every path in a workdir, once. A leaf: it imports nothing of mancs_jax."""
+"""Every path in a workdir, once."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 
-@dataclass(frozen=True)
 class Workdir:
-    """The directory of a run."""
+    """The directory of a run, and the path of each of its files."""
 
-    root: Path
-
-    @property
-    def config(self) -> Path:
-        """Configuration of the run, JSON."""
-        return self.root / "config.json"
-
-    @property
-    def starts(self) -> Path:
-        """A list of all starts: versions, devices, command, configuration, JSON."""
-        return self.root / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Numbers by step, a JSON object a line."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The same numbers for TensorBoard."""
-        return self.root / "tensorboard"
-
-    @property
-    def latest(self) -> Path:
-        """The newest checkpoints."""
-        return self.root / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best score on the validation identities."""
-        return self.root / "best"
-
-    @property
-    def results(self) -> Path:
-        """Scores and pictures."""
-        return self.root / "results"
-
-    @property
-    def report(self) -> Path:
-        """The report of a scored network, HTML."""
-        return self.root / "report.html"
-
-    @property
-    def lock(self) -> Path:
-        """The file that the process which trains here holds."""
-        return self.root / ".lock"
+    def __init__(self, root: Path):
+        """Derives the paths from `root`, which need not exist."""
+        self.root = root
+        self.config = root / "config.json"  # configuration of the run
+        self.starts = root / "run.json"  # versions, devices, command and configuration of each start
+        self.metrics = root / "metrics.jsonl"  # metrics by step, one JSON object a line
+        self.tensorboard = root / "tensorboard"  # the same metrics for TensorBoard
+        self.latest = root / "checkpoints"
+        self.best = root / "best"  # the checkpoint with the best score on the held-out identities
+        self.results = root / "results"  # scores and pictures
+        self.report = root / "report.html"
+        self.lock = root / ".lock"  # held by the process that trains here
 
     def result(self, stem: str) -> Path:
-        """JSON of one result."""
+        """Returns the path of one result, JSON."""
         return self.results / f"{stem}.json"

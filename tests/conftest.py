@@ -1,3 +1,14 @@
 """Fixtures of several files of tests."""
 
+import pytest
+from absl import logging
 from gallery_stores import gallery, place, server  # noqa: F401
+
+
+@pytest.fixture
+def warnings_are_logged():
+    """Other modules, once imported, keep absl to errors."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    yield
+    logging.set_verbosity(before)

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 
 from mancs_jax.config import recipes
+from mancs_jax.config.names import BASIC_BLOCK
 from mancs_jax.inference.network import Network
 from mancs_jax.models.mancs import init_variables
-from mancs_jax.models.resnet import BASIC_BLOCK
 
 NUM_CLASSES = 5
 

@@ -113,7 +113,7 @@ def test_a_stopped_ablation_goes_on_and_ends_in_a_table(monkeypatch, tmp_path):
     calls.clear()
     assert ablation.run_all(runs, "walkers", tmp_path)["rows"] == summary["rows"] and not calls
     other = ablation.plan("walkers", ["attention"], [0], {"loss.margin": 0.2})
-    with pytest.raises(ValueError, match=r"holds attention, seed 0, with another configuration \(.*loss.margin"):
+    with pytest.raises(ValueError, match=r"has attention, seed 0, with another configuration \(.*loss.margin"):
         ablation.run_all(other, "walkers", tmp_path)
 
 
@@ -125,8 +125,8 @@ def test_questions_are_compared_with_the_whole():
     assert ablation.table(about, "walkers").splitlines()[2:] == [
         "| `cls` | f_cls, cross-entropy | 1 | 10.0 | 10.0 |  |  |",
         "| `rank` | + f_rank, batch-hard | 1 | 30.0 | 30.0 |  |  |",
-        "| `whole` | The recipe as it is, for the changes below to be compared with | 1 | 50.0 | 50.0 |  |  |",
-        "| `uniform` | Negatives drawn uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
+        "| `whole` | The recipe as it is, with which the changes below are compared | 1 | 50.0 | 50.0 |  |  |",
+        "| `uniform` | Negatives sampled uniformly | 1 | 40.0 | 40.0 | -10.0 / -10.0 |  |",
     ]
 
 

@@ -8,10 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import write_workdir
-
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -27,8 +25,7 @@ def place(tmp_path_factory):
     """A workdir w, and a data set under data."""
     place = tmp_path_factory.mktemp("place")
     write_workdir(place / "w")
-    with market1501.open_source(tiny.write_folder(place / "source")) as contents:
-        build.build(contents, place / "data")
+    write_data(place / "data", tiny.write_folder(place / "source"))
     return place
 
 

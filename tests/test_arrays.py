@@ -68,13 +68,6 @@ def test_iterate_split_gives_the_pieces_of_load_split(root, block):
         assert joined.dtype == field.dtype
 
 
-def test_load_split_reads_in_blocks(root, monkeypatch):
-    whole = arrays.load_split("unsorted", root, "train", (16, 6))
-    monkeypatch.setattr(arrays, "_BLOCK", 3)
-    for field, again in zip(whole, arrays.load_split("unsorted", root, "train", (16, 6))):
-        np.testing.assert_array_equal(field, again)
-
-
 def test_iterate_split_holds_one_block_of_files(root, monkeypatch):
     reads, read = [], TFDSSource.__getitems__
 
@@ -251,12 +244,6 @@ def test_hold_out_draws_by_its_seed():
 def test_hold_out_refuses(num_ids):
     with pytest.raises(ValueError, match=rf"num_ids is {num_ids}; it has to be from 1 to 2 \(of 4 identities, 2 have"):
         arrays.hold_out(make_split(PID, CAMID), num_ids, seed=0)
-
-
-def test_hold_out_leaves_someone_to_train_on():
-    split = make_split([1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 2, 2, 1, 1, 2, 2])
-    with pytest.raises(ValueError, match="from 1 to 1"):
-        arrays.hold_out(split, 2, seed=0)
 
 
 @settings(max_examples=60, deadline=None)

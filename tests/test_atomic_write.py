@@ -41,7 +41,7 @@ def test_a_damaged_list_is_put_aside(tmp_path, content, capsys):
     path.write_bytes(content)
     assert read_list(path, "starts") == []
     line = capsys.readouterr().err
-    assert line.startswith(f"{path} is damaged (") and line.endswith("); it is run.json.damaged now\n")
+    assert line.startswith(f"{path} is damaged (") and line.endswith(") and was renamed to run.json.damaged\n")
     assert not path.exists() and (tmp_path / "run.json.damaged").read_bytes() == content
 
 

@@ -30,8 +30,6 @@ import torch_peer  # noqa: E402
 import training_step  # noqa: E402
 
 from mancs_jax.cli import command_line  # noqa: E402
-from mancs_jax.common.processor import EIGEN  # noqa: E402
-from mancs_jax.kernels import convolution  # noqa: E402
 from mancs_jax.weights import authors  # noqa: E402
 
 CLASSES = 4
@@ -95,40 +93,6 @@ def test_peer_makes_the_updates_that_ours_makes(tmp_path):
     assert max(moved) > 2e-3  # 3 steps of 1e-3, three times that in the heads: the losses are not those of one network
 
 
-@pytest.mark.parametrize("epoch", [0, 4])
-def test_peer_draws_ranks_as_ours_does(epoch):
-    config = small_config(t0=5.7, t1=11.4, a=1.0, mu_step=1.0)
-    rng, draws = np.random.default_rng(0), 400
-    f_rank, labels = rng.normal(size=(8, 3)).astype(np.float32), np.repeat(np.arange(4), 2)
-    anchor, positive = torch_peer.later_pairs(4, 2)
-    assert anchor.tolist() == [0, 2, 4, 6] and positive.tolist() == [1, 3, 5, 7]
-    torch.manual_seed(0)
-    given = torch.from_numpy(f_rank), torch.from_numpy(labels), anchor, epoch, config
-    drawn = np.stack([torch_peer.drawn_negatives(*given).numpy() for _ in range(draws)])
-    distances = np.linalg.norm(f_rank[:, None] - f_rank[None], axis=-1)
-    num = 6  # negatives
-    density = np.exp(-0.5 * (np.arange(num) - (num - epoch)) ** 2) / np.sqrt(2 * np.pi)
-    density = np.maximum(density, 3e-5) / np.maximum(density, 3e-5).sum()
-    for column, row in enumerate(anchor.tolist()):
-        order = [i for i in np.argsort(distances[row]) if labels[i] != labels[row]]
-        share = np.array([np.mean(drawn[:, column] == i) for i in order])
-        assert abs(share.sum() - 1) < 1e-9
-        np.testing.assert_allclose(share, density, atol=0.1)
-
-
-def test_loop_and_vectorised_loss_are_ours_where_nothing_is_drawn():
-    config = small_config(density_floor=0.0, a=15.0)
-    flags = argparse.Namespace(p=4, k=2, dim=3)
-    embedding, labels = (torch.from_numpy(array) for array in curriculum_loss.drawn(flags))
-    distances = torch.linalg.vector_norm(embedding[:, None] - embedding[None], dim=2)
-    nearest = distances.masked_fill(labels[:, None] == labels, np.inf).min(1).values
-    first = torch.arange(0, 8, 2)
-    expected = torch.relu(0.5 + distances[first, first + 1] - nearest[first]).mean().item()
-    late = int(config.loss.t0 + 3 * (config.loss.t1 - config.loss.t0))
-    for loss in (curriculum_loss.loss_by_loop, curriculum_loss.loss_vectorised):
-        np.testing.assert_allclose(loss(embedding, labels, late, config).item(), expected, rtol=1e-4)
-
-
 def test_training_step(run):
     figures, table = run(training_step, "--batch=8", "--steps=1", "--rounds=1", "--peak_tflops=2")
     assert [row["side"] for row in figures["rows"]] == ["mancs_jax", "PyTorch"]
@@ -147,34 +111,6 @@ def test_training_step_without_pytorch(run, monkeypatch):
     figures, _ = run(training_step, *arguments)
     assert [row["side"] for row in figures["rows"]] == ["mancs_jax", "mancs_jax, malloc as it is"]
     assert all(row["TFLOP/s"] is row["of the peak"] is None and row["images/s"] > 0 for row in figures["rows"])
-
-
-def test_a_library_is_asked_to_convolve(monkeypatch, capsys):
-    for name in ("_EXTRA_ROWS", "_CHUNK_BYTES"):
-        monkeypatch.setattr(convolution, name, None)
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=d {EIGEN}")
-    ours.convolve_by("ynnpack:1.5")
-    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=d"]
-    assert (convolution._EXTRA_ROWS, convolution._CHUNK_BYTES) == (1, 3 << 19)
-    ours.convolve_by("eigen:12")
-    assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=d", EIGEN]
-    assert (convolution._EXTRA_ROWS, convolution._CHUNK_BYTES) == (0, 12 << 20)
-    for choice in ("mkl:12", "eigen", "eigen:0", "eigen:inf", "eigen:many"):
-        with pytest.raises(SystemExit):
-            training_step.main(["--convolutions", choice])
-        assert f"invalid library_and_megabytes value: '{choice}'" in capsys.readouterr().err
-
-
-def test_flops_are_those_counted_by_hand():
-    flags = argparse.ArgumentParser()
-    recipe.add_network_flags(flags)
-    flags = flags.parse_args(
-        [*NETWORK, "--arch=resnet50", "--width=64", "--image_size", "256", "128", "--dtype=bfloat16"]
-    )
-    # ResNet-50 has 4.09 billion products at 224x224, and so (256 * 128) / 224^2 as many here, FABs and heads beside
-    # them; two operations each, and twice as many backward.
-    expected = 3 * 2 * 4.09e9 * 256 * 128 / 224**2
-    assert torch_peer.flops_of_step(recipe.create_config(flags, 4), 751) / 4 == pytest.approx(expected, rel=0.05)
 
 
 def test_embedding(run):
@@ -226,13 +162,6 @@ def test_start_up(run, monkeypatch):
         times = [row[phase] for phase in start_up.PHASES]
         assert times == sorted(times) and times[0] > 0
         assert row["first step, x again"] == pytest.approx(row["first step"] / rows["mancs_jax, again"]["first step"])
-
-
-@pytest.mark.parametrize("benchmark", [training_step, embedding, curriculum_loss, input_pipeline, start_up])
-def test_a_batch_that_cannot_be_is_one_line(benchmark):
-    batch = "--p=1" if benchmark is curriculum_loss else "--batch=3"
-    with pytest.raises(SystemExit, match="is not at least two identities of 2 images"):
-        benchmark.main([*NETWORK, batch])
 
 
 def test_sides_take_turns_in_processes_of_their_own(monkeypatch):

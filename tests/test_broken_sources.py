@@ -20,7 +20,6 @@ from tiny_sources import (
     write_protocol,
 )
 
-from mancs_jax.data import build
 from mancs_jax.data.sources import cuhk03
 
 
@@ -101,10 +100,6 @@ def zip_without_mat(path):
     return ["--dataset=cuhk03_labeled", f"--source={source}"]
 
 
-def v5_mat(path):
-    return ["--dataset=cuhk03_labeled", f"--source={write_protocol(path / 'config.mat')}"]
-
-
 def table(text: str | bytes, name: str = "mine", link: bool = False):
     def make(path):
         source = write(path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1)}, False)
@@ -151,19 +146,13 @@ ROWS = {
         damaged(lambda data: data.replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", 1)),
         r"1 unreadable: bounding_box_train/0002_c1s1_000451_03\.jpg \(cannot be read: Bad CRC-32",
     ),
-    "a path that leads out": (market({"../evil.jpg": b"x"}), r": \.\./evil\.jpg: links, folders.* do not belong there"),
-    "an absolute path": (market({"/etc/evil.jpg": b"x"}), r": /etc/evil\.jpg: links.* do not belong there"),
-    "a folder in a folder": (market({"query/in/a.jpg": b"x"}), r": query/in: .* do not belong there"),
     # Market-1501
     "missing folders": (
         market(dict.fromkeys(market_files()) | {"photos/a.jpg": jpeg(0)}),
         r"no images in a folder bounding_box_train, query, bounding_box_test, gt_bbox" + MARKET_PAGE,
     ),
     "a truncated image": (market({QUERY: jpeg(0)[:-100]}), rf"1 unreadable: {QUERY} \(cut off\).*" + MARKET_PAGE),
-    "an empty image": (market({QUERY: b""}), rf"1 unreadable: {QUERY} \(empty\)"),
-    "a page named as an image": (market({QUERY: b"<html>"}), rf"1 unreadable: {QUERY} \(damaged, or not an image\)"),
     "a photo among the images": (market({"query/me.jpg": jpeg(0)}), r"query/me\.jpg: not named as 0002_c1s1_000451_03"),
-    "a camera 0": (market({"query/0001_c0s1_001051_00.jpg": jpeg(0)}), r"0001_c0s1_001051_00\.jpg: not named as"),
     "a camera that is not there": (
         market({"query/0001_c7s1_001051_00.jpg": jpeg(0)}, "--check"),
         r"query: 3 images \(published: 3,368\).*unknown cameras: 7",
@@ -188,8 +177,6 @@ ROWS = {
     ),
     "an incomplete DukeMTMC-reID": (duke({}), r"train: 2 images \(published: 16,522\), 1 ids \(published: 702\)"),
     # CUHK03
-    "no HDF5": (raw("cuhk03_labeled", "x.mat", b"x" * 999), r"x\.mat: not an HDF5 file .*has to be asked for at https"),
-    "a v5 file": (v5_mat, r"config\.mat: not an HDF5 file \(MATLAB v7\.3\), as cuhk-03\.mat is"),
     "a .mat that is cut off": (cut_mat, r"x\.mat: not an HDF5 file .*or cut off \(.*truncated"),
     "a zip without the .mat": (zip_without_mat, r"cuhk03_release\.zip: there is no cuhk-03\.mat in it"),
     "a folder without the .mat": (
@@ -226,13 +213,11 @@ ROWS = {
     ),
     "a camera that the header lacks": (table("path,pid,split\na.jpg,1,1,train\n"), r"csv line 2: 4 fields, not 3$"),
     "an empty camera": (labels("a.jpg,1,,train"), r"line 2: camid '' is neither an integer from 0 nor a name"),
-    "an empty CSV": (table(""), r"labels\.csv line 1: is ''; it has to be"),
     "a CSV without lines": (labels(), r"mine: no images are listed"),
     "no text": (table(b"path\xff"), r"labels\.csv: not a CSV in UTF-8"),
     "an open quote": (labels('"a.jpg,1,1,train'), r"labels\.csv line 2: unexpected end of data"),
     "a field too few": (labels("a.jpg,1,train"), r"labels\.csv line 2: 3 fields, not 4"),
     "a path upwards": (labels("../outside.jpg,1,1,train"), r"line 2: path '\.\./outside\.jpg' is not one below"),
-    "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below .*source"),
     "a link that leads out": (
         labels("link.jpg,1,1,train", link=True),
         r"line 2: path 'link\.jpg' is no file in .*source, or",
@@ -249,6 +234,7 @@ ROWS = {
     ),
     "a camera below 0": (labels("a.jpg,1,-1,train"), r"line 2: camid '-1' is neither an integer from 0 nor a name"),
     "an id too large": (labels("a.jpg,2147483648,1,train"), r"line 2: pid '2147483648' is neither an integer"),
+    "a path from the root": (labels("/etc/passwd,1,1,train"), r"line 2: path '/etc/passwd' is not one below .*source"),
     "a query of nobody": (
         labels("a.jpg,0,1,query", "b.jpg,0,1,gallery"),
         r"line 2: pid 0 in query is no person, but a distractor: number people from 1, or leave it out$",
@@ -258,7 +244,6 @@ ROWS = {
         labels("./a.jpg,1,1,train", "source/a.jpg,1,1,train"),
         r"line 3: path 'source/a\.jpg' is there already, in line 2",
     ),
-    "a path of nothing": (labels("./,1,1,train"), r"line 2: path '\./' is not one below"),
     "a damaged CSV in a zip": (damaged_table, r"labels\.csv: cannot be read \(Bad CRC-32"),
     "an unknown split": (
         labels("a.jpg,1,1,test"),
@@ -306,16 +291,6 @@ def test_a_root_that_is_a_file(run, tmp_path):
     (tmp_path / "root").write_bytes(b"x")
     line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
     assert "root cannot be written (" in line and (tmp_path / "root").read_bytes() == b"x"
-
-
-def test_a_full_disk(run, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.array_record")
-
-    monkeypatch.setattr(build.PersonImages, "_generate_examples", full)
-    line = run(*market({})(tmp_path), f"--root={tmp_path / 'root'}")
-    assert line.endswith("root: market1501 cannot be built (No space left on device); nothing of it was kept")
-    assert not (tmp_path / "root").exists()
 
 
 def test_no_room_to_unpack(run, tmp_path, monkeypatch):

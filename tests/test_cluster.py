@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
+from tiny_runs import write_data
 
 REPOSITORY = Path(__file__).parents[1]
 SRUN = """#!{python}
@@ -35,8 +33,7 @@ def script_under(heading: str) -> str:
     ("heading", "tasks", "devices"), [("SLURM (sbatch), one node", 1, 2), ("SLURM (sbatch), several nodes", 2, 1)]
 )
 def test_the_script_trains(tmp_path, heading, tasks, devices):
-    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", tiny.write_folder(tmp_path / "source"))
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "srun").write_text(SRUN.format(python=sys.executable))

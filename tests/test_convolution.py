@@ -100,13 +100,6 @@ def test_output_and_gradients_equal_float64_loops(shape, rows, chunk, monkeypatc
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * max(np.abs(expected).max(), 1e-6))
 
 
-def test_by_hand():
-    x = jnp.arange(1.0, 5.0).reshape(1, 2, 2, 1)
-    kernel = jnp.zeros((3, 3, 1, 1)).at[0, 1, 0, 0].set(10.0).at[1, 1, 0, 0].set(1.0)
-    expected = [[1.0, 2.0], [13.0, 24.0]]  # each pixel plus ten times the one above
-    np.testing.assert_array_equal(convolve(x, kernel, padding=1)[0, :, :, 0], expected)
-
-
 @pytest.mark.parametrize("shape", [SHAPES[1], SHAPES[3], SHAPES[9]], ids=str)
 def test_bfloat16_stays_bfloat16(shape):
     arrays = draw(shape, jnp.bfloat16)
@@ -137,17 +130,9 @@ def test_pool_equals_lax_with_ties(shape):
     np.testing.assert_array_equal(output, expected_output)
     np.testing.assert_array_equal(gradient(cotangent)[0], expected_gradient(cotangent)[0])
     assert max_pool_3x3_s2(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-
-
-@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 7, 5, 3), (1, 1, 1, 2), (2, 2, 1, 3)], ids=str)
-def test_pool_of_gpus_equals_lax_with_ties(shape):
-    generator = np.random.default_rng(0)
-    x = jnp.asarray(generator.integers(-1, 2, shape), jnp.float32)
-    output, tap = pool_with_tap(x)
-    expected_output, expected_gradient = jax.vjp(lax_pool, x)
-    cotangent = jnp.asarray(generator.integers(1, 9, output.shape), jnp.float32)
+    on_gpu, tap = pool_with_tap(x)
     assert tap.dtype == jnp.uint8
-    np.testing.assert_array_equal(output, expected_output)
+    np.testing.assert_array_equal(on_gpu, expected_output)
     np.testing.assert_array_equal(from_taps(tap, cotangent, shape), expected_gradient(cotangent)[0])
 
 

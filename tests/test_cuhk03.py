@@ -92,7 +92,7 @@ def test_without_the_protocol_there_is_only_the_classic_one(folder, tmp_path):
     with cuhk03.open_source(mat, "labeled") as found:
         assert list(found.splits) == list(found.about.counts) == ["all_images"]
         [note] = found.notes
-        assert note.startswith("no cuhk03_new_protocol_config_labeled.mat lies beside it") and "classic" in note
+        assert note.startswith("no cuhk03_new_protocol_config_labeled.mat is next to it") and "classic" in note
     given = folder / "cuhk03_new_protocol_config_labeled.mat"
     with cuhk03.open_source(mat, "labeled", given) as found:
         assert list(found.splits) == ["train", "query", "gallery", "all_images"] and not found.notes

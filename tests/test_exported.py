@@ -1,4 +1,4 @@
-"""Exported files come back through `mancs_jax.load`: one embedding, one contract."""
+"""Exported files come back through `mancs_jax.load`: one embedding, one card."""
 
 import json
 import shutil
@@ -14,12 +14,11 @@ import pytest
 import tiny
 from PIL import Image
 from tiny_exports import refused, write_exports
+from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
 from mancs_jax.cli import command_line, embed, evaluate, search, visualize
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.inference.export import export
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.gallery import load_gallery
@@ -104,7 +103,7 @@ def test_what_does_not_apply(place):
         opened = open_exported(place / kind, batch=2)
         for wrong in (np.zeros((2, 32, 64, 3), np.uint8), np.zeros((2, 64, 32, 3), np.float32)):
             line = refused(lambda images=wrong, run=opened.run_batches: list(run([images])))
-            assert "but the contract of the file says uint8 [N, 64, 32, 3], RGB" in line
+            assert "but the card of the file says uint8 [N, 64, 32, 3], RGB" in line
     devices = jax.local_devices()
     assert "ONNX Runtime chooses its device; leave devices out" in refused(
         mancs_jax.load, place / "n.onnx", devices=devices[:1]
@@ -162,8 +161,7 @@ def test_commands_take_a_file(place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("mancs_jax.cli.command_line.keep_freed_memory", lambda: None)
     monkeypatch.setattr(embed, "keep_freed_memory", lambda: None)
     source = tiny.write_folder(tmp_path / "source")
-    with market1501.open_source(source) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", source)
     results, galleries = [], []
     for network in ("w", *KINDS, "flip.onnx"):
         command(
@@ -192,8 +190,7 @@ def test_commands_take_a_file(place, tmp_path, monkeypatch, capsys):
 
 
 def test_the_baselines_of_an_exported_network(place, tmp_path):
-    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", tiny.write_folder(tmp_path / "source"))
     task = Task(root=str(tmp_path / "data"), baselines=True)
     found, expected = (score(place / name, task, progress=False).results for name in ("n.onnx", "w"))
     assert found.keys() == expected.keys() and len(found) == 3

@@ -167,7 +167,7 @@ def test_names_as_in_market1501(tmp_path, as_zip):
         ({"bounding_box_train": ["-1_c1.jpg"]}, "pid -1 in train is no person, but junk: number people from 1"),
         (
             {"query": ["1_c1.jpg"], "bounding_box_test": ["-1_c1.jpg"]},
-            "^mine: no person of query is in gallery under another camera, so that nothing could be scored; leave the",
+            "^mine: no person of query is in gallery under another camera, so that no score is possible; leave the",
         ),
         ({"query": ["1_c1.jpg"], "bounding_box_test": ["2_c2.jpg", "0_c2.jpg"]}, "no person of query is in gallery"),
         ({"query": ["1_c1.jpg"], "bounding_box_test": ["1_c1b.jpg"]}, "is in gallery under another camera"),

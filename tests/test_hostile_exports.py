@@ -26,33 +26,33 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def pair(place, tmp_path):
-    """Copies of n.jax and its contract."""
+    """Copies of n.jax and its card."""
     for name in ("n.jax", "n.jax.json"):
         shutil.copy(place / name, tmp_path)
     return tmp_path / "n.jax"
 
 
 def seal(path, content, **fields):
-    """Writes a file with a contract whose digest is right."""
+    """Writes a file with a card whose digest is right."""
     path.write_bytes(content)
-    contract = path.with_name("n.jax.json")
-    card = json.loads(contract.read_text())
+    file = path.with_name("n.jax.json")
+    card = json.loads(file.read_text())
     card["exported"]["file"] = digest(content)
-    contract.write_text(json.dumps(card | fields))
+    file.write_text(json.dumps(card | fields))
 
 
-def test_a_contract_that_is_missing_or_of_another_file(place, pair):
+def test_a_card_that_is_missing_or_of_another_file(place, pair):
     content = pair.read_bytes()
     pair.write_bytes(content[:-1])
-    assert "n.jax is damaged, or n.jax.json is the contract of another file" in refused(mancs_jax.load, pair)
+    assert "n.jax is damaged, or n.jax.json is the card of another file" in refused(mancs_jax.load, pair)
     pair.write_bytes(content)
     shutil.copy(place / "n.json", pair.with_name("n.jax.json"))  # the card of the weights
-    assert "not the contract of a file that mancs export wrote as jax.export" in refused(mancs_jax.load, pair)
+    assert "not the card of a file that mancs export wrote as jax.export" in refused(mancs_jax.load, pair)
     pair.with_name("n.jax.json").write_text("{")
     assert "n.jax.json: not JSON, or cut off" in refused(mancs_jax.load, pair)
     pair.with_name("n.jax.json").unlink()
     line = refused(mancs_jax.load, pair, error=FileNotFoundError)
-    assert "n.jax: no network in it: it is no ONNX file, and n.jax.json, the contract of a jax.export file" in line
+    assert "n.jax: no network in it: it is no ONNX file, and n.jax.json, the card of a jax.export file" in line
 
 
 def test_programs_that_are_not_taken(place, pair):
@@ -73,9 +73,9 @@ def test_programs_that_are_not_taken(place, pair):
     seal(pair, exported(means))
     assert mancs_jax.load(pair)(np.full((1, 64, 32, 3), 3, np.uint8)).tolist() == [[3.0] * WIDTH]
     seal(pair, exported(means, shape=(32, 64, 3)))
-    assert "but its contract says" in refused(mancs_jax.load, pair)
+    assert "but its card says" in refused(mancs_jax.load, pair)
     seal(pair, exported(means, dtype=np.float32))
-    assert "but its contract says" in refused(mancs_jax.load, pair)
+    assert "but its card says" in refused(mancs_jax.load, pair)
     seal(pair, exported(means, platforms=["tpu"]))
     assert "exported for tpu, and this device is cpu" in refused(mancs_jax.load, pair)
     calls = lambda image: means(image) + jnp.linalg.cholesky(jnp.eye(3))[0, 0]  # noqa: E731
@@ -86,13 +86,13 @@ def test_programs_that_are_not_taken(place, pair):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda card: card["exported"].update(flip="yes"), "no usable exported.flip in its contract"),
-        (lambda card: card["input"].update(height=2**40), "no usable size in its contract"),
-        (lambda card: card["input"].update(dtype="int64"), "no usable input in its contract"),
-        (lambda card: card["input"].update(height=32, width=64), "its contract names two sizes of images"),
-        (lambda card: card["config"]["model"].update(arch="resnet19"), "contract makes no network (config.model.arch"),
-        (lambda card: card["embedding"].update(width=7), "but its contract says"),
-        (lambda card: card["embedding"].pop("width"), "no usable size in its contract"),
+        (lambda card: card["exported"].update(flip="yes"), "no usable exported.flip in its card"),
+        (lambda card: card["input"].update(height=2**40), "no usable size in its card"),
+        (lambda card: card["input"].update(dtype="int64"), "no usable input in its card"),
+        (lambda card: card["input"].update(height=32, width=64), "its card names two sizes of images"),
+        (lambda card: card["config"]["model"].update(arch="resnet19"), "card makes no network (config.model.arch"),
+        (lambda card: card["embedding"].update(width=7), "but its card says"),
+        (lambda card: card["embedding"].pop("width"), "no usable size in its card"),
         (lambda card: card.update(format=2), "not the card of a network (format 1)"),
         (lambda card: card.update(num_classes=2**40), "no usable num_classes in it"),
     ],
@@ -111,11 +111,11 @@ def test_wrong_metadata(place, pair, tmp_path, change, line):
 
 
 def test_a_jax_file_takes_pixels_alone(pair):
-    """Its program has one signature: a contract that says float would end in an error of JAX's own."""
+    """Its program has one signature: a card that says float would end in an error of JAX's own."""
     card = json.loads(pair.with_name("n.jax.json").read_text())
     card["input"].update(dtype="float32", layout="NCHW", values="(pixel / 255 - mean) / std, normalised outside")
     pair.with_name("n.jax.json").write_text(json.dumps(card))
-    assert "no usable input in its contract" in refused(mancs_jax.load, pair)
+    assert "no usable input in its card" in refused(mancs_jax.load, pair)
 
 
 def test_names_of_a_file_stay_on_one_line(place, tmp_path):
@@ -198,8 +198,8 @@ def other_numbers(model):
         (lambda model: model.graph.node[5].ClearField("input"), "nothing of it was run"),
         (lambda model: model.graph.input[0].type.tensor_type.shape.dim[1].CopyFrom(
             onnx.TensorShapeProto.Dimension(dim_value=96)), "it takes and gives images UINT8 [batch, 96, 32, 3]"),
-        (lambda model: model.ClearField("metadata_props"), "an ONNX file without a contract"),
-        (lambda model: model.metadata_props.add().CopyFrom(model.metadata_props[0]), "file without a contract"),
+        (lambda model: model.ClearField("metadata_props"), "an ONNX file without a card"),
+        (lambda model: model.metadata_props.add().CopyFrom(model.metadata_props[0]), "file without a card"),
         (lambda model: setattr(model.opset_import[0], "version", 99), "it asks for operations of another library"),
     ],
 )  # fmt: skip
@@ -213,9 +213,7 @@ def test_hostile_onnx_files(place, tmp_path, change, line):
 def test_onnx_files_that_are_none(place, tmp_path):
     path = tmp_path / "n.onnx"
     changed(place, path, other_numbers, sealed=False)
-    assert "has other numbers or operations than its contract says; nothing of it was run" in refused(
-        mancs_jax.load, path
-    )
+    assert "has other numbers or operations than its card says; nothing of it was run" in refused(mancs_jax.load, path)
     content = (place / "n.onnx").read_bytes()
     for wrong in (content[: len(content) // 2], b"PK\x03\x04" + b"\0" * 100, b"", b"\x1f\x8b\x08" + b"\0" * 999):
         path.write_bytes(wrong)

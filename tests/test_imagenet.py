@@ -120,29 +120,6 @@ def test_tensors_in_one_storage(tmp_path, reference, state_dict):
     assert_same_weights(tmp_path / "weights.pth", reference)
 
 
-@pytest.mark.parametrize("rename", [str, hugging_face_name])
-def test_safetensors_files(tmp_path, reference, state_dict, rename):
-    pytest.importorskip("safetensors")
-    path = tmp_path / "named_as_nothing"
-    save_safetensors({rename(name): tensor for name, tensor in state_dict.items()}, path)
-    assert_same_weights(path, reference)
-
-
-@pytest.mark.parametrize("dtype, rtol", [(torch.float16, 2**-11), (torch.bfloat16, 2**-8)])
-@pytest.mark.parametrize("save", [torch.save, save_safetensors])
-def test_half_precision_becomes_float32(tmp_path, reference, state_dict, save, dtype, rtol):
-    pytest.importorskip("safetensors")
-    low = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state_dict.items()}
-    save(low, tmp_path / "weights")
-    trees = load(tmp_path / "weights", "resnet18")
-    kernel = low["layer3.0.conv2.weight"].float().numpy().transpose(2, 3, 1, 0)
-    np.testing.assert_array_equal(trees["params"]["layer3_0"]["conv2"]["kernel"], kernel)
-    del kernel
-    params, batch_stats = torch_resnet.to_flax(reference.state_dict())
-    close = partial(np.testing.assert_allclose, rtol=rtol, atol=1e-7)
-    jax.tree.map(close, trees, {"params": params, "batch_stats": batch_stats})
-
-
 def draw_variables(model):
     """Variables of a network, random and unlike those of a file."""
     shapes = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 64, 32, 3)))

@@ -2,24 +2,14 @@ import hashlib
 
 import numpy as np
 import pytest
-from absl import logging
 from tiny_sources import jpeg, write
 
 from mancs_jax.data.sources import items as checks
 from mancs_jax.data.sources.items import About, Contents, Counts, Item
 
-pytestmark = pytest.mark.quick
+pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("warnings_are_logged")]
 
 IMAGES = {"a": jpeg(0), "b": jpeg(1), "c": b"", "d": b"x"}
-
-
-@pytest.fixture(autouse=True)
-def warnings_are_logged():
-    """Other modules, once imported, keep absl to errors."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
-    yield
-    logging.set_verbosity(before)
 
 
 def items(*labels: tuple[int, int], file: str = "a") -> list[Item]:

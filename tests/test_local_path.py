@@ -14,6 +14,7 @@ import mancs_jax
 from mancs_jax import convert, publish
 from mancs_jax.cli import ablation, command_line, embed, evaluate, search, train
 from mancs_jax.cli import gallery as gallery_commands
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.main import COMMANDS
 from mancs_jax.common.local_path import cache_folder, local_path
 from mancs_jax.evaluation import features
@@ -45,7 +46,7 @@ OF_GALLERY = [f"gallery.{name}" for name in gallery_commands.COMMANDS]
 
 @pytest.mark.parametrize("name", [*(name for name in COMMANDS if name != "gallery"), *OF_GALLERY])
 def test_every_flag_is_a_path_or_known_to_be_none(name):
-    values = flags.FlagValues()
+    values = Flags()
     import_module(f"mancs_jax.cli.{name.replace('-', '_')}").define(values, [name])
     text = {flag for flag in values if type(values[flag]) is flags.Flag and values[flag].flag_type() == "string"}
     assert text <= {*command_line.PATHS, *NO_PATHS}

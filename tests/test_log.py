@@ -50,7 +50,7 @@ def test_a_full_disk_is_named(tmp_path):
     log = MetricsLog(Workdir(tmp_path), step=0, num_steps=3, batch=2, log_every=1)
     log._file.close()
     log._file = Path("/dev/full").open("a")  # noqa: SIM115  (a device that takes nothing)
-    line = r"/metrics\.jsonl cannot be written \(No space left on device\); free the disk, and start the same"
+    line = r"/metrics\.jsonl cannot be written \(No space left on device\); free disk space, and run the same"
     for call in (lambda: log.write(1, {"loss": 1.0}), log.close):
         with pytest.raises(OSError, match=line):
             call()
@@ -73,7 +73,7 @@ except OSError as error:
     sys.exit(str(error))
 """
     ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
-    line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free the disk, and start the same"
+    line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free disk space, and run the same"
     assert ended.returncode == 1 and line in ended.stderr and "Traceback" not in ended.stderr
 
 

@@ -27,21 +27,6 @@ def with_fields(*names: str):
     return config
 
 
-def test_sgd_is_nesterov_momentum():
-    """Three steps of a constant rate by hand: v = 0.9 v + g, and the parameter moves by -0.1 (g + 0.9 v)."""
-    config = tiny_config()
-    config.optim.name, config.optim.momentum = "sgd", 0.9
-    config.optim.weight_decay, config.optim.clip_norm = 0.0, 0.0
-    optimizer = create_optimizer(config, lambda step: 0.1)
-    params = {"backbone": {"kernel": jnp.float32([5.0])}}
-    state, moved = optimizer.init(params), []
-    for gradient in (1.0, 1.0, -2.0):
-        updates, state = optimizer.update({"backbone": {"kernel": jnp.float32([gradient])}}, state, params)
-        moved.append(float(updates["backbone"]["kernel"][0]))
-    # v: 1, 1.9, -0.29
-    np.testing.assert_allclose(moved, [-0.19, -0.271, 0.2261], rtol=1e-5)
-
-
 def test_sgd_follows_pytorch():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
@@ -78,12 +63,6 @@ def test_label_smoothing_is_a_smoothed_target(smoothing):
     target = (1 - smoothing) * np.eye(7)[labels] + smoothing / 7
     expected = np.mean(np.sum(target * (1 - p) ** 2 * -np.log(p), axis=1))
     np.testing.assert_allclose(focal_loss(logits, labels, gamma=2.0, **options), expected, rtol=1e-5)
-
-
-def test_without_smoothing_the_loss_is_that_of_the_paper():
-    logits, labels = jnp.float32([[2.0, 0.0], [0.0, 1.0]]), jnp.int32([0, 0])
-    options = {"gamma": 2.0, "probability": "softmax"}
-    assert focal_loss(logits, labels, **options) == focal_loss(logits, labels, label_smoothing=0.0, **options)
 
 
 @pytest.mark.parametrize("name", ["optim.name", "loss.label_smoothing"])
@@ -146,19 +125,3 @@ def test_values_that_cannot_work_are_refused(changes, words):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=words):
         checks.validate(config, num_devices=1)
-
-
-def test_the_fields_are_off_in_both_recipes():
-    for variant in ("", "authors", "small"):
-        config = recipes.market(variant)
-        assert (config.optim.name, config.loss.label_smoothing, config.augment.half_size_epochs) == ("adam", 0, 0)
-
-
-def test_the_long_recipe_is_the_whole_of_mancs():
-    config = recipes.market("scratch")
-    checks.validate(config, num_devices=1)
-    assert config.recipe == "scratch" and config.loss.sampling == "curriculum"
-    assert len(config.model.fab_stages) == 3 and min(config.loss.rank_weight, config.loss.cls_weight) > 0
-    images = config.epochs * ((751 - config.data.validation_ids) // config.data.p) * config.data.p * config.data.k
-    assert images >= 1.5e6
-    assert config.loss.t0 / config.epochs == pytest.approx(30 / 160, rel=0.02)

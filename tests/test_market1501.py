@@ -6,7 +6,7 @@ from tiny_sources import MARKET, REPOSITORY, SHARED, image_files, market_files, 
 from mancs_jax.data import build
 from mancs_jax.data.arrays import load_split
 from mancs_jax.data.sources import market1501
-from mancs_jax.data.sources.items import Contents, Counts, Item, count, count_items, find_differences
+from mancs_jax.data.sources.items import Counts, Item, count, count_items, find_differences
 from mancs_jax.data.sources.market1501 import LAYOUT
 from mancs_jax.data.sources.named_folders import parse_name
 
@@ -74,44 +74,6 @@ def test_open_source_leaves_out_what_is_missing(tmp_path):
     (tmp_path / "source" / "gt_bbox").mkdir(parents=True)
     with market1501.open_source(write(tmp_path / "source", files, False)) as found:
         assert list(found.splits) == ["train", "query", "gallery"]
-
-
-def published() -> dict[str, list[Item]]:
-    """Labels, not the real ones, that have every count of the published set."""
-
-    def items(people: range, images: int, distractors: int = 0, junk: int = 0) -> list[Item]:
-        pids = [people[i % len(people)] for i in range(images - distractors - junk)] + [0] * distractors + [-1] * junk
-        # The camera changes once a round over the people, so that each person has images under several.
-        return [Item(f"{i}.jpg", pid, 1 + i // len(people) % 6, "") for i, pid in enumerate(pids)]
-
-    return {
-        "train": items(range(751, 1502), 12936),
-        "query": items(range(1, 751), 3368 - 10) + [Item(f"x{i}.jpg", 1, 6, "") for i in range(10)],
-        "gallery": items(range(1, 751), 19732, 2798, 3819),
-        "gt_bbox": items(range(1, 1502), 25259),
-    }
-
-
-def differences(splits: dict[str, list[Item]]) -> list[str]:
-    return find_differences(Contents("market1501", market1501.ABOUT, splits, bytes))
-
-
-def test_published_counts_have_no_differences():
-    assert differences(published()) == []
-
-
-def test_differences_are_named():
-    splits = published()
-    splits["query"] = [item for item in splits["query"] if item.camid != 3]
-    splits["gallery"] = [*splits["gallery"][1:-1], *[Item("x.jpg", 0, 7, "")] * 3]
-    splits["train"] = [*splits["train"][:-1], Item("x.jpg", 1502, 1, "")]
-    assert differences(splits) == [
-        "train: 752 ids (published: 751)",
-        "train: ids above 1501: 1502",
-        f"query: {len(splits['query']):,} images (published: 3,368), missing cameras: 3",
-        "gallery: 19,733 images (published: 19,732), 2,801 distractors (published: 2,798), "
-        "3,818 junk (published: 3,819), unknown cameras: 7",
-    ]
 
 
 @pytest.mark.skipif(not LABELS.is_dir(), reason="needs the official label files")

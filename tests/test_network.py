@@ -7,12 +7,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, write_workdir
 
 import mancs_jax
 from mancs_jax import run
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.inference import forward
 from mancs_jax.inference.network import Network, averaged, embedding_width
 from mancs_jax.inference.trained import load_trained
@@ -50,8 +49,7 @@ def test_no_checkpoint_is_one_line(tmp_path):
 @pytest.mark.usefixtures("one_device")
 def test_a_run_compiles_the_inference_network_once(tmp_path, monkeypatch):
     """Validation after each epoch, scoring, the lists and the masks of the report."""
-    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", tiny.write_folder(tmp_path / "source"))
     config = tiny.get_config().unlock()
     config.data.root, config.data.validation_ids = str(tmp_path / "data"), 4
     config.eval_every, config.max_steps = 1.0, 4  # two epochs of the four that the schedule spans

@@ -72,7 +72,7 @@ def test_training_starts_from_it(workdir, pair, monkeypatch, capsys, num_classes
         for name, tree in params.items():
             anew = name.endswith("_classifier") and images != "f"
             jax.tree.map(np.testing.assert_array_equal, tree, (before if anew else variables)["params"][name])
-        line = f"{pretrained}: its classifiers are for other people and start anew\n"
+        line = f"{pretrained}: its classifiers are for other identities and are initialised anew\n"
         assert capsys.readouterr().err == (line if images != "f" else "")
 
 
@@ -95,7 +95,7 @@ def test_a_start_that_cannot_be_is_refused_before_the_first_step(workdir, pair):
     check_start(config)
     config.model.width, config.model.attention_pool = 2 * config.model.width, "mask_times_map"
     fields = "--config.model.attention_pool='mask', --config.model.width=8$"
-    with pytest.raises(ValueError, match=f"tiny.json is a network of another model; give it {fields}"):
+    with pytest.raises(ValueError, match=f"tiny.json has another architecture; set {fields}"):
         check_start(config)
     config.pretrained = str(pair)
     with pytest.raises(ValueError, match="is a folder; give the file NAME.safetensors in it"):

@@ -12,12 +12,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 
 import mancs_jax
 from mancs_jax import run, scoring
 from mancs_jax.config import checks
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 
 STORED = Path(__file__).parent / "old_workdir"
 EXPECTED = json.loads((STORED / "expected.json").read_text())
@@ -27,8 +26,7 @@ EXPECTED = json.loads((STORED / "expected.json").read_text())
 def workdir(tmp_path, monkeypatch, one_device):
     """Unpacks it beside its data; the configuration names the data by a relative path."""
     monkeypatch.chdir(tmp_path)
-    with market1501.open_source(tiny.write_folder(tmp_path / "source")) as contents:
-        build.build(contents, tmp_path / "data")
+    write_data(tmp_path / "data", tiny.write_folder(tmp_path / "source"))
     with zipfile.ZipFile(STORED / "workdir.zip") as file:
         file.extractall(tmp_path / "run")
     return tmp_path / "run"

@@ -16,7 +16,7 @@ def test_names_what_is_left():
     with pytest.raises(ValueError) as caught, naming_what_takes_less(config):
         raise FULL
     assert str(caught.value) == (
-        "the device's memory does not hold a step of 256 images: take --config.dtype=bfloat16 or "
+        "a step with batch size 256 images: take --config.dtype=bfloat16 or "
         "--config.accumulate=4 or more devices (docs/performance.md has the bytes of each)"
     )
     config.dtype, config.remat, config.accumulate = "bfloat16", (), 2

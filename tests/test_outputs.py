@@ -3,9 +3,9 @@
 import os
 
 import pytest
-from absl import flags
 
 from mancs_jax.cli import command_line, embed, evaluate, export, import_weights, search
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.outputs_and_inputs import OUTPUTS, outputs_and_inputs
 from mancs_jax.common.outputs import check_outputs
 
@@ -22,10 +22,10 @@ def test_every_spelling_of_a_file(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="^--json is the file of --gallery: an output may not replace an input$"):
             check_outputs({"--json": path}, {"--gallery": "g.npz"})
     for path in ("sub/new", "folder/new", "sub/./new", "~/sub/new"):  # not there yet
-        with pytest.raises(ValueError, match="^--report is the file of --json: give each output a file of its own$"):
+        with pytest.raises(ValueError, match="^--report is the file of --json: give each output its own file$"):
             check_outputs({"--json": "sub/new", "--report": path}, {})
     for path in ("sub/new", "folder/a/new", tmp_path / "sub"):
-        with pytest.raises(ValueError, match="^--json lies in the folder of photos: "):
+        with pytest.raises(ValueError, match="^--json is in the folder of photos: "):
             check_outputs({"--json": path}, {}, {"photos": "sub"})
     check_outputs(
         {"--json": "other", "--report": "another"}, {"--gallery": "g.npz", "nowhere": "other"}, {"sub": "sub"}
@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
         (
             search,
             "photos --gallery=g.npz --network=x --picture=photos/b.png --images=p",
-            "lies in the folder of photos",
+            "is in the folder of photos",
         ),
         (
             search,
@@ -69,7 +69,7 @@ def place(tmp_path, monkeypatch):
             "--json=f/query.npy is the file of f/query.npy of --features=f: ",
         ),
         (evaluate, "--workdir=w --json=w/config.json", "is the file of w/config.json, which belongs to --workdir=w"),
-        (evaluate, "--workdir=w --json=w/checkpoints/1/y", "lies in the folder of w/checkpoints, which belongs to"),
+        (evaluate, "--workdir=w --json=w/checkpoints/1/y", "is in the folder of w/checkpoints, which belongs to"),
         (evaluate, "--network=m.jax --json=m.jax.json", "m.jax.json, which belongs to --network=m.jax: "),
         (evaluate, "--network=m.jax.json --json=m.jax", "m.jax, which belongs to --network=m.jax.json: "),
         (evaluate, "--network=x --root=data --json=data/market1501/1.0.0/a.json", "the data set data/market1501/1.0.0"),
@@ -106,7 +106,7 @@ def test_places_that_are_nobodys(place, monkeypatch, command, line):
 
 
 def test_a_shipped_network_is_an_input(monkeypatch):
-    values = flags.FlagValues()
+    values = Flags()
     embed.define(values, [])
     values(["mancs", "--network=market1501", "--output=x.npz"])
     _, inputs, _ = outputs_and_inputs(values, ["photos"])

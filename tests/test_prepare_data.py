@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from tiny_sources import (
-    DUKE,
     REPOSITORY,
     image_files,
     jpeg,
@@ -114,31 +113,6 @@ def test_check_writes_nothing(run, source, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
 
 
-def test_dukemtmc_reid(run, tmp_path):
-    source = write(tmp_path / "source", image_files(DUKE), False)
-    arguments = ["--dataset=dukemtmc_reid", f"--source={source}", f"--root={tmp_path}", "--allow_differences"]
-    line, out = run(*arguments)
-    assert (line, out.splitlines()[1:]) == (
-        "",
-        [
-            "train           2       1            0       0        2",
-            "query           1       1            0       0        1",
-            "gallery         2       2            0       0        2",
-            str(prepared_path(tmp_path, "dukemtmc_reid")),
-        ],
-    )
-
-
-def test_distractors_of_market1501(run, tmp_path):
-    source = write(tmp_path / "source", image_files({"images": ["0000_c1s1_000151_01.jpg"]}), False)
-    arguments = ["--dataset=market1501_500k", f"--source={source}", "--check", "--allow_differences"]
-    assert run(*arguments) == (
-        "",
-        "split          images     ids  distractors    junk  cameras\n"
-        "distractors         1       0            1       0        1\n",
-    )
-
-
 def test_cuhk03(run, tmp_path):
     mat, root = write_cuhk03(tmp_path / "cuhk-03.mat"), tmp_path / "root"
     arguments = ["--dataset=cuhk03_labeled", f"--source={mat}", f"--root={root}", "--allow_differences"]
@@ -151,7 +125,7 @@ def test_cuhk03(run, tmp_path):
     path = str(prepared_path(root, "cuhk03_labeled"))
     line, out = run(*arguments)
     assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
-    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat lies beside it")
+    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat is next to it")
     protocol = write_protocol(tmp_path / "protocol.mat")
     line, out = run(*arguments, f"--protocol_file={protocol}", "--overwrite")
     assert (line, out.splitlines()[1:]) == ("", [*rows, path])
@@ -174,7 +148,7 @@ def test_ones_own_data(run, tmp_path):
             "1 ids of query are not in gallery",
             "1 of 2 queries have no match under another camera",
             str(prepared_path(tmp_path, "My-data")),
-            "no training is possible: two people at least have to be trained on",
+            "no training is possible: it needs at least two identities",
         ],
     )
     assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg", "d.jpg"]
@@ -250,11 +224,11 @@ def test_the_command_is_quoted(run, tmp_path, root):
     [
         (
             people(15, per_camera=1),
-            "no training could be scored: there is no query, and nobody can be held out in its pl",
+            "no training could be evaluated: there is no query, and no identity can be held out (one",
         ),
-        (people(1), "no training could be scored: there is no query, and nobody can be held out in its place (a p"),
-        (people(2), "no training is possible: two people at least have to be trained on"),
-        (people(1) + QUERY, "no training is possible: two people at least have to be trained on"),
+        (people(1), "no training could be evaluated: there is no query, and no identity can be held out (one "),
+        (people(2), "no training is possible: it needs at least two identities"),
+        (people(1) + QUERY, "no training is possible: it needs at least two identities"),
     ],
 )
 def test_no_command_where_none_would_train(run, tmp_path, rows, line):

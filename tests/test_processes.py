@@ -1,53 +1,31 @@
 """Two processes of two devices each train as one process of one device, which goes on from where they stopped."""
 
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import PATIENCE, finish, rows, start, write_data
 from tiny_sources import run_script
 
 from mancs_jax.common import processes
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 
-REPOSITORY = Path(__file__).parents[1]
-PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
 TRAIN = "from mancs_jax.cli import train; from mancs_jax.cli.command_line import run; run(train)"
 
 
-def start(devices: int, *arguments: str, program: Sequence[str] = ("scripts/train.py",)) -> subprocess.Popen:
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        cwd=REPOSITORY,
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
-            "http_proxy": "http://127.0.0.1:9",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+PROXY = {"http_proxy": "http://127.0.0.1:9"}  # where nobody listens
 
 
-def finish(running: list[subprocess.Popen]) -> list[str]:
-    texts = [process.communicate(timeout=PATIENCE) for process in running]
-    assert [process.returncode for process in running] == [0] * len(running), texts
-    return [out for out, _ in texts]
-
-
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def succeed(*running: subprocess.Popen) -> list[str]:
+    """Waits until all have ended well; returns their stdout."""
+    ends = [finish(process) for process in running]
+    assert [code for code, *_ in ends] == [0] * len(running), ends
+    return [out for _, out, _ in ends]
 
 
 def free_port() -> int:
@@ -58,24 +36,21 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    with market1501.open_source(tiny.write_folder(tmp_path_factory.mktemp("source"))) as contents:
-        build.build(contents, root)
-    return root
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def test_two_processes_are_one(root, tmp_path):
     data = ("--config=tests/tiny.py", f"--config.data.root={root}")
-    finish([start(1, *data, f"--workdir={tmp_path / 'one'}")])
+    succeed(start(*data, f"--workdir={tmp_path / 'one'}"))
     cluster = [f"--coordinator=localhost:{free_port()}", "--num_processes=2", *data, f"--workdir={tmp_path / 'two'}"]
     half = "--config.max_steps=6"  # and a checkpoint
-    out = finish([start(2, *cluster, half, f"--process_id={i}") for i in range(2)])
+    out = succeed(*[start(*cluster, half, f"--process_id={i}", devices=2, **PROXY) for i in range(2)])
     assert "Mancs" in out[0] and "Mancs" not in out[1]  # one process writes
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert [row["step"] for row in two] == [1, 2, 3, 4, 5, 6]
     for name in one[0]:
         np.testing.assert_allclose([row[name] for row in two], [row[name] for row in one[:6]], rtol=1e-5, atol=1e-5)
-    finish([start(1, *data, f"--workdir={tmp_path / 'two'}")])
+    succeed(start(*data, f"--workdir={tmp_path / 'two'}"))
     two = rows(tmp_path / "two")
     assert len(two) == len(one) == 12
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=2e-4)
@@ -116,7 +91,7 @@ def lose(process: int, end: str, root: Path, workdir: Path) -> tuple[subprocess.
     program = ["-c", LOSING.replace("LOST", str(process)).replace("END", end)]
     arguments = ["--config=tests/tiny.py:bare", f"--config.data.root={root}", f"--workdir={workdir}"]
     arguments += [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--config.checkpoint_every=4"]
-    running = [start(1, *arguments, f"--process_id={i}", program=program) for i in range(2)]
+    running = [start(*arguments, f"--process_id={i}", program=program, **PROXY) for i in range(2)]
     left, lost = running[1 - process], running[process]
     _, error = left.communicate(timeout=PATIENCE)
     lost.kill()
@@ -154,7 +129,7 @@ def test_process_0_out_of_reach(tmp_path):
     program = ["-c", "from mancs_jax.common import processes as p; p.CONNECT_TIMEOUT = 2.0; " + TRAIN]
     address = f"localhost:{free_port()}"
     arguments = ["--config=tests/tiny.py:bare", f"--workdir={tmp_path / 'w'}"]
-    process = start(1, *arguments, f"--coordinator={address}", "--num_processes=2", "--process_id=1", program=program)
+    process = start(*arguments, f"--coordinator={address}", "--num_processes=2", "--process_id=1", program=program)
     _, error = process.communicate(timeout=PATIENCE)
     waiting, line = error.splitlines()
     assert process.returncode == 1 and waiting == f"waiting for process 0 at {address}, up to 2 s"
@@ -170,7 +145,7 @@ def test_flags_that_belong_together():
 
 @pytest.mark.parametrize("coordinator", ["localhost", ":1234", "localhost:", "localhost:http", "localhost:65536"])
 def test_a_coordinator_without_a_port(coordinator):
-    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT"):
+    with pytest.raises(ValueError, match=f"^--coordinator={coordinator} is not HOST:PORT, as --coordinator=node0"):
         processes.start(coordinator, num_processes=2, process_id=0)
 
 

@@ -6,13 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import write_untrained
 
 from mancs_jax import publish, scoring
 from mancs_jax.cli import evaluate, export
 from mancs_jax.cli.command_line import run
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
@@ -27,8 +26,7 @@ COMMAND.append("--config.pretrained=/home/me/first.safetensors")
 def place(tmp_path_factory):
     """A folder with data and with a workdir whose run held four identities out."""
     place = tmp_path_factory.mktemp("place")
-    with market1501.open_source(tiny.write_folder(place / "source")) as contents:
-        build.build(contents, place / "data")
+    write_data(place / "data", tiny.write_folder(place / "source"))
     network = write_untrained(place / "w", "/home/me/data", validation_ids=4)
     start = {"command": COMMAND, "git": "abc", "versions": {"jax": "1"}, "date": "2026-01-01"}
     Workdir(place / "w").starts.write_text(json.dumps({"starts": [start]}))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_evaluation import GALLERY, QUERY, assert_same_scores, drawn, official_evaluation
 
+from mancs_jax.config.names import DISTANCES
 from mancs_jax.evaluation import comparison, metrics, protocols
 from mancs_jax.evaluation.comparison import compare, from_distances
-from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.ranking import hit_ranks, nearest

@@ -26,7 +26,6 @@ release = jax.jit(partial(sampling.curriculum, options=sampling.Curriculum(**REL
 uniform = jax.jit(partial(sampling.uniform, **SIZES))
 batch_hard = jax.jit(partial(sampling.batch_hard, **SIZES))
 draw_ranks = jax.jit(sampling.draw_ranks, static_argnums=2)
-gaussian = jax.jit(partial(sampling.curriculum_gaussian, **PAPER), static_argnames=("num_ranks", "mu_step"))
 
 
 @partial(jax.jit, static_argnames=("num_ranks", "mu_step", "density_floor"))
@@ -38,7 +37,7 @@ def probabilities(t, num_ranks: int, mu_step: float | None = None, density_floor
 
 @cache
 def make_batch(seed: int = 0, copies: int = 8):
-    """Keys, distances, same, is_self of a shuffled P x K batch; every image is the anchor `copies` times.
+    """Keys, distances and pairs of a shuffled P x K batch; every image is the anchor `copies` times.
 
     A copy has its own key and distances: one call draws often. The first P*K rows are the batch proper.
     """
@@ -50,7 +49,7 @@ def make_batch(seed: int = 0, copies: int = 8):
     same = labels[anchors][:, None] == labels[None, :]
     is_self = anchors[:, None] == np.arange(BATCH)[None, :]
     keys = jax.random.split(jax.random.key(seed), len(anchors))
-    return keys, distances, same, is_self
+    return keys, distances, sampling.Pairs(*map(jnp.asarray, (same, is_self, ~same)))
 
 
 def of_the_batch_proper(arrays):
@@ -112,32 +111,6 @@ def assert_follows(ranks: np.ndarray, expected_share: np.ndarray):
         assert chisquare(observed, np.add.reduceat(expected, starts)).pvalue > LEAST_P_VALUE
 
 
-@pytest.mark.parametrize(
-    ("t", "mu", "sigma"),
-    [
-        (0, 240, 15),
-        (1, 232, 15),
-        (10, 160, 15),
-        (29, 8, 15),
-        (30, 0, 15),
-        (40, 0, 1.5),  # 15 * 0.001^(1/3)
-        (45, 0, 0.4743416),  # 15 / sqrt(1000)
-        (60, 0, 0.015),
-    ],
-)
-def test_mean_and_deviation_of_the_paper(t, mu, sigma):
-    np.testing.assert_allclose(gaussian(t, num_ranks=240), (mu, sigma), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize(("t", "mu"), [(0, 80), (1, 77), (26, 2), (27, 0), (100, 0)])
-def test_mean_of_the_release(t, mu):
-    assert gaussian(t, num_ranks=80, mu_step=3.0)[0] == mu
-
-
-def test_deviation_stays_above_zero_and_far_below_one_rank():
-    assert 0 < gaussian(100_000, num_ranks=240)[1] < 0.02
-
-
 @pytest.mark.parametrize("t", [0, 1, 10, 15, 29, 30, 37, 45, 60])
 def test_probabilities_against_float64(t):
     np.testing.assert_allclose(probabilities(t, 240), paper_probabilities(t, 240), rtol=1e-3, atol=1e-6)
@@ -163,38 +136,38 @@ def test_probabilities_are_finite_and_sum_to_one(t, floor, step):
 
 @pytest.mark.parametrize("t", [90, 160, 500, 2_000, 100_000])
 def test_long_after_t1_only_the_hardest_is_drawn(t):
-    keys, distances, same, is_self = make_batch()
-    triplets = paper(keys, distances, same, is_self, ~same, t)
-    np.testing.assert_array_equal(ranks_of(triplets, distances, same), 0)
+    keys, distances, pairs = make_batch()
+    triplets = paper(keys, distances, pairs, t)
+    np.testing.assert_array_equal(ranks_of(triplets, distances, pairs.same), 0)
 
 
 @pytest.mark.parametrize("t", [0, 10, 29, 30, 45, 60, 160])
 def test_draws_follow_the_paper(t):
-    keys, distances, same, is_self = make_batch(seed=t)
-    triplets = paper(keys, distances, same, is_self, ~same, t)
-    assert_follows(ranks_of(triplets, distances, same), paper_probabilities(t, NUM_NEGATIVES))
+    keys, distances, pairs = make_batch(seed=t)
+    triplets = paper(keys, distances, pairs, t)
+    assert_follows(ranks_of(triplets, distances, pairs.same), paper_probabilities(t, NUM_NEGATIVES))
 
 
 @pytest.mark.parametrize("t", [0, 10, 27, 45])
 def test_draws_follow_the_release(t):
-    keys, distances, same, is_self = make_batch(seed=t)
-    ranks = ranks_of(release(keys, distances, same, is_self, ~same, t), distances, same)
+    keys, distances, pairs = make_batch(seed=t)
+    ranks = ranks_of(release(keys, distances, pairs, t), distances, pairs.same)
     assert ranks.max() < 80
     assert_follows(ranks, release_probabilities(t))
 
 
 def test_uniform_draws_are_uniform():
-    keys, distances, same, is_self = make_batch()
-    triplets = uniform(keys, distances, same, is_self, ~same, 0)
-    assert_follows(ranks_of(triplets, distances, same), np.full(NUM_NEGATIVES, 1 / NUM_NEGATIVES))
-    assert_each_positive_once(triplets.positive, same, is_self)
+    keys, distances, pairs = make_batch()
+    triplets = uniform(keys, distances, pairs, 0)
+    assert_follows(ranks_of(triplets, distances, pairs.same), np.full(NUM_NEGATIVES, 1 / NUM_NEGATIVES))
+    assert_each_positive_once(triplets.positive, np.asarray(pairs.same), np.asarray(pairs.is_self))
     np.testing.assert_array_equal(triplets.weight, 1)
 
 
 def test_each_triplet_has_a_draw_of_its_own():
     """'Then, we select another negative': no correlation within an anchor or between two."""
-    keys, distances, same, is_self = make_batch()
-    ranks = ranks_of(paper(keys, distances, same, is_self, ~same, 15), distances, same)
+    keys, distances, pairs = make_batch()
+    ranks = ranks_of(paper(keys, distances, pairs, 15), distances, pairs.same)
     of_an_anchor = np.corrcoef(ranks, rowvar=False)[~np.eye(K - 1, dtype=bool)]
     assert np.abs(of_an_anchor).max() < 5 / np.sqrt(len(ranks))
     between_anchors = np.corrcoef(ranks[:-1].ravel(), ranks[1:].ravel())[0, 1]
@@ -216,11 +189,11 @@ def assert_each_positive_once(positive: jax.Array, same: np.ndarray, is_self: np
 
 
 def test_all_pairs_of_the_paper():
-    keys, distances, same, is_self = make_batch()
-    triplets = paper(keys, distances, same, is_self, ~same, 20)
+    keys, distances, pairs = make_batch()
+    triplets = paper(keys, distances, pairs, 20)
     assert triplets.positive.dtype == triplets.negative.dtype == jnp.int32
     assert triplets.weight.dtype == jnp.float32
-    same, is_self = of_the_batch_proper((same, is_self))
+    same, is_self, _ = of_the_batch_proper(pairs)
     positive, negative, weight = of_the_batch_proper(triplets)
     assert positive.shape == negative.shape == weight.shape == (256, 15)
     assert np.count_nonzero(weight) == 3840
@@ -230,16 +203,16 @@ def test_all_pairs_of_the_paper():
 
 
 def test_later_pairs_of_the_release():
-    keys, distances, same, is_self = make_batch()
-    triplets = release(keys, distances, same, is_self, ~same, 20)
-    (same,) = of_the_batch_proper((same,))
+    keys, distances, pairs = make_batch()
+    triplets = release(keys, distances, pairs, 20)
+    same, *_ = of_the_batch_proper(pairs)
     positive, negative, weight = of_the_batch_proper(triplets)
     counts = weight > 0
     assert counts.sum() == 1920
     # Half of the triplets at weight 2: the mean over all is the mean over those that count.
     np.testing.assert_array_equal(weight[counts], 2)
-    pairs = {(anchor, column) for anchor in range(BATCH) for column in positive[anchor, counts[anchor]]}
-    assert pairs == {(i, j) for i in range(BATCH) for j in range(i + 1, BATCH) if same[i, j]}
+    found = {(anchor, column) for anchor in range(BATCH) for column in positive[anchor, counts[anchor]]}
+    assert found == {(i, j) for i in range(BATCH) for j in range(i + 1, BATCH) if same[i, j]}
     assert not np.any(np.take_along_axis(same, negative, axis=1))
 
 
@@ -250,11 +223,11 @@ def test_later_pairs_of_the_release():
 )
 def test_against_a_loop_over_anchors(sample, options, t):
     """Section 3.3 one anchor at a time, with many equal distances and the drawn ranks given."""
-    keys, distances, same, is_self = make_batch()
+    keys, distances, pairs = make_batch()
     distances = np.round(distances * 16) / 16
-    triplets = sample(keys, distances, same, is_self, ~same, t)
+    triplets = sample(keys, distances, pairs, t)
     ranks = draw_ranks(keys, probabilities(t, **options), K - 1)
-    distances, same, ranks, negative = of_the_batch_proper((distances, same, ranks, triplets.negative))
+    distances, same, ranks, negative = of_the_batch_proper((distances, pairs.same, ranks, triplets.negative))
     order = np.array(sorted_negatives(distances, same))
     np.testing.assert_array_equal(negative, np.take_along_axis(order, ranks, axis=1))
 
@@ -267,11 +240,11 @@ def test_hardest_first_by_hand():
 
 
 def test_batch_hard_against_a_loop():
-    keys, distances, same, is_self = make_batch()
+    keys, distances, pairs = make_batch()
     distances = np.round(distances * 16) / 16
-    triplets = batch_hard(keys, distances, same, is_self, ~same, 0)
+    triplets = batch_hard(keys, distances, pairs, 0)
     assert triplets.positive.dtype == triplets.negative.dtype == jnp.int32
-    distances, same = of_the_batch_proper((distances, same))
+    distances, same = of_the_batch_proper((distances, pairs.same))
     positives, negatives, weight = of_the_batch_proper(triplets)
     for anchor in range(BATCH):
         positive = negative = None
@@ -288,23 +261,24 @@ def test_batch_hard_against_a_loop():
 
 @pytest.mark.parametrize("sample", [paper, release, uniform, batch_hard])
 def test_a_device_draws_for_its_anchors_what_the_whole_batch_would(sample):
-    keys, distances, same, is_self = make_batch()
-    whole = sample(keys, distances, same, is_self, ~same, 20)
+    keys, distances, pairs = make_batch()
+    whole = sample(keys, distances, pairs, 20)
     for part in (slice(0, 32), slice(160, 192)):
-        alone = sample(keys[part], distances[part], same[part], is_self[part], ~same[part], 20)
+        alone = sample(keys[part], distances[part], sampling.Pairs(*(each[part] for each in pairs)), 20)
         for expected, actual in zip(whole, alone, strict=True):
             np.testing.assert_array_equal(actual, expected[part])
 
 
 def test_negatives_are_those_that_the_mask_allows():
-    keys, distances, same, is_self = make_batch(copies=1)
-    allowed = ~same & (np.arange(BATCH) % 2 == 0)[None, :]
+    keys, distances, pairs = make_batch(copies=1)
+    allowed = ~np.asarray(pairs.same) & (np.arange(BATCH) % 2 == 0)[None, :]
     num = int(allowed.sum(1).min())
     allowed &= np.cumsum(allowed, axis=1) <= num  # as many for each anchor
     sizes = {"num_positives": K - 1, "num_negatives": num}
     options = sampling.Curriculum(**PAPER)
     for sample in (partial(sampling.curriculum, options=options), sampling.uniform, sampling.batch_hard):
-        negative = np.asarray(jax.jit(partial(sample, **sizes))(keys, distances, same, is_self, allowed, 10).negative)
+        triplets = jax.jit(partial(sample, **sizes))(keys, distances, pairs._replace(is_negative=allowed), 10)
+        negative = np.asarray(triplets.negative)
         assert np.take_along_axis(allowed, negative, axis=1).all()
     nearest = np.argmin(np.where(allowed, distances, np.inf), axis=1)
     np.testing.assert_array_equal(negative[:, 0], nearest)  # batch-hard, the last one

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_sources import CUHK01_FILES, write, write_cuhk03
 from tiny_workdir import write_untrained
 
@@ -27,8 +28,7 @@ from mancs_jax.inference.forward import embed
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     source = tiny.write_folder(tmp_path_factory.mktemp("source"))
-    with market1501.open_source(source) as contents:
-        build.build(contents, root)
+    write_data(root, source)
     with folder.open_own("elsewhere", source) as contents:
         build.build(contents, root)
     mat = write_cuhk03(root / "cuhk-03.mat")

@@ -108,12 +108,6 @@ def test_of_equal_distances_the_lower_index_comes_first(seed, k, tile):
     np.testing.assert_array_equal(found.index, expected[0])
 
 
-def test_copies_of_an_image_stay_in_order():
-    gallery = np.repeat(clusters(3, 4, width=200), 5, axis=0)
-    found = search(gallery[:1] + 0.01, gallery, 5)
-    assert found.index.tolist() == [[0, 1, 2, 3, 4]]
-
-
 def test_a_memory_mapped_gallery(tmp_path, monkeypatch):
     monkeypatch.setattr(exact, "VALUES_BYTES", 4 * 3 * 64)
     np.save(tmp_path / "g.npy", clusters(4, 100))
@@ -181,18 +175,12 @@ def test_what_is_wrong_gets_one_line(tmp_path):
     query, gallery = clusters(11, 2), clusters(12, 5)
     with pytest.raises(ValueError, match="k is 0: it must be at least 1"):
         search(query, gallery, 0)
-    with pytest.raises(ValueError, match="unknown distance 'manhattan'"):
-        search(query, gallery, 1, distance="manhattan")
-    with pytest.raises(ValueError, match=r"query embeddings are float64 \[2, 16\]"):
-        search(query.astype(np.float64), gallery)
-    with pytest.raises(ValueError, match="query embeddings are 8 wide, gallery embeddings 16"):
+    with pytest.raises(ValueError, match="query embeddings are 8 wide, gallery embeddings 16"):  # as `compare` says
         search(query[:, :8], gallery, 1)
     with pytest.raises(ValueError, match="gallery embedding 3 has NaN or infinite values"):
         search(query, np.where(np.arange(5)[:, None] == 3, np.float32(np.nan), gallery), 1)
     with pytest.raises(ValueError, match="gallery embedding 0 has norm 0"):
         search(query, np.zeros_like(gallery), 1, distance="cosine")
-    with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
-        search(np.zeros_like(query), gallery, 1, distance="cosine")
     for distance, limit in (("cosine", 2.1), ("cosine", -0.1), ("euclidean", -1), ("euclidean", np.nan)):
         with pytest.raises(ValueError, match=rf"max_distance is {limit}: it must be a number from 0"):
             search(query, gallery, 1, distance=distance, max_distance=limit)
@@ -204,14 +192,6 @@ def test_what_is_wrong_gets_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"the index is of a gallery \[5, 16\], not of this one, \[4, 16\]"):
         search(query, gallery[:4], 1, index=index)
     assert search(query, gallery.copy(), 1, index=index).index.shape == (2, 1)
-    large, other = clusters(13, 80), clusters(14, 80)
-    for factory in ("", "IVF4,Flat"):
-        of_large = mancs_jax.build_index(large, factory=factory)
-        assert search(query, large, 1, index=of_large).index.shape == (2, 1)
-        with pytest.raises(
-            ValueError, match="the index is of another gallery of this size, or of another order: build it again"
-        ):
-            search(query, other, 1, index=of_large)
     with pytest.raises(FileNotFoundError, match="g.faiss: no such file"):
         search(query, gallery, 1, index=tmp_path / "g.faiss")
     (tmp_path / "g.faiss").write_text("text")
@@ -231,7 +211,7 @@ def test_an_index_that_cannot_be_written_names_its_path(tmp_path, monkeypatch):
     content = faiss.serialize_index(before.faiss_index).tobytes()
     assert (tmp_path / "g.faiss").read_bytes().startswith(content)  # then its facts
     monkeypatch.setattr(Path, "open", lambda path, mode="r": open("/dev/full", mode))  # noqa: PTH123, SIM115
-    with pytest.raises(OSError, match=r"/full\.faiss cannot be written \(No space left on device\); free the disk"):
+    with pytest.raises(OSError, match=r"/full\.faiss cannot be written \(No space left on device\); free disk space"):
         mancs_jax.build_index(gallery, tmp_path / "full.faiss")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.faiss", "g.faiss"]
 

@@ -38,38 +38,6 @@ def test_the_demo_is_linked_only_where_it_has_run(gathered, tool, tmp_path, monk
     assert "](" not in (tmp_path / "other" / "demo.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("page", "text", "url", "expected"),
-    [
-        ("README.md", "[a](docs/data.md#checks)", "", "[a](data.md#checks)"),
-        ("docs/paper.md", "[a](../README.md)", "", "[a](index.md)"),
-        ("docs/results/market1501_small.md", "![c](market1501_small/x.svg)", "", "![c](market1501_small/x.svg)"),
-        ("docs/results/market1501_small.md", "[p](../paper.md)", "", "[p](../paper.md)"),
-        ("README.md", "[n](notebooks/walkers.ipynb)", "", "[n](tutorial.md)"),
-        ("README.md", "[d](docs/results)", "", "[d](results/files.md)"),
-        ("README.md", "[w](https://a.b/c) [h](#here)", "", "[w](https://a.b/c) [h](#here)"),
-        ("README.md", "[![t](../../x.svg)](../../y)", URL, f"[![t]({URL}/x.svg)]({URL}/y)"),
-        ("README.md", "[![t](../../x.svg)](../../y)", "", ""),
-        ("README.md", "```\n[a](docs/data.md)\n```", "", "```\n[a](docs/data.md)\n```"),
-    ],
-)
-def test_links_fit_the_site(tool, page, text, url, expected):
-    assert tool("gather").fit_links(text, page, url)[0] == expected
-
-
-@pytest.mark.parametrize(
-    ("origin", "expected"),
-    [
-        ("git@github.com:somebody/mancs_jax.git", URL),
-        ("https://github.com/somebody/mancs_jax", URL),
-        ("https://elsewhere.org/somebody/mancs_jax.git", ""),
-    ],
-)
-def test_the_address_of_the_repository(tool, monkeypatch, origin, expected):
-    monkeypatch.setenv("REPOSITORY_URL", origin)
-    assert tool("gather").repository_url() == expected
-
-
 def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
     outputs = [
         {"name": "stdout", "text": ["rank-1\n"]},
@@ -86,11 +54,6 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
     assert page.startswith(f"# Title\n\nText.\n\n[![open in Colab](badges/colab.svg)]({colab})")
     assert page.endswith("```python\nprint(1)\n```\n\n```text\nrank-1\n```\n\n![output of the cell above](n/0.png)\n")
     assert (tmp_path / "n" / "0.png").read_bytes() == b"hi" and "warning" not in page
-
-
-def test_a_notebook_says_how_to_open_it_where_the_repository_has_no_address(tool):
-    text = tool("gather").open_in_colab("n.ipynb", "")
-    assert "Open notebook > GitHub" in text and "`notebooks/n.ipynb`" in text and "](" not in text
 
 
 def test_the_configuration_page_has_every_field_with_its_default(tool):

@@ -250,7 +250,7 @@ def test_what_wrappers_put_before_names_is_left_out(tmp_path, state_dict, name_o
     torch.save({name_of(name): tensor for name, tensor in state_dict.items()}, tmp_path / "weights.pth")
     assert read_tensors(tmp_path / "weights.pth").keys() == state_dict.keys()
     said = capsys.readouterr().err
-    assert ("every name begins with backbone., which is left out" in said) == name_of("").startswith("backbone")
+    assert ("every name begins with backbone., which is removed" in said) == name_of("").startswith("backbone")
 
 
 def test_a_checkpoint_with_what_schedulers_and_samplers_save(tmp_path, state_dict):
@@ -281,22 +281,7 @@ def test_lists_of_names_are_short(tmp_path, state_dict):
         imagenet.read_backbone(tmp_path / "weights.pth", "resnet18")
     line = str(error.value)
     assert len(line) < 1000 and " 100 missing: bn1.bias, " in line and " and 92 more" in line
-    assert line.endswith(f"mancs import-weights --source={tmp_path / 'weights.pth'} --names prints all that it has")
-
-
-def test_the_names_of_a_file_are_printed(tmp_path, state_dict, capsys):
-    torch.save(state_dict, tmp_path / "weights.pth")
-    assert run_script("import_weights", f"--source={tmp_path / 'weights.pth'}", "--names") == ""
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "conv1.weight float32[8, 3, 7, 7]" and len(lines) == len(state_dict)
-
-
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
-def test_a_tensor_of_eight_bits_is_read(tmp_path, name):
-    values = torch.tensor([0.5, -2.0, 16.0])
-    save_safetensors({"a": values.to(getattr(torch, name)), "b": values}, tmp_path / "w.safetensors")
-    found = read_safetensors(tmp_path / "w.safetensors")
-    assert found["a"].astype(np.float32).tolist() == found["b"].tolist() == [0.5, -2.0, 16.0]
+    assert line.endswith(f"mancs import-weights --source={tmp_path / 'weights.pth'} --names prints all names")
 
 
 NEWER = ("uint16", "uint32", "uint64", "complex64", "complex128")
@@ -329,7 +314,7 @@ def test_tensors_that_are_no_arrays_are_named_and_left_out(tmp_path, capsys):
         path = tmp_path / f"{number}.pth"
         torch.save({"weight": weight, "odd": tensor} | beside, path)
         assert {name: array.tolist() for name, array in read_tensors(path).items()} == {"weight": [1, 1]}
-        assert capsys.readouterr().err == f"{path}: cannot be used and left out: odd ({kind})\n"
+        assert capsys.readouterr().err == f"{path}: cannot be used and skipped: odd ({kind})\n"
         torch.save({"odd": tensor}, path)
         check_refused(path, re.escape(f"no tensor that is an array of numbers, only odd ({kind})"))
     torch.save({"weight": weight} | {f"odd{i}": kinds["sparse"] for i in range(7)}, path)
@@ -367,7 +352,7 @@ def test_a_network_beside_other_tensors_is_found(tmp_path, state_dict, name_of, 
     found = read_tensors(tmp_path / "w.pth").keys()
     if prefix:
         assert found == {name_of(name).removeprefix(prefix) for name in state_dict}
-        told = f"{tmp_path / 'w.pth'}: the network is below {prefix}; left out are criterion.centers\n"
+        told = f"{tmp_path / 'w.pth'}: the network is below {prefix}; skipped: criterion.centers\n"
         assert capsys.readouterr().err == told
     else:
         assert found == tensors.keys() and capsys.readouterr().err == ""

@@ -5,44 +5,18 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import EPOCHS, STEPS_PER_EPOCH, write_folder
+from tiny_runs import REPOSITORY, finish, rows, start
 from tiny_sources import run_script
 
 from mancs_jax.training.loop import stop_signals
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
-REPOSITORY = Path(__file__).parents[1]
 NUM_STEPS = EPOCHS * STEPS_PER_EPOCH
-PATIENCE = 1800  # seconds: it ends a script that hangs, and times nothing
-
-
-def start(program: Sequence[str], *arguments: str, devices: int = 1) -> subprocess.Popen:
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ["XLA_FLAGS"])
-    flags += f" --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | {"XLA_FLAGS": flags},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=PATIENCE)
-    return process.returncode, out, err
-
-
-def rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +44,7 @@ def command(data):
 @pytest.fixture(scope="module")
 def train(command):
     def train(workdir, *arguments, devices=1, program=("scripts/train.py",), **options):
-        return start(program, *command(workdir, **options), *arguments, devices=devices)
+        return start(*command(workdir, **options), *arguments, devices=devices, program=program)
 
     return train
 
@@ -121,7 +95,7 @@ def test_evaluate_gives_the_result_of_training_again(whole, data):
     path = workdir / "results" / "single_query.json"
     before = json.loads(path.read_text())
     path.unlink()
-    code, out, err = finish(start(["scripts/evaluate.py"], f"--workdir={workdir}", "--baselines"))
+    code, out, err = finish(start(f"--workdir={workdir}", "--baselines", program=["scripts/evaluate.py"]))
     assert code == 0, err
     after = json.loads(path.read_text())
     assert {name: after[name] for name in ("mAP", "mAP_plain", "mINP", "cmc", "fingerprint")} == {
@@ -184,7 +158,7 @@ def interrupted(train, monkeypatch):
 
 
 def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, interrupted, whole, tmp_path):
-    """Stopped by SIGTERM, killed while it saves, then between steps; each time the same command goes on."""
+    """Stopped by SIGTERM, killed while it saves, then between steps; each time the same command resumes."""
     metrics, undisturbed = tmp_path / "metrics.jsonl", (whole[0] / "metrics.jsonl").read_text()
     checkpoints = tmp_path / "checkpoints"
     code, err = interrupted("SIGTERM", 4, tmp_path)
@@ -192,16 +166,16 @@ def test_a_stopped_and_killed_run_goes_on_as_if_nothing_had_happened(train, inte
     assert (checkpoints / "4").is_dir() and metrics.read_text() == first_rows(undisturbed, 4)
     # There is a whole checkpoint beside the one that is being written.
     code, err = interrupted("SIGKILL", 6, tmp_path, saving="saving")
-    assert code == -signal.SIGKILL and "goes on from step 4 of 12" in err, err
+    assert code == -signal.SIGKILL and "resuming from step 4 of 12" in err, err
     assert (checkpoints / "4").is_dir() and list(checkpoints.glob("6*"))
     assert first_rows(metrics.read_text(), 6) == first_rows(undisturbed, 6)
     code, err = interrupted("SIGKILL", 8, tmp_path)
-    assert code == -signal.SIGKILL and re.search(r"goes on from step [46] of 12", err), err
+    assert code == -signal.SIGKILL and re.search(r"resuming from step [46] of 12", err), err
     # What a kill in the middle of a row leaves.
     with metrics.open("a") as file:
         file.write('{"step": 99, "lo')
     code, _, err = finish(train(tmp_path))
-    assert code == 0 and re.search(r"goes on from step [46] of 12", err), err
+    assert code == 0 and re.search(r"resuming from step [46] of 12", err), err
     assert metrics.read_text() == undisturbed
     assert not list(checkpoints.glob("*tmp*"))
     starts = [entry["step"] for entry in json.loads((tmp_path / "run.json").read_text())["starts"]]
@@ -289,27 +263,3 @@ def test_validation_identities_choose_the_best_checkpoint(train, tmp_path):
     assert (result["step"], result["mAP"]) == (best, pytest.approx(scored[best], abs=1e-6))
     assert result["num_queries"] == 8
     assert not (tmp_path / "results" / "single_query.json").exists()  # query and gallery were not looked at
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--config.optim.learning_rat=1e-3",), 'Did you mean "optim.learning_rate"?'),
-        (("--config=configs/markt.py",), "configs/markt.py"),
-        (("--config=configs/market.py:smal",), "it has: authors, small, scratch"),
-        (("--config.data.image_size=384",), "image_size"),
-        (("--config.data.p=16", "--config.data.k=2"), "has 12 identities"),
-        (("--config.data.root=/nowhere",), "mancs prepare-data --dataset=market1501"),
-        (("--config.pretrained=nowhere.pth",), "--config.pretrained=''"),
-    ],
-)
-def test_mistakes_on_the_command_line_get_one_line(refusal, tmp_path, arguments, words):
-    line = refusal(tmp_path / "run", *arguments)
-    assert words in line and "\n" not in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_evaluating_where_nothing_was_trained_gets_one_line(tmp_path):
-    line = run_script("evaluate", f"--workdir={tmp_path / 'nothing'}")
-    assert "no network there" in line and "\n" not in line
-    assert not (tmp_path / "nothing").exists()

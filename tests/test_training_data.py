@@ -96,7 +96,7 @@ def test_more_identities_than_a_source_has(root, changed, line):
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"data__name": "a,"}, "config.data.name is 'a,'; it is a data set, or several with commas"),
+        ({"data__name": "a,"}, "config.data.name is 'a,'; it is one data set, or several with commas"),
         ({"data__name": "a,b,a"}, "several with commas between, each once"),
         ({"data__name": "a,b,c,d,e"}, "config.data.p is 4, but config.data.name has 5 data sets"),
         ({"data__unused_ids": 3}, "config.data.unused_ids is 3, which is for one data set"),

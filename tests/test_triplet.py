@@ -123,20 +123,6 @@ def test_loss_and_gradient_against_a_loop(scale):
     np.testing.assert_allclose(gradient_of(embedding, triplets), gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_of_the_loop_against_finite_differences():
-    """The reference itself, by central differences of its loss."""
-    embedding = 0.3 * np.random.default_rng(2).standard_normal((6, 4))
-    triplets = random_triplets(6, 6, 3)
-    expected = np.zeros_like(embedding)
-    for index in np.ndindex(*embedding.shape):
-        step = np.zeros_like(embedding)
-        step[index] = 1e-6
-        above, _ = loop_loss_and_gradient(embedding + step, triplets)
-        below, _ = loop_loss_and_gradient(embedding - step, triplets)
-        expected[index] = (above - below) / 2e-6
-    np.testing.assert_allclose(loop_loss_and_gradient(embedding, triplets)[1], expected, atol=1e-7)
-
-
 def test_weights_of_zero_and_two_give_the_mean_over_half_of_the_triplets():
     embedding = (0.3 * np.random.default_rng(3).standard_normal((24, 32))).astype(np.float32)
     triplets = random_triplets(24, 24, 5)

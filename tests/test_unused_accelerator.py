@@ -26,7 +26,7 @@ def machine(monkeypatch, tmp_path):
         monkeypatch.setattr(accelerators, "DEV", devices)
         monkeypatch.setattr(accelerators, "_is_cpu_wanted", lambda: False)
         known = {name.replace("_", "-"): version for name, version in versions.items()}
-        monkeypatch.setattr(accelerators, "_version", lambda name: known.get(name, ""))
+        monkeypatch.setattr(accelerators, "version_of", lambda name: known.get(name, ""))
 
     return make
 

@@ -6,11 +6,10 @@ import re
 import numpy as np
 import pytest
 import tiny
+from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
 from mancs_jax import scoring, visualize
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.scoring import NETWORK, RERANKED
@@ -25,8 +24,7 @@ def root(tmp_path_factory):
     for file, i in zip(files, np.random.default_rng(0).permutation(len(files))):
         file.write_bytes(contents[i])
     root = tmp_path_factory.mktemp("data")
-    with market1501.open_source(source) as found:
-        build.build(found, root)
+    write_data(root, source)
     return root
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from absl import flags
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "mancs_jax"
 # Package in mancs_jax/ -> its purpose.
@@ -96,13 +94,14 @@ def cell(text: str) -> str:
 def commands() -> str:
     """Returns the page of the commands and their flags."""
     from mancs_jax.cli import main
+    from mancs_jax.cli.flags import Flags
 
     printed = io.StringIO()
     with redirect_stdout(printed), suppress(SystemExit):
         main.main(["mancs", "--help"])
     parts = [f"# Command line\n\n`mancs --help` prints this list:\n\n```text\n{printed.getvalue().rstrip()}\n```\n"]
     for name, module in _modules("", main.COMMANDS, "mancs_jax.cli"):
-        values = flags.FlagValues()
+        values = Flags()
         module.define(values, [name])
         head, _, usage = (module.__doc__ or "").strip().partition("\n")
         parts.append(f"\n## mancs {name}\n\n{code_after_colon(head)}\n")

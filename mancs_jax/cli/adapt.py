@@ -4,7 +4,7 @@
 
 boxes.csv has the header path,camid,frame or path,camid: images of people below FOLDER, the camera of each, an integer
 from 0, and the frame that it comes from. The folder site then holds site.safetensors and site.json, which
-`mancs_jax.load("site")` and --network=site of the other commands read. Each camera has BatchNorm statistics of its own.
+`mancs_jax.load("site")` and --network=site of the other commands read. Each camera has its own BatchNorm statistics.
 Two people in one frame are different identities, so frames give decision thresholds for wanted false positive rates.
 """
 
@@ -13,30 +13,30 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network, network_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
-    flags.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.", flag_values=values)
-    flags.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.", flag_values=values)
-    flags.DEFINE_string("output", None, "Folder to write the adapted network to.", flag_values=values)
-    flags.DEFINE_float(
+    values.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.")
+    values.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.")
+    values.DEFINE_string("output", None, "Folder to write the adapted network to.")
+    values.DEFINE_float(
         "weight",
         None,
-        "Weight of the camera's statistics against the network's own, where not the usual one.",
+        "Weight of the camera's statistics, from 0 to 1, if not the default.",
         lower_bound=0.0,
         upper_bound=1.0,
-        flag_values=values,
     )
     flags.mark_flags_as_required(["source", "csv", "output"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Writes the adapted network and prints its cameras and thresholds."""
     source = network_of(values)
     keep_freed_memory()

@@ -15,6 +15,7 @@ from types import ModuleType
 
 from absl import flags
 
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.outputs_and_inputs import outputs_and_inputs
 from mancs_jax.common.local_path import cache_folder, local_path
 from mancs_jax.common.outputs import check_outputs
@@ -89,7 +90,7 @@ def _run(command: ModuleType, name: str, argv: list[str]) -> None:
         set_cpu_flags()
     # Importing and tracing make a million objects that stay. The collector would look through them all again and again.
     gc.set_threshold(*COLLECTED_AFTER)
-    values = flags.FlagValues()
+    values = Flags()
     try:
         argv = [argv[0], *_recipes_as_files(argv[1:])]
     except ValueError as error:
@@ -150,7 +151,7 @@ def _kept_traceback() -> str:
         return "the lines above"
 
 
-def _expand_paths(values: flags.FlagValues) -> None:
+def _expand_paths(values: Flags) -> None:
     """Makes `~` in paths the home directory, and refuses remote ones (ValueError, one line)."""
     for name in PATHS:
         path = values[name].value if name in values else None
@@ -186,7 +187,7 @@ def _with_path(setting: str) -> str:
         raise ValueError(f"--set={field}={error}") from None
 
 
-def _help(command: ModuleType, values: flags.FlagValues) -> str:
+def _help(command: ModuleType, values: Flags) -> str:
     lines = [(command.__doc__ or "").strip(), "", "Flags:"]
     for flag in values:
         default = "" if values[flag].default in (None, "", []) else f" ({values[flag].default})"

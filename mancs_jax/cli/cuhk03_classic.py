@@ -1,39 +1,26 @@
-"""Trains and scores on the 20 splits of CUHK03's classic protocol: mean and deviation of rank-1, rank-5, rank-10.
+"""Trains and evaluates on the 20 splits of CUHK03's classic protocol: mean and deviation of rank-1, rank-5, rank-10.
 
 mancs cuhk03-classic --config=cuhk03:classic --workdir=W
 
-The same command goes on where a run was stopped.
+Run the same command again to resume.
 """
 
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import config_flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags, define_run
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Recipe of each run by name, as cuhk03:classic, or its file.",
-        flag_values=values,
-        sys_argv=list(argv),
-    )
-    flags.DEFINE_string("workdir", None, "Directory of all runs.", flag_values=values)
-    flags.DEFINE_bool(
-        "allow_config_change", False, "Go on although the configuration is another one.", flag_values=values
-    )
-    flags.mark_flags_as_required(["config", "workdir"], values)
+    define_run(values, argv, "Recipe of each run by name, as cuhk03:classic, or its file.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Trains on the splits and prints the scores of each, their mean and deviation."""
+def main(values: Flags, arguments: Sequence[str]) -> None:
+    """Trains on the splits and prints the scores of each, with mean and deviation."""
     keep_freed_memory()
     from mancs_jax.evaluation.results import table
     from mancs_jax.run import train_and_evaluate_splits

@@ -13,31 +13,31 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one folder of images",)
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
-    flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
-    flags.DEFINE_string(
+    values.DEFINE_string("output", None, "File to write, .npz.")
+    values.DEFINE_string(
         "csv",
         None,
         "CSV of the people and cameras, with the header path,pid,camid,split. The columns camid and split may be left "
         "out, and pid and camid may be any text.",
-        flag_values=values,
     )
-    flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
+    values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
     define_camera(values, "images")
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
     flags.mark_flags_as_required(["output"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Embeds the folder and writes the file."""
     if not values.output.endswith(".npz"):
         raise ValueError(f"--output={values.output}: the name has to end in .npz")

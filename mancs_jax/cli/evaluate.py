@@ -10,10 +10,9 @@ mancs evaluate --features=FILE.npz --csv=people.csv ...
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network
 from mancs_jax.common.screen import show
 
@@ -23,82 +22,67 @@ OF_WORKDIR = ("root", "dataset", "multi_query", "distractors", "flip", "baseline
 OF_SINGLE_SHOT = ("splits", "identities", "seed", "query_camera", "gallery_camera")
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "features",
         None,
         "Embeddings to score instead: a .npz file with query [Q, D], gallery [G, D], query_pid, query_camid, "
         "gallery_pid, gallery_camid, and for multi-query multi_query, multi_query_pid, multi_query_camid; or a folder "
         "with a .npy file for each, which may be larger than memory. Ids as in Market-1501: -1 is junk, 0 a "
         "distractor.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "queries",
         "",
         "Where --features is a file of mancs embed: the folder in it whose images are the queries; the others are the "
         "gallery. Without it each image of a person is a query.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "csv",
         None,
         "Where --features is a file of mancs embed: CSV of the people and cameras, with the header "
         "path,pid,camid,split. The columns camid and split may be left out, and pid and camid may be any text.",
-        flag_values=values,
     )
-    flags.DEFINE_string("json", None, "File that the results are written to as well.", flag_values=values)
+    values.DEFINE_string("json", None, "File that the results are written to as well.")
     define_distance(values, "Divide each embedding by its norm. Multi-query does so in any case.")
-    flags.DEFINE_string(
-        "root", "", "Directory of the data sets, where it is not the one of the training.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "dataset",
-        "",
-        "Data set to score on, where it is not the one of the training (cross-domain).",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("multi_query", False, "Score multi-query as well, pooled by mean and by max.", flag_values=values)
-    flags.DEFINE_string("distractors", "", "Data set that joins the gallery: market1501_500k.", flag_values=values)
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.", flag_values=values)
-    flags.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.", flag_values=values)
+    values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
+    values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training (cross-domain).")
+    values.DEFINE_bool("multi_query", False, "Score multi-query as well, pooled by mean and by max.")
+    values.DEFINE_string("distractors", "", "Data set that joins the gallery: market1501_500k.")
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.")
+    values.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.")
     _define_single_shot(values)
 
 
-def _define_single_shot(values: flags.FlagValues) -> None:
-    flags.DEFINE_bool(
+def _define_single_shot(values: Flags) -> None:
+    values.DEFINE_bool(
         "single_shot",
         False,
         "Score by the single-shot protocol instead, the usual one of CUHK01, VIPeR, PRID and GRID: one image of each "
         "test identity under one camera is the query, one image of each under another is the gallery; mean and "
         "standard deviation over random splits. Images are those of the splits query and gallery, or, of a data set "
         "without them, of train.",
-        flag_values=values,
     )
-    flags.DEFINE_integer("splits", 10, "Of --single_shot: number of random splits.", flag_values=values)
-    flags.DEFINE_integer(
+    values.DEFINE_integer("splits", 10, "Of --single_shot: number of random splits.")
+    values.DEFINE_integer(
         "identities",
         0,
         "Of --single_shot: test identities that each split draws among those seen by both views; 0: all of them.",
-        flag_values=values,
     )
-    flags.DEFINE_integer("seed", 0, "Of --single_shot: seed of the splits.", flag_values=values)
-    flags.DEFINE_integer(
+    values.DEFINE_integer("seed", 0, "Of --single_shot: seed of the splits.")
+    values.DEFINE_integer(
         "query_camera",
         None,
         "Of --single_shot: camera (camid) of the queries, together with --gallery_camera. By default, the lower of two "
         "cameras; where there are more, each split draws two cameras for each identity.",
-        flag_values=values,
     )
-    flags.DEFINE_integer(
-        "gallery_camera", None, "Of --single_shot: camera of the gallery, see --query_camera.", flag_values=values
-    )
+    values.DEFINE_integer("gallery_camera", None, "Of --single_shot: camera of the gallery, see --query_camera.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Scores and prints the table."""
     if sum(map(bool, (values.workdir, values.network, values.features))) != 1:
         raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")

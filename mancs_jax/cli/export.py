@@ -29,6 +29,7 @@ from pathlib import Path
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network, network_of
 from mancs_jax.common.screen import show
 
@@ -48,54 +49,33 @@ ONLY_FOR = {
 }
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
-    flags.DEFINE_string("output", None, "File to write.", flag_values=values)
-    flags.DEFINE_enum(
-        "format", None, FORMATS, "Kind of the file; the suffixes .onnx and .jax say it, too.", flag_values=values
-    )
-    flags.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.", flag_values=values)
-    flags.DEFINE_enum(
+    values.DEFINE_string("output", None, "File to write.")
+    values.DEFINE_enum("format", None, FORMATS, "Kind of the file; the suffixes .onnx and .jax say it, too.")
+    values.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.")
+    values.DEFINE_enum(
         "dtype",
         None,
         ["float32", "float16"],
-        "Numbers in the file: float32 in ONNX and float16 in weights, where not given.",
-        flag_values=values,
+        "Type of the weights; by default float32 in ONNX files and float16 in weights.",
     )
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.DEFINE_integer(
-        "camera",
-        None,
-        "Camera (camid) of a network of `mancs adapt`; a file has the statistics of one.",
-        flag_values=values,
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_integer(
+        "camera", None, "Camera (camid) of a model of `mancs adapt`; a file has the statistics of one."
     )
-    flags.DEFINE_string(
-        "root",
-        "",
-        "Of weights: directory of the data sets, where it is not the one of the training.",
-        flag_values=values,
+    values.DEFINE_string("root", "", "Of weights: directory of the data sets, if not that of the training.")
+    values.DEFINE_string("average_with", "", "Of weights: another model of this architecture to average with.")
+    values.DEFINE_float("average_share", 0.5, "Its weight in the average.", lower_bound=0.0, upper_bound=1.0)
+    values.DEFINE_string(
+        "thresholds_of", "", "Of weights: a shared model whose thresholds to use after a run on all identities."
     )
-    flags.DEFINE_string(
-        "average_with",
-        "",
-        "Of weights: another network of the same shape, whose numbers are averaged with.",
-        flag_values=values,
-    )
-    flags.DEFINE_float(
-        "average_share", 0.5, "Of that network in the mean.", lower_bound=0.0, upper_bound=1.0, flag_values=values
-    )
-    flags.DEFINE_string(
-        "thresholds_of",
-        "",
-        "Of weights: a shared network whose thresholds a run on all identities takes.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("scores", True, "Of weights: score it first, which needs the data set.", flag_values=values)
+    values.DEFINE_bool("scores", True, "Of weights: evaluate it first, which needs the data set.")
     flags.mark_flags_as_required(["output"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Writes the file and prints the lines that use it."""
     source, kind = network_of(values), _kind(values)
     for flag, formats in ONLY_FOR.items():
@@ -115,7 +95,7 @@ def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         show(export(source, values.output, format=kind, camera=values.camera, **options).rstrip())
 
 
-def _kind(values: flags.FlagValues) -> str:
+def _kind(values: Flags) -> str:
     """The format that --format or the suffix of --output says (ValueError: neither does)."""
     kind = values.format or Path(values.output).suffix.removeprefix(".")
     if kind not in FORMATS:
@@ -126,7 +106,7 @@ def _kind(values: flags.FlagValues) -> str:
     return kind
 
 
-def _write_weights(source: str, values: flags.FlagValues) -> None:
+def _write_weights(source: str, values: Flags) -> None:
     keep_freed_memory()
     from mancs_jax.evaluation import results
     from mancs_jax.publish import export_network

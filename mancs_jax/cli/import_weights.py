@@ -1,48 +1,40 @@
-"""Makes a clean .safetensors of a backbone's ImageNet weights, or a workdir of the authors' checkpoint.
+"""Writes ImageNet weights of a backbone as .safetensors, or makes a workdir of the authors' checkpoint.
 
     mancs import-weights --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
     mancs import-weights --source=model_best.pth.tar --config=market:authors --workdir=W
     mancs import-weights --source=weights.pth --names
 
-Training reads such a .safetensors, the .pth itself, and the authors' checkpoint, with --config.pretrained=FILE;
-`mancs evaluate --workdir=W` scores the workdir.
+--config.pretrained=FILE of `mancs train` reads the .safetensors, the .pth itself, and the authors' checkpoint;
+`mancs evaluate --workdir=W` evaluates the workdir.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
+from mancs_jax.cli.flags import Flags
 from mancs_jax.common.screen import show
+from mancs_jax.config.names import STAGE_SIZES
 
 ARGUMENTS = ()
-ARCHITECTURES = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+ARCHITECTURES = [name for name in STAGE_SIZES if name != "resnet10"]  # of which ImageNet weights exist
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string(
-        "source",
-        None,
-        "Weights, .pth or .safetensors, of torchvision, timm, Hugging Face or the authors.",
-        flag_values=values,
+    values.DEFINE_string(
+        "source", None, "Weights, .pth or .safetensors, of torchvision, timm, Hugging Face or the authors."
     )
-    flags.DEFINE_enum("arch", "resnet50", ARCHITECTURES, "Architecture of a backbone's weights.", flag_values=values)
-    flags.DEFINE_string("output", None, "File to write the backbone's weights to, .safetensors.", flag_values=values)
-    flags.DEFINE_bool("names", False, "Only print the names, types and shapes of the tensors.", flag_values=values)
-    flags.DEFINE_string("workdir", None, "Directory to make for a whole network.", flag_values=values)
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Recipe of the whole network by name, as market:authors, or its file.",
-        flag_values=values,
-        sys_argv=list(argv),
-    )
+    values.DEFINE_enum("arch", "resnet50", ARCHITECTURES, "Architecture of a backbone's weights.")
+    values.DEFINE_string("output", None, "File to write the backbone's weights to, .safetensors.")
+    values.DEFINE_bool("names", False, "Only print the names, types and shapes of the tensors.")
+    values.DEFINE_string("workdir", None, "Directory to make for a complete model.")
+    values.DEFINE_config(argv, "Recipe of the complete model by name, as market:authors, or its file.")
     flags.mark_flags_as_required(["source"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Writes a backbone's weights, or makes a workdir of a whole network, and prints a line about it."""
+def main(values: Flags, arguments: Sequence[str]) -> None:
+    """Writes a backbone's weights, or makes a workdir of a complete model, and prints a line about it."""
     if values.names:
         from mancs_jax.weights.state_dict import read_all
 

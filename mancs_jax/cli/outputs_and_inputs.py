@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
+from mancs_jax.cli.flags import Flags
 from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_weights
 from mancs_jax.workdir import Workdir
 
@@ -15,7 +14,7 @@ NETWORKS = ("workdir", "network", "average_with", "thresholds_of")
 Paths = dict[str, Path]  # name for a message -> path
 
 
-def outputs_and_inputs(values: flags.FlagValues, arguments: Sequence[str]) -> tuple[Paths, Paths, Paths]:
+def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, Paths, Paths]:
     """Lists what a command writes and reads.
 
     Args:
@@ -56,7 +55,7 @@ def _of_export(output: str, format: str) -> Paths:
         stem = path.with_name(path.name.removesuffix(WEIGHTS))
         return {name: stem.with_name(f"{stem.name}{WEIGHTS}"), f"the card of {name}": Path(f"{stem}{CARD}")}
     if (format or path.suffix.removeprefix(".")) == "jax":
-        return {name: path, f"the contract of {name}": path.with_name(f"{path.name}{CARD}")}
+        return {name: path, f"the card of {name}": path.with_name(f"{path.name}{CARD}")}
     return {name: path}
 
 

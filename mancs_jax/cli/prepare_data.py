@@ -11,50 +11,37 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from mancs_jax.cli.flags import Flags
 from mancs_jax.common.screen import show
 from mancs_jax.config import names
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_enum(
-        "dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.", flag_values=values
-    )
-    flags.DEFINE_string(
+    values.DEFINE_enum("dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.")
+    values.DEFINE_string(
         "source",
         None,
         "Zip or folder of the data set, or cuhk-03.mat. walkers needs none: it is rendered. Without it, a message says "
         "where to get the data set.",
-        flag_values=values,
     )
-    flags.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).", flag_values=values)
-    flags.DEFINE_string(
-        "protocol_file",
-        None,
-        "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not beside it.",
-        flag_values=values,
+    values.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).")
+    values.DEFINE_string(
+        "protocol_file", None, "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not beside it."
     )
-    flags.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.", flag_values=values)
-    flags.DEFINE_string(
-        "csv",
-        None,
-        "Of --dataset=folder: CSV with the header path,pid,camid,split; camid may be left out.",
-        flag_values=values,
+    values.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.")
+    values.DEFINE_string(
+        "csv", None, "Of --dataset=folder: CSV with the header path,pid,camid,split; camid may be left out."
     )
-    flags.DEFINE_bool("check", False, "Only read the source and report; write nothing.", flag_values=values)
-    flags.DEFINE_bool("overwrite", False, "Build the data set again where it exists.", flag_values=values)
-    flags.DEFINE_bool(
-        "allow_differences",
-        False,
-        "Build although the counts differ from the published set.",
-        flag_values=values,
-    )
+    values.DEFINE_bool("check", False, "Only read the source and report; write nothing.")
+    values.DEFINE_bool("overwrite", False, "Build the data set again where it exists.")
+    values.DEFINE_bool("allow_differences", False, "Build although the counts differ from the published set.")
     flags.mark_flags_as_required(["dataset"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Prepares or checks the data set and prints its counts."""
     # Not at the top: a mistyped flag should not wait for TFDS.
     from absl import logging

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
 from mancs_jax.common.screen import show
@@ -22,30 +23,27 @@ ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("gallery", None, "File of `mancs embed`.", flag_values=values)
+    values.DEFINE_string("gallery", None, "File of `mancs embed`.")
     define_network(values)
     define_camera(values, "queries")
-    flags.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1, flag_values=values)
+    values.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1)
     define_threshold(values, "Images that are farther are no answers.")
-    flags.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.", flag_values=values)
-    flags.DEFINE_string("report", None, "Page to show all queries and answers in, .html.", flag_values=values)
-    flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
-    flags.DEFINE_string(
+    values.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.")
+    values.DEFINE_string("report", None, "Page to show all queries and answers in, .html.")
+    values.DEFINE_string("json", None, "File that the answers are written to as well.")
+    values.DEFINE_string(
         "csv",
         None,
         "CSV of the people and cameras of the queries, as of `mancs embed`; right answers are then green, wrong ones "
         "red.",
-        flag_values=values,
     )
-    flags.DEFINE_string(
-        "images", None, "Folder of the gallery's images, for --picture and --report.", flag_values=values
-    )
+    values.DEFINE_string("images", None, "Folder of the gallery's images, for --picture and --report.")
     flags.mark_flags_as_required(["gallery"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Finds the nearest images and prints them in a table."""
     if bool(values.picture or values.report) != bool(values.images):
         raise ValueError("--picture=OUT.png or --report=OUT.html and --images=FOLDER go together")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from absl import flags
+from mancs_jax.cli.flags import Flags
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.threshold import Threshold
@@ -11,38 +11,34 @@ if TYPE_CHECKING:
 FLAGS = ("max_distance", "max_fpr", "thresholds_of")
 
 
-def define_threshold(values: flags.FlagValues, of_max_distance: str) -> None:
+def define_threshold(values: Flags, of_max_distance: str) -> None:
     """Defines --distance, --max_distance (explained by `of_max_distance`), --max_fpr and --thresholds_of."""
-    flags.DEFINE_enum(
-        "distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.", flag_values=values
-    )
-    flags.DEFINE_float("max_distance", None, of_max_distance, lower_bound=0.0, flag_values=values)
-    flags.DEFINE_float(
+    values.DEFINE_enum("distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.")
+    values.DEFINE_float("max_distance", None, of_max_distance, lower_bound=0.0)
+    values.DEFINE_float(
         "max_fpr",
         None,
         "False positive rate, as 0.001: its decision threshold is taken from the card of the model, or from "
         "--thresholds_of.",
         lower_bound=0.0,
         upper_bound=1.0,
-        flag_values=values,
     )
-    flags.DEFINE_string(
+    values.DEFINE_string(
         "thresholds_of",
         None,
         "File of mancs evaluate --json, whose decision thresholds are used; by default that for a false positive rate "
         "of 0.001.",
-        flag_values=values,
     )
 
 
-def check_threshold(values: flags.FlagValues) -> None:
+def check_threshold(values: Flags) -> None:
     """Raises ValueError where the flags contradict each other."""
     others = [f"--{name}" for name in FLAGS[1:] if values[name].value is not None]
     if values.max_distance is not None and others:
         raise ValueError(f"--max_distance is a threshold itself: leave {' and '.join(others)} out")
 
 
-def given_threshold(values: flags.FlagValues, embedder: "Embedder") -> "Threshold | float | None":
+def given_threshold(values: Flags, embedder: "Embedder") -> "Threshold | float | None":
     """Returns the threshold that the flags ask for; None where they ask for none.
 
     Raises:

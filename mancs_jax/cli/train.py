@@ -1,52 +1,26 @@
-"""Trains Mancs and scores it: mancs train --config=market --workdir=W."""
+"""Trains Mancs and evaluates it: mancs train --config=market --workdir=W."""
 
 from collections.abc import Sequence
 
-from absl import flags
-from ml_collections import config_flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags, define_run
 from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "Recipe by name, as market or market:small, or its file, as configs/market.py:small.",
-        flag_values=values,
-        sys_argv=list(argv),
+    define_run(values, argv, "Recipe by name, as market or market:small, or its file, as configs/market.py:small.")
+    values.DEFINE_bool(
+        "distributed", False, "Train with the processes that SLURM, Kubernetes, MPI or a TPU pod has started."
     )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "Directory of the run; where it holds a checkpoint, training goes on from there.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "allow_config_change",
-        False,
-        "Go on from a checkpoint although the configuration is another one.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "distributed",
-        False,
-        "Train with the processes that SLURM, Kubernetes, MPI or a TPU pod has started.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "coordinator", "", "host:port of process 0, for processes that are started by hand.", flag_values=values
-    )
-    flags.DEFINE_integer("num_processes", 0, "Number of processes that take part, started by hand.", flag_values=values)
-    flags.DEFINE_integer("process_id", -1, "Number of this process, from 0.", flag_values=values)
-    flags.mark_flags_as_required(["config", "workdir"], values)
+    values.DEFINE_string("coordinator", "", "host:port of process 0, for processes that are started by hand.")
+    values.DEFINE_integer("num_processes", 0, "Number of processes, started by hand.")
+    values.DEFINE_integer("process_id", -1, "Number of this process, from 0.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Trains and prints the table of scores."""
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.

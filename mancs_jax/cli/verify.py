@@ -12,9 +12,8 @@ person, 2 for different people, 1 for an error.
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
 from mancs_jax.common.screen import show
@@ -23,23 +22,19 @@ ARGUMENTS = ("one image", "another image")
 DIFFERENT = 2  # exit status for different people; 1 is that of errors
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_network(values)
     define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
-    flags.DEFINE_bool("normalize", False, "Divide each embedding by its norm.", flag_values=values)
-    flags.DEFINE_integer(
-        "camera",
-        None,
-        "Camera (camid) of both images, for a network of `mancs adapt`.",
-        lower_bound=0,
-        flag_values=values,
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
+    values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
+    values.DEFINE_integer(
+        "camera", None, "Camera (camid) of both images, for a network of `mancs adapt`.", lower_bound=0
     )
-    flags.DEFINE_string("json", None, "File that the answer is written to as well.", flag_values=values)
+    values.DEFINE_string("json", None, "File that the answer is written to as well.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Compares the images and prints the answer."""
     source = network_of(values)
     check_threshold(values)

@@ -1,4 +1,4 @@
-"""Draws what a trained network finds and where it looks: report.html in the workdir, pictures in its results/.
+"""Writes the report of a trained model: report.html in the workdir, and images in its results/.
 
 mancs visualize --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
 """
@@ -10,26 +10,23 @@ from absl import flags
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
+from mancs_jax.cli.flags import Flags
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
-    flags.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.", flag_values=values)
-    flags.DEFINE_string(
-        "root", "", "Directory of the data sets, where it is not the one of the training.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "dataset", "", "Data set to score on, where it is not the one of the training.", flag_values=values
-    )
-    flags.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.", flag_values=values)
+    values.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.")
+    values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
+    values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
+    values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     define_distance(values, "Divide each embedding by its norm.")
     flags.mark_flags_as_required(["workdir"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Scores, draws and prints where the report is."""
     if Path(values.workdir).is_file():
         raise ValueError(

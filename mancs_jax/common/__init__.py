@@ -1,1 +1,1 @@
-"""Writing files, fingerprints, and facts about the machine and its processes."""
+"""Files, fingerprints, and facts about the machine and its processes."""

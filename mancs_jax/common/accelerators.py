@@ -1,21 +1,22 @@
-"""An accelerator that the machine has and JAX does not use: without a word of it, a training takes days on the CPU."""
+"""Detects an accelerator that JAX does not use: without a message, training would take days on the CPU."""
 
 import shutil
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
 import jax
 
+from mancs_jax.common.environment import version_of
+
 CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
-TPU_FILES = "accel[0-9]*"  # in /dev; a folder /dev/accel belongs to other devices
+TPU_FILES = "accel[0-9]*"  # in /dev; the folder /dev/accel is for other devices
 DEV = Path("/dev")
 
 
 def unused_accelerator() -> str:
-    """Returns a line where the machine has a GPU or a TPU and JAX computes on the CPU, unasked; "" otherwise.
+    """Returns a message where the machine has a GPU or TPU, but JAX computes on the CPU by default; otherwise "".
 
-    It starts JAX's backend. A GPU is looked for with `nvidia-smi`, a TPU by its files in /dev.
+    Starts JAX's backend. `nvidia-smi` finds a GPU, files in /dev a TPU.
     """
     if jax.default_backend() != "cpu" or _is_cpu_wanted():
         return ""
@@ -31,7 +32,7 @@ def _is_cpu_wanted() -> bool:
 
 
 def _nvidia_gpu() -> str:
-    """The name of the first GPU; "" where there is none."""
+    """Returns the name of the first GPU; "" without one."""
     program = shutil.which("nvidia-smi")
     if not program:
         return ""
@@ -45,10 +46,10 @@ def _nvidia_gpu() -> str:
 
 def _cuda_reason() -> str:
     install = 'pip install -U "mancs_jax[cuda12]"'
-    plugins = {name: version for name in CUDA_PLUGINS if (version := _version(name))}
+    plugins = {name: version for name in CUDA_PLUGINS if (version := version_of(name))}
     if not plugins:
         return f"its CUDA plugin is not installed; {install}"
-    jaxlib = _version("jaxlib")
+    jaxlib = version_of("jaxlib")
     if jaxlib not in plugins.values():
         name, version = next(iter(plugins.items()))
         return f"{name} {version} does not fit jaxlib {jaxlib}; {install}, and restart Python"
@@ -57,11 +58,4 @@ def _cuda_reason() -> str:
 
 def _tpu_reason() -> str:
     install = 'pip install -U "mancs_jax[tpu]"'
-    return f"libtpu is not installed; {install}" if not _version("libtpu") else "another process may hold the TPU"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+    return f"libtpu is not installed; {install}" if not version_of("libtpu") else "another process may hold the TPU"

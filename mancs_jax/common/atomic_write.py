@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, whenever somebody looks or a process is killed."""
+"""Writes files atomically: whenever a process is killed, a file is either the old one or the complete new one."""
 
 import errno
 import json
@@ -18,37 +18,36 @@ from mancs_jax.common.screen import encodable, tell
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # of some network disks
-MOUNTED = (errno.EBUSY, errno.EXDEV)  # a file that is mounted by itself, as into a container, cannot be replaced
-# Files that are open already: another open file of the same name would write over what they have.
+MOUNTED = (errno.EBUSY, errno.EXDEV)  # a single file that is mounted into a container cannot be replaced
+# Files that are open already: opening them again by name would overwrite their content.
 DESCRIPTOR = re.compile(r"/dev/std(?:out|err)|(?:/dev|/proc/self)/fd/(\d+)")
 STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
-NAME_KEPT = 40  # letters of a name that its temporary name has: disks allow 255 bytes
+NAME_KEPT = 40  # characters of a name in its temporary name: file systems allow 255 bytes
 
 
 @contextmanager
 def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the file, and the way on, where a full disk does not take it (OSError, one line)."""
+    """Adds the file and the remedy to the error of a full disk (OSError, one line)."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise OSError(
-            f"{path} cannot be written ({error.strerror}); free the disk, and start the same command again: a training "
-            "goes on"
+            f"{path} cannot be written ({error.strerror}); free disk space, and run the same command again: a training "
+            "run resumes"
         ) from error
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; the file takes the name `path` when the block ends.
+    """Yields a temporary path next to `path`, which is renamed to `path` when the block ends without an error.
 
-    Folders on the way are made. The file reaches the disk before it takes its name. Where the block raises, nothing
-    new is left behind. The target of a link is replaced, not the link; a file that is replaced keeps its mode and
-    owner. What is no regular file, as /dev/null, a pipe or a socket, is opened when the block ends, and written.
+    Parent folders are made, and the file is flushed to the disk first. The target of a link is replaced, not the link;
+    a replaced file keeps its mode and owner. Devices, pipes and sockets are opened at the end, and written.
 
     Raises:
-      OSError: a folder or the file cannot be written, or it is read-only.
+      OSError: a folder or the file cannot be written, or is read-only.
       ValueError: the path is remote, see `local_path`.
     """
     path = local_path(path)
@@ -78,15 +77,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
-    """Refuses a file that could not be written later, before the work is done; it leaves nothing behind.
-
-    Args:
-      path: the file.
-      folder: `path` is a folder instead, in which files are to be made.
+    """Refuses a file, or with `folder` a folder for files, that could not be written later; leaves nothing behind.
 
     Raises:
-      OSError: one line: the file is a folder or read-only, or no file can be made in its folder, or in the nearest
-        folder above that is there.
+      OSError: one line: the file is a folder or read-only, or the nearest existing parent folder is not writable.
       ValueError: the path is remote, see `local_path`.
     """
     path = local_path(path)
@@ -109,17 +103,17 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
 def _refuse_read_only(path: Path) -> None:
     try:
         mode = path.stat().st_mode
-    except OSError:  # it is not there, or nobody may look: that has a message of its own
+    except OSError:  # it does not exist, or is not readable: other checks report that
         return
     if stat.S_ISDIR(mode):
         return
-    # Root may write all files, and so replaced what somebody had protected.
+    # Root may write all files, and would replace a protected one.
     if not mode & 0o222 or not os.access(path, os.W_OK):
         raise PermissionError(f"{path} is read-only: choose another place, or allow writing (chmod u+w)")
 
 
 def is_opened(path: Path) -> bool:
-    """Tells if a path is opened to be written, not replaced: a device, a pipe, a socket, or a file that is open."""
+    """Returns whether a path is written by opening it, not replaced: a device, pipe, socket, or an open file."""
     if DESCRIPTOR.fullmatch(str(path.absolute())):
         return True
     try:
@@ -130,7 +124,7 @@ def is_opened(path: Path) -> bool:
 
 
 def _pour(source: Path, target: Path) -> None:
-    """Writes the content of a file into another, whatever that is."""
+    """Copies the content of a file into another file, device, pipe or socket."""
     with source.open("rb") as file, _opened(target) as sink:
         shutil.copyfileobj(file, sink)
 
@@ -148,19 +142,19 @@ def _opened(target: Path) -> IO[bytes]:
 
 @contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Lets errors name the file that is asked for, and not the temporary one."""
+    """Makes errors name the requested file, not the temporary one."""
     with naming_full_disk(path):
         try:
             yield
         except OSError as error:
-            of_temporary = str(error.filename or "").startswith(str(temporary))
-            if error.errno in FULL or not (of_temporary or error.filename == str(path)):
+            is_temporary = str(error.filename or "").startswith(str(temporary))
+            if error.errno in FULL or not (is_temporary or error.filename == str(path)):
                 raise
             raise type(error)(f"{path} cannot be written ({error.strerror}): choose another place") from error
 
 
 def _keep_mode(target: Path, temporary: Path) -> None:
-    """Gives a file mode and owner of the one that it replaces."""
+    """Gives a file the mode and owner of the one that it replaces."""
     try:
         before = target.stat()
     except OSError:
@@ -177,21 +171,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes text as UTF-8 atomically; errors as `atomic_write`. Bytes of names that are no UTF-8 become \\xff."""
+    """Writes text as UTF-8 atomically; errors as `atomic_write`. Bytes of names that are not UTF-8 become \\xff."""
     write_bytes(path, encodable(text, "utf-8").encode())
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON atomically.
-
-    Args:
-      path: the file; its folders are made.
-      value: plain dicts, lists, text and finite numbers.
-
-    Raises:
-      ValueError: a value is not JSON, NaN and infinity included; the file stays as it was.
-      OSError: as `atomic_write`.
-    """
+    """Writes JSON atomically; ValueError for what is not JSON, as NaN and infinity, other errors as `atomic_write`."""
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -200,11 +185,9 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
-    """Reads the list under a key of a JSON file that a run keeps for itself.
+    """Reads the list under a key of a run's own JSON file; [] without the file.
 
-    Returns:
-      The list; [] without the file. A damaged file gives [], too: it is put aside as NAME.damaged, and a line on stderr
-      says so.
+    A damaged file is renamed to NAME.damaged, a line on stderr says so, and the list is [].
     """
     path = Path(path)
     if not path.exists():
@@ -217,12 +200,12 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        tell(f"{path} is damaged ({' '.join(str(error).split())[:80]}); it is {aside.name} now")
+        tell(f"{path} is damaged ({' '.join(str(error).split())[:80]}) and was renamed to {aside.name}")
         return []
 
 
 def _flush_names(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where its file system can: the file is whole in any case."""
+    """Flushes the names in a folder to the disk, where the file system supports it."""
     try:
         _flush(folder)
     except OSError as error:
@@ -231,7 +214,7 @@ def _flush_names(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Flushes a file, or the names in a folder, to the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

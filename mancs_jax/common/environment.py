@@ -1,4 +1,4 @@
-"""Versions, devices and revision, as results name them."""
+"""Versions, devices and git revision, which every result records."""
 
 import platform
 import subprocess
@@ -15,11 +15,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-da
 
 
 def environment(devices: list[jax.Device]) -> dict[str, Any]:
-    """Returns time, versions, devices and git revision; a package without metadata has the version ""."""
+    """Returns time, versions, devices and git revision."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), "mancs_jax": __version__}
-        | {name: _version(name) for name in PACKAGES},
+        | {name: version_of(name) for name in PACKAGES},
         "devices": [device.device_kind for device in devices],
         "git": git_revision(),
     }
@@ -34,7 +34,7 @@ def git_revision() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # A package installed inside some other project's checkout is not that project.
+        # The package may be installed inside another project's checkout.
         if Path(git("rev-parse", "--show-toplevel")) != root:
             return ""
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
@@ -42,7 +42,8 @@ def git_revision() -> str:
         return ""
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Returns the version of an installed package; "" without its metadata."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

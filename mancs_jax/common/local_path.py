@@ -1,4 +1,4 @@
-"""The one place that expands and judges paths from users, and knows where they keep caches."""
+"""Expands and checks paths from users, and finds the cache folder."""
 
 import os
 import re
@@ -10,9 +10,9 @@ LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Replaces a leading `~` by the home directory, and takes `file://` off: the rule for all paths, also in Python.
+    """Replaces a leading `~` by the home directory and removes `file://`, in all paths of commands and of Python calls.
 
-    A path that begins with `~` by name is meant by "./~name". Once more applied, the function changes nothing.
+    "./~name" is a file whose name begins with `~`. Applying the function again changes nothing.
 
     Raises:
       ValueError: one line: the path is remote, as gs://bucket/run. Locks and atomic writes need a local file system.
@@ -23,7 +23,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     if REMOTE.match(given):
         raise ValueError(f"{path}: remote paths are not supported; mount it, or give a local path and copy it later")
     if given.startswith("./") and str(Path(given)).startswith("~"):
-        return Path(given).absolute()  # pathlib leaves "./" out, and the next call would expand the name
+        return Path(given).absolute()  # pathlib drops "./", and the next call would expand the name
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # no such user
@@ -31,8 +31,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path | None:
-    """Returns this package's folder for what can be made again; None where a user has no home directory."""
+    """Returns the cache folder of this package; None where a user has no home directory."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mancs_jax"
-    except RuntimeError:  # a container whose user is in no list
+    except RuntimeError:  # in a container with an unknown user
         return None

@@ -1,4 +1,4 @@
-"""One line for a program that the device's memory does not hold, with what takes less."""
+"""Turns XLA's error about device memory into one line with remedies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-# What takes less memory, in the order of what it costs, and where it is of use.
+# Options that save memory, the cheapest first, and when they apply.
 REMEDIES = {
     "--config.dtype=bfloat16": lambda config: config.dtype == "float32",
     "--config.remat='(2, 3, 4, 5)'": lambda config: len(config.remat) < 4,
@@ -18,14 +18,7 @@ REMEDIES = {
 
 @contextmanager
 def naming_what_takes_less(config: ConfigDict) -> Iterator[None]:
-    """Turns XLA's page about memory into one line.
-
-    Args:
-      config: of the training that runs inside.
-
-    Raises:
-      ValueError: the device ran out of memory; names the options of the configuration that are left.
-    """
+    """Raises ValueError with the remaining options of the configuration where the device runs out of memory."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -34,6 +27,6 @@ def naming_what_takes_less(config: ConfigDict) -> Iterator[None]:
         images = config.data.p * config.data.k
         remedies = [option for option, helps in REMEDIES.items() if helps(config)]
         raise ValueError(
-            f"the device's memory does not hold a step of {images} images: take {' or '.join(remedies)} "
+            f"a step with batch size {images} does not fit into device memory: use {' or '.join(remedies)} "
             "(docs/performance.md has the bytes of each)"
         ) from error

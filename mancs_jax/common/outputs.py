@@ -1,4 +1,4 @@
-"""What a command writes is nothing that it reads, and no two of its files are one."""
+"""Checks that no output of a command replaces an input or another output."""
 
 import os
 from collections.abc import Mapping
@@ -13,17 +13,14 @@ def check_outputs(
     inputs: Mapping[str, str | os.PathLike[str]],
     folders: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> None:
-    """Refuses outputs that would replace an input or each other, whatever links and spellings lead there.
+    """Refuses (ValueError, one line) outputs that would replace an input or each other, also through links.
 
-    Devices, pipes and sockets, as /dev/null, are opened and not replaced, so they may be named twice.
+    Devices, pipes and sockets, as /dev/null, are not replaced, and may be named twice.
 
     Args:
-      outputs: a name for the message, as "--json=g.npz" -> the file.
-      inputs: likewise, the files that are read. Those that are not there count for nothing.
-      folders: likewise, folders that belong to what is read, below which nothing may be written.
-
-    Raises:
-      ValueError: one line, with the names of both.
+      outputs: name for the message, as "--json=g.npz" -> file.
+      inputs: likewise; missing files are ignored.
+      folders: likewise, input folders in which nothing may be written.
     """
     read = {_identity(path): name for name, path in inputs.items() if Path(path).exists()}
     written: dict[tuple[int, int] | str, str] = {}
@@ -34,15 +31,15 @@ def check_outputs(
         if identity in read:
             raise ValueError(f"{name} is the file of {read[identity]}: an output may not replace an input")
         if identity in written:
-            raise ValueError(f"{name} is the file of {written[identity]}: give each output a file of its own")
+            raise ValueError(f"{name} is the file of {written[identity]}: give each output its own file")
         written[identity] = name
         for folder, place in (folders or {}).items():
             if _real(path).is_relative_to(_real(place)):
-                raise ValueError(f"{name} lies in the folder of {folder}: choose a place outside, since it is read")
+                raise ValueError(f"{name} is in the folder of {folder}, which is read: choose another folder")
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str:
-    """Equal for two paths of one file: by its number on the disk, and by its real path where there is none yet."""
+    """Identifies a file by device and inode, or by its real path where it does not exist yet."""
     try:
         found = local_path(path).stat()
     except OSError:

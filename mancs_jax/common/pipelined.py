@@ -1,4 +1,4 @@
-"""Work that runs ahead of the reader of its results."""
+"""Starts work before its results are read."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 def pipelined(started: Iterable[T], ahead: int = 1) -> Iterator[T]:
-    """Yields the items in their order, each only after the next `ahead` have been taken from `started`.
+    """Yields the items in order, each only after the next `ahead` have been taken from `started`.
 
-    JAX returns before a computation ends. An iterable that starts one computation for each item therefore keeps the
-    device busy while the reader waits for the item before, and holds no more than `ahead` + 1 of them in memory.
+    JAX returns before a computation ends. An iterable that starts a computation per item therefore keeps the device
+    busy while the reader waits, with at most `ahead` + 1 results in memory.
     """
     running: deque[T] = deque()
     for item in started:

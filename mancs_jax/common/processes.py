@@ -1,7 +1,4 @@
-"""Training with several processes: each has its devices, and what they do together goes through here.
-
-With one process all of this does nothing.
-"""
+"""Communication of several training processes, each with its own devices; with one process, nothing happens."""
 
 import os
 import re
@@ -21,8 +18,8 @@ from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
 from mancs_jax.common.screen import tell
 
 ASK_EVERY = 10  # steps
-HEARTBEAT_TIMEOUT = 60  # seconds without a sign of life, after which JAX ends the other processes
-CONNECT_TIMEOUT = 300.0  # seconds that process 0 may start later than another one
+HEARTBEAT_TIMEOUT = 60  # seconds without a heartbeat after which JAX ends the other processes
+CONNECT_TIMEOUT = 300.0  # seconds that process 0 may start later than the others
 XLA_STATUS = re.compile("[A-Z_]+: ")  # begins an error of a collective operation: "UNKNOWN: Gloo all-reduce failed"
 RESTART = (
     "start all processes again with the same command: training resumes from the latest checkpoint, where there is one"
@@ -32,24 +29,26 @@ RESTART = (
 def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
     """Joins the other processes, before anything else asks JAX for its devices.
 
+    The arguments are for processes that are started by hand; without them, SLURM, Kubernetes, MPI or a TPU pod supplies
+    them.
+
     Args:
-      coordinator: "host:port" of process 0; with the other two, for processes that are started by hand. Without them
-        SLURM, Kubernetes, MPI or a TPU pod says who takes part.
+      coordinator: "host:port" of process 0.
       num_processes: of all machines.
       process_id: of this one, from 0.
 
     Raises:
-      ValueError: some of the three are given and not the others, the coordinator is no "host:port", no cluster is
-        found, or process 0 is out of reach.
+      ValueError: some arguments are missing, `coordinator` is not "host:port", there is no cluster, or process 0 cannot
+        be reached.
     """
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
     if any(given) and not all(given):
         raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
     if coordinator and not _is_address(coordinator):
-        raise ValueError(f"--coordinator={coordinator} is no HOST:PORT: give --coordinator=HOST:PORT, as node0:12345")
+        raise ValueError(f"--coordinator={coordinator} is not HOST:PORT, as --coordinator=node0:12345")
     if all(given) and process_id > 0:
         _wait_for(coordinator)
-    # Of no effect elsewhere; without it, processes on CPU cannot talk to each other.
+    # Only for CPU, where processes cannot communicate without it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     by_hand = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
     try:
@@ -59,7 +58,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
                 heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
             )
     except (RuntimeError, ValueError) as error:
-        hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster says who takes part"
+        hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster supplies them"
         raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
 
 
@@ -69,7 +68,7 @@ def _is_address(coordinator: str) -> bool:
 
 
 def _wait_for(coordinator: str) -> None:
-    """Waits until process 0 listens (ValueError, one line): JAX would abort, with a page of addresses."""
+    """Waits until process 0 listens (ValueError, one line); JAX would abort with a page of addresses."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + CONNECT_TIMEOUT
     is_told = False
@@ -91,7 +90,7 @@ def _wait_for(coordinator: str) -> None:
 
 @contextmanager
 def _without_proxies() -> Iterator[None]:
-    """Hides http_proxy and its like: gRPC would ask a proxy for the way to a neighbour, and wait for minutes."""
+    """Removes http_proxy and similar variables: gRPC would connect through the proxy, and wait for minutes."""
     proxies = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
     try:
         yield
@@ -101,9 +100,9 @@ def _without_proxies() -> Iterator[None]:
 
 @contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Ends this process of several in one line at an error, with status 1.
+    """Ends this process of several at an error, with one line and exit status 1.
 
-    JAX's own end waits for the other processes, which wait for this one: after a minute all would abort with a page of
+    JAX's shutdown waits for the other processes, which wait for this one: after a minute all would abort with a page of
     addresses. A process that waits for a lost one inside an accelerator gets no error; JAX aborts it after
     `HEARTBEAT_TIMEOUT`.
     """
@@ -122,20 +121,19 @@ def ending_at_once() -> Iterator[None]:
 
 
 def is_writer() -> bool:
-    """Tells if this process writes metrics, results and pictures; one process does."""
+    """Returns whether this is the process that writes metrics, results and pictures."""
     return jax.process_index() == 0
 
 
 def own_rows(devices: list[jax.Device]) -> np.ndarray:
-    """Positions of this process's devices among all that share a batch, int [local devices]."""
+    """Returns the indices of this process's devices among all that share a batch, int [local devices]."""
     return np.array([i for i, device in enumerate(devices) if device.process_index == jax.process_index()])
 
 
 def any_process(flag: bool, step: int) -> bool:
-    """Tells if the flag is set in any process.
+    """Returns whether the flag is set in any process.
 
-    Several processes ask each other every ASK_EVERY steps alone, and answer False between: the answer makes the host
-    wait for the device.
+    Several processes communicate only every ASK_EVERY steps, because the host waits for the device; otherwise False.
     """
     if jax.process_count() == 1:
         return flag
@@ -143,13 +141,13 @@ def any_process(flag: bool, step: int) -> bool:
 
 
 def meet(where: str) -> None:
-    """Waits until every process is here."""
+    """Waits until every process arrives."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
 
 
 def first_answer(ask: Callable[[], int]) -> int:
-    """Asks process 0 only, and tells all: what is done together must not depend on what each one sees."""
+    """Returns the answer of process 0 in all processes, so that they act alike."""
     if jax.process_count() == 1:
         return ask()
     return int(multihost_utils.broadcast_one_to_all(np.array(int(ask()) if is_writer() else 0)))
@@ -171,13 +169,13 @@ def as_global(state: Any) -> Any:
 
 
 def share(number: int) -> slice:
-    """The part of so many rows that is this process's: equal shares, but for the last ones, which may be short."""
+    """Returns the rows of this process: equal shares, of which the last ones may be shorter."""
     size = -(-number // jax.process_count())
     return slice(min(jax.process_index() * size, number), min((jax.process_index() + 1) * size, number))
 
 
 def gathered(rows: np.ndarray, number: int) -> np.ndarray:
-    """The rows of all processes' shares, [number, ...], from this process's, [share, ...]."""
+    """Gathers the rows of all processes, [number, ...], from each one's share, [share, ...]."""
     if jax.process_count() == 1:
         return rows
     size = -(-number // jax.process_count())

@@ -1,4 +1,4 @@
-"""XLA's options on a CPU (docs/benchmarks.md): how much LLVM optimises, and whether YNNPACK or Eigen convolves."""
+"""XLA's flags on a CPU (docs/benchmarks.md): LLVM's optimisation level, and YNNPACK or Eigen for convolutions."""
 
 import importlib.util
 import os
@@ -7,22 +7,22 @@ from pathlib import Path
 
 from mancs_jax.common.xla_flags import is_known
 
-# XLA's own value, 3, gives programs that are no faster, and takes up to twice as long to make them.
+# XLA's default, 3, takes up to twice as long to compile, for programs that are not faster.
 LEVEL = "--xla_backend_optimization_level=2"
 OPTION = "--xla_cpu_experimental_ynn_fusion_type"
 CONVOLUTION = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-# XLA's own value has CONVOLUTION, too.
+# XLA's default also contains CONVOLUTION.
 EIGEN = f"{OPTION}=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-ACCELERATORS = ("jax_plugins", "libtpu")  # packages with a compiler that reads XLA_FLAGS, too
+ACCELERATORS = ("jax_plugins", "libtpu")  # packages with a compiler that also reads XLA_FLAGS
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def set_cpu_flags() -> None:
-    """Adds to XLA_FLAGS what suits a CPU: LLVM's second level, and Eigen with AVX2 and without AVX-512 (x86).
+    """Adds flags for a CPU to XLA_FLAGS: LLVM's level 2, and Eigen on x86 with AVX2 and without AVX-512.
 
-    Call it before `mancs_jax.models` is imported and JAX computes anything. Processes that are started later inherit
-    it. An option that XLA_FLAGS has already stays. Without effect where XLA_FLAGS names a file, and where the compiler
-    of an accelerator is installed. An option that the installed XLA does not know is left out.
+    Call it before `mancs_jax.models` is imported and JAX computes anything; child processes inherit the flags. Flags
+    that are set already are kept, and flags that the installed XLA does not know are not added. It has no effect where
+    XLA_FLAGS names a file, or the compiler of an accelerator is installed.
     """
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if any(map(importlib.util.find_spec, ACCELERATORS)) or (flags and not flags.startswith("-")):
@@ -33,18 +33,18 @@ def set_cpu_flags() -> None:
 
 
 def ynnpack_convolves() -> bool:
-    """Tells by XLA_FLAGS whether XLA hands convolutions on CPU to YNNPACK; else they are Eigen's."""
+    """Returns whether XLA_FLAGS make YNNPACK, instead of Eigen, compute convolutions on CPU."""
     values = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.startswith(f"{OPTION}=")]
     if not values:
         return True
     kinds = values[-1].partition("=")[2].split(",")
-    if all(kind[:1] in ("+", "-") for kind in kinds):  # changes to XLA's own value
+    if all(kind[:1] in ("+", "-") for kind in kinds):  # changes to XLA's default
         return f"-{CONVOLUTION}" not in kinds
     return CONVOLUTION in kinds
 
 
 def has(instructions: str) -> bool:
-    """Tells whether /proc/cpuinfo names a set of instructions, as "avx2"; False where there is no such file."""
+    """Returns whether /proc/cpuinfo lists an instruction set, as "avx2"; False without that file."""
     return CPUINFO.exists() and instructions in CPUINFO.read_text().split()
 
 

@@ -1,7 +1,7 @@
-"""Lines for people to read, on stdout and stderr. A screen that fails ends no work.
+"""Prints to stdout and stderr, whose failures end no work.
 
-The reader of a pipe may go away (`| head`), the disk of a log may be full, and a terminal may have no letter for a
-name. Each of these raises in `print`.
+The reader of a pipe may end (`| head`), the disk of a log may be full, and a terminal may be unable to show a letter:
+each of these would raise in `print`.
 """
 
 import re
@@ -10,36 +10,36 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-# Bytes of a file name that are no UTF-8, as Python keeps them in text (PEP 383).
+# Bytes of a file name that are not UTF-8, as Python represents them in text (PEP 383).
 NO_UTF8 = re.compile("[\udc80-\udcff]")
-# A file name may hold any of these. Tabs and line ends are ours.
+# File names may contain any of these; tabs and line ends are our own.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Steady:
-    """A text stream whose failures are nobody's: it writes what it can, and escapes what it cannot encode."""
+    """A text stream that ignores failures and escapes what it cannot encode."""
 
     def __init__(self, stream: TextIO):
-        """Writes to `stream`, and is like it in all else."""
+        """Writes to `stream`, and delegates everything else to it."""
         self._stream = stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes a text, or loses it."""
+        """Writes a text, or drops it."""
         try:
             return self._stream.write(encodable(text, getattr(self._stream, "encoding", None) or "utf-8"))
-        except Exception:  # of the stream; at the end of a process, of this module, which Python has cleared
+        except Exception:  # also at the end of a process, when Python has cleared this module
             return len(text)
 
     def writelines(self, lines) -> None:
-        """Writes some texts, or loses them."""
+        """Writes texts, or drops them."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes out what is buffered, or loses it."""
+        """Writes buffered text, or drops it."""
         try:
             self._stream.flush()
         except Exception:
@@ -47,7 +47,7 @@ class Steady:
 
 
 def keep_going() -> None:
-    """Makes stdout and stderr of this process `Steady`: for commands, also for what libraries print, and at the end."""
+    """Makes stdout and stderr of this process `Steady`, also for libraries and at the end of the process."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, Steady):
@@ -60,7 +60,7 @@ def show(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Prints a text on stderr: progress, warnings, and what to know besides a result."""
+    """Prints a text on stderr: progress, warnings and notes."""
     _print(sys.stderr, text)
 
 
@@ -75,7 +75,7 @@ def escaped(name: str) -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """Returns a text that an encoding can take: bytes of names that are no UTF-8 as \\xff, other letters as \\u2026."""
+    """Returns a text that an encoding has: bytes of names that are not UTF-8 as \\xff, other letters as \\u2026."""
     try:
         text.encode(encoding)
         return text

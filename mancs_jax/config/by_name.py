@@ -1,25 +1,15 @@
-"""Recipes by name, in the form of a recipe file: `get_config("market:small")`."""
+"""All recipes in one recipe file: `get_config("market:small")`."""
 
 from ml_collections import ConfigDict
 
 from mancs_jax.config import checks, recipes
 from mancs_jax.config.ablation import ablation
 
-RECIPES = {
-    "market": recipes.market,
-    "duke": recipes.duke,
-    "cuhk03": recipes.cuhk03,
-    "walkers": recipes.walkers,
-    "ablation": ablation,
-}
+RECIPES = recipes.RECIPES | {"ablation": ablation}
 
 
 def get_config(name: str) -> ConfigDict:
-    """The locked configuration of `NAME` or `NAME:VARIANT`.
-
-    Raises:
-      ValueError: one line: there is no such recipe, variant or row.
-    """
+    """Returns the locked configuration of `NAME` or `NAME:VARIANT` (ValueError, one line: there is none)."""
     recipe, _, variant = name.partition(":")
     if recipe not in RECIPES:
         variants = [f"market:{variant}" for variant in recipes.COMMON]

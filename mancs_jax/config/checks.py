@@ -1,4 +1,4 @@
-"""Checks of a configuration before anything heavy starts, and its way to JSON and back."""
+"""Validates a configuration before anything expensive starts, and converts it to JSON and back."""
 
 import difflib
 import math
@@ -9,109 +9,24 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
-from mancs_jax.config.names import ARCHITECTURES, CUHK03, NUM_TESTSETS, num_of_each_source, sources
+from mancs_jax.config.defaults import ABOVE_0, AT_LEAST, CHOICES, PROBABILITIES, RANGES, SIDE
+from mancs_jax.config.names import CUHK03, NUM_TESTSETS, num_of_each_source, sources
 
-CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "data.balance": ("sources", "identities"),
-    "choose_on": ("validation", "test"),
-    "augment.erase_fill": ("random", "constant"),
-    "model.arch": ARCHITECTURES,
-    "model.last_stride": (1, 2),
-    "model.last_activation": ("relu", "prelu", "prelu_shared"),
-    "model.stem_norm": ("batch", "instance"),
-    "model.fab_activation": ("relu", "prelu"),
-    "model.attention_pool": ("mask", "mask_times_map"),
-    "model.rank_head": ("fc", "pool"),
-    "model.cls_head": ("fc", "bn_prelu"),
-    "model.att_head": ("linear", "bn_prelu"),
-    "loss.sampling": ("curriculum", "batch_hard", "uniform"),
-    "loss.positives": ("all", "later"),
-    "loss.negatives": ("batch", "source"),
-    "loss.probability": ("sigmoid", "softmax"),
-    "loss.attention": ("sigmoid", "softmax"),
-    "optim.name": ("adam", "sgd"),
-    "optim.schedule": ("constant", "exponential", "cosine"),
-}
-# Least value of each number; "above": it has to be larger than that.
-AT_LEAST = {
-    "seed": 0,
-    "max_steps": 0,
-    "accumulate": 1,
-    "batch_norm_groups": 0,
-    "data.p": 2,
-    "data.k": 2,
-    "data.testset": 0,
-    "data.validation_ids": 0,
-    "data.unused_ids": 0,
-    "model.width": 1,
-    "model.fab_squeeze": 0,
-    "model.fab_init": 0,
-    "model.rank_dim": 1,
-    "model.cls_dim": 1,
-    "loss.rank_weight": 0,
-    "loss.cls_weight": 0,
-    "loss.att_weight": 0,
-    "loss.margin": 0,
-    "loss.num_nearest": 0,
-    "loss.mu_step": 0,
-    "loss.density_floor": 0,
-    "loss.gamma": 0,
-    "loss.label_smoothing": 0,
-    "augment.half_size_epochs": 0,
-    "augment.jitter_hue": 0,
-    "optim.momentum": 0,
-    "optim.warmup_epochs": 0,
-    "optim.decay_start": 0,
-    "optim.weight_decay": 0,
-    "optim.clip_norm": 0,
-    "keep_checkpoints": 1,
-    "eval_every": 0,
-    "early_stopping": 0,
-    "log_every": 1,
-    "eval_batch": 1,
-}
-ABOVE = {
-    "epochs": 0,
-    "model.head_init": 0,
-    "model.mixstyle_alpha": 0,
-    "loss.t0": 0,
-    "loss.a": 0,
-    "loss.b": 0,
-    "optim.learning_rate": 0,
-    "optim.decay_rate": 0,
-    "optim.decay_epochs": 0,
-    "optim.head_multiplier": 0,
-    "checkpoint_every": 0,
-}
-PROBABILITIES = (
-    "augment.flip",
-    "augment.erase",
-    "augment.jitter",
-    "augment.jitter_brightness",
-    "augment.jitter_contrast",
-    "augment.jitter_saturation",
-    "model.mixstyle",
-    "model.dropout",
-)
-RANGES = ("augment.crop_area", "augment.crop_aspect", "augment.erase_area", "augment.erase_aspect")
-# Fields that leave the numbers of a training as they are: a run may go on with others.
+# Fields that do not change the trained weights: a run may be resumed with other values.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
-# Values assumed for runs saved before the field existed.
-ONCE = {"model.fab_init": 0.001}
-# Names that other libraries use -> the fields that hold the same.
-ELSEWHERE = {
+# Values of runs that were saved before the field existed, where they are not the defaults of today.
+FORMER = {"model.fab_init": 0.001}
+# Names in other libraries -> our fields.
+OTHER_NAMES = {
     "batch_size": ("data.p", "data.k"),  # identities in a batch, images of each
     "lr": ("optim.learning_rate",),
     "num_instances": ("data.k",),
     "optimizer": ("optim.name",),
 }
-# Strides of the network: each side of an image is a multiple of it.
-SIDE = 32
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
-    """`{"data.p": 16, ...}`: every field by its dotted name, tuples where JSON has lists."""
+    """Returns `{"data.p": 16, ...}`: every field by its dotted name, with tuples where JSON has lists."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | dict):
@@ -122,7 +37,7 @@ def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
 
 
 def from_json(fields: dict[str, Any]) -> ConfigDict:
-    """The locked configuration that was written as `config.to_dict()`."""
+    """Returns the locked configuration that was written as `config.to_dict()`."""
 
     def tuples(value):
         if isinstance(value, dict):
@@ -133,20 +48,20 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fills missing fields of an older config with the defaults of its time."""
+    """Fills in the fields that an older configuration lacks, with the values of its time."""
     then = defaults.get_config()
-    then.update_from_flattened_dict(ONCE)
-    if "batch_norm_sync" in fields:  # once: over all devices, or over each on its own
+    then.update_from_flattened_dict(FORMER)
+    if "batch_norm_sync" in fields:  # formerly: over all devices, or over each
         fields = fields | {"batch_norm_groups": int(fields["batch_norm_sync"])}
         del fields["batch_norm_sync"]
-    if isinstance(fields.get("remat"), bool):  # once all stages or none
+    if isinstance(fields.get("remat"), bool):  # formerly: all stages or none
         fields = fields | {"remat": then.remat if fields["remat"] else ()}
     groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
     return then.to_dict() | fields | groups
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lines `field: old value -> new value` for all but FREE that differs between two (nested) configurations."""
+    """Returns a line `field: old value -> new value` for each field that differs, except FREE."""
     old, new = flatten(completed(old)), flatten(completed(new))
     missing = "(no such field)"
     return [
@@ -157,22 +72,17 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """' Did you mean "..."?' where a known name is close to `name`, or means the same in other libraries; else ''."""
-    same = [field for field in ELSEWHERE.get(name.rpartition(".")[2], ()) if field in known]
+    """Returns ' Did you mean "..."?' where a known name is similar, or the same in another library; otherwise ''."""
+    same = [field for field in OTHER_NAMES.get(name.rpartition(".")[2], ()) if field in known]
     meant = same or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     quoted = " and ".join(f'"{field}"' for field in meant)
     return f" Did you mean {quoted}?" if meant else ""
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:
-    """Refuses what cannot work, before data or accelerator are touched.
+    """Refuses what cannot work, before data are read or an accelerator is used.
 
-    Args:
-      config: of the run.
-      num_devices: that a batch is split over.
-
-    Raises:
-      ValueError: one line: the field, its value, what it may be.
+    `num_devices` share a batch. Raises ValueError, one line: the field, its value, what it may be.
     """
     fields, known = flatten(config), flatten(defaults.get_config())
     for name in sorted(fields.keys() | known.keys()):
@@ -186,12 +96,13 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             text = ", ".join(map(str, choices))
             hint = suggest(str(fields[name]), [str(choice) for choice in choices])
             raise ValueError(f"config.{name} is {fields[name]!r}; it may be {text}.{hint}")
-    for name, least in AT_LEAST.items():
-        if fields[name] < least:
-            raise ValueError(f"config.{name} is {fields[name]}; it has to be at least {least}")
-    for name, bound in ABOVE.items():
-        if not fields[name] > bound:
-            raise ValueError(f"config.{name} is {fields[name]}; it has to be above {bound}")
+    for least, names in AT_LEAST.items():
+        for name in names:
+            if fields[name] < least:
+                raise ValueError(f"config.{name} is {fields[name]}; it has to be at least {least}")
+    for name in ABOVE_0:
+        if not fields[name] > 0:
+            raise ValueError(f"config.{name} is {fields[name]}; it has to be above 0")
     for name in PROBABILITIES:
         if not 0 <= fields[name] <= 1 or (name == "model.dropout" and fields[name] == 1):
             raise ValueError(f"config.{name} is {fields[name]}; it has to be from 0 to 1 (dropout below 1)")
@@ -203,20 +114,20 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     _check_sizes(fields, num_devices)
     if fields["choose_on"] == "test" and fields["data.validation_ids"]:
         raise ValueError(
-            "config.choose_on is 'test', but config.data.validation_ids holds identities out: choose on one of both"
+            "config.choose_on is 'test', but config.data.validation_ids holds identities out: set one of both"
         )
     for name in ("like_pretrained", "batch_norm_frozen"):
         if fields[name] and not fields["pretrained"]:
-            raise ValueError(f"config.{name} is True, but config.pretrained names no network to start from")
+            raise ValueError(f"config.{name} is True, but config.pretrained names no pretrained model")
     if fields["early_stopping"] and not (fields["data.validation_ids"] and fields["eval_every"]):
         raise ValueError(
-            f"config.early_stopping is {fields['early_stopping']}, which needs held-out identities to validate on: set "
+            f"config.early_stopping is {fields['early_stopping']}, which needs held-out identities: set "
             "config.data.validation_ids and config.eval_every"
         )
     if fields["eval_every"] and fields["choose_on"] == "validation" and not fields["data.validation_ids"]:
         raise ValueError(
             f"config.eval_every is {fields['eval_every']}, but config.data.validation_ids is 0: query and gallery "
-            "are not scored on the way; hold some identities out, or set eval_every to 0"
+            "are not evaluated during training; hold identities out, or set eval_every to 0"
         )
 
 
@@ -236,7 +147,7 @@ def _check_dataset(fields: dict[str, Any]) -> None:
     name, testset = fields["data.name"], fields["data.testset"]
     data_sets, p = sources(name), fields["data.p"]
     if not all(data_sets) or len(set(data_sets)) < len(data_sets):
-        raise ValueError(f"config.data.name is {name!r}; it is a data set, or several with commas between, each once")
+        raise ValueError(f"config.data.name is {name!r}; it is one data set, or several with commas between, each once")
     if len(data_sets) > p:
         raise ValueError(f"config.data.p is {p}, but config.data.name has {len(data_sets)} data sets: raise p")
     if len(data_sets) > 1 and fields["data.unused_ids"]:
@@ -254,14 +165,14 @@ def _check_dataset(fields: dict[str, Any]) -> None:
     if fields["loss.negatives"] == "source" and p == len(data_sets):
         raise ValueError(
             f"config.loss.negatives is 'source', but a batch of config.data.p = {p} identities has one of each data "
-            "set: an anchor has no negative; raise p"
+            "set, so that an anchor has no negative; raise p"
         )
     if testset and name not in CUHK03:
         raise ValueError(f"config.data.testset is {testset}, but {name} has no test sets: it has to be 0")
     if testset and fields["data.validation_ids"]:
         raise ValueError(
             f"config.data.validation_ids is {fields['data.validation_ids']}, but config.data.testset is {testset}: a "
-            "network of a classic split is scored on its test set; set one of them to 0"
+            "model of a classic split is evaluated on its test set; set one of them to 0"
         )
     if testset > NUM_TESTSETS:
         raise ValueError(f"config.data.testset is {testset}; CUHK03 has test sets 1 to {NUM_TESTSETS}")
@@ -277,7 +188,7 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
         )
     accumulate = fields["accumulate"]
     if (p * k) % (num_devices * accumulate):
-        shares = f" in {accumulate} shares each (config.accumulate)" if accumulate > 1 else ""
+        shares = f" with {accumulate} micro-batches each (config.accumulate)" if accumulate > 1 else ""
         raise ValueError(
             f"a batch of config.data.p * config.data.k = {p} * {k} = {p * k} images cannot be split evenly over "
             f"{num_devices} devices{shares}; choose p and k so that {num_devices * accumulate} divides the product"
@@ -320,9 +231,7 @@ def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
 def validate_identities(config: ConfigDict, num_ids: Sequence[int]) -> None:
     """Refuses a batch of more identities than are left to train on (ValueError, one line).
 
-    Args:
-      config: of the run.
-      num_ids: identities of each data set of `config.data.name`, before any are held out.
+    `num_ids` are the identities of each data set of `config.data.name`, before any are held out.
     """
     data, held_out = config.data, config.data.validation_ids + config.data.unused_ids
     counts = dict(zip(sources(data.name), num_ids, strict=True))
@@ -340,9 +249,5 @@ def validate_identities(config: ConfigDict, num_ids: Sequence[int]) -> None:
         raise ValueError(
             f"config.data.p is {wanted}, but {name} has {number} identities to train on"
             + (f", of which {' and '.join(texts)} are held out" if texts else "")
-            + (
-                f"; take --config.data.p={left * len(shares)} or fewer"
-                if left > 1
-                else "; two are needed for a negative"
-            )
+            + (f"; take --config.data.p={left * len(shares)} or fewer" if left > 1 else "; a negative needs two")
         )

@@ -1,6 +1,6 @@
-"""Names that fields of a configuration may hold, and that the stations share."""
+"""Data sets, architectures and distances, each listed once."""
 
-# Data sets with a reader of their own. Others are prepared from a folder, under a name of the user's.
+# Data sets with their own reader. Others are prepared from a folder, under a name that the user gives.
 DATASETS = (
     "market1501",
     "market1501_500k",
@@ -12,14 +12,24 @@ DATASETS = (
 )
 CUHK03 = ("cuhk03_labeled", "cuhk03_detected")  # the same people in boxes of two kinds
 NUM_TESTSETS = 20  # of CUHK03's classic protocol
-ARCHITECTURES = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+DISTANCES = ("euclidean", "cosine")
+# Architecture -> blocks in conv-2 to conv-5. No ImageNet weights exist for ResNet-10, the smallest common variant.
+STAGE_SIZES = {
+    "resnet10": (1, 1, 1, 1),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+BASIC_BLOCK = frozenset({"resnet10", "resnet18", "resnet34"})
 
 
 def sources(name: str) -> tuple[str, ...]:
-    """Splits `config.data.name` into the names of the data sets that a network trains on: "a,b" -> ("a", "b")."""
+    """Splits `config.data.name` into the names of its data sets: "a,b" -> ("a", "b")."""
     return tuple(part.strip() for part in name.split(","))
 
 
 def num_of_each_source(p: int, num_sources: int) -> tuple[int, ...]:
-    """Returns the identities of each source in a balanced batch of `p`: equal, the first ones take what is left."""
+    """Splits `p` identities of a balanced batch among the sources: equally, with the remainder for the first ones."""
     return tuple(p // num_sources + (source < p % num_sources) for source in range(num_sources))

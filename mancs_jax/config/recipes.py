@@ -1,4 +1,4 @@
-"""Recipes by name, and their variants, which combine: `market:authors,small`."""
+"""Recipes and their variants, which combine: `market:authors,small`."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,13 +10,13 @@ from mancs_jax.config import defaults
 def authors(config: ConfigDict) -> None:
     """The recipe of the authors' released code, github.com/hustvl/mancs, where it differs from the paper.
 
-    docs/paper.md has a row for each. `choose_on` stays as it is: the release keeps the network that scores best on the
-    test set, and that is no way to report a result.
+    docs/paper.md has a row for each field. `choose_on` does not change: the release keeps the checkpoint that is best
+    on the test set, which is not a valid way to report a result.
     """
     config.recipe = "authors"
     config.epochs = 150.0
-    config.batch_norm_groups = 4  # of 64 images, one for each of its four GPUs
-    config.data.unused_ids = 75  # about: a line break in its run.sh drops the option that adds them
+    config.batch_norm_groups = 4  # 64 images on each of its four GPUs
+    config.data.unused_ids = 75  # approximately: a line break in its run.sh drops the option that adds them
     config.augment.erase_area = (0.02, 0.2)
     config.augment.erase_aspect = (0.3, 3.3)
     config.augment.erase_fill = "constant"
@@ -40,10 +40,9 @@ def authors(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """ResNet-18 on 128x64 images, from scratch: 700 steps of 128 on Market-1501, for a CPU.
+    """ResNet-18 on 128x64 images, from scratch: 700 steps with batch size 128 on Market-1501, for a CPU.
 
-    The learning rate, the crop and the curriculum were chosen on 100 held-out training identities: see
-    docs/results/market1501_small.md.
+    Learning rate, crop and curriculum were selected on 100 held-out identities: see docs/results/market1501_small.md.
     """
     config.recipe = "small" if config.recipe == "paper" else f"{config.recipe},small"
     config.pretrained = ""
@@ -53,14 +52,14 @@ def small(config: ConfigDict) -> None:
     config.data.p, config.data.k = 32, 4
     config.augment.crop_area = (0.8, 1.0)
     config.augment.crop_aspect = (1.8, 2.4)
-    config.augment.erase = 0.0  # too short a training to need it
+    config.augment.erase = 0.0  # the training is too short to need it
     config.model.arch = "resnet18"
     config.model.rank_head = "pool"
     config.model.cls_head = "bn_prelu"
     config.model.cls_dim = 512
-    config.model.head_init = 0.04  # 0.001 before a BatchNorm makes the first steps random: nothing is learnt for epochs
+    config.model.head_init = 0.04  # with 0.001 before a BatchNorm, the network learns nothing for epochs
     config.loss.mu_step *= config.loss.t0 / 5.7
-    config.loss.t0 = 5.7  # the share of the training that the paper gives it
+    config.loss.t0 = 5.7  # the same share of the training as in the paper
     config.loss.t1 = 11.4
     config.optim.learning_rate = 1e-3
     config.optim.head_multiplier = 1.0
@@ -69,10 +68,10 @@ def small(config: ConfigDict) -> None:
 
 
 def scratch(config: ConfigDict) -> None:
-    """The longest training from scratch that two CPU cores make in some hours: 12,000 steps of 128 on Market-1501.
+    """Training from scratch for some hours on two CPU cores: 12,000 steps with batch size 128 on Market-1501.
 
-    ResNet-18 at width 40 without the last stride, 128x64 images, half of that size in the first 340 epochs. SGD, label
-    smoothing and erasing pay in long trainings alone. 100 training identities are held out, for choices and thresholds.
+    ResNet-18 with base width 40 and last stride 1, on 128x64 images, half that size in the first 340 epochs. SGD, label
+    smoothing and erasing help only in long training runs. 100 identities are held out for validation and thresholds.
     """
     small(config)
     config.recipe = config.recipe.replace("small", "scratch")
@@ -85,7 +84,7 @@ def scratch(config: ConfigDict) -> None:
     config.model.last_stride = 1
     config.loss.label_smoothing = 0.1
     config.loss.mu_step *= config.loss.t0 / 114.0
-    config.loss.t0 = 114.0  # the share of the training that the paper gives it
+    config.loss.t0 = 114.0  # the same share of the training as in the paper
     config.loss.t1 = 228.0
     config.optim.name = "sgd"
     config.optim.learning_rate = 0.1
@@ -100,30 +99,30 @@ COMMON = {"authors": authors, "small": small, "scratch": scratch}
 def vary(
     config: ConfigDict, variant: str, recipe: str, own: Mapping[str, Callable[[ConfigDict], None]] | None = None
 ) -> ConfigDict:
-    """Applies the variants that are named, with commas between, to a configuration, and locks it.
+    """Applies variants to a configuration and locks it.
 
     Args:
-      config: of the paper's recipe.
-      variant: the text after the colon in `--config=NAME:variant`.
+      config: the recipe without variants.
+      variant: names separated by commas, the text after the colon in `--config=NAME:variant`.
       recipe: name of the recipe, for the error.
-      own: its variants beside `COMMON`.
+      own: variants of this recipe in addition to `COMMON`.
 
     Raises:
-      ValueError: one line: there is no such variant.
+      ValueError: one line: no such variant.
     """
     variants = COMMON | dict(own or {})
     names = [name for name in variant.split(",") if name]
     for name in names:
         if name not in variants:
             raise ValueError(f"{recipe} has no variant {name!r}; it has: {', '.join(variants)}")
-    for name in variants:  # in their own order: what `small` changes holds for every recipe
+    for name in variants:  # in this order: `small` changes every recipe
         if name in names:
             variants[name](config)
     return config.lock()
 
 
 def market(variant: str = "") -> ConfigDict:
-    """Market-1501; `variant`: "" (the paper's recipe), or names of `COMMON` with commas between."""
+    """Market-1501; `variant`: "" (the paper's recipe), or names of `COMMON` separated by commas."""
     return vary(defaults.get_config(), variant, "market")
 
 
@@ -153,7 +152,7 @@ def classic(config: ConfigDict) -> None:
 
 
 def walkers(variant: str = "") -> ConfigDict:
-    """The rendered pedestrians: `small`, narrower, shorter, scored beside its baselines; `variant`: "" or "authors"."""
+    """The rendered pedestrians: `small`, narrower and shorter, with baselines; `variant`: "" or "authors"."""
     config = vary(defaults.get_config(), f"{variant},small", "walkers").unlock()
     config.recipe = config.recipe.replace("small", "walkers")
     config.data.name = "walkers"
@@ -163,6 +162,36 @@ def walkers(variant: str = "") -> ConfigDict:
     config.epochs = 20.0
     config.data.p, config.data.k = 16, 4
     config.loss.mu_step *= config.loss.t0 / 3.0
-    config.loss.t0, config.loss.t1 = 3.0, 6.0  # a smaller share of the training than the paper's
+    config.loss.t0, config.loss.t1 = 3.0, 6.0  # a smaller share of the training than in the paper
     config.eval_baselines = True
     return config.lock()
+
+
+def finetune(variant: str = "") -> ConfigDict:
+    """Fine-tunes a pretrained model on your own identities; `config.data.name` has to be given.
+
+    The learning rate is low, BatchNorm keeps the statistics of the pretrained model, and training ends early where the
+    held-out identities gain nothing. The values were chosen on walkers: see docs/fine_tuning.md.
+    """
+    if variant:
+        raise ValueError(f"finetune has no variant {variant!r}: it has none")
+    config = vary(defaults.get_config(), "small", "finetune").unlock()
+    config.recipe = "finetune"
+    config.pretrained = "market1501"
+    config.like_pretrained = True
+    config.batch_norm_frozen = True
+    config.epochs = 60.0
+    config.eval_every = 10.0
+    config.early_stopping = 20.0
+    config.eval_baselines = True
+    config.data.name = ""
+    config.data.p, config.data.k = 8, 4
+    config.data.validation_ids = 10
+    config.loss.t0, config.loss.t1 = 1.0, 2.0  # the model has learned the easy triplets already
+    config.optim.name = "sgd"
+    config.optim.learning_rate = 0.01
+    config.optim.warmup_epochs = 1.0
+    return config.lock()
+
+
+RECIPES = {"market": market, "duke": duke, "cuhk03": cuhk03, "walkers": walkers, "finetune": finetune}

@@ -1,1 +1,1 @@
-"""Data sets as arrays: sources -> records -> uint8 images and labels; batches; augmentation on the device."""
+"""Data sets: sources -> records -> uint8 images and labels; batches; augmentation on the device."""

@@ -1,4 +1,4 @@
-"""A prepared data set as arrays in memory: read, decoded and resized once, sorted by file name."""
+"""Reads a prepared data set into arrays: images decoded and resized once, sorted by file name."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,16 +21,16 @@ _CLASSIC_VIEW = {"query": 1, "gallery": 2}  # CUHK03's classic protocol
 
 
 class Split(NamedTuple):
-    """The images of one split and what is known of them, in the order of the file names."""
+    """The images and labels of a split, in the order of the file names."""
 
     image: np.ndarray  # uint8 [N, H, W, 3], RGB
     pid: np.ndarray  # int32 [N]: > 0 a person, 0 a distractor, -1 junk
-    camid: np.ndarray  # int32 [N]: 1-based in the data sets with a module, as in their file names
+    camid: np.ndarray  # int32 [N]: from 1 in the data sets with their own reader, as in their file names
     name: np.ndarray  # str [N]
 
 
 class Records(NamedTuple):
-    """A split on disk, in the order of its names: the labels, and where each image is."""
+    """The labels of a split and the positions of its images on disk, in the order of the names."""
 
     stored: Sequence[dict]  # TFDS data source of encoded images
     row: np.ndarray  # int [N], into `stored`
@@ -40,10 +40,10 @@ class Records(NamedTuple):
 
 
 def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int, int], testset: int = 0) -> Split:
-    """Reads a split of a prepared data set, every image decoded and resized.
+    """Reads a split of a prepared data set, with every image decoded and resized.
 
-    Images shrink by averaging over areas and grow bilinearly (OpenCV `INTER_AREA`, `INTER_LINEAR`), without
-    regard to their aspect ratio. Market-1501's files are all 128 x 64 (height x width).
+    Images shrink by averaging over areas and grow bilinearly (OpenCV `INTER_AREA`, `INTER_LINEAR`), regardless of their
+    aspect ratio. Market-1501's files are all 128 x 64 (height x width).
 
     Args:
       dataset: "market1501", "walkers", ...: the data set's directory under `root`.
@@ -51,9 +51,6 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
       split: "train", "query", "gallery" or "gt_bbox", where the data set has it.
       image_size: (height, width) in pixels.
       testset: as in `open_split`.
-
-    Returns:
-      The split, sorted by name.
 
     Raises:
       FileNotFoundError: the data set is not prepared under `root`.
@@ -70,21 +67,9 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
 def iterate_split(
     dataset: str, root: str | Path, split: str, image_size: tuple[int, int], block: int = 4096, testset: int = 0
 ) -> Iterator[Split]:
-    """Reads a split as `load_split` does, but a block at a time, for splits that do not fit into memory.
+    """Reads a split as `load_split`, but `block` (>= 1) images at a time, for splits that do not fit into memory.
 
-    Args:
-      dataset: as in `load_split`, and so are the others.
-      root: directory of all data sets.
-      split: the split.
-      image_size: (height, width) in pixels.
-      block: images at a time, >= 1.
-      testset: as in `open_split`.
-
-    Returns:
-      The split in pieces of `block` images, the last one smaller, in the order of the names.
-
-    Raises:
-      FileNotFoundError, ValueError: as `load_split`; all but an image that cannot be decoded before the first piece.
+    Raises errors as `load_split`, all except damaged images before the first block.
     """
     height, width = checked_size(image_size)
     if block < 1:
@@ -101,23 +86,20 @@ def iterate_split(
 
 
 def open_split(dataset: str, root: str | Path, split: str, testset: int = 0) -> Records:
-    """Reads the labels of a split.
+    """Reads the labels of a split, sorted by name.
 
     Args:
-      dataset: the data set's directory under `root`.
-      root: directory of all data sets.
+      dataset: as in `load_split`.
+      root: as in `load_split`.
       split: one of `split_names`; with a `testset`, "train", "query" or "gallery".
-      testset: 0 for the splits as they are stored. From 1: that test set of CUHK03's classic protocol, where "train"
-        has everybody who is not in it, "query" the first view of those who are and "gallery" the second.
-
-    Returns:
-      The records sorted by name.
+      testset: 0: the splits as stored. From 1: a test set of CUHK03's classic protocol, where "train" has all other
+        identities, "query" the first view of the test identities and "gallery" the second.
 
     Raises:
       FileNotFoundError: the data set is not prepared under `root`.
       ValueError: the data set has no such split or test set.
     """
-    import tensorflow_datasets as tfds  # not at the top: embedding and searching pictures do without its second
+    import tensorflow_datasets as tfds  # takes a second, which embedding and searching do not need
 
     builder = _open_prepared(dataset, root)
     test_pids = _test_pids(builder, dataset, split, testset) if testset else None
@@ -142,11 +124,7 @@ def open_split(dataset: str, root: str | Path, split: str, testset: int = 0) -> 
 
 
 def split_names(dataset: str, root: str | Path) -> list[str]:
-    """Returns the names of the splits of a prepared data set.
-
-    Raises:
-      FileNotFoundError: the data set is not prepared under `root`.
-    """
+    """Returns the names of the splits of a prepared data set (FileNotFoundError: it is not prepared)."""
     return list(_open_prepared(dataset, root).info.splits)
 
 
@@ -162,23 +140,23 @@ def names_of(dataset: str, root: str | Path) -> tuple[dict[int, str], dict[int, 
 
 
 def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split]:
-    """Takes identities out of a training split, to validate on people that the training never sees.
+    """Holds identities out of a training split, for validation.
 
-    Identities are drawn from those with two images or more under each of at least two cameras: each query then
-    has a match in the gallery, whichever images are drawn. Of each (identity, camera) one random image is a
-    query, as in Market-1501; the others are the gallery. Labels stay as they are. Where each image is its own camera,
-    two images of an identity are enough, and one of them is a query.
+    They are sampled from the identities with at least two images under each of at least two cameras, so that each query
+    has a match in the gallery. One random image of each (identity, camera) is a query, as in Market-1501; the others
+    are the gallery. Where each image is its own camera, two images of an identity are enough, and one of them is a
+    query.
 
     Args:
       split: the training split.
-      num_ids: identities to take out, >= 1.
-      seed: the draw depends on this and on the labels alone.
+      num_ids: held-out identities, >= 1.
+      seed: of the sampling, which depends only on it and on the labels.
 
     Returns:
-      (train, query, gallery): disjoint, together the whole split, each in the split's order.
+      (train, query, gallery): disjoint, together the split, each in its order and with its labels.
 
     Raises:
-      ValueError: `num_ids` < 1, or more than can be drawn, or none would be left to train on.
+      ValueError: `num_ids` is below 1, or too large.
     """
     has_cameras = not each_its_own(split.camid)
     camid = split.camid if has_cameras else np.zeros_like(split.camid)
@@ -199,32 +177,31 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
 
 
 def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray, int]:
-    """(identities that `hold_out` draws from, int32; the most that it takes: somebody is left to train on)."""
+    """Returns the identities that `hold_out` samples from, and how many at most, so that one is left to train on."""
     order = np.argsort(pid, kind="stable")
     order = order[pid[order] > 0]
     people, first = np.unique(pid[order], return_index=True)
     is_eligible = _has_two if each_its_own(camid) else _has_two_full_cameras
-    of_people = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
-    eligible = np.array([person for person, rows in of_people if is_eligible(camid[rows])], np.int32)
+    rows_of = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
+    eligible = np.array([person for person, rows in rows_of if is_eligible(camid[rows])], np.int32)
     return eligible, max(min(len(eligible), len(people) - 1), 0)
 
 
 def leave_out(split: Split, num_ids: int, seed: int) -> Split:
-    """Takes random identities out of a training split; the draw depends on `seed` and on the labels alone.
+    """Removes random identities from a training split, depending only on `seed` and the labels.
 
-    Raises:
-      ValueError: `num_ids` is not from 1 to one less than there are.
+    Raises ValueError where `num_ids` is below 1, or leaves nobody.
     """
     people = np.unique(split.pid[split.pid > 0])
     if not 1 <= num_ids < len(people):
         raise ValueError(f"leave_out: num_ids is {num_ids}; it has to be from 1 to {len(people) - 1}")
-    # Not the generator of `hold_out`, which would draw the same.
+    # Another generator than that of `hold_out`, which would sample the same identities.
     left_out = np.random.default_rng([seed, 1]).choice(people, num_ids, replace=False)
     return take(split, ~np.isin(split.pid, left_out))
 
 
 def take(split: Split, rows: np.ndarray) -> Split:
-    """Returns the rows of a split that an index or a mask [N] names."""
+    """Selects rows of a split by an index or a mask [N]."""
     return Split(*(field[rows] for field in split))
 
 
@@ -234,7 +211,7 @@ def relabel(pid: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(split: Split) -> str:
-    """Returns 32 hex digits that depend on every name, pid, camid and pixel of a split and their order."""
+    """Returns 32 hex digits of every name, pid, camid and pixel of a split and their order."""
     labels = np.ascontiguousarray(split.pid, "<i4"), np.ascontiguousarray(split.camid, "<i4")
     return digest_of(repr(split.image.shape), "\0".join(split.name.tolist()), *labels, split.image)
 
@@ -242,13 +219,13 @@ def fingerprint(split: Split) -> str:
 def check_known(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
-        own = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]
-        meant = suggest(dataset, [*DATASETS, *own])
-        prepare = "" if meant else f"prepare it ({_preparing(dataset, root)}), "
+        prepared = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]
+        suggestion = suggest(dataset, [*DATASETS, *prepared])
+        remedy = "" if suggestion else f"prepare it ({_preparing(dataset, root)}), "
         raise ValueError(
             f"config.data.name is {dataset!r}, and no such data set is prepared under config.data.root={root}, which "
-            f"has {', '.join(own) or 'none'}; {prepare}name its directory with --config.data.root, or take one of "
-            f"{', '.join(DATASETS)}.{meant}"
+            f"has {', '.join(prepared) or 'none'}; {remedy}set --config.data.root, or choose one of "
+            f"{', '.join(DATASETS)}.{suggestion}"
         )
 
 
@@ -286,13 +263,13 @@ def _blocks(count, size):
 
 def _decode_into(image, records, rows):
     height, width = image.shape[1:3]
-    found = records.stored.__getitems__(records.row[rows].tolist())
+    encoded = records.stored.__getitems__(records.row[rows].tolist())
 
     def decode(row: int) -> None:
-        image[row] = decode_image(found[row]["image"], (height, width), found[row]["name"].decode())
+        image[row] = decode_image(encoded[row]["image"], (height, width), encoded[row]["name"].decode())
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode, range(len(found))):  # consumed, so that an error is raised here
+        for _ in pool.map(decode, range(len(encoded))):  # consumed, so that an error is raised here
             pass
 
 

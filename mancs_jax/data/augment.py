@@ -1,4 +1,4 @@
-"""Augmentation on the device (paper section 4.3): crop, flip, normalise, erase, each example with its own key."""
+"""Augmentation on the device (paper section 4.3): crop, flip, normalise, erase, with a key per example."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ import numpy as np
 # Of ImageNet's training set, as torchvision's weights expect; pixels in [0, 1], RGB.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Normalised values that erasing fills with; None draws random pixels. The constant is the release's.
+# Normalised values of erased pixels; None: random pixels. The constant is the release's.
 ERASE_FILLS = {"random": None, "constant": (0.4914, 0.4822, 0.4465)}
-# Draws of a rectangle before it is given up, as in the release for the crop; the chance that all miss is about 1e-3.
+# Attempts to sample a rectangle that fits, as in the release for the crop; all fail with a probability of about 1e-3.
 ATTEMPTS = 10
 
 
-# From RGB to YIQ; its luma is ITU-R BT.601's, as torchvision's and OpenCV's grey. Grey has no chroma (I and Q).
+# From RGB to YIQ, with the luma of ITU-R BT.601 (the grey of torchvision and OpenCV); grey has no chroma (I and Q).
 YIQ = np.array([(0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
 _RGB = np.linalg.inv(YIQ)
 # Of an RGB colour: its luma as grey, its chroma, and its chroma turned by a right angle.
@@ -37,7 +37,7 @@ class JitterStrength(NamedTuple):
 class Augmentation(NamedTuple):
     """The `augment` fields of a configuration.
 
-    `erase=None` disables erasing and `jitter=None` colour jitter; no random numbers are drawn for them.
+    `erase=None` disables erasing, and `jitter=None` colour jitter, without sampling random numbers.
     """
 
     crop_area: tuple[float, float]
@@ -52,7 +52,7 @@ class Augmentation(NamedTuple):
 
 
 def normalize(image: jax.Array) -> jax.Array:
-    """uint8 [..., 3] (or float in 0..255) -> float32, ImageNet's mean 0 and deviation 1."""
+    """Converts uint8 [..., 3] (or float in 0..255) to float32 with mean 0 and deviation 1 on ImageNet."""
     mean, std = jnp.asarray(MEAN, jnp.float32), jnp.asarray(STD, jnp.float32)
     scale, shift = 1 / (255 * std), -mean / std
     leading = (1,) * (image.ndim - 1)
@@ -60,28 +60,19 @@ def normalize(image: jax.Array) -> jax.Array:
 
 
 def augment(keys: jax.Array, image: jax.Array, options: Augmentation) -> jax.Array:
-    """Augments a batch.
-
-    Args:
-      keys: [B] one key an example.
-      image: uint8 [B, H, W, 3].
-      options: see `Augmentation`.
-
-    Returns:
-      float32 [B, H, W, 3], normalised.
-    """
+    """Augments and normalises a batch, uint8 [B, H, W, 3] -> float32, with `keys` [B]."""
     return jax.vmap(lambda key, x: augment_one(key, x, options))(keys, image)
 
 
 def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.Array:
-    """`augment` of a single image, uint8 [H, W, 3]."""
+    """Augments one image, uint8 [H, W, 3]."""
     crop_key, flip_key, erase_key, box_key, fill_key = jax.random.split(key, 5)
     height, width, _ = image.shape
     box = draw_box(crop_key, height, width, options.crop_area, options.crop_aspect)
     flip = jax.random.bernoulli(flip_key, options.flip)
     x = crop_and_resize(image.astype(jnp.float32), box, flip)
     if options.jitter is not None:
-        # A sixth key beside the five above, so that a run without jitter stays what it was.
+        # A sixth key, so that the five above are those of runs from before the jitter.
         x = jitter(jax.random.fold_in(key, 5), x, options.jitter, options.jitter_strength)
     x = normalize(x)
     if options.erase is None:
@@ -90,7 +81,7 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
     top, left, box_height, box_width = draw_box(box_key, height, width, options.erase_area, options.erase_aspect)
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
     inside = (rows >= top) & (rows < top + box_height) & (columns >= left) & (columns < left + box_width)
-    # No rectangle that fits means the whole image, which must not be erased.
+    # Without a rectangle that fits, the box is the whole image, which must not be erased.
     whole = (box_height == height) & (box_width == width)
     erase = jax.random.bernoulli(erase_key, options.erase) & ~whole
     if options.erase_fill is None:
@@ -101,17 +92,11 @@ def augment_one(key: jax.Array, image: jax.Array, options: Augmentation) -> jax.
 
 
 def jitter(key: jax.Array, x: jax.Array, probability: float, strength: JitterStrength) -> jax.Array:
-    """Changes brightness, contrast, saturation and hue of an image, with a probability.
+    """Changes brightness, contrast, saturation and hue of an image, float32 [H, W, 3] in 0..255, with a probability.
 
-    Each is sampled as by torchvision's ColorJitter: a factor uniform within 1 +- its strength, a hue uniform within
-    +- its strength. They are applied in this order, and values are clipped once, at the end. The hue turns around the
-    grey axis in YIQ, which keeps the luma (torchvision turns it in HSV). So all four are one matrix and one shift.
-
-    Args:
-      key: of the image.
-      x: float32 [H, W, 3], 0 to 255.
-      probability: that the image is changed at all.
-      strength: see `JitterStrength`.
+    Each is sampled as by torchvision's ColorJitter: factors uniformly within 1 +- their strength, the hue within +- its
+    strength. They are applied in this order, and values are clipped once, at the end. The hue rotates around the grey
+    axis in YIQ, which keeps the luma (torchvision: in HSV), so that all four are one matrix and one shift.
     """
     apply_key, *keys = jax.random.split(key, 5)
     brightness, contrast, saturation, hue = (
@@ -122,15 +107,15 @@ def jitter(key: jax.Array, x: jax.Array, probability: float, strength: JitterStr
     matrix = jitter_matrix(saturation, jnp.where(apply, hue, 0))
     highest = jax.lax.Precision.HIGHEST
     luma = jnp.einsum("c,c->", jnp.asarray(YIQ[0], jnp.float32), x.mean((0, 1)), precision=highest)
-    # Contrast mixes with the mean luma of the image after the change of brightness; grey stays grey under the matrix.
+    # Contrast mixes with the mean luma after the change of brightness; the matrix keeps grey.
     x = brightness * (contrast * x + (1 - contrast) * luma)
     return jnp.clip(jnp.einsum("hwc,dc->hwd", x, matrix, precision=highest), 0, 255)
 
 
 def jitter_matrix(saturation: jax.Array, hue: jax.Array) -> jax.Array:
-    """Matrix [3, 3] that scales the chroma of an RGB colour by `saturation` and turns it by `hue`, in full turns.
+    """Returns a matrix [3, 3] that scales the chroma of an RGB colour by `saturation` and rotates it by `hue` turns.
 
-    The luma (ITU-R BT.601) stays, and so does grey.
+    It keeps the luma (ITU-R BT.601), and grey.
     """
     angle = 2 * jnp.pi * hue
     return LUMA_PART + saturation * (jnp.cos(angle) * CHROMA_PART + jnp.sin(angle) * TURNED_PART)
@@ -139,10 +124,10 @@ def jitter_matrix(saturation: jax.Array, hue: jax.Array) -> jax.Array:
 def draw_box(
     key: jax.Array, height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """A random rectangle inside an image: (top, left, height, width), int32 pixels.
+    """Samples a rectangle inside an image: (top, left, height, width), int32 pixels.
 
-    Its share of the image's area and its height/width are uniform in `area` and `aspect`, drawn again while it does
-    not fit; after ATTEMPTS draws it is the whole image.
+    Its share of the image's area and its height/width are uniform in `area` and `aspect`. It is sampled again while it
+    does not fit; after ATTEMPTS attempts it is the whole image.
     """
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     areas = jax.random.uniform(area_key, (ATTEMPTS,), minval=area[0], maxval=area[1]) * (height * width)
@@ -158,10 +143,10 @@ def draw_box(
 
 
 def crop_and_resize(x: jax.Array, box: tuple[jax.Array, ...], flip: jax.Array) -> jax.Array:
-    """Cuts `box` out of float [H, W, 3], resizes it to H x W (bilinear, half-pixel centres) and mirrors it if `flip`.
+    """Crops float [H, W, 3] to `box`, resizes it to H x W (bilinear, half-pixel centres), and mirrors it if `flip`.
 
-    Two small matrix products, since gathers are slow on every accelerator; a crop is never larger than the image, so
-    plain bilinear weights need no low-pass filter.
+    Computed as two small matrix products, because gathers are slow on every accelerator. A crop is never larger than
+    the image, so that bilinear weights need no low-pass filter.
     """
     top, left, box_height, box_width = box
     height, width, _ = x.shape
@@ -174,7 +159,7 @@ def crop_and_resize(x: jax.Array, box: tuple[jax.Array, ...], flip: jax.Array) -
 
 
 def bilinear_weights(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
-    """Weights [size, size] that stretch the pixels start .. start+length-1 over `size` pixels."""
+    """Returns weights [size, size] that stretch the pixels start .. start+length-1 over `size` pixels."""
     position = (jnp.arange(size) + 0.5) * length / size - 0.5
     position = start + jnp.clip(position, 0, length - 1)
     return jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - jnp.arange(size)[None, :]))

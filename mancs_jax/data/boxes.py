@@ -1,6 +1,6 @@
-"""Boxes in a picture: x1, y1, x2, y2 in pixels, as detectors and trackers give them.
+"""Boxes in an image: x1, y1, x2, y2 in pixels, as detectors and trackers return them.
 
-The left upper corner of the picture is (0, 0). A box takes the pixels from x1 up to x2, without x2, and likewise for y.
+The upper left corner of the image is (0, 0). A box has the pixels from x1 up to, but not including, x2; likewise for y.
 """
 
 from typing import Any
@@ -12,16 +12,15 @@ FRACTIONS = "multiply x by the width and y by the height of the frame"
 
 
 def checked_boxes(boxes: Any) -> np.ndarray:
-    """Returns boxes as float64 [N, 4]; an empty list is no box.
+    """Returns boxes as float64 [N, 4], none for an empty list.
 
-    Raises:
-      ValueError: one line: they are no numbers, of another shape, or fractions of the frame.
+    Raises ValueError, one line, for other shapes and types, and for fractions of the frame.
     """
     try:
         array = np.asarray(boxes)
     except ValueError:  # rows of several lengths
         raise ValueError(f"boxes have rows of several lengths: {FORM}") from None
-    if array.shape in ((0,), (1, 0), (0, 4)):  # no box, as [], [[]] or cut from others
+    if array.shape in ((0,), (1, 0), (0, 4)):  # no box, as [], [[]], or an empty slice
         return np.zeros((0, 4))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != 4:
         raise ValueError(f"boxes are {array.dtype} {list(array.shape)}: {FORM}")
@@ -31,25 +30,18 @@ def checked_boxes(boxes: Any) -> np.ndarray:
 
 
 def are_fractions(boxes: np.ndarray) -> bool:
-    """Tells if no box of [N, 4] reaches beyond the first pixel, as of detectors that measure in frames.
-
-    They may be a little outside of [0, 1].
-    """
+    """Returns whether no box of [N, 4] reaches beyond the first pixel; fractions may be slightly outside of [0, 1]."""
     known = boxes[np.isfinite(boxes).all(axis=1)]
     return len(known) > 0 and bool(known.max() <= 1 and known.min() > -1)
 
 
 def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
-    """Rounds boxes to whole pixels and cuts off what lies outside the frame.
+    """Rounds boxes, float64 [N, 4], to whole pixels and clips them to the frame, (height, width).
 
-    A corner goes to the nearest edge of a pixel, and from a middle to the right or down.
-
-    Args:
-      boxes: float64 [N, 4] of `checked_boxes`.
-      frame_size: (height, width) in pixels.
+    Corners are rounded to the nearest edge of a pixel, halves to the right or down.
 
     Returns:
-      (int64 [N, 4], a fault for each box, "" where it has none). A box with a fault is [0, 0, 0, 0].
+      int64 [N, 4], and the fault of each box, "" for none. A box with a fault is [0, 0, 0, 0].
     """
     height, width = frame_size
     limits = np.array([width, height, width, height], np.float64)
@@ -68,5 +60,5 @@ def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarra
 
 
 def cut(frame: np.ndarray, pixels: np.ndarray) -> list[np.ndarray]:
-    """Cuts boxes int [N, 4] of `to_pixels` out of uint8 [H, W, 3]; the crops are views of the frame."""
+    """Crops uint8 [H, W, 3] to boxes int [N, 4] of `to_pixels`; the crops are views of the frame."""
     return [frame[y1:y2, x1:x2] for x1, y1, x2, y2 in pixels.tolist()]

@@ -1,4 +1,4 @@
-"""Builds TFDS records of a data set: written completely or not at all, readable without its source."""
+"""Builds TFDS records of a data set, completely or not at all."""
 
 import contextlib
 import errno
@@ -23,17 +23,16 @@ _FULL = os.strerror(errno.ENOSPC)
 class PersonImages(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder of every data set.
 
-    Features: `image` (the encoded file; decoded uint8 [H, W, 3] RGB), `pid` int32, `camid` int32, `name` text. The
-    records keep the order of the contents. Made with `file_format="array_record"`, which needs no TensorFlow;
-    `build` does so. What it wrote is read without this class and without the source: `arrays.load_split`, or
-    `tfds.builder_from_directory`.
+    Features: `image` (the encoded file; decoded uint8 [H, W, 3] RGB), `pid` int32, `camid` int32, `name` text, in the
+    order of the contents. `file_format="array_record"` needs no TensorFlow. Reading needs neither this class nor the
+    source: `arrays.load_split`, or `tfds.builder_from_directory`.
     """
 
     VERSION = tfds.core.Version(VERSION)
     url_infos = None  # nothing is downloaded
 
     def __init__(self, *, contents: Contents, **kwargs):
-        """Takes the data set, and the rest as TFDS does."""
+        """Takes the data set, and the arguments of TFDS."""
         self.name = contents.name
         self._contents = contents
         super().__init__(**kwargs)
@@ -66,29 +65,21 @@ class PersonImages(tfds.core.GeneratorBasedBuilder):
 
 
 def build(contents: Contents, root: str | Path, overwrite: bool = False) -> Path:
-    """Builds a data set under `root`, completely or not at all.
+    """Builds a checked data set under `root`, completely or not at all, and returns its directory.
 
-    TFDS writes into a temporary directory in `root`, which is moved to its place once it is complete. A build
-    that is to be overwritten stays in its place until then.
-
-    Args:
-      contents: the data set, checked.
-      root: directory of all data sets, made if missing.
-      overwrite: replace the data set where it exists.
-
-    Returns:
-      The data set's directory.
+    TFDS writes to a temporary directory in `root`, which is renamed once it is complete. Until then, a build that is
+    overwritten stays in place.
 
     Raises:
-      FileExistsError: the data set exists and is not to be overwritten.
-      OSError: `root` cannot be written, or is full; `root` is then as it was.
+      FileExistsError: the data set exists, and `overwrite` is False.
+      OSError: `root` cannot be written, or the disk is full; `root` is then as before.
     """
     root = local_path(root).absolute()
     target = prepared_path(root, contents.name)
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; overwrite replaces it")
     for leftover in root.glob(f"{_SCRATCH}*"):
-        logging.warning("%s is of a build that was killed, or that runs now: delete it if none runs", leftover)
+        logging.warning("%s belongs to a build that was killed or still runs: delete it if none runs", leftover)
     scratch = root / f"{_SCRATCH}{uuid.uuid4().hex[:8]}"
     builder = PersonImages(contents=contents, data_dir=scratch, file_format="array_record")
     new_folders = [folder for folder in (target.parent, root, *root.parents) if not folder.exists()]
@@ -104,7 +95,7 @@ def build(contents: Contents, root: str | Path, overwrite: bool = False) -> Path
 
 
 def _write(builder, root):
-    # TFDS prints, on stdout, that it downloads, and where to: neither is so here.
+    # TFDS prints on stdout that it downloads, which it does not here.
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Data without cameras: each image counts as its own camera, so nothing is left out as a query's own view."""
+"""Data without cameras: each image is its own camera, so that no image is ignored as a query's own view."""
 
 from collections.abc import Iterable
 
@@ -8,17 +8,15 @@ UNKNOWN = "no cameras are known: every image is its own camera, so the scores in
 
 
 def each_its_own(*camid: np.ndarray) -> bool:
-    """Tells if no two images, over all the parts [N] that are given, share a camera; one image alone does not tell."""
+    """Returns whether no two images of all parts [N] share a camera; False for fewer than two images."""
     together = np.concatenate(camid)
     return len(together) > 1 and len(np.unique(together)) == len(together)
 
 
 def has_match(query: Iterable[tuple[int, int]], gallery: Iterable[tuple[int, int]]) -> bool:
-    """Tells if a query has its person under another camera in the gallery: without such a query all scores are 0.
+    """Returns whether any query has a match under another camera; without one all scores are 0.
 
-    Args:
-      query: (pid, camid) of each image.
-      gallery: likewise.
+    `query` and `gallery` are (pid, camid) of each image.
     """
     cameras: dict[int, set[int]] = {}
     for pid, camid in gallery:

@@ -1,4 +1,4 @@
-"""Encoded images and arrays of any size to uint8 arrays of one size."""
+"""Decodes, checks and resizes images."""
 
 import numbers
 import zlib
@@ -9,58 +9,44 @@ import numpy as np
 
 
 def decode_image(encoded: bytes, image_size: tuple[int, int] | None, name: str) -> np.ndarray:
-    """Decodes and resizes one image file.
+    """Decodes an image file and resizes it to (height, width), or not for None: uint8 [height, width, 3], RGB.
 
-    Args:
-      encoded: the bytes of the file.
-      image_size: (height, width) in pixels; None keeps the size of the file.
-      name: the file's name, for the error.
-
-    Returns:
-      uint8 [height, width, 3], RGB.
-
-    Raises:
-      ValueError: the bytes are not an image, or not the whole of one.
+    Raises ValueError, with the `name` of the file, where the bytes are not a complete image.
     """
     if fault := _fault_of_file(encoded):
         raise ValueError(f"{name}: {fault}; copy or download it again")
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
-    except cv2.error:  # for example of a size that OpenCV does not allow
-        image = None
-    if image is None:
+    if (image := _decoded(encoded)) is None:
         raise ValueError(f"{name}: cannot be decoded as an image")
     return resize(image, image_size)
 
 
 def find_fault(encoded: bytes) -> str | None:
-    """Decodes an image file.
-
-    Returns:
-      What is wrong with it, in a few words; None if it is whole.
-    """
+    """Decodes an image file; returns its fault in a few words, None for a complete image."""
     if not encoded:
         return "empty"
     if fault := _fault_of_file(encoded):
         return fault
+    return "damaged, or not an image" if _decoded(encoded) is None else None
+
+
+def _decoded(encoded: bytes) -> np.ndarray | None:
     try:
-        is_image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) is not None
-    except cv2.error:  # for example of a size that OpenCV does not allow
-        is_image = False
-    return None if is_image else "damaged, or not an image"
+        return cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB) if encoded else None
+    except cv2.error:  # for example, a size that OpenCV does not allow
+        return None
 
 
 def _fault_of_file(encoded: bytes) -> str | None:
-    """Tells if a JPEG or PNG file stops before its end ("cut off"), or the checksums of a PNG do not hold ("damaged").
+    """Returns "cut off" for an incomplete JPEG or PNG, "damaged" for wrong checksums of a PNG.
 
-    OpenCV 4 fills up a JPEG that was cut off, and does not complain. OpenCV 5 takes as much memory as a damaged PNG
-    asks for, up to 4 GB. Bytes after the end count for nothing: phones write such files.
+    OpenCV 4 fills up an incomplete JPEG without an error, and OpenCV 5 allocates the size in a damaged PNG, up to 4 GB.
+    Bytes after the end are ignored: phones write such files.
     """
     if encoded.startswith(b"\x89PNG"):
         return _fault_of_png(encoded)
     if not encoded.startswith(b"\xff\xd8"):
         return None
-    # Segments, each with its length, come before the scan; one of them may hold a small JPEG with an end of its own.
+    # Segments with a length each come before the scan; one of them may contain a small JPEG with its own end marker.
     at = 2
     while encoded[at : at + 1] == b"\xff" and encoded[at + 1 : at + 2] not in (b"\xda", b"\xd9"):
         at += 1 if encoded[at + 1 : at + 2] == b"\xff" else 2 + int.from_bytes(encoded[at + 2 : at + 4])
@@ -76,7 +62,7 @@ def _fault_of_png(encoded: bytes) -> str | None:
         if end > len(encoded):
             return "damaged" if encoded[-8:-4] == b"IEND" else "cut off"
         chunk, checksum = encoded[at + 4 : end - 4], encoded[end - 4 : end]
-        is_critical = not chunk[0] & 32  # a capital letter: no picture without this chunk
+        is_critical = not chunk[0] & 32  # a capital letter: the image needs this chunk
         if is_critical and zlib.crc32(chunk) != int.from_bytes(checksum):
             return "damaged"
         at = end
@@ -84,11 +70,7 @@ def _fault_of_png(encoded: bytes) -> str | None:
 
 
 def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
-    """Resizes uint8 [H, W, 3] to (height, width), as `load_split` says.
-
-    Returns:
-      uint8 [height, width, 3]; the array itself where it has that size, or where `image_size` is None.
-    """
+    """Resizes uint8 [H, W, 3] to (height, width) as `load_split`; the array itself for its own size or None."""
     height, width = image_size or image.shape[:2]
     if image.shape[:2] == (height, width):
         return image
@@ -97,7 +79,7 @@ def resize(image: np.ndarray, image_size: tuple[int, int] | None) -> np.ndarray:
 
 
 def checked_size(image_size: Sequence[int]) -> tuple[int, int]:
-    """Returns (height, width); ValueError, one line, where it is no pair of whole numbers above 0."""
+    """Returns (height, width); ValueError, one line, where it is not a pair of positive integers."""
     is_pair = isinstance(image_size, tuple | list) and len(image_size) == 2
     if not is_pair or any(not isinstance(side, numbers.Integral) or side < 1 for side in image_size):
         raise ValueError(f"image_size is {image_size!r}; it has to be (height, width) in pixels, as (256, 128)")

@@ -1,4 +1,4 @@
-"""PK batches (paper section 3.3) as a pure function of (identities, seed, step): there is no iterator to save."""
+"""PK batches (paper section 3.3) as a pure function of (identities, seed, step), without an iterator to save."""
 
 from collections.abc import Sequence
 
@@ -8,37 +8,37 @@ from mancs_jax.config.names import num_of_each_source
 
 
 def steps_per_epoch(num_ids: int, p: int) -> int:
-    """`floor(C / P)`: in an epoch every identity of one data set is met at most once (paper section 4.3)."""
+    """Returns `floor(C / P)`: an epoch has every identity of one data set at most once (paper section 4.3)."""
     return num_ids // p
 
 
 def images_by_identity(labels: np.ndarray) -> list[np.ndarray]:
-    """Indices of the images of identity 0, 1, ..., C-1: `labels` is int [N] with every value of 0..C-1."""
+    """Returns the image indices of identity 0, 1, ..., C-1; `labels` is int [N] with every value of 0..C-1."""
     order = np.argsort(labels, kind="stable")
     return np.split(order, np.cumsum(np.bincount(labels))[:-1])
 
 
 def split_by_source(by_identity: list[np.ndarray], num_ids: Sequence[int]) -> list[list[np.ndarray]]:
-    """Cuts the identities into those of each source: `num_ids` of the first source come first, and so on."""
+    """Splits the identities by source: `num_ids` of the first source come first, and so on."""
     ends = np.cumsum(num_ids)
     return [by_identity[end - number : end] for number, end in zip(num_ids, ends, strict=True)]
 
 
 def balanced_batch(by_source: Sequence[list[np.ndarray]], p: int, k: int, seed: int, step: int) -> np.ndarray:
-    """Samples a PK batch with as many identities of each source, to within one (`num_of_each_source`).
+    """Samples a PK batch with equally many identities of each source, to within one (`num_of_each_source`).
 
-    Each source has epochs of its own: it starts again when all of its identities have come, so that a small source
-    comes more often. With one source this is `pk_batch`.
+    Each source has its own epochs, so that the identities of a small source are sampled more often. With one source
+    this is `pk_batch`.
 
     Args:
       by_source: see `split_by_source`.
-      p: identities a batch, of all sources together; at least one of each.
-      k: images an identity.
+      p: identities of all sources together, at least one of each.
+      k: images per identity.
       seed: of the run.
       step: 0, 1, ...
 
     Returns:
-      int64 [P*K] image indices: the identities of the first source, then those of the second, and so on.
+      int64 [P*K] image indices, source after source.
     """
     shares = num_of_each_source(p, len(by_source))
     parts = zip(by_source, shares, strict=True)
@@ -46,23 +46,13 @@ def balanced_batch(by_source: Sequence[list[np.ndarray]], p: int, k: int, seed: 
 
 
 def pk_batch(by_identity: list[np.ndarray], p: int, k: int, seed: int, step: int, source: int = 0) -> np.ndarray:
-    """Draws P identities and K images of each.
+    """Samples P identities and K images of each: int64 [P*K] image indices, identity after identity.
 
-    An epoch is a permutation of the identities cut into batches, the rest dropped. An identity with fewer than K
-    images is drawn with replacement, each image as often as any other to within one.
-
-    Args:
-      by_identity: see `images_by_identity`.
-      p: identities a batch.
-      k: images an identity.
-      seed: of the run.
-      step: 0, 1, ...
-      source: index of the data set, so that several do not draw alike.
-
-    Returns:
-      int64 [P*K] image indices, the K images of an identity side by side.
+    An epoch is a permutation of the identities, split into batches; the rest is dropped. Where an identity has fewer
+    than K images, all are used equally often, to within one. `source` is the index of the data set, so that several are
+    sampled differently.
     """
-    # NumPy's seeds end with any number of zeros: those of source 0 are the ones of a run with one data set.
+    # Trailing zeros do not change NumPy's seeds: those of source 0 are those of a run with one data set.
     epoch, position = divmod(step, steps_per_epoch(len(by_identity), p))
     identities = np.random.default_rng((seed, 0, epoch, source)).permutation(len(by_identity))
     rng = np.random.default_rng((seed, 1, step, source))
@@ -70,6 +60,6 @@ def pk_batch(by_identity: list[np.ndarray], p: int, k: int, seed: int, step: int
 
 
 def draw(rng: np.random.Generator, images: np.ndarray, k: int) -> np.ndarray:
-    """K of `images`, none twice before all have come once."""
+    """Samples K of `images`, none twice before all have been used once."""
     rounds = [rng.permutation(images) for _ in range(-(-k // len(images)))]
     return np.concatenate(rounds)[:k]

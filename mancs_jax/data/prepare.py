@@ -1,4 +1,4 @@
-"""From the source of a data set to its records: the one call behind `mancs prepare-data`."""
+"""Prepares a data set: `mancs prepare-data` in one call."""
 
 import shlex
 from contextlib import AbstractContextManager
@@ -38,13 +38,10 @@ def prepare(
     overwrite: bool = False,
     allow_differences: bool = False,
 ) -> str:
-    """Builds a data set under `root` where it is missing, or checks its source.
+    """Builds a data set under `root` where it is missing, or only checks its source.
 
-    Returns:
-      What to print: the table of the splits, what else is to be known, and the path of the data set.
-
-    Raises:
-      ValueError, OSError: the source is missing or wrong, or `root` cannot be written.
+    Returns the text to print: the table of the splits, notes, and the path of the data set. Raises ValueError or
+    OSError where the source is missing or wrong, or `root` cannot be written.
     """
     refuse_arguments(dataset, source, protocol_file, name, csv)
     if not root:
@@ -58,7 +55,7 @@ def prepare(
     if not only_check:
         check_writable(local_path(root), folder=True)
     if dataset == "walkers":
-        tell("rendering walkers with all cores, half a minute on two")
+        tell("rendering walkers on all cores, half a minute on two")
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
         notes = check(contents, source or dataset, allow_differences)
         if only_check:
@@ -70,22 +67,22 @@ def prepare(
 
 
 def how_to_train(dataset: str, root: str) -> list[str]:
-    """Returns a line with a command that trains on a data set of one's own, or says why none would; none for others."""
+    """Returns a line with a training command for a custom data set, or why it cannot be trained on; [] for others."""
     splits = arrays.split_names(dataset, root)
     if dataset in names.DATASETS or "train" not in splits:
         return []
     train = arrays.open_split(dataset, root, "train")
     num_ids, held_out = len(np.unique(train.pid)), 0
-    if "query" not in splits:  # a trained network can be scored on people who are held out alone
+    if "query" not in splits:  # a trained model can be evaluated only on held-out identities
         held_out = min(max(num_ids // 5, 1), arrays.eligible_to_hold_out(train.pid, train.camid)[1])
     num_p = min(32, num_ids - held_out)
     if "query" not in splits and not held_out:
         return [
-            "no training could be scored: there is no query, and nobody can be held out in its place (a person with "
-            "two images under each of two cameras, and others to train on)"
+            "no training could be evaluated: there is no query, and no identity can be held out (one with two images "
+            "under each of two cameras, and others to train on)"
         ]
     if num_p < 2:
-        return ["no training is possible: two people at least have to be trained on"]
+        return ["no training is possible: it needs at least two identities"]
     fields = {"name": dataset, "root": root, "p": num_p} | ({"validation_ids": held_out} if held_out else {})
     flags = " ".join(f"--config.data.{field}={shlex.quote(str(value))}" for field, value in fields.items())
     return [f"train on it: mancs train --config=market:small --workdir=workdirs/{dataset} {flags}"]
@@ -94,13 +91,13 @@ def how_to_train(dataset: str, root: str) -> list[str]:
 def refuse_arguments(
     dataset: str, source: str | None, protocol_file: str | None, name: str | None, csv: str | None
 ) -> None:
-    """Raises ValueError where an argument is missing, or does not go with the data set."""
+    """Raises ValueError where an argument is missing, or is not for this data set."""
     if dataset == "walkers" and source:
         raise ValueError("walkers is rendered, not read: leave --source out")
     if dataset != "walkers" and not source:
         raise ValueError(f"no source is given (--source=ZIP_OR_FOLDER). {HOW_TO_GET[dataset]}")
     if dataset == "folder" and not name:
-        raise ValueError("--name=NAME is missing: what the data set will be called")
+        raise ValueError("--name=NAME is missing: the name of the data set")
     if name:
         folder.check_name(name)
     if dataset != "folder" and (name or csv):

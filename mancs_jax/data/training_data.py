@@ -1,4 +1,4 @@
-"""The images that a network trains on, from one data set or several, and the identities that are held out of them."""
+"""Training images of one data set or several, and the identities that are held out."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from mancs_jax.data.arrays import Split
 
 
 class TrainingData(NamedTuple):
-    """What `load_training_data` reads."""
+    """The result of `load_training_data`."""
 
-    split: Split  # of all sources one after the other, with identities and cameras kept apart
+    split: Split  # of all sources in order, with distinct identities and cameras
     num_ids: tuple[int, ...]  # identities of each source in `split`
     validation: dict[str, tuple[Split, Split]]  # source -> (query, gallery) that select the best checkpoint; {}: none
 
 
 def load_training_data(config: ConfigDict) -> TrainingData:
-    """Reads the training images of every data set in `config.data.name`, and holds out what `config` asks for.
+    """Reads the training images of every data set in `config.data.name`, and holds out identities.
 
     Raises:
       FileNotFoundError: a data set is not prepared.
@@ -35,7 +35,9 @@ def load_training_data(config: ConfigDict) -> TrainingData:
         if data.unused_ids:
             splits[i] = arrays.leave_out(splits[i], data.unused_ids, config.seed)
         if config.choose_on == "test":
-            validation[name] = _official(config, name)
+            size, testset = data.image_size, data.testset
+            query, gallery = (arrays.load_split(name, data.root, part, size, testset) for part in ("query", "gallery"))
+            validation[name] = query, gallery
         elif data.validation_ids:
             splits[i], query, gallery = arrays.hold_out(splits[i], data.validation_ids, config.seed)
             validation[name] = query, gallery
@@ -43,14 +45,10 @@ def load_training_data(config: ConfigDict) -> TrainingData:
 
 
 def join(splits: Sequence[Split], names: Sequence[str]) -> Split:
-    """Puts splits of several data sets one behind the other.
+    """Concatenates splits, with images of one size, of the data sets `names`.
 
-    Identities and cameras are renumbered where two data sets would share them; distractors (0) and junk (-1) stay. The
-    name of the data set stands before the name of each image. One split stays as it is.
-
-    Args:
-      splits: at least one, with images of one size.
-      names: of their data sets.
+    Identities and cameras are renumbered so that data sets do not share them; distractors (0) and junk (-1) stay. Image
+    names get the name of the data set as prefix. A single split is returned unchanged.
     """
     if len(splits) == 1:
         return splits[0]
@@ -65,11 +63,3 @@ def join(splits: Sequence[Split], names: Sequence[str]) -> Split:
 
 def _count_identities(split: Split) -> int:
     return len(np.unique(split.pid))
-
-
-def _official(config: ConfigDict, name: str) -> tuple[Split, Split]:
-    data = config.data
-    query, gallery = (
-        arrays.load_split(name, data.root, part, data.image_size, data.testset) for part in ("query", "gallery")
-    )
-    return query, gallery

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Integer
 
+from mancs_jax.config.names import DISTANCES
+
 Array = TypeVar("Array", np.ndarray, jax.Array)
 
-DISTANCES = ("euclidean", "cosine")
 # With squared norms between these bounds, no product or sum of them leaves the float32 range.
 SMALLEST_SQUARED_NORM, LARGEST_SQUARED_NORM = 1e-36, 1e36
 # Centre only if |mean|^2 > FAR x variance. Below that, float32 misplaces fewer than 1 hit in 10^4, and a copy of the

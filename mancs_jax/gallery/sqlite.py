@@ -432,7 +432,9 @@ class SqliteStore(Store):
         where, parameters = self._where(filter)
         if not where:
             return None
-        return np.sort(np.array(self.rows(f"SELECT id FROM image{where}", parameters), np.int64).reshape(-1))
+        # As one text, which is read twice as fast as a row for each id.
+        ((ids,),) = self.rows(f"SELECT group_concat(id) FROM image{where}", parameters)
+        return np.sort(np.fromstring(ids or "", np.int64, sep=","))
 
     # Forgetting, and the check.
 

@@ -21,11 +21,11 @@ from tqdm import tqdm
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import bar
+from mancs_jax.config.names import DISTANCES
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.images import decode_image
 from mancs_jax.data.sources.site import Site, open_site
 from mancs_jax.data.sources.source import name_some
-from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
 from mancs_jax.inference.forward import run_batches
 from mancs_jax.inference.network import Network, embedding_width, of_camera

@@ -1,4 +1,4 @@
-"""The contract of a network: its card, read from whichever file carries it.
+"""The model card: the JSON that describes a model, read from any file that contains it.
 
 The same card travels in three places: beside shared weights (NAME.json), beside a `jax.export` file (FILE.json), and
 inside an ONNX file (its metadata). The card of an exported file has one field more, `exported`.
@@ -70,7 +70,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     """Refuses a card that is none of an exported file of this kind (ValueError, one line)."""
     exported = card.get("exported")
     if not isinstance(exported, dict) or exported.get("format") != kind:
-        raise ValueError(f"{where}: not the contract of a file that mancs export wrote as {kind}")
+        raise ValueError(f"{where}: not the card of a file that mancs export wrote as {kind}")
     wrong = [f"exported.{name}" for name, type_ in OF_EXPORTED.items() if type(exported.get(name)) is not type_]
     wrong += ["camera"] if type(card.get("camera", 0)) is not int else []
     size = [card["input"].get("height"), card["input"].get("width"), card["embedding"].get("width")]
@@ -82,16 +82,16 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     ]:
         wrong.append("input")
     if wrong:
-        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its contract; export the network again")
+        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its card; export the network again")
     try:
         config = checks.from_json(card["config"])
         checks.validate(config, num_devices=1)
         fits = list(config.data.image_size) == size[:2]
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where}: the configuration in its contract makes no network ({reason})") from None
+        raise ValueError(f"{where}: the configuration in its card makes no network ({reason})") from None
     if not fits:
-        raise ValueError(f"{where}: its contract names two sizes of images; export the network again")
+        raise ValueError(f"{where}: its card names two sizes of images; export the network again")
 
 
 def described_input(kind: str, height: int, width: int) -> dict[str, Any]:

@@ -26,8 +26,7 @@ class Block(NamedTuple):
 
     ids: np.ndarray  # int64 [N], increasing
     rows: np.ndarray  # float32 [N, D]
-    # float32 [N], half the squared norm; infinite where the row is erased. None: computed when the rows are read
-    half_squared: np.ndarray | None = None
+    half_squared: np.ndarray  # float32 [N], half the squared norm; infinite where the row is erased
 
 
 class Nearest(NamedTuple):
@@ -44,40 +43,51 @@ def half_squared_norms(rows: np.ndarray) -> np.ndarray:
 
 
 def nearest(
-    query: np.ndarray,
-    blocks: Iterable[Block],
-    k: int,
-    distance: str,
-    chosen: np.ndarray | None = None,
-    check: Callable[[np.ndarray], None] = lambda half_squared: None,
+    query: np.ndarray, blocks: Iterable[Block], k: int, distance: str, chosen: np.ndarray | None = None
 ) -> Nearest:
-    """Finds the nearest rows of all blocks, each of which is read once.
+    """Finds the nearest rows of all blocks.
 
     Args:
       query: float32 [Q, D].
       blocks: whose ids do not overlap.
       k: rows for each query, at least 1.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      chosen: ids that may be found, int64, increasing; None for all. Blocks then need their norms.
-      check: raises an error where half the squared norms of rows, which were computed here, are out of range.
+      chosen: ids that may be found, int64, increasing; None for all.
     """
-    best = Nearest(np.full((len(query), k), -1), np.full((len(query), k), np.inf))
-    size = max(VALUES_BYTES // (4 * min(len(query), QUERIES)) // GROUP, 1) * GROUP
+    best = _none(query, k)
     for block in blocks:
         if chosen is not None:
             block = _chosen_of(block, chosen)
-        for start in range(0, len(block.ids), size):
-            part = Block(*(None if field is None else field[start : start + size] for field in block))
-            products = None
-            if part.half_squared is None:
-                products, half_squared = _read(query, part.rows)
-                check(half_squared)
-                part = part._replace(half_squared=half_squared)
-            for first in range(0, len(query), QUERIES):
-                some = slice(first, first + QUERIES)
-                so_far = Nearest(best.ids[some], best.distance[some])
-                _improve(so_far, query[some], part, distance, products)
+        for some in _parts(query, len(block.ids)):
+            _improve(best, query, Block(*(field[some] for field in block)), distance)
     return best
+
+
+def nearest_rows(
+    query: np.ndarray, rows: np.ndarray, k: int, distance: str, check: Callable[[np.ndarray], None]
+) -> Nearest:
+    """Finds the nearest of rows [N, D] whose norms are not known; `ids` are their indices. The rows are read once.
+
+    Args:
+      check: gets half the squared norms of rows as they are read, float32, and raises an error where they are out of
+        range.
+    """
+    best = _none(query, k)
+    for some in _parts(query, len(rows)):
+        products, half_squared = _read(query, rows[some])
+        check(half_squared)
+        _improve(best, query, Block(np.arange(some.start, some.stop), rows[some], half_squared), distance, products)
+    return best
+
+
+def _none(query: np.ndarray, k: int) -> Nearest:
+    return Nearest(np.full((len(query), k), -1), np.full((len(query), k), np.inf))
+
+
+def _parts(query: np.ndarray, number: int) -> list[slice]:
+    """Runs of rows whose values fit into VALUES_BYTES."""
+    size = max(VALUES_BYTES // (4 * min(len(query), QUERIES)) // GROUP, 1) * GROUP
+    return [slice(start, min(start + size, number)) for start in range(0, number, size)]
 
 
 def distances(query: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
@@ -107,7 +117,6 @@ def _chosen_of(block: Block, chosen: np.ndarray) -> Block:
     position = position[block.ids[position] == chosen]
     if len(position) * LARGE_SHARE < len(block.ids):
         return Block(*(field[position] for field in block))
-    assert block.half_squared is not None
     half_squared = np.full(len(block.ids), np.float32(np.inf))
     half_squared[position] = block.half_squared[position]
     return block._replace(half_squared=half_squared)
@@ -136,7 +145,6 @@ def _read(query: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.nd
 
 def _improve(best: Nearest, query: np.ndarray, block: Block, distance: str, products: np.ndarray | None = None) -> None:
     """Puts the rows of a block whose values fit into memory among the nearest so far, in place."""
-    assert block.half_squared is not None
     k, erased = best.ids.shape[1], np.flatnonzero(np.isinf(block.half_squared))
     norm = np.sqrt(2 * np.max(block.half_squared, where=np.isfinite(block.half_squared), initial=0))
     if products is None:

@@ -15,7 +15,7 @@ from mancs_jax.common.atomic_write import atomic_write, check_writable, write_js
 from mancs_jax.common.local_path import local_path
 from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
-from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, contract_of, digest, open_exported
+from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, card_path, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
 from mancs_jax.inference.network import Network, of_one_camera
 from mancs_jax.inference.trained import load_trained
@@ -69,9 +69,9 @@ def export(
     dtype: str = "float32",
     camera: int | None = None,
 ) -> str:
-    """Writes the trained network with its parameters and its contract as one file for other programs.
+    """Writes the trained network with its parameters and its card as one file for other programs.
 
-    An ONNX file has the contract inside. A `jax.export` file has it beside itself: FILE.json. Images come resized:
+    An ONNX file has the card inside. A `jax.export` file has it beside itself: FILE.json. Images come resized:
     training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit.
 
     Args:
@@ -95,7 +95,7 @@ def export(
     """
     output = local_path(output)
     kind = _kind(output, format, input, dtype)
-    for path in (output, contract_of(output)) if kind == JAX else (output,):
+    for path in (output, card_path(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
     network = of_one_camera(trained.network, camera)
@@ -154,8 +154,8 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
     config = network.config.copy_and_resolve_references().unlock()
     config.dtype = "float32"
     network = network._replace(config=config.lock())
-    if contract_of(output).exists():
-        raise ValueError(f"{contract_of(output)} is in the way: it is the contract of a jax.export file; remove it")
+    if card_path(output).exists():
+        raise ValueError(f"{card_path(output)} is in the way: it is the card of a jax.export file; remove it")
     with atomic_write(output) as temporary:
         temporary.write_bytes(onnx_content(network, card, **options))
         check(temporary, _embed_on_one_device(network, options["flip"]), TOLERANCE[options["dtype"]])
@@ -182,8 +182,8 @@ def jax_content(network: Network, flip: bool) -> bytes:
 
 
 def _write_jax(output: Path, network: Network, card: dict[str, Any], options: dict[str, Any]) -> str:
-    if (weights := contract_of(output).with_suffix(WEIGHTS)).exists():
-        raise ValueError(f"--output={output}: {contract_of(output)} is the card of {weights.name}; take another name")
+    if (weights := card_path(output).with_suffix(WEIGHTS)).exists():
+        raise ValueError(f"--output={output}: {card_path(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
     content = jax_content(network, options["flip"])
     card = exported_card(
@@ -195,17 +195,17 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     )
     with atomic_write(output) as temporary:
         temporary.write_bytes(content)
-        beside = contract_of(temporary)
+        beside = card_path(temporary)
         try:
             beside.write_text(json.dumps(card, allow_nan=False))
             check(temporary, _embed_on_one_device(network, options["flip"]))
         finally:
             beside.unlink(missing_ok=True)
     # Behind the file: until then its digest is wrong, and nobody reads the two.
-    write_json(contract_of(output), card)
+    write_json(card_path(output), card)
     lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
     return (
-        f"# {output} gives the network's numbers, and {contract_of(output).name} beside it says what it takes.\n"
+        f"# {output} gives the network's numbers, and {card_path(output).name} beside it says what it takes.\n"
         f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}.\n"
         "# To keep a network for longer, export ONNX or share its weights.\n"
         f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"

@@ -1,4 +1,4 @@
-"""Exported files, ONNX and `jax.export`, opened by their contract: functions from pixels to embeddings."""
+"""Exported files, ONNX and `jax.export`, opened by their card: functions from pixels to embeddings."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -47,8 +47,8 @@ def open_exported(
       devices: for a `jax.export` file one device, the first local one by default; for an ONNX file none.
 
     Raises:
-      FileNotFoundError: a `jax.export` file without its contract.
-      ValueError: one line: damaged, not what its contract says, or an argument that does not apply.
+      FileNotFoundError: a `jax.export` file without its card.
+      ValueError: one line: damaged, not what its card says, or an argument that does not apply.
       ImportError: ONNX, and its libraries are not installed.
     """
     if is_onnx(path):
@@ -68,37 +68,35 @@ def open_exported(
 
 
 def is_onnx(path: Path) -> bool:
-    """Tells if a file is taken for ONNX: by its suffix, or by its first byte where no contract lies beside it."""
-    if path.suffix == ONNX_SUFFIX or contract_of(path).is_file():
+    """Tells if a file is taken for ONNX: by its suffix, or by its first byte where no card lies beside it."""
+    if path.suffix == ONNX_SUFFIX or card_path(path).is_file():
         return path.suffix == ONNX_SUFFIX
     with path.open("rb") as file:
         return file.read(1) == ONNX_START
 
 
-def contract_of(path: Path) -> Path:
-    """The contract beside a `jax.export` file: mancs.jax has mancs.jax.json."""
+def card_path(path: Path) -> Path:
+    """The card beside a `jax.export` file: mancs.jax has mancs.jax.json."""
     return path.with_name(f"{path.name}{CONTRACT}")
 
 
 def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """Reads a `jax.export` file and its contract; nothing of it is parsed before its digest is right.
+    """Reads a `jax.export` file and its card; nothing of it is parsed before its digest is right.
 
     Raises:
-      FileNotFoundError: there is no contract beside it.
-      ValueError: one line: the contract is damaged, or of another file.
+      FileNotFoundError: there is no card beside it.
+      ValueError: one line: the card is damaged, or of another file.
     """
-    if not contract_of(path).is_file():
+    if not card_path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: no network in it: it is no ONNX file, and {contract_of(path).name}, the contract of a jax.export "
+            f"{path}: no network in it: it is no ONNX file, and {card_path(path).name}, the card of a jax.export "
             "file, is not beside it; mancs export writes both"
         )
-    card = read_json_card(contract_of(path))
-    check_exported(card, JAX, contract_of(path))
+    card = read_json_card(card_path(path))
+    check_exported(card, JAX, card_path(path))
     content = path.read_bytes()
     if digest(content) != card["exported"]["file"]:
-        raise ValueError(
-            f"{path} is damaged, or {contract_of(path).name} is the contract of another file; get both again"
-        )
+        raise ValueError(f"{path} is damaged, or {card_path(path).name} is the card of another file; get both again")
     return content, card
 
 
@@ -137,7 +135,7 @@ def open_jax(
     height, width = card["input"]["height"], card["input"]["width"]
     expected = [("uint8", (height, width, 3))], [("float32", (card["embedding"]["width"],))]
     if (taken, given) != expected or exported.nr_devices != 1:
-        raise ValueError(f"{path}: it takes {taken} and gives {given}, but its contract says {expected}"[:500])
+        raise ValueError(f"{path}: it takes {taken} and gives {given}, but its card says {expected}"[:500])
     if devices[0].platform not in (names := [{"cuda": "gpu"}.get(name, name) for name in exported.platforms]):
         raise ValueError(f"{path}: exported for {', '.join(names)}, and this device is {devices[0].platform}")
     return jax.jit(exported.call), devices[0]
@@ -176,7 +174,7 @@ def _input(image: np.ndarray, card: dict[str, Any]) -> np.ndarray:
     taken = card["input"]
     if image.dtype != np.uint8 or image.shape[1:] != (taken["height"], taken["width"], 3):
         raise ValueError(
-            f"images are {image.dtype} {list(image.shape)}, but the contract of the file says uint8 "
+            f"images are {image.dtype} {list(image.shape)}, but the card of the file says uint8 "
             f"[N, {taken['height']}, {taken['width']}, 3], RGB"
         )
     if taken["dtype"] == "uint8":

@@ -17,7 +17,7 @@ from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
 from mancs_jax.data.sources.csv_table import read_table
 from mancs_jax.data.sources.labels import Label, parse_labels
-from mancs_jax.data.sources.source import is_passed_over, name_faults, name_some, open_source
+from mancs_jax.data.sources.source import is_skipped, name_faults, name_some, open_source
 from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
@@ -232,7 +232,7 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
 
     Returns:
       Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files, of links that lead
-      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.PASSED_OVER` are in
+      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.SKIPPED` are in
       neither.
 
     Raises:
@@ -264,7 +264,7 @@ def _files_below(folder: Path, below: str) -> Iterator[tuple[str, str]]:
         return
     for entry in entries:
         name = f"{below}{entry.name}"
-        if is_passed_over(entry.name):
+        if is_skipped(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from _files_below(folder, f"{name}/")

@@ -1,6 +1,6 @@
 """A network as two files to share: NAME.safetensors has its numbers, NAME.json, the card, all else.
 
-The card is the contract for whoever feeds pictures to the network. Reading executes nothing.
+The card says which images the network takes and what it returns. Reading executes nothing.
 """
 
 import json

@@ -86,7 +86,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
       (its bytes, its card).
 
     Raises:
-      ValueError: one line: damaged, of another origin, or not what its contract says.
+      ValueError: one line: damaged, of another origin, or not what its card says.
       OSError: cannot be read.
     """
     path = Path(path)
@@ -101,7 +101,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
     if reason := _refusal(model, card):
         raise ValueError(f"{path}: {_printable(reason)}{REFUSED}")
     if digest(model.graph) != card["exported"]["file"]:
-        raise ValueError(f"{path} has other numbers or operations than its contract says{REFUSED}")
+        raise ValueError(f"{path} has other numbers or operations than its card says{REFUSED}")
     try:
         onnx.checker.check_model(model, full_check=True)
         too_large = _too_large(model)
@@ -138,7 +138,7 @@ def open_onnx(content: bytes, where: str | Path) -> Run:
 def _card(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
     found = [entry.value for entry in model.metadata_props if entry.key == CONTRACT]
     if len(found) != 1:
-        raise ValueError(f"{path}: an ONNX file without a contract, or no ONNX file; mancs export writes one")
+        raise ValueError(f"{path}: an ONNX file without a card, or no ONNX file; mancs export writes one")
     card = check_card(found[0], path)
     check_exported(card, ONNX, path)
     return card
@@ -164,7 +164,7 @@ def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
         if tensor.data_type not in SIZES or numbers * SIZES[tensor.data_type] != len(tensor.raw_data):
             return f"{tensor.name[:80]} has another shape than its numbers"
     if (found := _signature(graph)) != (expected := _expected(card)):
-        return f"it takes and gives {found[:300]}, but its contract says {expected}"
+        return f"it takes and gives {found[:300]}, but its card says {expected}"
     return ""
 
 

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import UINT8
 from mancs_jax.inference.network import Network, embedding_width
 from mancs_jax.kernels.conv_norm import EPSILON
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, block_stride
+from mancs_jax.models.resnet import STAGES, block_stride
 
 try:
     import onnx

@@ -14,7 +14,6 @@ from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_em
 from mancs_jax.evaluation.ranking import Found, nearest
 from mancs_jax.evaluation.threshold import Limit, are_normalized, checked_limit
 from mancs_jax.inference import exact
-from mancs_jax.inference.exact import Block
 
 if TYPE_CHECKING:
     from mancs_jax.inference.index import Index
@@ -110,8 +109,7 @@ def _exact(query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"
             if not are_usable(2 * half_squared, distance).all():
                 checked_norms("gallery", gallery, distance)  # which names the entry
 
-        block = Block(np.arange(len(gallery)), gallery)
-        ids, distances = exact.nearest(query, [block], k, distance, check=check)
+        ids, distances = exact.nearest_rows(query, gallery, k, distance, check)
         return Found(ids.astype(np.int32), distances.astype(np.float32))
     # All queries are of one person who is not in the gallery: every entry counts.
     sets = [

@@ -1,1 +1,1 @@
-"""Building blocks with gradients of their own: fewer bytes move, and XLA's slow paths on CPU are avoided."""
+"""Layers with custom gradients, which move fewer bytes and avoid XLA's slow paths on CPU."""

@@ -1,8 +1,8 @@
 """A convolution and its normalisation as one layer, with gradients that move fewer bytes.
 
-The gradient of BatchNorm keeps only the input and reads it twice. `flax.linen.BatchNorm` (same variables, same values)
-also keeps the centred input, and takes one sum more. A 1x1 convolution that widens its input is normalised before it is
-computed, see `normalize_product`.
+The gradient of BatchNorm keeps only the input and reads it twice; `flax.linen.BatchNorm` (same variables, same values)
+also keeps the centred input, and computes one more sum. A 1x1 convolution with more output than input channels is
+normalised before it is computed, see `normalize_product`.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,32 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Float32
 
 from mancs_jax.kernels.convolution import convolve
 
 EPSILON = 1e-5  # added to every variance
 MOMENTUM = 0.9  # of running statistics; PyTorch calls it 0.1
+Array = Any  # of JAX, or of NumPy outside of compiled functions
+Channels = Float[Array, " C"]
+Maps = Float[Array, "B H W Cin"]
+Normalized = tuple[Float[jax.Array, "*dims C"], Float[jax.Array, " C"], Float[jax.Array, " C"]]  # and mean, variance
 
 kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Sync(NamedTuple):
-    """The devices that share BatchNorm statistics: those of a pmap axis, in `groups` groups of neighbours."""
+    """The devices that share BatchNorm statistics: those of a pmap axis, in `groups` groups of consecutive devices."""
 
     axis_name: str
     groups: int = 1
 
 
 class State(NamedTuple):
-    """Parameters and running statistics of C channels, each float32 [C]; the statistics are Flax variables."""
+    """Parameters and running statistics (Flax variables) of C channels, each float32 [C]."""
 
-    scale: jax.Array
-    bias: jax.Array
+    scale: Float32[Array, " C"]
+    bias: Float32[Array, " C"]
     mean: nn.Variable
     var: nn.Variable
 
@@ -41,9 +46,9 @@ class BatchNorm(nn.Module):
     """Normalises each channel, the last axis, over all others (Ioffe and Szegedy 2015).
 
     Attributes:
-      use_running_average: whether the running statistics are used, instead of those of the batch.
-      sync: the devices that share statistics; None: each device has its own.
-      groups: groups of the device's images that have statistics of their own.
+      use_running_average: whether to use the running statistics instead of those of the batch.
+      sync: the devices that share statistics; None: none.
+      groups: groups of the device's images, each with its own statistics.
       dtype: of the result; statistics are float32.
     """
 
@@ -62,8 +67,8 @@ class BatchNorm(nn.Module):
             self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32),
         )
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., C] float -> the same shape, of `dtype`."""
+    def __call__(self, x: Float[Array, "*dims C"]) -> Float[jax.Array, "*dims C"]:
+        """Normalises an array, and updates the running statistics where they are not used."""
         state = self.state(x.shape[-1])
         if self.use_running_average:
             y = _normalize(x, state.mean.value, state.var.value, state.scale, state.bias, EPSILON)
@@ -71,8 +76,8 @@ class BatchNorm(nn.Module):
             y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, state.scale, state.bias, sync=sync))
         return y.astype(self.dtype)
 
-    def of_convolution(self, x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        """Normalises the convolution of `x` [B, H, W, Cin] with `kernel` [k, k, Cin, C] float32."""
+    def of_convolution(self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int) -> Float[jax.Array, "B H2 W2 C"]:
+        """Convolves and normalises."""
         state = self.state(kernel.shape[-1])
         scale, bias = state.scale, state.bias
         if self.use_running_average:
@@ -86,32 +91,22 @@ class BatchNorm(nn.Module):
             y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, scale, bias, sync=sync))
         return y.astype(self.dtype)
 
-    def interpolated(self, x: jax.Array, kernel: jax.Array, stride: int, weight: float | jax.Array) -> jax.Array:
-        """Normalises as `of_convolution`, by statistics between the running ones and those of the batch.
+    def interpolated(
+        self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int, weight: float | jax.Array
+    ) -> Float[jax.Array, "B H2 W2 C"]:
+        """Convolves and normalises by statistics between the running ones (`weight` 0) and those of the batch (1).
 
-        The statistics of the batch then replace the running ones, for whoever asks for them.
-
-        Args:
-          x: as of `of_convolution`, and so are the next two.
-          kernel: of the convolution.
-          stride: of the convolution.
-          weight: of the statistics of the batch, from 0 to 1.
+        The statistics of the batch replace the running ones, so that the caller can read them.
         """
         x, state = _convolved(x, kernel, stride), self.state(kernel.shape[-1])
-        of_batch = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
+        batch = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
         running = (state.mean.value, state.var.value)
-        mean, var = ((1 - weight) * own + weight * other for own, other in zip(running, of_batch))
-        state.mean.value, state.var.value = of_batch
+        mean, var = ((1 - weight) * old + weight * new for old, new in zip(running, batch))
+        state.mean.value, state.var.value = batch
         return _normalize(x, mean, var, state.scale, state.bias, EPSILON).astype(self.dtype)
 
-    def by_batch(self, state: State, x: jax.Array, normalize: Callable) -> jax.Array:
-        """Applies `normalize` to each group, and updates the running statistics with the mean over groups.
-
-        Args:
-          state: of this layer.
-          x: [B, ...], B a multiple of `groups`.
-          normalize: (x, sync) -> normalised x, mean [C], variance [C].
-        """
+    def by_batch(self, state: State, x: Array, normalize: Callable) -> jax.Array:
+        """Applies `normalize`, (x, sync) -> `Normalized`, to each group of `x` [B, ...], and updates the statistics."""
         normalize = partial(normalize, sync=None if self.is_initializing() else self.sync)
         if self.groups > 1 and not self.is_initializing():
             y, means, variances = jax.vmap(normalize)(x.reshape(self.groups, -1, *x.shape[1:]))
@@ -125,13 +120,12 @@ class BatchNorm(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Normalises each channel of each image over its positions (Ulyanov et al. 2016); gives `dtype`."""
+    """Normalises each channel of each image over its positions (Ulyanov et al. 2016); returns `dtype`."""
 
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] float -> the same shape."""
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[jax.Array, "B H W C"]:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         return jax.vmap(lambda image: normalize_batch(image, scale, bias)[0])(x).astype(self.dtype)
@@ -149,8 +143,8 @@ class InstanceBatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def of_convolution(self, x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        """Arguments and result as of `BatchNorm.of_convolution`."""
+    def of_convolution(self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int) -> Float[jax.Array, "B H2 W2 C"]:
+        """Convolves and normalises."""
         half = kernel.shape[-1] // 2
         batch_norm = BatchNorm(self.use_running_average, self.sync, self.groups, self.dtype, name="BN")
         instance = InstanceNorm(self.dtype, name="IN")(_convolved(x, kernel[..., :half], stride))
@@ -158,22 +152,21 @@ class InstanceBatchNorm(nn.Module):
 
 
 class Kernel(nn.Module):
-    """The kernel of a convolution without bias: float32 [size, size, channels, features]."""
+    """The kernel of a convolution without bias."""
 
     size: int
     channels: int
     features: int
 
     @nn.compact
-    def __call__(self) -> jax.Array:
+    def __call__(self) -> Float32[Array, "k k Cin C"]:
         return self.param("kernel", kaiming_normal_fan_out, (self.size, self.size, self.channels, self.features))
 
 
 class ConvNorm(nn.Module):
     """A convolution without bias, padded by `(size - 1) // 2`, and the normalisation of its output.
 
-    It shares the scope of the module that it is called by, so that parameters are named as in torchvision: "conv1" and
-    "bn1" are two neighbours.
+    It shares the scope of the calling module, so that parameters have torchvision's names: "conv1" next to "bn1".
 
     Attributes:
       features: channels of the output.
@@ -181,8 +174,7 @@ class ConvNorm(nn.Module):
       stride: of the convolution.
       names: of the kernel and of the normalisation.
       norm: "batch", "instance" or "ibn": `BatchNorm`, `InstanceNorm` or `InstanceBatchNorm`.
-      sync: see `BatchNorm`.
-      groups: see `BatchNorm`.
+      sync, groups: see `BatchNorm`.
       dtype: of the computation and the result; parameters and statistics are float32.
     """
 
@@ -196,16 +188,8 @@ class ConvNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Runs the layer.
-
-        Args:
-          x: [B, H, W, Cin] float.
-          train: whether BatchNorm uses the statistics of the batch, and updates the running ones.
-
-        Returns:
-          [B, ceil(H / stride), ceil(W / stride), features], of `dtype`.
-        """
+    def __call__(self, x: Maps, train: bool) -> Float[jax.Array, "B H2 W2 C"]:
+        """Runs the layer; with `train`, BatchNorm uses the statistics of the batch and updates the running ones."""
         conv, norm = self.names
         kernel = Kernel(self.size, x.shape[-1], self.features, name=conv)()
         if self.norm == "instance":
@@ -217,8 +201,8 @@ class ConvNorm(nn.Module):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalize_batch(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = EPSILON, sync: Sync | None = None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x: Float[Array, "*dims C"], scale: Channels, bias: Channels, epsilon: float = EPSILON, sync: Sync | None = None
+) -> Normalized:
     """Normalises over all axes but the last (Ioffe and Szegedy 2015, algorithm 1).
 
     With n the number of positions and z = (x - mean) / sqrt(var + epsilon), the output is y = scale * z + bias. For a
@@ -230,22 +214,17 @@ def normalize_batch(
     So the gradient needs `x`, the statistics and two sums: sum(g) and sum(g * x), of which sum(g * z) is an affine
     function. The centred input is not kept.
 
-    Args:
-      x: [..., C], float; computed in float32, or in its own dtype where that is wider.
-      scale: [C].
-      bias: [C].
-      epsilon: added to the variance.
-      sync: the devices over which statistics are computed; None for this one.
-
-    Returns:
-      [..., C], and the mean and the (biased) variance [C], through which no gradient goes.
+    Computed in float32, or in the dtype of `x` where that is wider. Statistics are those of the devices of `sync`. No
+    gradient goes through the mean and the (biased) variance that are returned.
     """
     return _forward(x, scale, bias, epsilon, sync)[0]
 
 
-def _forward(x, scale, bias, epsilon, sync):
+def _forward(
+    x: Float[Array, "*dims C"], scale: Channels, bias: Channels, epsilon: float, sync: Sync | None
+) -> tuple[Normalized, tuple]:
     wide = _widened(x)
-    mean, mean_of_squares = _synced(_sums(wide, wide * wide), sync) / _count(x, sync)
+    mean, mean_of_squares = _synced(jnp.stack([_total(wide), _total(wide * wide)]), sync) / _count(x, sync)
     var = jnp.maximum(mean_of_squares - mean * mean, 0)
     y = _normalize(x, mean, var, scale, bias, epsilon)
     return (y, mean, var), (x, mean, jax.lax.rsqrt(var + epsilon), scale)
@@ -255,9 +234,9 @@ def _backward(epsilon, sync, residuals, cotangents):
     x, mean, inverse, scale = residuals
     wide, cotangent = _widened(x), cotangents[0]
     # Not the sum of cotangent * (x - mean): XLA for CPU would write that difference to memory first.
-    d_bias, product = _sums(cotangent, cotangent * wide)
+    d_bias, product = jnp.stack([_total(cotangent), _total(cotangent * wide)])
     d_scale = (product - mean * d_bias) * inverse
-    # The statistics of all devices enter the losses of all: each input has a part in each.
+    # The statistics depend on the inputs of all devices.
     mean_bias, mean_scale = _synced(jnp.stack([d_bias, d_scale]), sync) / _count(x, sync)
     dx = cotangent - _last(mean_bias, x) - (wide - _last(mean, x)) * _last(inverse * mean_scale, x)
     dx = dx * _last(scale * inverse, x)
@@ -269,13 +248,13 @@ normalize_batch.defvjp(_forward, _backward)
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def normalize_product(
-    x: jax.Array,
-    kernel: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
+    x: Float[Array, "*dims Cin"],
+    kernel: Float[Array, "Cin C"],
+    scale: Channels,
+    bias: Channels,
     epsilon: float = EPSILON,
     sync: Sync | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> Normalized:
     """Computes `normalize_batch` of `u = x @ kernel` without u: its statistics come from those of `x`.
 
     With W the kernel, n positions, s = sum(x) and M = sum(x x^T) over positions,
@@ -298,16 +277,7 @@ def normalize_product(
     sum(g * z) is diag(W^T sum(x g^T)), centred and scaled. The gradient reads `x`, which has a quarter of the channels
     of u at the end of a bottleneck block.
 
-    Args:
-      x: [B, H, W, Cin], float; products are of this dtype, sums are float32, or of a wider dtype of `x`.
-      kernel: [Cin, C], float32.
-      scale: [C].
-      bias: [C].
-      epsilon: added to the variance.
-      sync: as in `normalize_batch`.
-
-    Returns:
-      [B, H, W, C] of the dtype of `x`; the mean and the variance of the product, [C], through which no gradient goes.
+    Products, and the result, have the dtype of `x`; sums are float32, or of the dtype of `x` where that is wider.
     """
     return _product_forward(x, kernel, scale, bias, epsilon, sync)[0]
 
@@ -319,7 +289,7 @@ def _product_forward(x, kernel, scale, bias, epsilon, sync):
     var = jnp.maximum(mean_of_squares - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + epsilon)
     folded = (kernel * _last(scale * inverse, kernel)).astype(x.dtype)
-    # The mean of the product of the rounded kernel: so that the result is centred.
+    # With the mean of the product of the rounded kernel, the result is centred.
     y = _affine(x, folded[None, None], bias - mean_x @ _widened(folded))
     return (y, mean, var), (x, total, moments, mean_x, kernel, mean, inverse, scale)
 
@@ -344,45 +314,39 @@ def _product_backward(epsilon, sync, residuals, cotangents):
 normalize_product.defvjp(_product_forward, _product_backward)
 
 
-def _affine(x, kernel, shift, stride=1):
-    # In the dtype of `x`, so that a GPU's convolution takes in the sum, and an addition and a ReLU after it.
+def _affine(x: Array, kernel: Array, shift: Array, stride: int = 1) -> jax.Array:
+    # In the dtype of `x`, so that a GPU fuses the sum, and an addition and a ReLU after it, into the convolution.
     return _convolved(x, kernel, stride) + _last(shift, x).astype(x.dtype)
 
 
-def _convolved(x, kernel, stride=1):
+def _convolved(x: Array, kernel: Array, stride: int = 1) -> jax.Array:
     return convolve(x, kernel.astype(x.dtype), stride=stride, padding=(kernel.shape[0] - 1) // 2)
 
 
-def _contracted(a, b):
-    """[..., M], [..., N] -> [M, N]: products of all pairs of channels, summed over all other axes."""
+def _contracted(a: Float[Array, "*dims M"], b: Float[Array, "*dims N"]) -> Float[jax.Array, "M N"]:
+    """Sums the products of all pairs of channels over all other axes."""
     a, b = (each.reshape(-1, each.shape[-1]) for each in (a, b))
     return jnp.matmul(a.T, b, precision="highest", preferred_element_type=_widened(a).dtype)
 
 
-def _total(x):
+def _total(x: Float[Array, "*dims C"]) -> Float[jax.Array, " C"]:
     return _widened(x).sum(tuple(range(x.ndim - 1)))
 
 
-def _sums(a, b):
-    """Sums of both over all axes but the last, [2, C]."""
-    axes = tuple(range(a.ndim - 1))
-    return jnp.stack([a.sum(axes), b.sum(axes)])
-
-
-def _synced(sums, sync):
-    """Adds the sums of the devices that share statistics; each of these devices gets the result."""
+def _synced(sums: jax.Array, sync: Sync | None) -> jax.Array:
+    """Adds up the sums of the devices that share statistics."""
     if sync is None:
         return sums
     if sync.groups == 1:
         return jax.lax.psum(sums, sync.axis_name)
-    # The sums of each group in a row of its own: `psum` within groups is not available under every kind of mapping.
+    # One row for the sums of each group: `psum` within groups is not available under every kind of mapping.
     group = jax.lax.axis_index(sync.axis_name) * sync.groups // jax.lax.axis_size(sync.axis_name)
     is_own = (jnp.arange(sync.groups) == group).reshape(-1, *(1,) * sums.ndim)
     return jax.lax.psum(jnp.where(is_own, sums, 0), sync.axis_name)[group]
 
 
-def _count(x, sync):
-    """Positions behind a statistic, over all devices that share it."""
+def _count(x: Array, sync: Sync | None) -> int:
+    """Returns the number of positions of a statistic, over all devices that share it."""
     devices = 1 if sync is None else jax.lax.axis_size(sync.axis_name) // sync.groups
     return x.size // x.shape[-1] * devices
 
@@ -391,14 +355,16 @@ def _means(sums, x, sync):
     return jax.tree.map(lambda each: _synced(each, sync) / _count(x, sync), sums)
 
 
-def _normalize(x, mean, var, scale, bias, epsilon):
+def _normalize(
+    x: Float[Array, "*dims C"], mean: Channels, var: Channels, scale: Channels, bias: Channels, epsilon: float
+) -> Float[jax.Array, "*dims C"]:
     return (_widened(x) - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + epsilon), x) + _last(bias, x)
 
 
-def _last(channel, x):
-    """[C] -> [1, ..., 1, C], as many axes as `x` has."""
+def _last(channel: Float[Array, " C"], x: Array) -> Float[Any, "*ones C"]:
+    """Gives a vector over channels as many axes as `x` has."""
     return channel.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _widened(x):
+def _widened(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

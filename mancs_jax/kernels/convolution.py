@@ -1,34 +1,37 @@
 """Convolution of the residual networks, with a fast path for XLA on CPU.
 
-On GPU and TPU it lowers to the plain `lax` operation. On CPU XLA is quick at channels-last
-convolutions without input dilation, on maps with at least as many pixels as the kernel; the path here brings
-the convolution and both gradients into that form, or into matrix products over the channels. Under
-`jax.shard_map` the gradients need `check_vma=False`; under `jax.pmap` nothing.
+On GPU and TPU it lowers to the plain `lax` operation. On CPU, XLA is fast only for channels-last convolutions without
+input dilation, on maps with at least as many pixels as the kernel; the path here brings the convolution and both
+gradients into that form, or into matrix products over the channels. Under `jax.shard_map` the gradients need
+`check_vma=False`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Float
 
 from mancs_jax.common.processor import ynnpack_convolves
 
+Array = Any  # of JAX, or of NumPy outside of compiled functions
+Maps = Float[Array, "B H W C"]
+Kernel = Float[Array, "kh kw Cin Cout"]
 
-def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int) -> jax.Array:
-    """Two-dimensional convolution with the same padding on all four sides, as torch's `Conv2d` computes it.
+
+def convolve(x: Maps, kernel: Kernel, *, stride: int = 1, padding: int) -> Float[jax.Array, "B H2 W2 Cout"]:
+    """Convolves as torch's `Conv2d`: H2 = (H + 2 * padding - kh) // stride + 1, and likewise W2.
 
     Args:
-      x: [B, H, W, Cin], float.
-      kernel: [kh, kw, Cin, Cout], of the dtype of `x`.
+      x: maps of Cin channels.
+      kernel: of the dtype of `x`, which is that of the result.
       stride: step of the window along both axes, in pixels.
       padding: zeros added on each of the four sides, in pixels.
-
-    Returns:
-      [B, (H + 2 * padding - kh) // stride + 1, (W + 2 * padding - kw) // stride + 1, Cout], dtype of `x`.
 
     Raises:
       ValueError: the channels or dtypes of `x` and `kernel` differ.
@@ -41,14 +44,14 @@ def convolve(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int) 
     return _convolve(x, kernel, stride, padding)
 
 
-def _lax_convolve(x, kernel, stride, padding):
+def _lax_convolve(x: Maps, kernel: Kernel, stride: int, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x, kernel, stride, padding):
+def _convolve(x: Maps, kernel: Kernel, stride: int, padding: int) -> jax.Array:
     return lax.platform_dependent(
         x,
         kernel,
@@ -77,16 +80,16 @@ def _convolve_backward(stride, padding, residuals, cotangent):
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-# Bytes of input and cotangent that one convolution of the kernel gradient reads. For YNNPACK they stay in a core's
-# cache. For Eigen, 12 MB were fastest on a Zen 3 with a cache of 32 MB.
+# Bytes of input and cotangent that one convolution of the kernel gradient reads. With YNNPACK they fit into the cache
+# of a core; with Eigen, 12 MB were fastest on a Zen 3 with 32 MB of cache.
 _CHUNK_BYTES = 3 << 19 if ynnpack_convolves() else 3 << 22
-# See `_cpu_correlate`; also 0 where operations are counted for another machine.
+# See `_cpu_correlate`.
 _EXTRA_ROWS = 1 if ynnpack_convolves() else 0
 
 
 @contextmanager
 def for_unknown_processors() -> Iterator[None]:
-    """What is traced within fits XLA's own choice, YNNPACK, whichever library convolves in this process."""
+    """Traces for YNNPACK, XLA's default, whichever library convolves in this process."""
     global _EXTRA_ROWS
     before, _EXTRA_ROWS = _EXTRA_ROWS, 1
     try:
@@ -95,18 +98,18 @@ def for_unknown_processors() -> Iterator[None]:
         _EXTRA_ROWS = before
 
 
-def _cpu_forward(x, kernel, stride, padding):
+def _cpu_forward(x: Maps, kernel: Kernel, stride: int, padding: int) -> jax.Array:
     return _cpu_correlate(x, kernel, ((padding, padding), (padding, padding)), stride=stride)
 
 
-def _cpu_correlate(x, kernel, padding, stride=1, dilation=1):
-    """Convolution; `padding`: zeros added (pixels cut, where negative) before and after rows, columns."""
+def _cpu_correlate(x: Maps, kernel: Kernel, padding: Sequence, stride: int = 1, dilation: int = 1) -> Array:
+    """Convolves; `padding`: zeros added (or, where negative, pixels cut) before and after rows and columns."""
     rows, columns = (dilation * (size - 1) + 1 for size in kernel.shape[:2])
     # XLA swaps map and kernel where the kernel has more pixels, and then runs a naive loop.
     if 1 < rows * columns <= x.shape[1] * x.shape[2]:
         height = (x.shape[1] + sum(padding[0]) - rows) // stride + 1
-        # YNNPACK, to which XLA hands convolutions, is slow at few channels. It declines one whose output has more rows
-        # than its input, and Eigen takes that: hence a row too many, which is cut off again.
+        # YNNPACK, XLA's default for convolutions, is slow with few channels. It rejects a convolution whose output has
+        # more rows than its input, which Eigen then computes: hence one row too many, which is cut off again.
         more = _EXTRA_ROWS * (height == x.shape[1])
         y = lax.conv_general_dilated(
             x,
@@ -126,7 +129,9 @@ def _cpu_correlate(x, kernel, padding, stride=1, dilation=1):
     )
 
 
-def _cpu_input_gradient(kernel, cotangent, input_shape, stride, padding):
+def _cpu_input_gradient(
+    kernel: Kernel, cotangent: Maps, input_shape: tuple[int, ...], stride: int, padding: int
+) -> jax.Array:
     """Each of the stride x stride phases of the input gradient is a convolution of the cotangent.
 
     Row `stride * b + phase` of the input meets kernel row `stride * t + first` in output row `b + shift - t`.
@@ -155,43 +160,47 @@ def _cpu_input_gradient(kernel, cotangent, input_shape, stride, padding):
     return x[:, : input_shape[1], : input_shape[2]]
 
 
-def _cpu_kernel_gradient(x, cotangent, kernel_shape, stride, padding):
-    """The kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
+def _cpu_kernel_gradient(
+    x: Float[Array, "B H W Cin"],
+    cotangent: Float[Array, "B H2 W2 Cout"],
+    shape: tuple,
+    stride: int,
+    padding: int,
+) -> Float[jax.Array, "kh kw Cin Cout"]:
+    """Computes the kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
     batch = x.shape[0]
-    rows, columns = kernel_shape[:2]
+    rows, columns = shape[:2]
     if (rows, columns) == (1, 1):
         height, width = (stride * (size - 1) + 1 for size in cotangent.shape[1:3])
         x = _pad(x, (padding, padding), (padding, padding))[:, :height:stride, :width:stride]
         left, right = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
-        return (left.T @ right).reshape(kernel_shape)
+        return (left.T @ right).reshape(shape)
 
     def gradient(x, cotangent):
         # The zeros after the map: as many as the last window reaches, which stride > 1 may leave short.
         after = [
-            kernel_shape[axis] + stride * (cotangent.shape[1 + axis] - 1) - padding - x.shape[1 + axis]
-            for axis in (0, 1)
+            shape[axis] + stride * (cotangent.shape[1 + axis] - 1) - padding - x.shape[1 + axis] for axis in (0, 1)
         ]
         # Channels-last for both: XLA runs any other layout through a slow path.
         x, cotangent = lax.optimization_barrier((x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)))
         kernel = _cpu_correlate(x, cotangent, [(padding, zeros) for zeros in after], dilation=stride)
         return kernel.transpose(1, 2, 0, 3)
 
-    # Adding a chunk must not cost more than reading it.
-    chunk_bytes = max(_CHUNK_BYTES, math.prod(kernel_shape) * x.dtype.itemsize)
+    # Adding a chunk should not cost more than reading it.
+    chunk_bytes = max(_CHUNK_BYTES, math.prod(shape) * x.dtype.itemsize)
     wanted = min(-(-(x.nbytes + cotangent.nbytes) // chunk_bytes), batch)
     chunks = next(n for n in range(wanted, batch + 1) if batch % n == 0)
     if chunks == 1:
         return gradient(x, cotangent)
     x, cotangent = (a.reshape(chunks, batch // chunks, *a.shape[1:]) for a in (x, cotangent))
-    zero = jnp.zeros(kernel_shape, x.dtype)
+    zero = jnp.zeros(shape, x.dtype)
     return lax.fori_loop(0, chunks, lambda i, total: total + gradient(x[i], cotangent[i]), zero)
 
 
-def _pad(x, rows, columns):
-    """Adds zeros (or, where negative, cuts) before and after the rows and the columns of `x` [B, H, W, C]."""
+def _pad(x: Maps, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
+    """Adds zeros (or, where negative, cuts pixels) before and after the rows and the columns."""
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)])
 
 
-def _product(a, b):
-    """Matrix product over the last axis of `a` [..., M] and the first of `b` [M, N]."""
+def _product(a: Float[jax.Array, "*dims M"], b: Float[jax.Array, "M N"]) -> Float[jax.Array, "*dims N"]:
     return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 
 @jax.custom_vjp
-def relu_of_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`max(x + y, 0)`, exactly, for finite `x` and `y` of one shape; the gradient is 0 at 0.
+def relu_of_sum(x: Float[jax.Array, "*dims"], y: Float[jax.Array, "*dims"]) -> Float[jax.Array, "*dims"]:
+    """`max(x + y, 0)`, exactly, for finite `x` and `y`; the gradient is 0 at 0.
 
     On CPU it is `max(x, -y) + y` (NaN where y is -inf). XLA for CPU computes an operation with one input again in each
     fusion that reads its result, and the output of a block is read twice: by the next block's convolution and by its

@@ -1,1 +1,1 @@
-"""The three tasks: ranking with curriculum sampling, classification, attention (paper sections 3.3 to 3.6)."""
+"""Losses of the three tasks: ranking with curriculum sampling, classification, attention (sections 3.3 to 3.6)."""

@@ -11,12 +11,12 @@ Array = jax.Array | np.ndarray
 def true_class_log_probability(
     logits: Float[Array, "B C"], labels: Int[Array, " B"], probability: str
 ) -> Float[jax.Array, " B"]:
-    """`log p_i` of the true class (equation 7).
+    """Returns `log p_i` of the true class (equation 7).
 
     Args:
       logits: of all classes.
       labels: 0..C-1.
-      probability: "sigmoid" of the true class's logit alone (as printed) or "softmax" over all classes (the release).
+      probability: "sigmoid" of only the true class's logit (as printed), or "softmax" over all classes (release).
     """
     log_probability = jax.nn.log_sigmoid(logits) if probability == "sigmoid" else jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
@@ -41,16 +41,15 @@ def focal_loss(
       labels: 0..C-1.
       gamma: 2 in the paper.
       probability: see `true_class_log_probability`.
-      detach_weight: whether (1 - p)^gamma is a constant in the gradient, as in the release.
+      detach_weight: whether (1 - p)^gamma is constant in the gradient (release).
       label_smoothing: e, 0 to below 1; needs the "softmax" probability.
     """
-    of_true_class = jnp.mean(
-        _focal_terms(true_class_log_probability(logits, labels, probability), gamma, detach_weight)
-    )
+    log_p = true_class_log_probability(logits, labels, probability)
+    true_class = jnp.mean(_focal_terms(log_p, gamma, detach_weight))
     if not label_smoothing:
-        return of_true_class
-    of_all_classes = jnp.mean(_focal_terms(jax.nn.log_softmax(logits), gamma, detach_weight))
-    return (1 - label_smoothing) * of_true_class + label_smoothing * of_all_classes
+        return true_class
+    all_classes = jnp.mean(_focal_terms(jax.nn.log_softmax(logits), gamma, detach_weight))
+    return (1 - label_smoothing) * true_class + label_smoothing * all_classes
 
 
 def _focal_terms(log_p: Float[jax.Array, "*shape"], gamma: float, detach_weight: bool) -> Float[jax.Array, "*shape"]:
@@ -62,13 +61,9 @@ def _focal_terms(log_p: Float[jax.Array, "*shape"], gamma: float, detach_weight:
 
 
 def attention_loss(logits: Float[Array, "B C"], labels: Int[Array, " B"], *, kind: str) -> Float[jax.Array, ""]:
-    """Deep supervision of the attention masks (equations 9 and 10).
+    """Supervises the attention masks (equations 9 and 10).
 
-    Args:
-      logits: of all classes.
-      labels: 0..C-1.
-      kind: "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" cross-entropy (the
-        release).
+    `kind` is "sigmoid", a cross-entropy for every class, averaged over B*C (paper), or "softmax" (release).
     """
     if kind == "softmax":
         return focal_loss(logits, labels, gamma=0, probability="softmax")

@@ -1,8 +1,7 @@
 """Samplers of triplets: curriculum (paper section 3.3), batch-hard and uniform.
 
-All samplers share the signature `(keys, distances, same, is_self, is_negative, epoch, *, num_positives, num_negatives)
--> Triplets`. They know a batch only through its distance matrix. So they run on the device, for the anchors of one
-device against the candidates of all.
+All samplers share the signature `(keys, distances, pairs, epoch, *, num_positives, num_negatives) -> Triplets`. They
+see a batch only through its distance matrix, so that each device runs them for its anchors.
 """
 
 from typing import NamedTuple
@@ -17,10 +16,18 @@ MIN_SIGMA = 0.01
 Scalar = float | Real[jax.Array, ""]
 
 
+class Pairs(NamedTuple):
+    """Relations between A anchors and B candidates."""
+
+    same: Bool[jax.Array, "A B"]  # of one identity, the anchor itself included: K in every row
+    is_self: Bool[jax.Array, "A B"]  # the anchor itself
+    is_negative: Bool[jax.Array, "A B"]  # may be sampled as a negative: as many in every row
+
+
 class Triplets(NamedTuple):
     """T triplets for each of A anchors.
 
-    `positive` and `negative` are columns of the distance matrix. The mean over all anchors and T of `weight` * hinge is
+    `positive` and `negative` are columns of the distance matrix. The mean of `weight` * hinge over all anchors and T is
     the mean over the triplets that count.
     """
 
@@ -32,16 +39,16 @@ class Triplets(NamedTuple):
 def curriculum_gaussian(
     epoch: Scalar, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
 ) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
-    """Mean and standard deviation over ranks (equations 3 and 4), rank 0 being the hardest negative.
+    """Returns mean and standard deviation of the ranks (equations 3 and 4); rank 0 is the hardest negative.
 
     Args:
       epoch: t.
       num_ranks: N_n.
-      t0: epoch at which the mean arrives at rank 0 and the Gaussian starts to narrow.
+      t0: epoch at which the mean reaches rank 0 and the Gaussian starts to narrow.
       t1: epoch at which the standard deviation is `a * b`.
       a: standard deviation up to t0, in ranks.
       b: decay of the standard deviation.
-      mu_step: ranks that the mean moves in an epoch; None takes N_n / t0 (paper), the release has 3.
+      mu_step: ranks that the mean moves per epoch; None: N_n / t0 (paper); 3 in the release.
 
     Returns:
       (mu, sigma); sigma is at least MIN_SIGMA.
@@ -56,13 +63,9 @@ def curriculum_gaussian(
 def rank_probabilities(
     mu: Scalar, sigma: Scalar, num_ranks: int, density_floor: float = 0.0
 ) -> Float32[jax.Array, " {num_ranks}"]:
-    """Probability of each rank (equation 6): sums to 1, finite from MIN_SIGMA on.
+    """Returns the probability of each of N_n ranks (equation 6), finite from MIN_SIGMA on.
 
-    Args:
-      mu: mean, in ranks.
-      sigma: standard deviation, in ranks.
-      num_ranks: N_n.
-      density_floor: least value of the normal density before it is normalised (the release: 3e-5); 0 is the paper.
+    `density_floor` is the least value of the density before it is normalised: 0 (paper), 3e-5 (release).
     """
     log_shape = -0.5 * ((jnp.arange(num_ranks) - mu) / sigma) ** 2
     if density_floor == 0.0:
@@ -74,7 +77,7 @@ def rank_probabilities(
 def draw_ranks(
     keys: Key[jax.Array, " A"], probabilities: Float32[jax.Array, " N"], num: int
 ) -> Int32[jax.Array, "A {num}"]:
-    """`num` independent ranks for every key, by inversion of the cumulative distribution."""
+    """Samples `num` independent ranks for every key, by inversion of the cumulative distribution."""
     cumulative = jnp.cumsum(probabilities)
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
     return jnp.searchsorted(cumulative, uniform, side="right", method="compare_all").astype(jnp.int32)
@@ -87,78 +90,66 @@ class Curriculum(NamedTuple):
     t1: float  # epochs
     a: float  # ranks
     b: float
-    num_nearest: int = 0  # only so many nearest negatives have a rank (the release: 80); 0 takes all (paper)
-    mu_step: float | None = None  # ranks an epoch
+    num_nearest: int = 0  # nearest negatives that are ranked (release: 80); 0: all (paper)
+    mu_step: float | None = None
     density_floor: float = 0.0  # see `rank_probabilities`
-    # "all" (paper: P*K*(K-1) triplets), or "later": only positives after the anchor in the batch (release: half)
-    positives: str = "all"
+    positives: str = "all"  # or "later": only those after the anchor in the batch (release: half of the triplets)
 
 
 def curriculum(
     keys: Key[jax.Array, " A"],
     distances: Float32[jax.Array, "A B"],
-    same: Bool[jax.Array, "A B"],
-    is_self: Bool[jax.Array, "A B"],
-    is_negative: Bool[jax.Array, "A B"],
+    pairs: Pairs,
     epoch: Scalar,
     *,
     num_positives: int,
     num_negatives: int,
     options: Curriculum,
 ) -> Triplets:
-    """Samples by the curriculum: easy negatives first, hard ones later; each anchor meets each positive once (T = K-1).
+    """Samples by the curriculum: easy negatives first, hard ones later; each positive is used once (T = K-1).
 
     Args:
       keys: one for each anchor.
       distances: from anchors to candidates.
-      same: whether the candidate has the anchor's identity (itself included); every row has K of them.
-      is_self: whether the candidate is the anchor.
-      is_negative: whether the candidate may be a negative of the anchor; every row has `num_negatives` of them.
+      pairs: of anchors and candidates.
       epoch: t.
       num_positives: K-1.
       num_negatives: N_n, B - K where all other identities are negatives.
       options: of the curriculum.
     """
-    negatives = hardest_first(distances, is_negative, num_negatives, options.num_nearest)
+    negatives = hardest_first(distances, pairs.is_negative, num_negatives, options.num_nearest)
     num_ranks = negatives.shape[1]
     mu, sigma = curriculum_gaussian(
         epoch, num_ranks, t0=options.t0, t1=options.t1, a=options.a, b=options.b, mu_step=options.mu_step
     )
-    ranks = draw_ranks(keys, rank_probabilities(mu, sigma, num_ranks, options.density_floor), num_positives)
-    positive = each_positive(same, is_self, num_positives)
-    weight = jnp.ones(positive.shape, jnp.float32)
-    if options.positives == "later":
-        # Exactly half of all ordered pairs count, so a weight of 2 keeps the mean over [A, T] the mean over triplets.
-        weight = jnp.where(positive > jnp.argmax(is_self, axis=1)[:, None], 2.0, 0.0)
-    return Triplets(positive, jnp.take_along_axis(negatives, ranks, axis=1), weight)
+    triplets = _by_rank(
+        keys, negatives, rank_probabilities(mu, sigma, num_ranks, options.density_floor), pairs, num_positives
+    )
+    if options.positives == "all":
+        return triplets
+    # Exactly half of all ordered pairs count, so a weight of 2 keeps the mean over [A, T] the mean over triplets.
+    is_later = triplets.positive > jnp.argmax(pairs.is_self, axis=1)[:, None]
+    return triplets._replace(weight=jnp.where(is_later, 2.0, 0.0))
 
 
 def uniform(
     keys: Key[jax.Array, " A"],
     distances: Float32[jax.Array, "A B"],
-    same: Bool[jax.Array, "A B"],
-    is_self: Bool[jax.Array, "A B"],
-    is_negative: Bool[jax.Array, "A B"],
+    pairs: Pairs,
     epoch: Scalar,
     *,
     num_positives: int,
     num_negatives: int,
 ) -> Triplets:
-    """Samples each positive once, with a negative drawn uniformly (T = K-1); arguments as in `curriculum`."""
-    negatives = hardest_first(distances, is_negative, num_negatives)
-    num_ranks = negatives.shape[1]
-    ranks = draw_ranks(keys, jnp.full(num_ranks, 1 / num_ranks), num_positives)
-    positive = each_positive(same, is_self, num_positives)
-    negative = jnp.take_along_axis(negatives, ranks, axis=1)
-    return Triplets(positive, negative, jnp.ones(positive.shape, jnp.float32))
+    """Samples a negative uniformly for each positive (T = K-1); arguments as in `curriculum`."""
+    negatives = hardest_first(distances, pairs.is_negative, num_negatives)
+    return _by_rank(keys, negatives, jnp.full(num_negatives, 1 / num_negatives), pairs, num_positives)
 
 
 def batch_hard(
     keys: Key[jax.Array, " A"],
     distances: Float32[jax.Array, "A B"],
-    same: Bool[jax.Array, "A B"],
-    is_self: Bool[jax.Array, "A B"],
-    is_negative: Bool[jax.Array, "A B"],
+    pairs: Pairs,
     epoch: Scalar,
     *,
     num_positives: int,
@@ -166,12 +157,10 @@ def batch_hard(
 ) -> Triplets:
     """Takes the farthest positive and the nearest negative of each anchor (Hermans et al. 2017; T = 1).
 
-    The paper calls it "OHEM".
-
-    Arguments as in `curriculum`; ties go to the lower column.
+    The paper calls it "OHEM". Arguments as in `curriculum`; ties go to the lower column.
     """
-    positive = jnp.argmax(jnp.where(same & ~is_self, distances, -jnp.inf), axis=1, keepdims=True)
-    negative = jnp.argmin(jnp.where(is_negative, distances, jnp.inf), axis=1, keepdims=True)
+    positive = jnp.argmax(jnp.where(pairs.same & ~pairs.is_self, distances, -jnp.inf), axis=1, keepdims=True)
+    negative = jnp.argmin(jnp.where(pairs.is_negative, distances, jnp.inf), axis=1, keepdims=True)
     weight = jnp.ones(positive.shape, jnp.float32)
     return Triplets(positive.astype(jnp.int32), negative.astype(jnp.int32), weight)
 
@@ -179,19 +168,25 @@ def batch_hard(
 def hardest_first(
     distances: Float32[jax.Array, "A B"], is_negative: Bool[jax.Array, "A B"], num_negatives: int, num_nearest: int = 0
 ) -> Int32[jax.Array, "A N"]:
-    """Columns of the negatives of each anchor, nearest first, ties by column; or of the `num_nearest` first, if that is
-    not 0."""
+    """Returns columns of the (`num_nearest`, if not 0) negatives of each anchor, nearest first, ties by column."""
     num = min(num_nearest or num_negatives, num_negatives)
     return _largest(jnp.where(is_negative, -distances, -jnp.inf), num)
 
 
-def each_positive(
-    same: Bool[jax.Array, "A B"], is_self: Bool[jax.Array, "A B"], num_positives: int
-) -> Int32[jax.Array, "A {num_positives}"]:
-    """Columns of the K-1 positives of each anchor, in the order of the batch."""
-    return _largest((same & ~is_self).astype(jnp.float32), num_positives)
+def _by_rank(
+    keys: Key[jax.Array, " A"],
+    negatives: Int32[jax.Array, "A N"],
+    probabilities: Float32[jax.Array, " N"],
+    pairs: Pairs,
+    num_positives: int,
+) -> Triplets:
+    """Pairs each positive, in the order of the batch, with a negative whose rank is sampled."""
+    ranks = draw_ranks(keys, probabilities, num_positives)
+    positive = _largest((pairs.same & ~pairs.is_self).astype(jnp.float32), num_positives)
+    negative = jnp.take_along_axis(negatives, ranks, axis=1)
+    return Triplets(positive, negative, jnp.ones(positive.shape, jnp.float32))
 
 
 def _largest(values: Float32[jax.Array, "A B"], num: int) -> Int32[jax.Array, "A {num}"]:
-    """Columns of the largest values of each row, ties by column; a sort takes XLA three times as long on a CPU."""
+    """Returns columns of the largest values, ties by column; a sort takes XLA three times as long on a CPU."""
     return jax.lax.top_k(values, num)[1].astype(jnp.int32)

@@ -13,13 +13,13 @@ RESOLUTION = 4e-6
 def euclidean_distances(
     anchors: Float[jax.Array, "A D"], candidates: Float[jax.Array, "B D"]
 ) -> Float32[jax.Array, "A B"]:
-    """D(a, c), not squared; NaN where an embedding is not finite.
+    """Returns D(a, c), not squared; NaN where an embedding is not finite.
 
-    Two equal embeddings are at distance 0 with gradient 0: the square root's own is infinite there, and an image drawn
-    twice in a batch would make every parameter NaN.
+    Equal embeddings have distance 0 with gradient 0. The square root has an infinite gradient there, so that an
+    image sampled twice for a batch would make every parameter NaN.
     """
     anchors, candidates = anchors.astype(jnp.float32), candidates.astype(jnp.float32)
-    # Far from the origin the norms would cancel all digits of the distance, which does not depend on the origin.
+    # Far from the origin, the difference of the norms would lose all digits of the distance, which centring keeps.
     centre = jax.lax.stop_gradient(jnp.mean(candidates, axis=0, keepdims=True))
     anchors, candidates = anchors - centre, candidates - centre
     lengths = jnp.sum(anchors**2, axis=1)[:, None] + jnp.sum(candidates**2, axis=1)[None, :]
@@ -29,18 +29,12 @@ def euclidean_distances(
 
 
 def triplet_loss(distances: Float32[jax.Array, "A B"], triplets: Triplets, margin: float) -> Float32[jax.Array, ""]:
-    """`mean max(margin + D(a, p) - D(a, n), 0)` (equation 5).
-
-    Args:
-      distances: from anchors to candidates.
-      triplets: T for each anchor.
-      margin: m, in units of distance.
-    """
+    """Returns `mean max(margin + D(a, p) - D(a, n), 0)` (equation 5); the margin m is in units of distance."""
     return jnp.mean(triplets.weight * jnp.maximum(margin + triplet_gap(distances, triplets), 0.0))
 
 
 def triplet_gap(distances: Float32[jax.Array, "A B"], triplets: Triplets) -> Float32[jax.Array, "A T"]:
-    """`D(a, p) - D(a, n)` of each triplet; below zero where the order is right."""
+    """Returns `D(a, p) - D(a, n)` of each triplet, below 0 where the order is right."""
     to_positive = jnp.take_along_axis(distances, triplets.positive, axis=1)
     to_negative = jnp.take_along_axis(distances, triplets.negative, axis=1)
     return to_positive - to_negative

@@ -1,1 +1,1 @@
-"""Networks: the ResNet backbone, the fully attentional block, and Mancs made of both."""
+"""The networks of the paper: ResNet backbone, fully attentional block, and Mancs."""

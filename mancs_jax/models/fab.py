@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from mancs_jax.models.resnet import PReLU
 
@@ -18,10 +19,9 @@ class FullyAttentionalBlock(nn.Module):
     `M = sigmoid(conv1x1(act(conv1x1(F))))`, `F_out = F * M + F`. A 1x1 convolution is a dense layer over channels.
 
     Attributes:
-      squeeze: channels between the two convolutions; 0 takes C / 16, the paper's r = 16 (the release: 16, whatever C
-        is).
+      squeeze: channels between the two convolutions; 0: C / 16, the paper's r = 16 (release: 16 for every C).
       activation: "relu" (paper) or "prelu" (release).
-      kernel_sd: standard deviation of the kernels' initial values (release: 0.001); 0 takes PyTorch's default.
+      kernel_sd: standard deviation of the initial kernels (release: 0.001); 0: PyTorch's default.
       dtype: of the computation.
     """
 
@@ -31,8 +31,10 @@ class FullyAttentionalBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, H, W, C] -> (F_out, M), both of the same shape."""
+    def __call__(
+        self, x: Float[jax.Array, "B H W C"]
+    ) -> tuple[Float[jax.Array, "B H W C"], Float[jax.Array, "B H W C"]]:
+        """Returns F_out and M."""
         channels = x.shape[-1]
         activation = PReLU(name="prelu") if self.activation == "prelu" else nn.relu
         squeeze = self.squeeze or max(channels // 16, 1)

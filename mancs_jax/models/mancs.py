@@ -6,33 +6,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float, Float32, Key
 from ml_collections import ConfigDict
 
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
 from mancs_jax.kernels.conv_norm import BatchNorm, ConvNorm, Sync
 from mancs_jax.models.fab import FullyAttentionalBlock, torch_uniform
 from mancs_jax.models.mixstyle import mix_style
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, STAGES, PReLU, ResNet
+from mancs_jax.models.resnet import STAGES, PReLU, ResNet
 
 
 class Outputs(NamedTuple):
-    """All that the training network gives for B images; `f_rank` alone is the embedding (paper section 3.7)."""
+    """All outputs of the training network for B images; only `f_rank` is used for retrieval (paper section 3.7)."""
 
-    f_rank: jax.Array  # float32 [B, rank_dim]
-    f_cls: jax.Array  # float32 [B, cls_dim]
-    cls_logits: jax.Array  # float32 [B, C]
-    f_att: jax.Array | None  # float32 [B, sum of the attended widths]; None without FABs
-    att_logits: jax.Array | None  # float32 [B, C]; None without FABs
+    f_rank: Float32[jax.Array, "B rank_dim"]
+    f_cls: Float32[jax.Array, "B cls_dim"]
+    cls_logits: Float32[jax.Array, "B C"]
+    f_att: Float32[jax.Array, "B att_dim"] | None  # None without FABs, and so is the next
+    att_logits: Float32[jax.Array, "B C"] | None
     masks: dict[int, jax.Array]  # stage -> [B, H', W', C'], the attention mask of its FAB
-    maps: dict[int, jax.Array]  # stage -> [B, H', W', C'], the map that leaves the stage, after its FAB
+    maps: dict[int, jax.Array]  # stage -> [B, H', W', C'], the output of the stage and its FAB
 
 
 class Mancs(nn.Module):
-    """The training network; `f_rank` alone is the embedding used for retrieval (paper section 3.7).
+    """The training network.
 
-    Attributes: the `model` fields of `mancs_jax/config/defaults.py`, which explains each with its source.
-    BatchNorm shares statistics over the devices of the pmap axis `devices_axis`, in `devices_groups` groups of
-    neighbours (0: each device has its own), or has them for each of `groups` groups of a device's images. `remat` is as
-    in `ResNet`, and `dtype` is that of backbone and attention.
+    Attributes: the `model` fields of `mancs_jax/config/defaults.py`, with their sources. BatchNorm shares statistics
+    over the devices of the pmap axis `devices_axis`, in `devices_groups` groups of consecutive devices (0: none), and
+    has them for each of `groups` groups of a device's images. `dtype` is that of backbone and attention.
     """
 
     num_classes: int
@@ -65,18 +66,15 @@ class Mancs(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, keys: jax.Array | None = None) -> Outputs:
+    def __call__(self, x: Float[Any, "B H W 3"], train: bool, keys: Key[jax.Array, " B"] | None = None) -> Outputs:
         """Runs all branches.
 
         Args:
-          x: [B, H, W, 3] float, normalised pixels.
-          train: whether BatchNorm takes the batch's statistics (unless frozen), and MixStyle and dropout are on.
-          keys: [B] one key an example, for dropout and MixStyle; needed when training with one of them.
-
-        Returns:
-          See `Outputs`.
+          x: normalised pixels.
+          train: whether BatchNorm uses the batch's statistics (unless frozen), and MixStyle and dropout are on.
+          keys: one per example, needed when training with dropout or MixStyle.
         """
-        by_batch = train and not self.batch_norm_frozen  # whether BatchNorm takes the batch's statistics
+        by_batch = train and not self.batch_norm_frozen
         sync = Sync(self.devices_axis, self.devices_groups) if self.devices_axis and self.devices_groups else None
         backbone = ResNet(
             stage_sizes=STAGE_SIZES[self.arch],
@@ -92,7 +90,7 @@ class Mancs(nn.Module):
         )
         attend = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
         masks, maps = {}, {}
-        x = backbone.stem(x.astype(self.dtype), by_batch)
+        x = backbone.stem(jnp.asarray(x, self.dtype), by_batch)
         for stage in STAGES:
             x = backbone.stage(stage, x, by_batch)
             if train and stage in self.mixstyle_stages:
@@ -100,7 +98,7 @@ class Mancs(nn.Module):
             if stage in self.fab_stages:
                 x, masks[stage] = attend(name=f"fab{stage}")(x)
             maps[stage] = x
-        # All that follows is float32, whatever `dtype`: distances are small differences between embeddings.
+        # From here on float32, whatever `dtype`: distances are small differences between embeddings.
         pooled = spatial_mean(x)
 
         head_normal = nn.initializers.normal(self.head_init)
@@ -131,14 +129,7 @@ class Mancs(nn.Module):
 
 
 def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None = None, num_devices: int = 1) -> Mancs:
-    """Makes the network of `config.model`.
-
-    Args:
-      config: of the run.
-      num_classes: identities.
-      devices_axis: the pmap axis of training; None outside of training.
-      num_devices: along that axis.
-    """
+    """Makes the network of `config.model`; training has `num_devices` along the pmap axis `devices_axis`."""
     devices_groups, groups = batch_norm_groups(config.batch_norm_groups, num_devices, config.accumulate)
     return Mancs(
         num_classes=num_classes,
@@ -153,11 +144,7 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
 
 
 def batch_norm_groups(groups: int, num_devices: int, accumulate: int) -> tuple[int, int]:
-    """Spreads the groups of `config.batch_norm_groups` over devices and their micro-batches.
-
-    Returns:
-      (groups of devices that share statistics, 0 for none; groups in each micro-batch of a device).
-    """
+    """Splits `config.batch_norm_groups` into groups of devices (0: none) and groups in each micro-batch of a device."""
     parts = num_devices * accumulate
     if groups > 1 and groups % parts == 0:
         return 0, groups // parts
@@ -165,27 +152,29 @@ def batch_norm_groups(groups: int, num_devices: int, accumulate: int) -> tuple[i
 
 
 def init_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
-    """Draws {"params", "batch_stats"} from `config.seed`; without pretrained weights."""
+    """Initialises {"params", "batch_stats"} from `config.seed`, without pretrained weights."""
     return _draw(create_model(config, num_classes), tuple(config.data.image_size), jax.random.key(config.seed))
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # here, so that a second network of the same form is not traced again
+@partial(jax.jit, static_argnums=(0, 1))  # here, so that another network of the same architecture is not traced again
 def _draw(model, image_size, key):
     return model.init(key, jnp.zeros((1, *image_size, 3), jnp.float32), train=False)
 
 
-def spatial_mean(x: jax.Array) -> jax.Array:
-    """Average pooling over all positions: [B, H, W, C] -> [B, C], float32."""
+def spatial_mean(x: Float[jax.Array, "B H W C"]) -> Float32[jax.Array, "B C"]:
+    """Averages over all positions."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
-def fold_in(keys: jax.Array | None, use: int) -> jax.Array:
-    """Keys [B] for one use of those of the examples; uses are 0 and 1 for dropout, and the stages for MixStyle."""
+def fold_in(keys: Key[jax.Array, " B"] | None, use: int) -> Key[jax.Array, " B"]:
+    """Derives the keys of one use: 0 and 1 for dropout, the stage for MixStyle."""
     return jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)
 
 
-def drop(x: jax.Array, rate: float, keys: jax.Array | None, branch: int) -> jax.Array:
-    """Dropout of `x` [B, D] with a key an example, so that the result does not depend on how a batch is split."""
+def drop(
+    x: Float[jax.Array, "B D"], rate: float, keys: Key[jax.Array, " B"] | None, branch: int
+) -> Float[jax.Array, "B D"]:
+    """Applies dropout with a key per example, so that the result does not depend on how a batch is split."""
     if rate == 0.0:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(fold_in(keys, branch))

@@ -2,28 +2,23 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Key
 
 EPSILON = 1e-6  # added to variances, as in the authors' code
 
 
 def mix_style(
-    x: jax.Array, keys: jax.Array, probability: float, alpha: float, axis_name: str | None = None
-) -> jax.Array:
-    """Gives some images the mean and the deviation of each channel, in part, of another image of the batch.
+    x: Float[jax.Array, "B H W C"],
+    keys: Key[jax.Array, " B"],
+    probability: float,
+    alpha: float,
+    axis_name: str | None = None,
+) -> Float[jax.Array, "B H W C"]:
+    """Mixes the mean and the deviation of each channel of some images with those of another image of the batch.
 
-    `share * own + (1 - share) * other` of the statistics, share ~ Beta(alpha, alpha); no gradient goes through them
-    (equations 6 and 7). Each image samples for itself whether it is mixed, its share and the other image, so that the
-    result does not depend on how a batch is split over devices. (The authors sample once for a batch, and permute it.)
-
-    Args:
-      x: [B, H, W, C], output of an early stage.
-      keys: [B], one key an image.
-      probability: that an image is mixed.
-      alpha: of the Beta distribution, above 0.
-      axis_name: the pmap axis over whose devices the other image is sampled; None for this device only.
-
-    Returns:
-      [B, H, W, C], of the dtype of `x`.
+    The statistics become `share * own + (1 - share) * other`, share ~ Beta(alpha, alpha), without a gradient (equations
+    6 and 7). Each image samples for itself whether it is mixed, its share and the other image, over the devices of
+    `axis_name`, so that the result does not depend on how a batch is split. (The authors sample once per batch.)
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = wide.mean((1, 2))

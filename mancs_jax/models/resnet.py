@@ -1,4 +1,4 @@
-"""ResNets (He et al., CVPR 2016) with PyTorch's padding, so that torchvision weights give the same features."""
+"""ResNets (He et al., CVPR 2016) with PyTorch's padding, so that torchvision's weights give the same features."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,29 +6,20 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Float
 
 from mancs_jax.kernels.conv_norm import ConvNorm
 from mancs_jax.kernels.pooling import max_pool_3x3_s2
 from mancs_jax.kernels.relu_of_sum import relu_of_sum
 
-# Blocks in conv-2, conv-3, conv-4 and conv-5. ResNet-10 is the usual smaller sibling; no ImageNet weights exist for it.
-STAGE_SIZES = {
-    "resnet10": (1, 1, 1, 1),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
-BASIC_BLOCK = frozenset({"resnet10", "resnet18", "resnet34"})
 STAGES = (2, 3, 4, 5)  # conv-2 to conv-5
 
 
 class PReLU(nn.Module):
-    """`max(x, 0) + slope * min(x, 0)` with one learnt slope for all channels, 0.25 at the start as in PyTorch."""
+    """`max(x, 0) + slope * min(x, 0)` with one learnt slope for all channels, initially 0.25 as in PyTorch."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*dims"]) -> Float[jax.Array, "*dims"]:
         slope = self.param("slope", nn.initializers.constant(0.25), ())
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -41,8 +32,8 @@ class Block(nn.Module):
       bottleneck: whether it is a bottleneck block, with four times the width at its end.
       stride: of the block.
       conv_norm: makes a `ConvNorm`.
-      activation: "relu"; "prelu", a PReLU after the addition (the paper's last activation); or "prelu_shared", one
-        PReLU for every activation of the block (the authors' release).
+      activation: "relu"; "prelu", a PReLU after the addition (paper, last block); or "prelu_shared", one PReLU for
+        every activation of the block (release).
       first_norm: `norm` of the first convolution.
     """
 
@@ -54,7 +45,7 @@ class Block(nn.Module):
     first_norm: str = "batch"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
         def conv_norm(x, size, features, stride=1, names=("downsample_conv", "downsample_bn"), norm="batch"):
             layer = self.conv_norm(features, size, stride, names, norm)
             nn.share_scope(self, layer)
@@ -82,14 +73,13 @@ class ResNet(nn.Module):
     Attributes:
       stage_sizes: blocks in conv-2, conv-3, conv-4, conv-5.
       bottleneck: whether blocks are 1x1-3x3-1x1, with four times the width at their end.
-      conv_norm: makes a `ConvNorm` of the dtype of the computation.
+      conv_norm: makes a `ConvNorm`.
       width: channels of the stem and of the first stage's 3x3 convolutions.
       last_stride: stride of conv-5, 2 or 1.
-      last_activation: `activation` of the very last block, see `Block`.
+      last_activation: `activation` of the last `Block`.
       ibn_stages: stages, out of 2 to 5, whose blocks have IBN-a.
       stem_norm: "batch" or "instance", the normalisation of the stem.
-      remat: stages, out of 2 to 5, whose blocks compute their inner activations again in the backward pass instead of
-        keeping them.
+      remat: stages, out of 2 to 5, with gradient checkpointing of each block.
     """
 
     stage_sizes: tuple[int, ...]
@@ -102,29 +92,23 @@ class ResNet(nn.Module):
     stem_norm: str = "batch"
     remat: tuple[int, ...] = ()
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Runs the stem and all stages: [B, H, W, 3] normalised pixels -> conv-5's output, [B, H/32, W/32, C]."""
+    def __call__(self, x: Float[jax.Array, "B H W 3"], train: bool) -> Float[jax.Array, "B H5 W5 C"]:
+        """Runs the stem and all stages on normalised pixels."""
         x = self.stem(x, train)
         for stage in STAGES:
             x = self.stage(stage, x, train)
         return x
 
     @nn.compact
-    def stem(self, x: jax.Array, train: bool) -> jax.Array:
-        """Runs conv-1 and the max pooling: [B, H, W, 3] -> [B, H/4, W/4, width]."""
+    def stem(self, x: Float[jax.Array, "B H W 3"], train: bool) -> Float[jax.Array, "B H2 W2 {self.width}"]:
+        """Runs conv-1 and the max pooling, which quarter height and width."""
         layer = self.conv_norm(self.width, 7, 2, ("conv1", "bn1"), self.stem_norm)
         nn.share_scope(self, layer)
         return max_pool_3x3_s2(nn.relu(layer(x, train)))
 
     @nn.compact
-    def stage(self, stage: int, x: jax.Array, train: bool) -> jax.Array:
-        """Runs the blocks of conv-2, conv-3, conv-4 or conv-5, of which the last three halve the map.
-
-        Args:
-          stage: 2 to 5.
-          x: [B, H, W, C], output of the stage before.
-          train: whether BatchNorm uses the statistics of the batch (and updates the running ones).
-        """
+    def stage(self, stage: int, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
+        """Runs the blocks of a stage (2 to 5) on the output of the previous one; 3, 4 and 5 halve height and width."""
         block = nn.remat(Block, static_argnums=(2,)) if stage in self.remat else Block
         size = self.stage_sizes[stage - 2]
         for i in range(size):
@@ -142,7 +126,7 @@ class ResNet(nn.Module):
 
 
 def block_stride(stage: int, block: int, last_stride: int) -> int:
-    """Returns the stride of a block of stage 2 to 5, `block` counted from 0 in the stage."""
+    """Returns the stride of block 0, 1, ... of a stage."""
     if stage == 2 or block > 0:
         return 1
     return last_stride if stage == 5 else 2

@@ -1,4 +1,4 @@
-"""Batches for the step: from the device's own memory where all training images fit, else from the host's."""
+"""Batches of images from device memory where all training images fit, and otherwise from host memory."""
 
 from collections.abc import Callable
 
@@ -12,24 +12,18 @@ Batches = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
 def make_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
-    """Where batches come from.
+    """Makes a function of rows, int [local devices, B/devices], that returns their images, uint8 [..., H, W, 3].
 
-    Args:
-      image: uint8 [N, H, W, 3], the training images.
-      devices: that a batch is split over, of all processes.
-
-    Returns:
-      A function of rows, int [local devices, B/devices], that gives their images, uint8 [local devices, B/devices, H,
-      W, 3]. Host gathering overlaps the previous step.
+    Gathering on the host overlaps the previous step. `image` is uint8 [N, H, W, 3].
     """
     return resident_batches(image, devices) if is_resident(image, devices) else lambda rows: image[rows]
 
 
 def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
-    """Tells if the images fit into the device's memory beside the training.
+    """Returns whether the images fit into device memory in addition to the training.
 
-    They stay on the host where the device is a CPU, which shares its memory, and with many processes, since each would
-    hold all images to give out its share.
+    They stay on the host where the device is a CPU, which shares its memory, and with several processes, because each
+    would hold all images for its share of a batch.
     """
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
     least = min(stat.get("bytes_limit", 0) for stat in stats)
@@ -37,7 +31,7 @@ def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
 
 
 def resident_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
-    """`make_batches` with the images copied to each device once; a step then moves their numbers alone."""
+    """`make_batches` with the images copied to each device once; a step then transfers only row numbers."""
     mesh = jax.sharding.Mesh(np.array(devices), "devices")
     held = jax.device_put(image, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
     take = jax.pmap(lambda image, rows: image[rows], in_axes=(None, 0), devices=devices)

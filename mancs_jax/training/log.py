@@ -1,4 +1,4 @@
-"""The records of a run: metrics.jsonl, TensorBoard, run.json, and one progress bar."""
+"""The logs of a run: metrics.jsonl, TensorBoard, run.json, and one progress bar."""
 
 import json
 import math
@@ -9,25 +9,26 @@ from functools import partial
 from pathlib import Path
 
 import jax
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from mancs_jax.common.atomic_write import naming_full_disk, read_list, write_json, write_text
 from mancs_jax.common.environment import environment
 from mancs_jax.common.screen import Steady, bar
-from mancs_jax.training.board import add_scalar, open_board
 from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
 
 def keep_rows(path: Path, last_step: int) -> None:
-    """Drops from a metrics file what lies after `last_step`, and a row that a kill cut short: those steps run again."""
+    """Removes rows after `last_step`, and rows that a kill cut short, from a metrics file: those steps run again."""
     if not path.exists():
         return
-    kept = [json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= last_step]
-    write_text(path, "".join(kept))
+    write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path) if row["step"] <= last_step))
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics file, without those that a kill or a disk damaged."""
+    """Returns the rows of a metrics file, except damaged ones."""
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         try:
@@ -40,14 +41,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def record_start(workdir: Workdir, description: Description, devices: list[jax.Device], step: int) -> None:
-    """Writes config.json, and adds this start to the list in run.json.
-
-    Args:
-      workdir: of the run.
-      description: of its checkpoints.
-      devices: that it trains on.
-      step: that it starts from.
-    """
+    """Writes config.json, and adds this start, from `step` and on `devices`, to the list in run.json."""
     write_json(workdir.config, description.config)
     starts = read_list(workdir.starts, "starts")
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -61,15 +55,17 @@ class Diverged(ArithmeticError):
 
 
 class MetricsLog:
-    """Rows of numbers, by step, into `metrics.jsonl` and TensorBoard, and a progress bar beside them.
+    """Writes metrics by step to `metrics.jsonl` and TensorBoard, and shows a progress bar.
 
-    Rows hold nothing that depends on the clock: a run that was killed and resumed writes the file of one that was not.
+    Rows do not depend on the clock, so that a killed and resumed run writes the same file as an undisturbed one.
+    TensorBoard's events are written by the thread that trains, so that a full disk is an error there, in one line:
+    tensorboardX's own writer has a thread and an exit hook, which end in pages of traceback.
     """
 
     def __init__(self, workdir: Workdir, step: int, num_steps: int, batch: int, log_every: int, writes: bool = True):
-        """Opens the log of a run of `num_steps` steps of `batch` images that stands at `step`.
+        """Opens the log of a run of `num_steps` steps with batch size `batch`, of which `step` are done.
 
-        Where it does not write, as in all processes but one, it still checks that numbers are finite.
+        With `writes=False`, as in all processes but one, it only checks that metrics are finite.
         """
         path = workdir.metrics if writes else Path(os.devnull)
         if writes:
@@ -79,7 +75,7 @@ class MetricsLog:
             self._file = path.open("a")
         self._naming_full_board = partial(naming_full_disk, workdir.tensorboard)
         with self._naming_full_board():
-            self._board = open_board(workdir.tensorboard, step) if writes else None
+            self._board = _open_board(workdir.tensorboard, step) if writes else None
         self._bar = bar(
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
         )
@@ -88,20 +84,16 @@ class MetricsLog:
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes a step's metrics; they are read when the next come, so that the device never waits for the host.
+        """Takes the metrics of a step. They are read at the next call, so that the device never waits for the host.
 
         Raises:
-          Diverged: a value of the step *before* is not finite.
+          Diverged: a metric of the *previous* step is not finite.
         """
         self._settle()
         self._pending = step, metrics
 
     def flush(self) -> None:
-        """Waits for the newest metrics, checks them, and writes all there is to the disk.
-
-        Raises:
-          Diverged: a value is not finite.
-        """
+        """Waits for the newest metrics, checks them (`Diverged`), and writes everything to the disk."""
         self._settle()
         if self._board:
             with self._naming_full_board():
@@ -137,20 +129,29 @@ class MetricsLog:
     def _show(self, name: str, value: float, step: int) -> None:
         if self._board:
             with self._naming_full_board():
-                add_scalar(self._board, name, value, step)
+                self._board.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the progress bar."""
         if not self._bar.disable:
             self._bar.write(text, file=Steady(sys.stderr))
 
     def close(self) -> None:
-        """Ends the bar and writes out what is buffered."""
+        """Ends the progress bar and writes buffered rows."""
         self._bar.close()
         try:
-            with self._naming_full_disk():  # a row that a full disk did not take is tried once more
+            with self._naming_full_disk():  # tries a row that a full disk did not accept once more
                 self._file.close()
         finally:
             if self._board:
                 with self._naming_full_board():
                     self._board.close()
+
+
+def _open_board(folder: Path, step: int) -> EventsWriter:
+    """Opens an event file of a run that continues at `step`; TensorBoard hides later steps of earlier files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    board = EventsWriter(str(folder / "events"))
+    start = SessionLog(status=SessionLog.START)
+    board.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+    return board

@@ -1,4 +1,4 @@
-"""The training loop: batches in, updates, checkpoints and metrics out; it goes on from the latest checkpoint."""
+"""The training loop, which resumes from the latest checkpoint."""
 
 import dataclasses
 import signal
@@ -39,23 +39,23 @@ def train(
     devices: list[jax.Device],
     validate: Validate | None = None,
 ) -> bool:
-    """Makes all steps that are left, from the latest checkpoint if there is one, and saves the last.
+    """Trains from the latest checkpoint, if there is one, to the last step, and saves it.
 
     Args:
       config: of the run.
-      workdir: receives checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
+      workdir: gets checkpoints/, best/, config.json, run.json, metrics.jsonl and tensorboard/.
       image: uint8 [N, H, W, 3], the training images.
       labels: int32 [N], 0..C-1; those of the first source come first, and so on.
       num_ids: identities of each source of `config.data.name`, C in all.
       description: of every checkpoint; `best` follows the validation scores.
-      devices: that share a batch, of all processes.
-      validate: scores a state on held-out identities; its "mAP" chooses what is kept in best/.
+      devices: of all processes, over which a batch is split.
+      validate: evaluates a state on held-out identities; its "mAP" selects the checkpoint in best/.
 
     Returns:
-      True when all steps are made; False when SIGTERM or SIGINT asked to stop (after saving).
+      Whether training ended; False where a signal stopped it, after saving.
 
     Raises:
-      Diverged: a loss, the gradient or a parameter is not finite; the latest checkpoint stays.
+      Diverged: a loss, the gradient or a parameter is not finite; the latest checkpoint is kept.
     """
     steps_per_epoch = pk.steps_per_epoch(description.num_classes, config.data.p)
     span, num_steps = num_steps_of(config, steps_per_epoch)
@@ -86,7 +86,7 @@ def train(
             stopped = False
 
             def validated(validate: Validate) -> tuple[Description, int]:
-                """Scores the state, and keeps it in best/ if it is the best yet: (description, step of the best)."""
+                """Evaluates the state and saves it in best/ if it is the best: (description, step of the best)."""
                 scores = validate(state)
                 log.write(step, {f"validation/{name}": value for name, value in scores.items()})
                 latest = keep_best(workdir, state, description, scores["mAP"])
@@ -96,7 +96,7 @@ def train(
                 counts = zip(sources(config.data.name), num_ids, strict=True)
                 log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
             if step:
-                log.say(f"goes on from step {step} of {num_steps}")
+                log.say(f"resuming from step {step} of {num_steps}")
             patience = steps_of(config.early_stopping, steps_per_epoch) if config.early_stopping else num_steps
             best_at = processes.first_answer(lambda: checkpoint.latest_on_disk(workdir.best) or 0)
             if config.early_stopping and step == 0 and validate is not None:
@@ -112,7 +112,7 @@ def train(
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
                 save_now = validate_now or step % save_every == 0 or step == num_steps
                 if save_now:
-                    log.flush()  # nothing is saved before it is known to be finite
+                    log.flush()  # only finite states are saved
                 if validate is not None and validate_now:
                     description, best_at = validated(validate)
                 if save_now:
@@ -123,21 +123,19 @@ def train(
             if stopped:
                 checkpoint.save(manager, state, description)
                 reason = stop[0] if stop else "a signal to another process"
-                log.say(
-                    f"{reason}: stopped after step {step} of {num_steps}, saved; the same command goes on from there"
-                )
+                log.say(f"{reason}: stopped and saved at step {step} of {num_steps}; the same command resumes")
             checkpoint.finish(manager)
     return not stopped
 
 
 def num_steps_of(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
-    """(steps that the schedules span, steps that are made)."""
+    """Returns the steps that the schedules span, and the steps that are trained."""
     span = steps_of(config.epochs, steps_per_epoch)
     return span, min(span, config.max_steps) if config.max_steps else span
 
 
 def steps_of(epochs: float, steps_per_epoch: int) -> int:
-    """A number of epochs as whole steps, at least one."""
+    """Converts epochs to whole steps, at least one."""
     return max(1, round(epochs * steps_per_epoch))
 
 
@@ -148,8 +146,7 @@ def restore_or_create(
     optimizer: Any,
     devices: list[jax.Device],
 ) -> tuple[TrainState, float | None]:
-    """(the state of the latest checkpoint, else a new one from `config.pretrained`, if any, on all devices; the best
-    score so far)."""
+    """Returns the state of the latest checkpoint, or else a new one from `config.pretrained`, and the best score."""
     state = create_train_state(config, description.num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(
@@ -158,35 +155,34 @@ def restore_or_create(
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
         if knows_held_out(config, description.data_fingerprint):
             tell(
-                f"{config.pretrained} was trained on people of {config.data.name}: some of those that are held out may "
-                "be among them, which flatters their scores"
+                f"{config.pretrained} was trained on people of {config.data.name}: held-out identities may be among "
+                "them, and their scores too high"
             )
     state = replicated(state, devices)
-    if (found := checkpoint.restore(manager, state)) is None:
+    if (restored := checkpoint.restore(manager, state)) is None:
         return state, None
-    return found[0], found[1].best
+    return restored[0], restored[1].best
 
 
 def holds_network(directory: Path) -> bool:
-    """Tells if best/ has a network that is whole. Where not, its score is forgotten, and the next validation fills it.
+    """Returns whether best/ has a whole checkpoint. If not, its score is forgotten and the next validation fills it.
 
-    The score alone would keep worse networks out for ever, and the run would end without a best one.
+    Otherwise that score would reject all worse networks, and the run would end without a best one.
     """
     try:
-        found = checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step))
+        return checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step)) is not None
     except ValueError as error:
-        tell(f"{error}; else the next validation fills it anew")
+        tell(f"{error}; otherwise the next validation fills it")
         return False
-    return found is not None
 
 
 def keep_best(workdir: Workdir, state: TrainState, description: Description, score: float) -> Description:
-    """Saves `state` in best/ if its score is the highest yet; returns the description with the highest score."""
+    """Saves `state` in best/ if its score is the highest so far; returns the description with the highest score."""
     if description.best is not None and score <= description.best:
         return description
     with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
         if description.best is None:
-            checkpoint.drop_later(manager, -1)  # what cannot be read; orbax would read it back before it saves
+            checkpoint.drop_later(manager, -1)  # damaged ones, which Orbax would read before it saves
         description = description._replace(best=score)
         checkpoint.save(manager, state, description)
         checkpoint.finish(manager)
@@ -195,9 +191,9 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, sco
 
 @contextmanager
 def stop_signals() -> Iterator[list[str]]:
-    """A list, empty until SIGTERM, SIGINT or SIGHUP (of a terminal that closes) arrives, then holding its name.
+    """Yields a list that gets the names of SIGTERM, SIGINT and SIGHUP (a terminal that closes) when they arrive.
 
-    A second SIGINT interrupts as usual. SIGHUP stays ignored where it is, as under nohup.
+    A second SIGINT interrupts as usual. SIGHUP stays ignored where it was, as under nohup.
     """
     received: list[str] = []
 
@@ -227,5 +223,5 @@ def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
         manager.wait_until_finished()
         step = manager.latest_step()
         left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
-        hint = "a lower config.optim.learning_rate or clip_norm may help (go on with --allow_config_change)"
+        hint = "a lower config.optim.learning_rate or clip_norm may help (resume with --allow_config_change)"
         raise Diverged(f"{error}; {left}; {hint}") from None

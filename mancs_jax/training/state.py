@@ -1,4 +1,4 @@
-"""The state of a training: parameters, BatchNorm statistics, optimizer state and step."""
+"""The training state: parameters, BatchNorm statistics, optimizer state and step."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from mancs_jax.models.mancs import init_variables
 
 @struct.dataclass
 class TrainState:
-    """Everything that a checkpoint holds. `step` counts the updates made, int32 scalar."""
+    """All arrays of a checkpoint. `step`, int32 scalar, counts the updates."""
 
     step: jax.Array
     params: Any
@@ -22,7 +22,7 @@ class TrainState:
 
 
 def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: int) -> optax.Schedule:
-    """Learning rate of the backbone at a step, after `config.optim`.
+    """Makes the function from a step to the learning rate of the backbone.
 
     "exponential" is the release's: constant to `decay_start`, then times
     `decay_rate ** ((epoch - decay_start) / decay_epochs)`, the epoch being a whole number. "cosine" ends at 0 after
@@ -46,7 +46,7 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: 
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Clipping, coupled weight decay, Adam or momentum, schedule, the heads' multiple of the rate, in this order."""
+    """Chains clipping, coupled weight decay, Adam or SGD, schedule, and the heads' multiple of the learning rate."""
     optim = config.optim
     by_name = {"adam": optax.scale_by_adam, "sgd": lambda: optax.trace(optim.momentum, nesterov=True)}
 
@@ -63,7 +63,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
 
 def create_train_state(config: ConfigDict, num_classes: int, optimizer: optax.GradientTransformation) -> TrainState:
-    """A new state, its parameters drawn from `config.seed`."""
+    """Creates a state whose parameters are initialised from `config.seed`."""
     variables = init_variables(config, num_classes)
     params = variables["params"]
     opt_state = jax.jit(optimizer.init)(params)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mancs_jax.config.names import num_of_each_source, sources
 from mancs_jax.data.augment import ERASE_FILLS, Augmentation, JitterStrength, augment, halve
 from mancs_jax.losses.identity import attention_loss, focal_loss
-from mancs_jax.losses.sampling import Curriculum, Triplets, batch_hard, curriculum, uniform
+from mancs_jax.losses.sampling import Curriculum, Pairs, Triplets, batch_hard, curriculum, uniform
 from mancs_jax.losses.triplet import euclidean_distances, triplet_gap, triplet_loss
 from mancs_jax.models.mancs import Outputs, create_model
 from mancs_jax.training.state import TrainState
@@ -41,14 +41,13 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles one update over all devices.
 
-    Everything random comes from (seed, step, index of the example in the whole batch). Triplets come from the whole
-    batch. So the result does not depend on the number of devices, up to the order of sums, unless each device has
-    BatchNorm statistics of its own (`batch_norm_groups` = 0).
-
-    With `half_size` the network sees the augmented images at half their height and width.
+    Random numbers depend on (seed, step, index of the example in the whole batch), and triplets come from the whole
+    batch. Therefore the result does not depend on the number of devices, up to the order of sums, unless each device
+    has its own BatchNorm statistics (`batch_norm_groups` = 0). With `half_size` the network gets the augmented images
+    at half their height and width.
 
     Returns:
-      A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that gives
+      A function of (state, images uint8 [devices, B/devices, H, W, 3], labels int32 [devices, B/devices]) that returns
       the new state and float32 scalars: loss, rank_loss, cls_loss, att_loss, accuracy, triplets_in_order, grad_norm,
       param_norm (after the update), learning_rate.
     """
@@ -106,14 +105,6 @@ def make_train_step(
     )
 
 
-class Pairs(NamedTuple):
-    """What a device's A anchors and the B images of the whole batch are to each other, bool [A, B]."""
-
-    same: jax.Array  # of one identity, the anchor itself included
-    is_self: jax.Array  # the anchor itself
-    is_negative: jax.Array  # of another identity, and may be sampled as a negative
-
-
 def compare_labels(label: jax.Array, index: jax.Array, config: ConfigDict) -> Pairs:
     """Compares the labels of a device, int32 [A], with those of the whole batch, where its images stand at `index`."""
     all_labels = jax.lax.all_gather(label, DEVICES, tiled=True)
@@ -140,22 +131,14 @@ def total_loss(rank: jax.Array, cls: jax.Array, att: jax.Array, loss: ConfigDict
 def ranking_loss(
     f_rank: jax.Array, *, keys: jax.Array, pairs: Pairs, epoch: jax.Array, sample: Sampler, loss: ConfigDict
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Samples triplets from the whole batch, for the anchors of this device (section 3.3), and takes their loss.
+    """Samples triplets from the whole batch for the anchors of this device (section 3.3), and computes their loss.
 
-    Args:
-      f_rank: float32 [A, D], of the anchors.
-      keys: [A] one key an anchor.
-      pairs: of anchors and batch.
-      epoch: t, scalar.
-      sample: of `make_sampler`.
-      loss: the `loss` fields of the configuration.
-
-    Returns:
-      The loss, and the metrics rank_loss (the same) and triplets_in_order.
+    `f_rank` is float32 [A, D] and `keys` [A]; `loss` has the `loss` fields of the configuration. Returns the loss, and
+    the metrics rank_loss (the same) and triplets_in_order.
     """
     candidates = jax.lax.all_gather(f_rank, DEVICES, tiled=True)
     distances = euclidean_distances(f_rank, candidates)
-    triplets = sample(keys, jax.lax.stop_gradient(distances), *pairs, epoch)
+    triplets = sample(keys, jax.lax.stop_gradient(distances), pairs, epoch)
     value = triplet_loss(distances, triplets, loss.margin)
     in_order = jnp.mean(triplets.weight * (triplet_gap(distances, triplets) < 0))
     return value, {"rank_loss": value, "triplets_in_order": in_order}
@@ -164,15 +147,9 @@ def ranking_loss(
 def identity_losses(
     out: Outputs, label: jax.Array, *, loss: ConfigDict
 ) -> tuple[tuple[jax.Array, jax.Array], dict[str, jax.Array]]:
-    """Takes the losses of both classifiers (sections 3.4 and 3.5).
+    """Computes the losses of both classifiers (sections 3.4 and 3.5) for labels int32 [A].
 
-    Args:
-      out: of the network.
-      label: int32 [A].
-      loss: the `loss` fields of the configuration.
-
-    Returns:
-      (identity loss, attention loss; 0 without FABs), and the metrics cls_loss, att_loss (with FABs) and accuracy.
+    Returns (identity loss, attention loss; 0 without FABs), and the metrics cls_loss, att_loss (with FABs), accuracy.
     """
     cls = focal_loss(
         out.cls_logits,
@@ -190,15 +167,15 @@ def identity_losses(
 
 
 def replicated(state: TrainState, devices: list[jax.Device]) -> TrainState:
-    """Puts a state on all devices, as a step gives it back: else the step is compiled again for its own output."""
+    """Puts a state on all devices as a step returns it; otherwise the step is compiled again for its own output."""
     mesh = jax.make_mesh((len(devices),), (DEVICES,), axis_types=(AxisType.Auto,), devices=devices)
     return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
 
 
 def donated_arguments(devices: list[jax.Device]) -> tuple[int, ...]:
-    """The arguments of a step whose memory its results take: the state, which would be held twice.
+    """Returns the arguments of a step whose memory its results reuse: the state, which would be held twice.
 
-    Not on CPU, where Orbax writes a checkpoint from the memory of the state itself.
+    None on CPU, where Orbax writes a checkpoint from the memory of the state itself.
     """
     return () if devices[0].platform == "cpu" else (0,)
 
@@ -211,23 +188,23 @@ def accumulated(
     params: Any,
     micro_batches: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
-    """Computes the gradient of a device's whole batch by micro-batches: the activations of only one are in memory.
+    """Computes the gradient of a device's batch by micro-batches, with the activations of only one in memory.
 
-    The triplets need the embeddings of the whole batch. So these come first, and with them the gradient of the loss
-    with respect to each embedding. Then each micro-batch runs once more, with that gradient as the cotangent of its
-    embeddings and with its own other losses (Gao et al. 2021, gradient cache). BatchNorm takes its statistics from a
-    micro-batch: the result is that of as many devices, each with its own statistics.
+    The triplets need the embeddings of the whole batch. Therefore these are computed first, with the gradient of the
+    loss with respect to each embedding. Then each micro-batch runs again, with that gradient as the cotangent of its
+    embeddings and with its other losses (Gao et al. 2021, gradient cache). BatchNorm takes its statistics from a
+    micro-batch, so that the result equals that of as many devices, each with its own statistics.
 
     Args:
-      apply: of (params, x, keys), gives the network's outputs and the new batch_stats.
-      rank_loss: of f_rank [A, D], gives a scalar and metrics.
-      other_losses: of a micro-batch's outputs and labels, gives the losses and metrics, all of them means.
-      total_loss: of rank, cls and att, gives their weighted sum, which is linear.
+      apply: (params, x, keys) -> the network's outputs and the new batch_stats.
+      rank_loss: f_rank [A, D] -> scalar and metrics.
+      other_losses: a micro-batch's outputs and labels -> losses and metrics, all of them means.
+      total_loss: (rank, cls, att) -> their weighted sum.
       params: of the network.
       micro_batches: (x [M, A/M, H, W, 3], keys [M, A/M], label [M, A/M]).
 
     Returns:
-      The gradient, batch_stats and metrics, means over the micro-batches.
+      The gradient, batch_stats and metrics, as means over the micro-batches.
     """
     x, keys, label = micro_batches
     number, zero = len(label), jnp.zeros(())
@@ -239,7 +216,7 @@ def accumulated(
 
     (rank, ranking_metrics), cotangent = jax.value_and_grad(weighted_rank_loss, has_aux=True)(f_rank)
 
-    def of_micro_batch(x, keys, label, cotangent):
+    def micro_batch_gradient(x, keys, label, cotangent):
         def loss_fn(params):
             out, batch_stats = apply(params, x, keys)
             losses, metrics = other_losses(out, label)
@@ -250,9 +227,9 @@ def accumulated(
         return jax.grad(loss_fn, has_aux=True)(params)
 
     first = (x[0], keys[0], label[0], cotangent[0])
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_micro_batch, *first))
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(micro_batch_gradient, *first))
     total, _ = jax.lax.scan(
-        lambda total, each: (jax.tree.map(jnp.add, total, of_micro_batch(*each)), None),
+        lambda total, each: (jax.tree.map(jnp.add, total, micro_batch_gradient(*each)), None),
         total,
         (x, keys, label, cotangent),
     )
@@ -271,7 +248,7 @@ def sources_in_batch(config: ConfigDict) -> jax.Array:
 
 
 def make_sampler(config: ConfigDict) -> Sampler:
-    """Makes the sampler that `config.loss` names, with its own options."""
+    """Makes the sampler that `config.loss` selects, with its options."""
     loss, k = config.loss, config.data.k
     num_sources = len(sources(config.data.name)) if loss.negatives == "source" else 1
     sizes = {"num_positives": k - 1, "num_negatives": config.data.p * k // num_sources - k}
@@ -282,7 +259,7 @@ def make_sampler(config: ConfigDict) -> Sampler:
 
 
 def make_augmentation(options: ConfigDict) -> Augmentation:
-    """Reads `config.augment` for `augment`."""
+    """Converts `config.augment` to the options of `augment`."""
     own = {name: options[name] for name in Augmentation._fields if name != "jitter_strength"}
     strength = JitterStrength(*(options[f"jitter_{name}"] for name in JitterStrength._fields))
     disabled = {name: options[name] or None for name in ("erase", "jitter")}

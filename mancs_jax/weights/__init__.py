@@ -1,1 +1,1 @@
-"""Weights in files of other programs: ImageNet, the authors, PyTorch's formats."""
+"""Reads and writes weights of other programs: ImageNet weights, the authors' release, PyTorch's formats."""

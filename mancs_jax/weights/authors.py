@@ -1,16 +1,16 @@
-"""Checkpoints of the authors' release (github.com/hustvl/mancs), and ours under its names.
+"""Checkpoints of the authors' release (github.com/hustvl/mancs), and our weights under its names.
 
 The network of the release (reid/models/resnet.py there) names its parts
 
     base.*          ResNet, torchvision's names; base.layer4.2.relu.weight is the PReLU of the last block
     att1 to att3    FABs after conv-2 to conv-4: conv.0 squeezes, conv.1 is the PReLU, conv.2 excites
-    feat, feat_bn, prelu, classifier_x2     the f_cls head; the PReLU is the f_att head's too
+    feat, feat_bn, prelu, classifier_x2     the f_cls head; the f_att head has the same PReLU
     embed_x3, bn_x3, classifier_x3          the f_att head
 
-and holds two parts that it never uses, which are written as constants and not read: base.fc, the classifier of
-ImageNet, and prelu_x3. What other recipes have beside these is named in the same way: `rank_fc`, the FC of f_rank;
-`feat.bias`; att4 for a FAB after conv-5. Options without parameters leave no trace in a file: `last_stride`,
-"prelu" or "prelu_shared" as `last_activation`, and `attention_pool`. They come from the configuration.
+It also has two unused parts, which are written as constants and not read: base.fc, the classifier of ImageNet, and
+prelu_x3. Additional parts of other recipes have similar names: `rank_fc`, the FC of f_rank; `feat.bias`; att4 for a FAB
+after conv-5. A file does not contain options without parameters (`last_stride`, "prelu" or "prelu_shared" as
+`last_activation`, `attention_pool`): these come from the configuration.
 """
 
 from pathlib import Path
@@ -51,19 +51,19 @@ IMAGENET_CLASSES = 1000
 
 
 def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any], int]:
-    """A whole trained network.
+    """Reads a complete trained model.
 
     Args:
-      path: `.pth` (zip format) or `.safetensors`, a state dict, alone or as the entry "state_dict" of a checkpoint.
-      config: of which `model` says what the network is; that of `configs/market.py:authors` for the release's.
+      path: `.pth` (zip format) or `.safetensors`: a state dict, or a checkpoint with the entry "state_dict".
+      config: whose `model` describes the network, `market:authors` for the release's.
 
     Returns:
-      ({"params", "batch_stats"} as `Mancs` has them, NumPy float32; the number of identities of its classifiers).
+      ({"params", "batch_stats"} of `Mancs`, NumPy float32; the number of identities of its classifiers).
 
     Raises:
-      ValueError: the file cannot be read, holds no such network, or does not fit `config.model`: the message lists
-        every tensor that is missing, left over or wrong.
-      OSError: cannot be read.
+      ValueError: the file has no such model, or does not fit `config.model`: the message lists every tensor that is
+        missing, left over or wrong.
+      OSError: the file cannot be read.
     """
     tensors = read_tensors(path)
     num_classes = num_classes_of(tensors)
@@ -81,19 +81,14 @@ def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any],
 
 
 def without_unused(tensors: Tensors) -> Tensors:
-    """The tensors without those that the release never uses, and without counters."""
+    """Removes counters and the tensors that the release never uses."""
     return {name: t for name, t in tensors.items() if name not in UNUSED and not name.endswith(".num_batches_tracked")}
 
 
 def to_released(variables: dict[str, Any]) -> Tensors:
-    """The state dict of a network: the release's names, PyTorch's layouts, float32.
+    """Converts {"params", "batch_stats"} of `Mancs` to a state dict: the release's names, PyTorch's layouts, float32.
 
-    Args:
-      variables: {"params", "batch_stats"} of `Mancs`.
-
-    Returns:
-      For the network of the `authors` recipe all that the release's `load_state_dict` asks for, constants for what it
-      never uses; for others see the module.
+    With the `authors` recipe it has all that the release's `load_state_dict` requires, constants for unused tensors.
     """
     tensors = to_tensors(variables, leaves_of(variables))
     if "embed_x3.weight" in tensors:
@@ -104,18 +99,18 @@ def to_released(variables: dict[str, Any]) -> Tensors:
 
 
 def is_released(tensors: Tensors) -> bool:
-    """Tells if these are the tensors of a whole network, not of a ResNet."""
+    """Returns whether these are the tensors of a complete model, not of a ResNet."""
     return any(name.startswith("base.") for name in tensors)
 
 
 def num_classes_of(tensors: Tensors) -> int | None:
-    """The number of identities of a whole network's classifiers; None if no tensor tells."""
+    """Returns the number of identities of the classifiers; None without a classifier."""
     classifier = tensors.get("classifier_x2.weight")
     return None if classifier is None or classifier.ndim != 2 else classifier.shape[0]
 
 
 def backbone_of(tensors: Tensors) -> Tensors:
-    """The backbone's tensors under torchvision's names, without the PReLU of the last block."""
+    """Returns the backbone's tensors under torchvision's names, without the PReLU of the last block."""
     return {
         name.removeprefix("base."): array
         for name, array in tensors.items()
@@ -124,7 +119,7 @@ def backbone_of(tensors: Tensors) -> Tensors:
 
 
 def leaves_of(variables: dict[str, Any]) -> dict[str, Leaf]:
-    """The release's name -> `Leaf` of every array (or shape) in {"params", "batch_stats"} of `Mancs`."""
+    """Maps the release's names to the `Leaf` of every array (or shape) in {"params", "batch_stats"} of `Mancs`."""
     leaves = {}
     for path, array in flatten_dict(variables).items():
         _, module, *inner, leaf = path

@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbone, from the files of torchvision, timm and Hugging Face, read without PyTorch."""
+"""Reads ImageNet weights from files of torchvision, timm and Hugging Face, without PyTorch."""
 
 import re
 from functools import cache
@@ -8,17 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from mancs_jax.models.resnet import BASIC_BLOCK, STAGE_SIZES, ResNet
+from mancs_jax.config.names import BASIC_BLOCK, STAGE_SIZES
+from mancs_jax.models.resnet import ResNet
 from mancs_jax.weights import authors
-from mancs_jax.weights.state_dict import (
-    Leaf,
-    Tensors,
-    backbone_name,
-    check,
-    leaf_at,
-    read_tensors,
-    rename,
-)
+from mancs_jax.weights.state_dict import Leaf, Tensors, backbone_name, check, leaf_at, read_tensors, rename
 
 TORCHVISION_FILES = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -31,28 +24,23 @@ IGNORED = re.compile(r"(fc|classifier)\..*|.*\.num_batches_tracked")
 
 
 def read_backbone(path: str | Path, arch: str) -> Tensors:
-    """The backbone's tensors of a file: torchvision names and layouts, float32, complete and of the right shapes.
-
-    Of a checkpoint of the authors' release they are those of its backbone.
+    """Reads the backbone's tensors of a file, under torchvision's names and in its layouts, float32.
 
     Args:
-      path: `.pth` (zip format) or `.safetensors`; told apart by content, not by name.
+      path: `.pth` (zip format) or `.safetensors` of ImageNet weights, or of a complete model. The content decides, not
+        the name.
       arch: key of `STAGE_SIZES`.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: the file cannot be read, or does not fit `arch`: the message lists every tensor that is missing, left
-        over or wrong.
+      ValueError: the file is damaged, or does not fit `arch`: the message lists every tensor that is missing, left over
+        or wrong.
     """
     return fit_backbone(read_tensors(path), path, arch)
 
 
 def fit_backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
-    """The backbone's tensors among those of the file `path`, as `read_backbone` gives them.
-
-    Raises:
-      ValueError: as in `read_backbone`.
-    """
+    """Selects the backbone's tensors among those of the file `path`; errors as `read_backbone`."""
     if arch not in TORCHVISION_FILES:
         raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
     tensors = authors.backbone_of(tensors) if authors.is_released(tensors) else tensors
@@ -61,7 +49,7 @@ def fit_backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
 
 
 def torchvision_name(name: str) -> str:
-    """torchvision's name of a tensor: translates those of Hugging Face; timm's are the same."""
+    """Translates Hugging Face's names to torchvision's, which timm uses, too."""
     stem = re.fullmatch(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)", name)
     if stem:
         return f"{'conv1' if stem[1] == 'convolution' else 'bn1'}.{stem[2]}"
@@ -82,7 +70,7 @@ def torchvision_name(name: str) -> str:
 
 @cache
 def backbone_leaves(arch: str) -> dict[str, Leaf]:
-    """torchvision name -> `Leaf` of every tensor of a backbone."""
+    """Maps torchvision's names to the `Leaf` of every tensor of a backbone."""
     model = ResNet(STAGE_SIZES[arch], arch not in BASIC_BLOCK)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
     return {

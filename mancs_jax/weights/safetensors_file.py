@@ -1,4 +1,4 @@
-"""Safetensors files, by the library of their makers; reading executes nothing."""
+"""Reads and writes safetensors files; reading executes nothing."""
 
 from pathlib import Path
 
@@ -29,22 +29,22 @@ DTYPES = {
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of a file by name, with the dtypes of the file; read-only arrays.
+    """Reads the tensors of a file, with their dtypes, as read-only arrays.
 
     Raises:
-      ValueError: the file is damaged or cut short, or holds a dtype that NumPy cannot hold.
-      OSError: cannot be read.
+      ValueError: the file is damaged, or has a dtype that NumPy does not have.
+      OSError: the file cannot be read.
     """
     content = Path(path).read_bytes()
     try:
-        found = safetensors.deserialize(content)
+        entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"{path}: damaged safetensors file, or cut short at {len(content):,} bytes ({reason}); get the file again"
         ) from None
     tensors = {}
-    for name, entry in found:
+    for name, entry in entries:
         if entry["dtype"] not in DTYPES:
             raise ValueError(f"{path}: tensor {name} is {entry['dtype']}; convert it to float32 first")
         tensors[name] = np.frombuffer(entry["data"], DTYPES[entry["dtype"]]).reshape(entry["shape"])
@@ -52,11 +52,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_safetensors(tensors: dict[str, np.ndarray], path: str | Path) -> None:
-    """Writes tensors with their dtypes, completely or not at all.
-
-    Raises:
-      OSError: cannot be written.
-    """
-    # The library writes the memory of an array as it lies, that of a transposed one in the wrong order.
-    laid_out = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    write_bytes(path, safetensors.numpy.save(laid_out, metadata={"format": "pt"}))
+    """Writes tensors with their dtypes, completely or not at all (OSError)."""
+    # The library copies the memory of an array, which has another order where the array is transposed.
+    contiguous = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    write_bytes(path, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))

@@ -1,4 +1,4 @@
-"""The numbers that training starts from: a backbone of ImageNet, or a whole network."""
+"""Initial weights of a training run: ImageNet weights of the backbone, or a complete model."""
 
 import json
 from pathlib import Path
@@ -16,16 +16,12 @@ from mancs_jax.weights.imagenet import TORCHVISION_FILES, backbone_leaves, fit_b
 from mancs_jax.weights.shared import CAMERAS, CARD, WEIGHTS, is_shared, shipped_networks, shipped_weights
 from mancs_jax.weights.state_dict import Leaf, check, read_tensors, to_variables
 
-# Fields of `config.model` on which the numbers of a network do not depend.
-OF_TRAINING = ("dropout", "head_init", "fab_init", "mixstyle_stages", "mixstyle", "mixstyle_alpha")
+# Fields of `config.model` that the shapes and the use of the weights do not depend on.
+ONLY_IN_TRAINING = ("dropout", "head_init", "fab_init", "mixstyle_stages", "mixstyle", "mixstyle_alpha")
 
 
 def check_start(config: ConfigDict) -> None:
-    """Refuses a run that could not start from `config.pretrained`; "" starts from scratch.
-
-    Raises:
-      ValueError: one line: the file is not there, or is a network with another `config.model`.
-    """
+    """Refuses (ValueError, one line) a missing `config.pretrained`, or a model with another `config.model`."""
     if not config.pretrained:
         return
     path = _path(config.pretrained)
@@ -35,17 +31,19 @@ def check_start(config: ConfigDict) -> None:
         raise ValueError(_missing(config.pretrained, config.model.arch))
     if (card := _card(path)) is None:
         return
-    there, here = from_json(card["config"]).model.to_dict(), config.model.to_dict()
-    if other := sorted(name for name in here if name not in OF_TRAINING and here[name] != there.get(name)):
-        fields = ", ".join(f"--config.model.{name}={there.get(name)!r}" for name in other)
-        raise ValueError(f"config.pretrained: {config.pretrained} is a network of another model; give it {fields}")
+    pretrained, wanted = from_json(card["config"]).model.to_dict(), config.model.to_dict()
+    if other := sorted(
+        name for name in wanted if name not in ONLY_IN_TRAINING and wanted[name] != pretrained.get(name)
+    ):
+        fields = ", ".join(f"--config.model.{name}={pretrained.get(name)!r}" for name in other)
+        raise ValueError(f"config.pretrained: {config.pretrained} has another architecture; set {fields}")
 
 
 def with_pretrained_model(config: ConfigDict) -> ConfigDict:
-    """Takes `model` and `data.image_size` from the network in `config.pretrained`, if `config.like_pretrained`.
+    """With `config.like_pretrained`, copies `model` and `data.image_size` from the card of `config.pretrained`.
 
     Raises:
-      ValueError: one line: there is no such network, or no card that tells its architecture.
+      ValueError: one line: no such model, or no card.
     """
     if not (config.like_pretrained and config.pretrained):
         return config
@@ -54,8 +52,8 @@ def with_pretrained_model(config: ConfigDict) -> ConfigDict:
         raise ValueError(_missing(config.pretrained, config.model.arch))
     if (card := _card(path)) is None:
         raise ValueError(
-            f"config.like_pretrained is True, but {config.pretrained} has no card that tells its architecture: give a "
-            "network of mancs export --format=weights, or one that comes with the package"
+            f"config.like_pretrained is True, but {config.pretrained} has no card with its architecture: give "
+            "a model of mancs export --format=weights, or a pretrained one"
         )
     config, pretrained = config.copy_and_resolve_references(), from_json(card["config"])
     with config.unlocked():
@@ -66,18 +64,17 @@ def with_pretrained_model(config: ConfigDict) -> ConfigDict:
 def load_into(
     params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
 ) -> tuple[dict, dict]:
-    """Puts the weights of a file into the state that training starts from.
+    """Loads weights into the initial state of a training run.
 
-    ImageNet weights replace the backbone; all else, FABs and the PReLU slope too, stays as it is. A whole network
-    replaces everything. Its classifiers are for the people of its own training: they start anew where the card beside
-    the file names other images, or where there is no card and the number of identities is another. A line on stderr
-    says so.
+    ImageNet weights replace only the backbone, without its PReLU. A complete model replaces everything, except the
+    classifiers where they are for other identities: where its card has another data fingerprint, or, without a card,
+    where the number of identities differs. A line on stderr says so.
 
     Args:
-      params: of `Mancs`, with a subtree "backbone".
-      batch_stats: of `Mancs`, with a subtree "backbone".
-      pretrained: the name of a network of the package, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
-        weights, of the authors' release, of `mancs export --format=torch` or `--format=weights`.
+      params: of `Mancs`.
+      batch_stats: of `Mancs`.
+      pretrained: name of a pretrained model, or a file: `.pth` (zip format) or `.safetensors` of ImageNet weights, of
+        the authors' release, or of `mancs export --format=torch` or `--format=weights`.
       arch: key of `STAGE_SIZES`.
       data_fingerprint: of the training images.
 
@@ -86,12 +83,12 @@ def load_into(
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: one line: the file cannot be read or does not fit the network.
+      ValueError: one line: the file is damaged or does not fit the network.
     """
     path, variables = _path(pretrained), {"params": params, "batch_stats": batch_stats}
     tensors = read_tensors(path)
     if is_shared(tensors):
-        # Training starts from the network itself, not from its statistics of one camera.
+        # Statistics of single cameras are not used.
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{CAMERAS}.")}
         flat = flatten_dict(variables)
         leaves = {".".join(name): Leaf(name, leaf.shape, leaf.shape) for name, leaf in flat.items()}
@@ -102,22 +99,22 @@ def load_into(
     classifiers = {name for name, leaf in leaves.items() if leaf.path[1].endswith("_classifier")}
     card = _card(path)
     if card is not None:
-        are_others = card["data_fingerprint"] != data_fingerprint
+        has_other_ids = card["data_fingerprint"] != data_fingerprint
     else:
-        are_others = any(name in tensors and tensors[name].shape != leaves[name].torch_shape for name in classifiers)
-    if are_others:
+        has_other_ids = any(name in tensors and tensors[name].shape != leaves[name].torch_shape for name in classifiers)
+    if has_other_ids:
         leaves = {name: leaf for name, leaf in leaves.items() if name not in classifiers}
         tensors = {name: tensor for name, tensor in tensors.items() if name not in classifiers}
     fitting = check(tensors, leaves, path, "the network of config.model")
-    if are_others:
-        tell(f"{pretrained}: its classifiers are for other people and start anew")
+    if has_other_ids:
+        tell(f"{pretrained}: its classifiers are for other identities and are initialised anew")
     if is_shared(tensors):
         return _joined(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
     return _joined(variables, flatten_dict(to_variables(fitting, leaves)))
 
 
 def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
-    """Tells if people that are held out may have been trained on by the network that training starts from."""
+    """Returns whether the pretrained model may have been trained on held-out identities of this run."""
     card = _card(_path(config.pretrained)) if config.pretrained else None
     return (
         card is not None
@@ -132,29 +129,29 @@ def _missing(path: str, arch: str) -> str:
     where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
     return (
         f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
-        f"https://huggingface.co/timm/{arch}.tv_in1k, give a network of the package ({', '.join(shipped_networks())}), "
+        f"https://huggingface.co/timm/{arch}.tv_in1k, give a pretrained model ({', '.join(shipped_networks())}), "
         "or start from scratch with --config.pretrained=''"
     )
 
 
 def _path(pretrained: str | Path) -> Path:
-    """The file; of a card, the weights beside it."""
+    """Returns the file of the weights, also for the path of a card."""
     path = shipped_weights(pretrained) or local_path(pretrained)
     return path.with_suffix(WEIGHTS) if path.suffix == CARD else path
 
 
 def _card(path: Path) -> dict[str, Any] | None:
-    """The card of a shared network beside its weights; None for other files."""
-    beside = path.with_suffix(CARD)
-    if path.suffix != WEIGHTS or not beside.is_file():
+    """Reads the card next to the weights of a shared model; None for other files."""
+    file = path.with_suffix(CARD)
+    if path.suffix != WEIGHTS or not file.is_file():
         return None
     try:
-        card = json.loads(beside.read_text())
+        card = json.loads(file.read_text())
         needed = from_json(card["config"]).model.to_dict(), card["data_fingerprint"], card["trained_on"]
     except (ValueError, TypeError, AttributeError, LookupError):
         needed = None
     if not needed:
-        raise ValueError(f"{beside} is not the card of {path.name}; get both files again, or move it away")
+        raise ValueError(f"{file} is not the card of {path.name}; get both files again, or move it away")
     return card
 
 
@@ -169,7 +166,7 @@ def _with_backbone(variables, tensors, path, arch):
     new = {(collection, "backbone", *rest): leaf for (collection, *rest), leaf in flatten_dict(weights).items()}
     if any(name not in before or before[name].shape != leaf.shape for name, leaf in new.items()):
         raise ValueError(
-            f"{path} holds a {arch} 64 channels wide, and the network's backbone is another one; "
-            "set config.model.arch and config.model.width = 64, or start from scratch with --config.pretrained=''"
+            f"{path} has a {arch} of base width 64, and the network has another backbone; set config.model.arch and "
+            "config.model.width = 64, or start from scratch with --config.pretrained=''"
         )
     return _joined(variables, new)

@@ -1,4 +1,4 @@
-"""State dicts of PyTorch: read from a file, checked against a network, and laid out as Flax has them, or back."""
+"""Reads PyTorch's state dicts, checks them against a network, and converts them to Flax's layout and back."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -26,31 +26,32 @@ LEAF_NAMES = {
 }
 
 
-COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel, which is no weight
-# Where the network begins: the prefix of the first convolution in torchvision's names, the release's or Hugging Face's.
-BEGINNING = re.compile(
+COUNTERS = ("n_averaged",)  # of torch.optim.swa_utils.AveragedModel; not a weight
+# The first convolution in the names of torchvision, the release or Hugging Face, with the prefix of the network.
+FIRST_CONVOLUTION = re.compile(
     r"((?:.*?\.)??)(?:base\.)?conv1\.weight|((?:.*?\.)??)(?:resnet\.)?embedder\.embedder\.convolution\.weight"
 )
 FIRST_BLOCK = ("layer1.0.", "base.layer1.0.", "encoder.stages.0.", "resnet.encoder.stages.0.")
 OWN = {"base"}  # the release's name of its backbone
-SHOWN = 8  # names that a message lists; the rest is counted
+SHOWN = 8  # names in a message; more are only counted
 
 
 class Leaf(NamedTuple):
-    """Where a tensor of a state dict lies in the variables of a network, and its shape here and there.
+    """The path of a tensor in the variables of a network, and its shapes in Flax and in PyTorch.
 
-    path: collection, modules, name. A kernel is [kh, kw, in, out] here and [out, in, kh, kw] in PyTorch. The
-    kernel of a dense layer is [in, out] here, and [out, in] or [out, in, 1, 1] in PyTorch. A slope is a scalar here and
-    [1] there.
+    |                | Flax              | PyTorch                      |
+    | convolution    | [kh, kw, in, out] | [out, in, kh, kw]            |
+    | dense layer    | [in, out]         | [out, in], or [out, in, 1, 1] |
+    | slope of PReLU | []                | [1]                          |
     """
 
-    path: tuple[str, ...]
+    path: tuple[str, ...]  # collection, modules, name
     shape: tuple[int, ...]
     torch_shape: tuple[int, ...]
 
 
 def leaf_at(path: tuple[str, ...], shape: tuple[int, ...], is_conv: bool = False) -> Leaf:
-    """The `Leaf` at a path; `is_conv`: a dense layer is a 1x1 convolution in PyTorch."""
+    """Makes the `Leaf` of a path; with `is_conv`, a dense layer is a 1x1 convolution in PyTorch."""
     torch_shape: tuple[int, ...]
     if len(shape) == 4:
         torch_shape = (shape[3], shape[2], *shape[:2])
@@ -62,58 +63,53 @@ def leaf_at(path: tuple[str, ...], shape: tuple[int, ...], is_conv: bool = False
 
 
 def backbone_name(modules: tuple[str, ...], leaf: str) -> str:
-    """torchvision's name: ("layer2_0", "downsample_conv"), "kernel" -> "layer2.0.downsample.0.weight".
+    """Returns torchvision's name: ("layer2_0", "downsample_conv"), "kernel" -> "layer2.0.downsample.0.weight".
 
-    The PReLU of the last block has the name of the ReLU that it stands for, "layer4.2.relu.weight", as in the release.
+    The PReLU of the last block is "layer4.2.relu.weight", as in the release.
     """
     module = ".".join(modules).replace("downsample_conv", "downsample.0").replace("downsample_bn", "downsample.1")
     return f"{module.replace('_', '.').replace('prelu', 'relu')}.{LEAF_NAMES[leaf]}"
 
 
 def read_tensors(path: str | Path) -> Tensors:
-    """All tensors of a PyTorch zip file or a safetensors file, with the dtypes of the file.
+    """Reads all tensors of a PyTorch zip file or a safetensors file, with the dtypes of the file.
 
-    Names are those of the file without what wrappers add: `module.` of DataParallel in front, `_orig_mod.` of
-    torch.compile anywhere, and any other word that all names begin with, or those of the network. A line on stderr says
-    which it is, and names the tensors that are not the network's.
+    Removes the parts of names that wrappers add: a leading `module.` of DataParallel, `_orig_mod.` of torch.compile,
+    and any other prefix of all names, or of those of the network. A line on stderr names the latter, and the tensors
+    that do not belong to the network.
 
     Raises:
-      ValueError: neither of the two, or damaged.
-      OSError: cannot be read.
+      ValueError: the file is of neither format, or damaged.
+      OSError: the file cannot be read.
     """
     tensors = {name: array for name, array in read_all(path).items() if name not in COUNTERS}
     tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
     while len(tensors) > 1 and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first != OWN:
         [prefix] = first
-        tell(f"{path}: every name begins with {prefix}., which is left out")
+        tell(f"{path}: every name begins with {prefix}., which is removed")
         tensors = {name.removeprefix(f"{prefix}."): array for name, array in tensors.items()}
     if prefix := _prefix_of_network(tensors):
         inner = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-        others = sorted(name for name in tensors if not name.startswith(prefix))
-        tell(f"{path}: the network is below {prefix}; left out are {_some(others)}")
+        skipped = sorted(name for name in tensors if not name.startswith(prefix))
+        tell(f"{path}: the network is below {prefix}; skipped: {_some(skipped)}")
         return inner
     return tensors
 
 
 def _prefix_of_network(tensors: Tensors) -> str:
-    """What stands before the names of the only network among tensors; "" where there are several, or none."""
-    found = [begin for name in tensors if (begin := BEGINNING.fullmatch(name))]
-    prefixes = {begin[1] or begin[2] or "" for begin in found}
-    # Blocks, and parts of other kinds, have a conv1, too.
+    """Returns the prefix of the only network among tensors; "" where there are several, or none."""
+    matches = [match for name in tensors if (match := FIRST_CONVOLUTION.fullmatch(name))]
+    # Blocks, and other modules, have a conv1, too.
     prefixes = {
         prefix
-        for prefix in prefixes
+        for prefix in {match[1] or match[2] or "" for match in matches}
         if any(name.startswith(f"{prefix}{block}") for name in tensors for block in FIRST_BLOCK)
     }
     return prefixes.pop() if len(prefixes) == 1 else ""
 
 
 def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) -> Tensors:
-    """The tensors under the names that `name_of` gives them.
-
-    Raises:
-      ValueError: two of them would have the same.
-    """
+    """Renames tensors by `name_of` (ValueError: two of them would have one name)."""
     renamed = {}
     for name, array in tensors.items():
         if name_of(name) in renamed:
@@ -123,11 +119,11 @@ def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) ->
 
 
 def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: str) -> Tensors:
-    """The tensors as float32, in the order of `leaves`.
+    """Returns the tensors as float32, in the order of `leaves`.
 
     Raises:
-      ValueError: they are not those of `leaves`: the message counts those that are missing, left over or wrong,
-        and names the first of them.
+      ValueError: they are not those of `leaves`: the message counts those that are missing, left over or wrong, and
+        names the first of them.
     """
     common = leaves.keys() & tensors.keys()
     wrong = [
@@ -143,7 +139,7 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
     if any(problems.values()):
         lists = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
         rest = max(map(len, problems.values())) > SHOWN
-        where = f"; mancs import-weights --source={path} --names prints all that it has" if rest else ""
+        where = f"; mancs import-weights --source={path} --names prints all names" if rest else ""
         raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}{where}")
     return {name: tensors[name].astype(np.float32) for name in leaves}
 
@@ -153,31 +149,31 @@ def _some(names: Sequence[str]) -> str:
 
 
 def to_variables(tensors: Tensors, leaves: dict[str, Leaf]) -> dict[str, Any]:
-    """`{"params": ..., "batch_stats": ...}` of checked tensors, NumPy arrays."""
+    """Converts checked tensors to {"params", "batch_stats"}, NumPy arrays."""
 
-    def here(array, shape):
+    def to_flax(array, shape):
         if len(shape) == 4:
             array = array.transpose(2, 3, 1, 0)
         elif len(shape) == 2:
             array = array.reshape(array.shape[:2]).T
         return np.ascontiguousarray(array).reshape(shape)
 
-    return unflatten_dict({leaf.path: here(tensors[name], leaf.shape) for name, leaf in leaves.items()})
+    return unflatten_dict({leaf.path: to_flax(tensors[name], leaf.shape) for name, leaf in leaves.items()})
 
 
 def to_tensors(variables: dict[str, Any], leaves: dict[str, Leaf]) -> Tensors:
-    """The inverse of `to_variables`: float32 tensors with PyTorch's shapes, in the order of `leaves`."""
+    """Converts variables to float32 tensors with PyTorch's shapes, in the order of `leaves`."""
     flat = flatten_dict(variables)
 
-    def there(array, shape):
+    def to_torch(array, shape):
         array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
         return np.ascontiguousarray(array).reshape(shape)
 
-    return {name: there(np.asarray(flat[leaf.path], np.float32), leaf.torch_shape) for name, leaf in leaves.items()}
+    return {name: to_torch(np.asarray(flat[leaf.path], np.float32), leaf.torch_shape) for name, leaf in leaves.items()}
 
 
 def read_all(path: str | Path) -> Tensors:
-    """All tensors under the names of the file; errors as `read_tensors`."""
+    """Reads all tensors under the names of the file; errors as `read_tensors`."""
     path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")

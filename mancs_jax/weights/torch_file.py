@@ -1,4 +1,4 @@
-"""Reads the tensors of a PyTorch zip file without PyTorch; the pickle inside can name tensors, but run nothing."""
+"""Reads the tensors of a PyTorch zip file without PyTorch; the pickle in it cannot execute anything."""
 
 import io
 import pickle
@@ -12,7 +12,7 @@ import numpy as np
 
 from mancs_jax.common.screen import tell
 
-# PyTorch names the type of a tensor by a class of storages, or by the type itself; here both are only words.
+# PyTorch names the type of a tensor by a storage class, or by the type itself; here both are only text.
 DTYPES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -26,34 +26,21 @@ DTYPES = {
     "BoolStorage": np.bool_,
     "ComplexFloatStorage": np.complex64,
     "ComplexDoubleStorage": np.complex128,
-    "float16": np.float16,
-    "float32": np.float32,
-    "float64": np.float64,
-    "bfloat16": ml_dtypes.bfloat16,
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
-    "float8_e5m2": ml_dtypes.float8_e5m2,
-    "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
-    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
-    "complex64": np.complex64,
-    "complex128": np.complex128,
-    "uint8": np.uint8,
-    "uint16": np.uint16,
-    "uint32": np.uint32,
-    "uint64": np.uint64,
-    "int8": np.int8,
-    "int16": np.int16,
-    "int32": np.int32,
-    "int64": np.int64,
-    "bool": np.bool_,
-}
-# Types of tensors that NumPy cannot hold, and ways to quantize; names that older versions of PyTorch gave to types.
+} | {
+    name: np.dtype(name).type
+    for name in (
+        "float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+        "float8_e5m2fnuz", "float8_e8m0fnu", "complex64", "complex128", "uint8", "uint16", "uint32", "uint64", "int8",
+        "int16", "int32", "int64", "bool",
+    )
+}  # fmt: skip
+# Types that NumPy does not have, ways to quantize, and names of types in older versions of PyTorch.
 OTHER_TYPES = re.compile(
     r"half|float|double|short|int|long|complex32|float4_e2m1fn_x2|u?int[1-7]|bits\d+(x\d)?|qu?int\d(x\d)?\d?|"
     r"per_(tensor|channel)_\w+|QU?Int\d+(x\d)?Storage"
 )
 REBUILD = "torch._utils"
-# Names under `REBUILD` -> tensors that are no arrays of numbers.
+# Names under `REBUILD` -> kinds of tensors that are not dense arrays of numbers.
 NO_ARRAYS = {
     "_rebuild_sparse_tensor": "sparse",
     "_rebuild_qtensor": "quantized",
@@ -61,8 +48,8 @@ NO_ARRAYS = {
     "_rebuild_nested_tensor": "nested",
     "_rebuild_wrapper_subclass": "of a class of its own",
 }
-# Names beside those of tensors that `torch.load(weights_only=True)` reads, too. No weight is one: NumPy numbers (a
-# best score, say), types and places of tensors.
+# Other names that `torch.load(weights_only=True)` accepts, too, and that are no weights: NumPy numbers (such as a best
+# score), types and devices.
 SKIPPED = (
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
@@ -76,15 +63,15 @@ SKIPPED = (
     ("torch.nn.parameter", "Parameter"),
 )
 CONTAINERS = {"set": set, "frozenset": frozenset, "complex": complex}
-SHOWN = 5  # names that a line lists; the rest is counted
-# Entries of a checkpoint that hold its network, the likeliest first.
+SHOWN = 5  # names in a message; more are only counted
+# Entries of a checkpoint that contain its network, the likeliest first.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network")
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor lies, as the pickle says; checked when it is read. `offset` and `strides` count elements.
+    """The location of a tensor according to the pickle, checked when it is read; `offset` and `strides` in elements.
 
-    A tensor that is no array of numbers has `kind`, in words, and nothing else.
+    A tensor that is not a dense array of numbers has only `kind`, in words.
     """
 
     storage: Any = None  # (word of its type, name of its member)
@@ -95,14 +82,14 @@ class _Tensor(NamedTuple):
 
 
 class _Dictionary(dict):
-    """Stands for OrderedDict and Counter; leaves out the attributes (`_metadata`) that PyTorch adds."""
+    """Stands for OrderedDict and Counter; ignores the attributes (`_metadata`) that PyTorch adds."""
 
     def __setstate__(self, state):
         pass
 
 
 class _Skipped:
-    """Stands for a NumPy number, which is no weight."""
+    """Stands for a value that is no weight."""
 
     def __init__(self, *_):
         pass
@@ -120,10 +107,10 @@ class _Several(ValueError):
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Makes dictionaries, lists, tuples, numbers, strings and `_Tensor`s only."""
+    """Makes only dictionaries, lists, tuples, numbers, strings and `_Tensor`s."""
 
     def find_class(self, module: str, name: str) -> Any:
-        # New functions at each call: a hostile pickle could set attributes of a lasting one.
+        # New functions at each call: a hostile pickle could set attributes of a shared one.
         if module == "torch" and (name in DTYPES or OTHER_TYPES.fullmatch(name)):
             return name
         if (module, name) == ("torch.storage", "UntypedStorage"):
@@ -157,22 +144,22 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a state dict that `torch.save` wrote (PyTorch 1.6 or later), by name, with the dtypes of the file.
+    """Reads a state dict that `torch.save` (PyTorch 1.6 or later) wrote, by name, with the dtypes of the file.
 
-    A state dict inside a checkpoint is found by the names in `WRAPPERS`, or as its only dictionary. Tensors that are
-    no arrays of numbers are left out; a line on stderr names them.
+    In a checkpoint, the state dict is the entry of a name in `WRAPPERS`, or the only dictionary. Tensors that are not
+    dense arrays of numbers are skipped; a line on stderr names them.
 
     Raises:
-      ValueError: the file is damaged, cut short, no such file, asks for anything but tensors, or has no tensors but in
-        several entries.
+      ValueError: the file is damaged, of another format, contains anything but tensors, or has tensors in several
+        entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            tensors, others = _read_archive(archive)
+            tensors, skipped = _read_archive(archive)
     except _Forbidden as error:
         raise ValueError(
             f"{path}: refused, nothing of it was run: it asks for {str(error)!r}, and only tensors, dictionaries, "
-            "lists, numbers and text are read; save the weights alone: torch.save(model.state_dict(), NEW)"
+            "lists, numbers and text are read; save only the weights: torch.save(model.state_dict(), NEW)"
         ) from None
     except _Several as error:
         first, *_ = error.args[0]
@@ -184,30 +171,30 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     except zipfile.BadZipFile as error:
         size = Path(path).stat().st_size
         raise ValueError(f"{path}: cut short or damaged at {size:,} bytes ({error}); get the file again") from None
-    except Exception as error:  # a pickle of unknown origin can fail in any way
+    except Exception as error:  # a hostile pickle can fail in any way
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ValueError(f"{path}: no state dict that torch.save wrote, or a damaged one ({reason})") from None
-    if others:
-        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        tell(f"{path}: cannot be used and left out: {', '.join(others[:SHOWN])}{more}")
+    if skipped:
+        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+        tell(f"{path}: cannot be used and skipped: {', '.join(skipped[:SHOWN])}{more}")
     return tensors
 
 
 def _typed(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-    """A tensor of a storage that has a type; the rest is requires_grad, hooks and metadata."""
-    is_lazy = len(rest) > 2 and rest[2]  # the numbers of the file are still to be conjugated or negated
+    """Makes a tensor of a typed storage; `rest` is requires_grad, hooks and metadata."""
+    is_lazy = len(rest) > 2 and rest[2]  # its values still have to be conjugated or negated
     if storage[0] not in DTYPES or is_lazy:
         return _Tensor(kind="conjugated or negated" if is_lazy else f"{storage[0]}")
     return _Tensor(storage, offset, shape, strides)
 
 
 def _untyped(storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *rest: Any) -> _Tensor:
-    """A tensor that says its type itself."""
+    """Makes a tensor with a type of its own."""
     return _typed((dtype, storage[1]), offset, shape, strides, None, None, *rest)
 
 
 def _read_archive(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the arrays, and in words each tensor that is none."""
+    """Returns the arrays, and descriptions of the other tensors."""
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise ValueError(f"{len(pickles)} members named data.pkl instead of 1")
@@ -216,20 +203,20 @@ def _read_archive(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], list
         raise ValueError("written on a big-endian machine")
     tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
     found = _tensors_of(tree)
-    others = [f"{name} ({tensor.kind})" for name, tensor in found.items() if tensor.kind]
+    skipped = [f"{name} ({tensor.kind})" for name, tensor in found.items() if tensor.kind]
     tensors = {name: tensor for name, tensor in found.items() if not tensor.kind}
     if not tensors:
-        raise ValueError(f"no tensor that is an array of numbers, only {', '.join(others)}")
+        raise ValueError(f"no tensor that is an array of numbers, only {', '.join(skipped)}")
 
     storages = {}
     for _, key in (tensor.storage for tensor in tensors.values()):
         if key not in storages:
             storages[key] = archive.read(f"{folder}data/{key}")
-    return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}, others
+    return {str(name): _view(tensor, storages) for name, tensor in tensors.items()}, skipped
 
 
 def _tensors_of(tree: Any) -> dict[Any, _Tensor]:
-    """The tensors of a state dict, or of the one that a checkpoint holds."""
+    """Returns the tensors of a state dict, or of the one in a checkpoint."""
     if not isinstance(tree, dict):
         raise ValueError(f"{type(tree).__name__.strip('_')} instead of a state dict")
     inner = {name: entry for name, entry in tree.items() if isinstance(entry, dict) and entry}

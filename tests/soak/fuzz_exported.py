@@ -23,7 +23,7 @@ def cases(place: Path) -> dict[str, Case]:
             card["exported"]["file"] = exported.digest((at / "n.jax").read_bytes())
             (at / "n.jax.json").write_text(json.dumps(card))
         except (ValueError, TypeError, KeyError, RecursionError):
-            pass  # no contract any more
+            pass  # no card any more
         return open_jax(at)
 
     def open_jax(at: Path) -> object:
@@ -32,7 +32,7 @@ def cases(place: Path) -> dict[str, Case]:
     found = {
         "jax.export": ("n.jax", good, open_jax),
         "jax.export, sealed": ("n.jax", good, seal),
-        "contract": ("n.jax.json", good, seal),
+        "card": ("n.jax.json", good, seal),
     }
     try:
         from mancs_jax.inference import onnx_file

@@ -137,7 +137,7 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
         stuck = _is_stuck(way, ended)
         if stuck or "Traceback" in ended.error:
             faults.append(f"{way}: {ended.error[-1500:]}")
-        if found := re.search(r"goes on from step (\d+)", _said(soak)):
+        if found := re.search(r"resuming from step (\d+)", _said(soak)):
             most = max(most, before - int(found[1]))
         before = ended.reached
         print(

@@ -175,7 +175,7 @@ def test_frames_that_do_not_fit(place, tmp_path, monkeypatch, names, line):
         (["--output=t.txt", "--json=o.json"], "track: --json takes the scores: give --truth=FILE, too"),
         (
             ["--output=o", "--json=o", "--truth=t"],
-            "track: --json=o is the file of --output=o: give each output a file of its own",
+            "track: --json=o is the file of --output=o: give each output its own file",
         ),
         (["--truth=nowhere.txt"], "track: nowhere.txt: no such file; it has to be a MOT file"),
         (["--output=o", "--min_confidence=2"], "track: no detection has a confidence of 2 or more"),

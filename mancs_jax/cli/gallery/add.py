@@ -12,9 +12,8 @@ first images. Whatever was added stays when the command is interrupted; the next
 
 from collections.abc import Sequence
 
-from absl import flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import define_gallery
 from mancs_jax.cli.network_flags import define_network, network_of
 from mancs_jax.common.screen import show, tell
@@ -22,25 +21,23 @@ from mancs_jax.common.screen import show, tell
 ARGUMENTS = ("one folder of images, or a .npz file of mancs embed",)
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
     define_network(values)
-    flags.DEFINE_string("relative_to", None, "Folder above, for names to be relative to.", flag_values=values)
-    flags.DEFINE_string("csv", None, "File with the columns path, person, camera and time.", flag_values=values)
-    flags.DEFINE_string("person", None, "Person of all images.", flag_values=values)
-    flags.DEFINE_string("camera", None, "Camera of all images.", flag_values=values)
-    flags.DEFINE_string(
-        "time", None, "Time of all images; `modified` for the time of each file's last change.", flag_values=values
-    )
-    flags.DEFINE_bool("replace", False, "Let images replace those of their names.", flag_values=values)
-    flags.DEFINE_bool("embed_again", False, "Embed all images again by another network.", flag_values=values)
-    flags.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1, flag_values=values)
-    flags.DEFINE_bool("flip", False, "For a new gallery: average with the mirror image.", flag_values=values)
-    flags.DEFINE_bool("normalize", False, "For a new gallery: divide embeddings by their norms.", flag_values=values)
+    values.DEFINE_string("relative_to", None, "Folder above, for names to be relative to.")
+    values.DEFINE_string("csv", None, "File with the columns path, person, camera and time.")
+    values.DEFINE_string("person", None, "Person of all images.")
+    values.DEFINE_string("camera", None, "Camera of all images.")
+    values.DEFINE_string("time", None, "Time of all images; `modified` for the time of each file's last change.")
+    values.DEFINE_bool("replace", False, "Let images replace those of their names.")
+    values.DEFINE_bool("embed_again", False, "Embed all images again by another network.")
+    values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
+    values.DEFINE_bool("flip", False, "For a new gallery: average with the mirror image.")
+    values.DEFINE_bool("normalize", False, "For a new gallery: divide embeddings by their norms.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Adds the images and prints their number."""
     from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
 

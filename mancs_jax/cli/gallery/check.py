@@ -6,20 +6,19 @@ It reads the whole database and compares its cache with it. The status is 1 wher
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import define_gallery
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Prints a line for each fault."""
     from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
 

@@ -7,21 +7,22 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
-    flags.DEFINE_string("output", None, "File to write, .npz.", flag_values=values)
+    values.DEFINE_string("output", None, "File to write, .npz.")
     flags.mark_flags_as_required(["output"], values)
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Writes the file."""
     if not values.output.endswith(".npz"):
         raise ValueError(f"--output={values.output}: the name has to end in .npz")

@@ -15,23 +15,22 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from absl import flags
-
 from mancs_jax.cli.command_line import DATABASES
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
-    flags.DEFINE_string("receipt", None, "JSON file; by default beside the gallery.", flag_values=values)
+    values.DEFINE_string("receipt", None, "JSON file; by default beside the gallery.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Deletes the images, and prints what the search for them found."""
     from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
 

@@ -5,23 +5,22 @@ mancs gallery list --gallery=people.gallery [--camera=3] [--since=2026-11-30] [-
 
 from collections.abc import Sequence
 
-from absl import flags
-
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
-    flags.DEFINE_integer("most", 20, "People to list; those with most images.", lower_bound=0, flag_values=values)
-    flags.DEFINE_string("report", None, "Page of all people and their numbers of images, .html.", flag_values=values)
+    values.DEFINE_integer("most", 20, "People to list; those with most images.", lower_bound=0)
+    values.DEFINE_string("report", None, "Page of all people and their numbers of images, .html.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Prints the table, and writes the page."""
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")

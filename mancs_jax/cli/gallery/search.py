@@ -11,9 +11,8 @@ the gallery that is the query itself is no answer.
 
 from collections.abc import Sequence
 
-from absl import flags
-
 from mancs_jax.cli.command_line import keep_compiled_programs
+from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
@@ -22,26 +21,22 @@ from mancs_jax.common.screen import show
 ARGUMENTS = ("one query image or a folder of them",)
 
 
-def define(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def define(values: Flags, argv: Sequence[str]) -> None:
     """Defines the flags."""
     define_gallery(values)
     define_network(values)
     define_conditions(values)
     define_camera(values, "queries", "query_camera")
-    flags.DEFINE_integer("k", 10, "Images to find.", lower_bound=1, flag_values=values)
+    values.DEFINE_integer("k", 10, "Images to find.", lower_bound=1)
     define_threshold(values, "Images that are farther are no answers.")
-    flags.DEFINE_bool("by_person", False, "Only the nearest image of each person.", flag_values=values)
-    flags.DEFINE_bool(
-        "index", False, "Search by an approximate index (FAISS, or HNSW of pgvector).", flag_values=values
-    )
-    flags.DEFINE_string("report", None, "Page to show queries and answers in, .html.", flag_values=values)
-    flags.DEFINE_string("json", None, "File that the answers are written to as well.", flag_values=values)
-    flags.DEFINE_string(
-        "images", None, "Folder of the gallery's images, where they are not in their own.", flag_values=values
-    )
+    values.DEFINE_bool("by_person", False, "Only the nearest image of each person.")
+    values.DEFINE_bool("index", False, "Search by an approximate index (FAISS, or HNSW of pgvector).")
+    values.DEFINE_string("report", None, "Page to show queries and answers in, .html.")
+    values.DEFINE_string("json", None, "File that the answers are written to as well.")
+    values.DEFINE_string("images", None, "Folder of the gallery's images, where they are not in their own.")
 
 
-def main(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+def main(values: Flags, arguments: Sequence[str]) -> None:
     """Finds the nearest images and prints them in a table."""
     if values.report and not values.report.endswith(".html"):
         raise ValueError(f"--report={values.report}: the name has to end in .html")

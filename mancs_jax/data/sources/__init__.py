@@ -1,1 +1,1 @@
-"""Sources of data sets: a zip, a folder or a .mat file, checked, becomes named items."""
+"""Sources of data sets: checks a zip, a folder or a .mat file, and lists its images."""

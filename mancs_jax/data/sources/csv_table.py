@@ -1,4 +1,4 @@
-"""A CSV that lists images of a folder or a zip, one a line, with what is known of each."""
+"""Reads a CSV with a line per image of a folder or a zip."""
 
 import csv
 import io
@@ -16,8 +16,8 @@ LARGEST = 2**31 - 1  # pid and camid are int32
 class Row(NamedTuple):
     """A line of the CSV."""
 
-    file: str  # in the source, see `_file_of`
-    name: str  # the path as the CSV has it, relative to the source
+    file: str  # in the source
+    name: str  # the path in the CSV, relative to the source
     fields: dict[str, str]  # by column
 
 
@@ -34,11 +34,9 @@ class Listed(NamedTuple):
 
 
 def read_table(source: Source | Listed, table: str | Path) -> str:
-    """Returns the text of a CSV on disk, or else in the source.
+    """Returns the text of a CSV on disk, or otherwise in the source.
 
-    Raises:
-      FileNotFoundError: it is at neither place.
-      ValueError: it is damaged, or not UTF-8.
+    Raises FileNotFoundError where it is in neither place, and ValueError where it is damaged or not UTF-8.
     """
     file, inside = local_path(table), _file_of(str(table), source)
     if isinstance(source, Listed) and not file.is_file():
@@ -110,7 +108,7 @@ def parse_rows(
 
 
 def is_integer(text: str, least: int) -> bool:
-    """Tells if text is an integer from `least` to `LARGEST`."""
+    """Returns whether text is an integer from `least` to `LARGEST`."""
     return re.fullmatch(r"-?\d{1,10}", text, re.ASCII) is not None and least <= int(text) <= LARGEST
 
 
@@ -124,17 +122,15 @@ def _fault_of_path(path: str, source: Source | Listed, line_of: dict[str, int]) 
 
 
 def _file_of(path: str, source: Source | Listed) -> str:
-    """Returns the file in the source that a path means: relative to it, to a folder that it lies in, or absolute."""
+    """Finds a file in the source by a path relative to it or to an enclosing folder, or absolute."""
     file = _below(path, source)
     parts = PurePosixPath(file).parts
-    rests = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
-    if not rests or source.has(file):
-        return file
-    return next((rest for rest in rests if source.has(rest)), file)
+    tails = ["/".join(parts[len(own) :]) for own in _own_paths(source) if parts[: len(own)] == own]
+    return file if source.has(file) else next(filter(source.has, tails), file)
 
 
 def _own_paths(source: Source | Listed) -> list[tuple[str, ...]]:
-    """The ways to write the source's own path: its folder, or some that enclose it, with its suffix and without."""
+    """Lists the ways to write the source's own path: with any of its parents, with and without its suffix."""
     whole = source.path.absolute()
     tails = [
         (*parents, name)
@@ -147,6 +143,6 @@ def _own_paths(source: Source | Listed) -> list[tuple[str, ...]]:
 
 
 def _below(path: str, source: Source | Listed) -> str:
-    """Returns a path with `/`, without `./`, and relative to the source where it is absolute and lies below it."""
+    """Returns a path with `/`, without `./`, and relative to the source where it is in it."""
     clean, top = PurePosixPath(path.replace("\\", "/")), source.path.absolute()
     return str(clean.relative_to(top) if clean.is_relative_to(top) else clean)

@@ -1,8 +1,8 @@
 """CUHK03 (Li et al., CVPR 2014) out of its `cuhk-03.mat`, with the 767/700 protocol (Zhong et al., CVPR 2017).
 
-Two data sets: boxes drawn by hand ("labeled") or by a detector ("detected"). Five pairs of cameras each saw their own
-people, up to five images a view. The pid runs over the pairs, from 1 to 1,467, and the camid is the view, 1 or 2, as
-in the protocol's own files. Names are theirs as well: `1_001_2_06.png` is pair, person in the pair, view, image.
+Two data sets: boxes drawn by hand ("labeled") or by a detector ("detected"). Each of five camera pairs has its own
+people, with up to five images per view. The pid runs over the pairs, from 1 to 1,467, and the camid is the view, 1 or
+2, as in the files of the protocol, and so are names: `1_001_2_06.png` is pair, person in the pair, view, image.
 """
 
 import shutil
@@ -68,19 +68,19 @@ ABOUT = About(
 
 @contextmanager
 def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None = None) -> Iterator[Contents]:
-    """Opens `cuhk-03.mat`, or the zip or folder that holds it.
+    """Opens `cuhk-03.mat`, or the zip or folder that contains it.
 
-    Splits: "all_images", and "train", "query" and "gallery" of the 767/700 protocol where its file is given or lies
-    beside. The metadata has `testsets`: the pids of each test set of the classic protocol. An image is read as PNG.
+    Splits: "all_images", and with its file "train", "query" and "gallery" of the 767/700 protocol. The metadata has
+    `testsets`: the pids of each test set of the classic protocol. Images are read as PNG.
 
     Args:
       path: the `.mat`, the zip or the folder. A `.mat` in a zip is unpacked, almost 2 GB, into a temporary file.
       boxes: "labeled" or "detected".
-      protocol_file: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`; None looks for it beside `path`.
+      protocol_file: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`; None: next to `path`.
 
     Raises:
-      FileNotFoundError: there is nothing at `path` or `protocol_file`.
-      ValueError: they hold something else, or do not belong together.
+      FileNotFoundError: `path` or `protocol_file` does not exist.
+      ValueError: they are other files, or do not belong together.
     """
     path = local_path(path)
     with ExitStack() as stack:
@@ -96,8 +96,8 @@ def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None =
             splits = split_by(read_protocol(file), everything, file) | splits
         else:
             notes = [
-                f"no {PROTOCOL_FILE.format(boxes=boxes)} lies beside it, and --protocol_file names none: only the "
-                f"classic protocol was prepared; see {PROTOCOL_PAGE}"
+                f"no {PROTOCOL_FILE.format(boxes=boxes)} is next to it or named by --protocol_file: only the classic "
+                f"protocol was prepared; see {PROTOCOL_PAGE}"
             ]
         yield Contents(
             name=f"cuhk03_{boxes}",
@@ -111,26 +111,16 @@ def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None =
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes an image without loss.
-
-    Raises:
-      ValueError: it is not uint8 [H, W, 3] (RGB).
-    """
+    """Encodes an image without loss (ValueError: it is not uint8 [H, W, 3], RGB)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"{image.dtype} {list(image.shape)} is not an RGB image")
     return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
 
 
 def split_by(protocol: Protocol, everything: Sequence[Item], path: str | Path) -> dict[str, list[Item]]:
-    """Returns the splits train, query and gallery of a protocol.
+    """Returns the splits train, query and gallery of `everything`, which is sorted by name.
 
-    Args:
-      protocol: the protocol.
-      everything: all images, sorted by name.
-      path: the protocol's file, for the error.
-
-    Raises:
-      ValueError: the protocol lists other images, or other people or cameras for them.
+    Raises ValueError where the protocol's file `path` lists other images, or other labels.
     """
     has = [(item.name, item.pid, item.camid) for item in everything]
     if has != protocol.labels:
@@ -189,12 +179,12 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
 def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (KeyError, RuntimeError, TypeError, OSError) as error:  # what h5py raises where a file is damaged inside
+    except (KeyError, RuntimeError, TypeError, OSError) as error:  # errors of h5py for a damaged file
         raise ValueError(f"{path}: damaged inside ({type(error).__name__}: {error})") from error
 
 
 def _read_cells(mat: h5py.File, boxes: str, path: Path) -> list[np.ndarray]:
-    """References to the images of each camera pair, [people, SLOTS]."""
+    """Returns references to the images of each camera pair, [people, SLOTS]."""
     cells = [_cell(mat, reference, path).T for reference in _cell(mat, boxes, path).ravel()]
     if any(cell.ndim != 2 or cell.shape[1] != SLOTS for cell in cells):
         raise ValueError(f"{path}: {boxes!r} does not have {SLOTS} images a person")
@@ -202,7 +192,7 @@ def _read_cells(mat: h5py.File, boxes: str, path: Path) -> list[np.ndarray]:
 
 
 def _cell(mat: h5py.File, key: str | h5py.Reference, path: Path) -> np.ndarray:
-    """A MATLAB cell array: references [...], transposed, since MATLAB has its arrays by columns."""
+    """Returns a MATLAB cell array: references [...], transposed, because MATLAB stores arrays by columns."""
     node = mat.get(key) if isinstance(key, str) else mat[key]
     if not isinstance(node, h5py.Dataset) or h5py.check_ref_dtype(node.dtype) is not h5py.Reference:
         what = f"cell {key!r}" if isinstance(key, str) else "cell in a cell"
@@ -211,7 +201,7 @@ def _cell(mat: h5py.File, key: str | h5py.Reference, path: Path) -> np.ndarray:
 
 
 def _name_images(mat: h5py.File, cells: Sequence[np.ndarray]) -> dict[str, h5py.Reference]:
-    """Name -> reference of each image, sorted. A slot without one has no array of three axes."""
+    """Maps the name of each image, sorted, to its reference. An empty slot has no array of three axes."""
     return {
         f"{pair}_{person:03d}_{VIEWS[slot >= SLOTS // 2]}_{slot + 1:02d}.png": reference
         for pair, cell in enumerate(cells, 1)
@@ -222,7 +212,7 @@ def _name_images(mat: h5py.File, cells: Sequence[np.ndarray]) -> dict[str, h5py.
 
 
 def number(names: Iterable[str], sizes: Sequence[int]) -> list[Item]:
-    """Items with the pid running over pairs of the given sizes, and the view as camid."""
+    """Numbers the people over pairs of the given sizes, and takes the view as camid."""
     items = []
     for name in names:
         pair, person, view, _ = name.split("_")
@@ -231,7 +221,7 @@ def number(names: Iterable[str], sizes: Sequence[int]) -> list[Item]:
 
 
 def _read_testsets(mat: h5py.File, sizes: Sequence[int], path: Path) -> list[list[int]]:
-    """The pids of each test set, sorted; the file has (pair, person in the pair)."""
+    """Returns the pids of each test set, sorted; the file has (pair, person in the pair)."""
     testsets = []
     for number, reference in enumerate(_cell(mat, "testsets", path).ravel(), 1):
         people = np.asarray(mat[reference][()]).T.astype(np.int64)

@@ -24,14 +24,12 @@ class Protocol(NamedTuple):
 def read_protocol(path: str | Path) -> Protocol:
     """Reads a file of the 767/700 protocol (MATLAB v5).
 
-    Raises:
-      FileNotFoundError: there is nothing at `path`.
-      ValueError: it is something else.
+    Raises FileNotFoundError where `path` does not exist, and ValueError where it is another file.
     """
     path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; the files of the 767/700 protocol are at {PROTOCOL_PAGE}")
-    # In a process of its own: SciPy raises whatever comes up in a damaged file, and some end the process.
+    # In its own process: for damaged files, SciPy raises any error, and some files crash the process.
     command = [sys.executable, "-m", __name__, str(path)]
     result = subprocess.run(command, capture_output=True, check=False)
     if result.returncode:
@@ -45,12 +43,8 @@ def read_protocol(path: str | Path) -> Protocol:
 
 
 def write_arrays(path: str, output: BinaryIO) -> None:
-    """Reads a file of the protocol and writes its arrays as .npz, with indices from 0.
-
-    Raises:
-      ValueError: an index is out of range, or labels and names differ in number. SciPy raises much else.
-    """
-    import scipy.io  # not at the top: the other process alone needs it
+    """Reads a file of the protocol and writes its arrays as .npz, with indices from 0."""
+    import scipy.io  # only the other process needs it
 
     found = scipy.io.loadmat(path)
     names = np.array([str(name.item()) for name in found["filelist"].ravel()])

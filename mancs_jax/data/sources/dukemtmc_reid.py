@@ -1,4 +1,4 @@
-"""DukeMTMC-reID (Zheng et al., ICCV 2017): names, published counts, and why it is no longer to be had."""
+"""DukeMTMC-reID (Zheng et al., ICCV 2017): names, published counts, and why it is no longer available."""
 
 import re
 from contextlib import AbstractContextManager

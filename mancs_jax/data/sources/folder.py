@@ -1,4 +1,4 @@
-"""Data of one's own: a folder or a zip of images, with a CSV of their labels or with names as Market-1501's."""
+"""Custom data: a folder or a zip of images, with a CSV of labels or with names as in Market-1501."""
 
 import re
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
       ValueError: the name cannot be used, or an image or a line of the CSV is wrong.
     """
     check_name(name)
-    about, top_folder = About(name, f"{name}: data of one's own."), Path(path).stem
+    about, top_folder = About(name, f"{name}: custom data."), Path(path).stem
     if table:
         with open_source(path, top_folder) as source:
             labels = parse_labels(read_table(source, table), source, str(table), HEADERS)
@@ -60,7 +60,7 @@ def open_own(name: str, path: str | Path, table: str | Path | None = None) -> It
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError where a data set cannot have this name."""
+    """Raises ValueError for a name that a data set cannot have."""
     if not re.fullmatch(r"[\w-]+", name, re.ASCII) or name in DATASETS:
         raise ValueError(
             f"{name!r} cannot be the name of a data set: it may have letters, digits, _ and -, and may not be "
@@ -79,7 +79,7 @@ def _checked(contents: Contents) -> Contents:
         query, gallery = ([(item.pid, item.camid) for item in contents.splits[part]] for part in ("query", "gallery"))
         if not has_match(query, gallery):
             raise ValueError(
-                f"{contents.name}: no person of query is in gallery under another camera, so that nothing could be "
-                "scored; leave the column camid out if the cameras are unknown"
+                f"{contents.name}: no person of query is in gallery under another camera, so that no score "
+                "is possible; leave the column camid out if the cameras are unknown"
             )
     return contents

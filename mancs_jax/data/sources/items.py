@@ -1,4 +1,4 @@
-"""The items of a data set before it is built, and their comparison with the published set."""
+"""The images of a data set before it is built, and their comparison with the published set."""
 
 import zipfile
 from collections import Counter
@@ -15,7 +15,7 @@ from mancs_jax.data.sources.source import find_unreadable, md5, name_faults, nam
 
 
 class Counts(NamedTuple):
-    """Counts of a split."""
+    """The size of a split."""
 
     images: int
     ids: int  # people: neither distractors nor junk
@@ -31,9 +31,9 @@ class About(NamedTuple):
     description: str
     homepage: str | None = None
     citation: str | None = None
-    how_to_get: str = ""  # a sentence without its stop
+    how_to_get: str = ""  # a sentence without its full stop
     md5: str = ""  # of the zip
-    counts: Mapping[str, Counts] = {}  # of each split; without them nothing is compared
+    counts: Mapping[str, Counts] = {}  # of each split; {}: not published
     last_pid: int | None = None
 
 
@@ -43,19 +43,19 @@ class Item(NamedTuple):
     name: str  # unique in its split
     pid: int  # > 0 a person, 0 a distractor, -1 junk
     camid: int
-    file: str  # what `Contents.read` takes
+    file: str  # argument of `Contents.read`
 
 
 class Contents(NamedTuple):
-    """A data set that can be checked and built."""
+    """A data set to check and build."""
 
     name: str  # its directory under the root
     about: About
-    splits: Mapping[str, Sequence[Item]]  # sorted by name; splits without images are left out
-    read: Callable[[str], bytes]  # file of an item -> an encoded image, stored as it is
-    metadata: Mapping[str, Any] = {}  # kept with the data set, as JSON
-    differences: Sequence[str] = ()  # from the published set, beside those of the counts
-    notes: Sequence[str] = ()  # what else the user should know
+    splits: Mapping[str, Sequence[Item]]  # sorted by name; only splits with images
+    read: Callable[[str], bytes]  # file of an item -> encoded image, stored unchanged
+    metadata: Mapping[str, Any] = {}  # stored with the data set, as JSON
+    differences: Sequence[str] = ()  # from the published set, in addition to the counts
+    notes: Sequence[str] = ()  # for the user
 
 
 def count(pid: np.ndarray, camid: np.ndarray) -> Counts:
@@ -76,7 +76,7 @@ def count_items(items: Sequence[Item]) -> Counts:
 
 @contextmanager
 def saying_how_to_get(about: About) -> Iterator[None]:
-    """Adds to an error about a source where the data set is to be had, and on which terms."""
+    """Adds to an error about a source where to get the data set, and on which terms."""
     try:
         yield
     except FileNotFoundError as error:
@@ -86,19 +86,18 @@ def saying_how_to_get(about: About) -> Iterator[None]:
 
 
 def check(contents: Contents, path: str | Path, allow_differences: bool = False) -> list[str]:
-    """Checks the counts and every image, and names all that is wrong in one message.
+    """Checks the counts and every image, and reports all faults in one message.
 
     Args:
       contents: the data set.
-      path: where it comes from.
-      allow_differences: where it differs from the published set, log a warning instead of an error. An image that
-        cannot be read is an error in any case.
+      path: of its source.
+      allow_differences: log differences from the published set as a warning; damaged images remain an error.
 
     Returns:
-      Lines for the user: of the data set itself, of splits in conflict where nothing was published, of the md5.
+      Lines for the user: notes, conflicts of splits where nothing was published, the md5.
 
     Raises:
-      ValueError: there are differences that are not allowed, or unreadable images.
+      ValueError: there are differences that are not allowed, or damaged images.
     """
     about = contents.about
     differences = find_differences(contents) if about.counts else []
@@ -119,11 +118,7 @@ def check(contents: Contents, path: str | Path, allow_differences: bool = False)
 
 
 def find_differences(contents: Contents) -> list[str]:
-    """Compares a data set with what was published.
-
-    Returns:
-      One text for each split that differs and for each conflict of splits; empty for the published set.
-    """
+    """Returns a text for each split that differs from the published set, and for each conflict of splits."""
     about, differences = contents.about, []
     for split, published in about.counts.items():
         items = contents.splits.get(split, ())
@@ -136,7 +131,7 @@ def find_differences(contents: Contents) -> list[str]:
 
 
 def find_conflicts(splits: Mapping[str, Sequence[Item]]) -> list[str]:
-    """Returns a text for each way in which train, query and gallery do not fit together."""
+    """Returns a text for each conflict of the identities of train, query and gallery."""
     people = {
         split: {item.pid for item in splits.get(split, ()) if item.pid > 0} for split in ("train", "query", "gallery")
     }
@@ -171,7 +166,6 @@ def _compare(found, published):
 def _md5_note(path, about):
     if not about.md5 or not path.is_file() or not zipfile.is_zipfile(path):
         return []
-    found = md5(path)
-    if found == about.md5:
+    if (digest := md5(path)) == about.md5:
         return ["md5 as published"]
-    return [f"md5 {found} differs from the published {about.md5}: a repacked copy; contents were checked"]
+    return [f"md5 {digest} differs from the published {about.md5}: a repacked copy; contents were checked"]

@@ -44,7 +44,7 @@ ABOUT = About(
     },
     last_pid=1501,
 )
-# Distractors have id 0 and a camera; how their names go on is not documented. Any other id would be a person.
+# Distractors have id 0 and a camera; the rest of their names is not documented. Any other id would be a person.
 DISTRACTORS_LAYOUT = Layout(
     folders={"distractors": "images"},
     top_folder="distractors_500k",
@@ -67,10 +67,7 @@ def open_source(path: str | Path) -> AbstractContextManager[Contents]:
 
 
 def open_distractors(path: str | Path) -> AbstractContextManager[Contents]:
-    """Opens the zip of the 500,000 distractors, or its folder `images` or what encloses that; split distractors.
-
-    Errors: `open_folders`.
-    """
+    """Opens the zip of the 500,000 distractors, its folder `images` or the parent of that; split distractors."""
     path = local_path(path)
     folder = DISTRACTORS_LAYOUT.folders["distractors"]
     return open_folders(

@@ -1,4 +1,4 @@
-"""Data sets that are folders of images whose names tell the person and the camera, as Market-1501's do."""
+"""Data sets in folders of images whose names have the person and the camera, as in Market-1501."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,40 +11,28 @@ from mancs_jax.data.sources.source import Source, name_some, open_source
 
 
 class Layout(NamedTuple):
-    """Where the images lie and how they are named."""
+    """Folders and names of the images."""
 
     folders: Mapping[str, str]  # split -> folder
-    top_folder: str  # that may enclose the others
-    pattern: re.Pattern[str]  # of a whole name; its first group is the pid, its second the camid
+    top_folder: str  # that may enclose the other folders
+    pattern: re.Pattern[str]  # of a complete name; the groups are pid and camid
     form: str  # the pattern in words, for errors
 
 
 def parse_name(name: str, layout: Layout) -> tuple[int, int]:
-    """Returns (pid, camid) of a file name.
-
-    Raises:
-      ValueError: the name does not have the layout's form.
-    """
-    found = layout.pattern.fullmatch(name)
-    if found is None:
+    """Returns (pid, camid) of a file name (ValueError: it does not match the pattern)."""
+    if (match := layout.pattern.fullmatch(name)) is None:
         raise ValueError(f"{name!r} is not a name such as {layout.form}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 @contextmanager
 def open_folders(name: str, about: About, layout: Layout, path: str | Path) -> Iterator[Contents]:
     """Lists a zip or a folder, with or without its top folder, and checks the names.
 
-    Args:
-      name: of the data set.
-      about: what was published about it.
-      layout: its folders and names.
-      path: the zip or the folder.
-
     Raises:
-      FileNotFoundError: there is nothing at `path`.
-      ValueError: it is no zip, or none of the folders has images in it, or there is something in them that does not
-        belong there.
+      FileNotFoundError: `path` does not exist.
+      ValueError: it is not a zip, no folder has images, or other files are in the folders.
     """
     with ExitStack() as stack:
         with saying_how_to_get(about):
@@ -62,8 +50,8 @@ def _list(source: Source, layout: Layout) -> dict[str, list[Item]]:
     bad = [file for _, name, file in files if not layout.pattern.fullmatch(name)]
     if bad:
         raise ValueError(
-            f"{source.path}: {name_some(bad)}: not named as {layout.form}; take out of these folders what does not "
-            "belong to the data set"
+            f"{source.path}: {name_some(bad)}: not named as {layout.form}; remove files that do not "
+            "belong to the data set from these folders"
         )
     splits: dict[str, list[Item]] = {}
     for split, name, file in files:

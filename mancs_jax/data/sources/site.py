@@ -1,4 +1,4 @@
-"""Unlabelled images of the people at a site: a folder or a zip, with a CSV of their cameras and frames."""
+"""Unlabelled images of a deployment: a folder or a zip, with a CSV of their cameras and frames."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,13 +31,13 @@ def open_site(path: str | Path, table: str | Path) -> Iterator[Site]:
     """Opens the images of a site.
 
     Args:
-      path: folder or zip of images, each of which shows one person.
-      table: CSV, on disk or in the folder, with the header `path,camid,frame` or `path,camid`: a path, see `csv_table`;
-        camid, an integer from 0; frame, any text that tells the frames of a camera apart, empty where it is unknown.
-        The CSV of a labelled folder, `path,pid,camid,split`, serves as well; its labels are not read.
+      path: folder or zip of images, each of one person.
+      table: CSV, on disk or in the folder, with the header `path,camid,frame` or `path,camid`: camid an integer from 0;
+        frame any text that distinguishes the frames of a camera, empty where unknown. The CSV of a labelled folder,
+        `path,pid,camid,split`, is also accepted; its labels are ignored.
 
     Raises:
-      FileNotFoundError: there is nothing at `path` or `table`.
+      FileNotFoundError: `path` or `table` does not exist.
       ValueError: one line: no images are listed, lines of the CSV are wrong, or images are damaged.
     """
     with open_source(path, Path(path).stem) as source:

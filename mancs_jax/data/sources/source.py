@@ -1,4 +1,4 @@
-"""A zip or a folder of images: listed, read, and searched for images that are not whole."""
+"""Lists and reads a zip or a folder of images, and finds damaged images."""
 
 import hashlib
 import os
@@ -16,25 +16,21 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
 from mancs_jax.data.images import find_fault
 
-# Made by file managers, macOS and network disks beside the files of people.
-PASSED_OVER = ("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX")
-# Raised by zipfile and the disk where a file cannot be read.
+# Files that file managers, macOS and network disks add.
+SKIPPED = ("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX")
+# Errors of zipfile and the disk for a file that cannot be read.
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError)
 
 
 class Source(NamedTuple):
-    """A zip, which is not unpacked, or a folder. Paths inside have `/`, and begin below `root`."""
+    """A zip, which is not unpacked, or a folder. Paths in it have `/`, and are relative to `root`."""
 
     path: Path
-    top: str  # the folder that encloses the others and is passed through; "" where there is none
+    top: str  # the folder that encloses the others; "" without one
     root: Path | zipfile.Path
 
     def list(self, folder: str) -> list[str]:
-        """Returns the names of a folder's files, sorted; none where there is no such folder.
-
-        Raises:
-          ValueError: something else than files is in it.
-        """
+        """Returns the sorted names of a folder's files, none without the folder (ValueError: not only files)."""
         if not (self.root / folder).is_dir():
             return []
         entries = _entries(self.root / folder)
@@ -42,34 +38,34 @@ class Source(NamedTuple):
         return sorted(entry.name for entry in entries)
 
     def has(self, path: str) -> bool:
-        """Tells if a file lies at a path inside, and not elsewhere through a link."""
+        """Returns whether a path is a file in the source, and no link that leads elsewhere."""
         try:
             file = self.root / path
             if isinstance(self.root, Path):
                 file = (self.root / path).resolve()
                 return file.is_relative_to(self.root) and file.is_file()
             return file.is_file()
-        except (OSError, ValueError):  # no disk has such a name: it is too long, or has a NUL
+        except (OSError, ValueError):  # a name that no disk allows: too long, or with a NUL
             return False
 
     def read(self, path: str) -> bytes:
-        """Returns the bytes of the file at a path inside."""
+        """Returns the bytes of a file."""
         return (self.root / path).read_bytes()
 
 
 @contextmanager
 def open_source(path: str | Path, top_folder: str = "", folders: Collection[str] = ()) -> Iterator[Source]:
-    """Opens a zip or a folder. Hidden files and those of `PASSED_OVER` are passed over.
+    """Opens a zip or a folder; hidden files and those of `SKIPPED` are skipped.
 
     Args:
       path: the zip or the folder.
       top_folder: folder that may enclose the others; paths start below it. Without it, paths start below the only
-        folder that holds one of `folders`, or a folder that encloses everything, whatever its name is.
-      folders: names of folders that hold files, and so enclose no others.
+        folder that has one of `folders`, or a folder of any name that encloses everything.
+      folders: names of folders with files, which enclose no others.
 
     Raises:
-      FileNotFoundError: there is nothing at `path`.
-      ValueError: it is no zip, or holds links or paths that lead elsewhere.
+      FileNotFoundError: `path` does not exist.
+      ValueError: it is not a zip, or has links or paths that lead elsewhere.
     """
     path = local_path(path)
     if not path.exists():
@@ -79,14 +75,14 @@ def open_source(path: str | Path, top_folder: str = "", folders: Collection[str]
         return
     with open_zip(path) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
-        infos = [info for info in infos if not is_passed_over(PurePosixPath(info.filename))]
+        infos = [info for info in infos if not is_skipped(PurePosixPath(info.filename))]
         copies = [name for name, count in Counter(info.filename for info in infos).items() if count > 1]
         _refuse(path, [info.filename for info in infos if _is_odd(info)] + copies)
         yield _source(path, zipfile.Path(archive), top_folder, folders)
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Opens a zip; raises ValueError where it is none or is cut off."""
+    """Opens a zip (ValueError: it is not one, or is incomplete)."""
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
@@ -94,14 +90,10 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> dict[str, str]:
-    """Reads and decodes every image.
-
-    Returns:
-      The file and the fault of each image that is not whole.
-    """
+    """Reads and decodes every image; returns the file and the fault of each damaged one."""
     files, unreadable = list(files), dict[str, str]()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), 4096):  # hundreds of thousands at once would take memory
+        for start in range(0, len(files), 4096):  # all tasks of a large data set at once would take memory
             block = files[start : start + 4096]
             wrong = pool.map(lambda file: _what_is_wrong(file, read), block)
             unreadable |= {file: text for file, text in zip(block, wrong) if text}
@@ -115,19 +107,19 @@ def md5(path: Path) -> str:
 
 
 def name_faults(unreadable: Mapping[str, str]) -> str:
-    """Returns the first five of the files of `find_unreadable` with their faults, and how many more there are."""
+    """Names the first five files of `find_unreadable` with their faults, and counts the others."""
     return name_some([f"{file} ({fault})" for file, fault in unreadable.items()])
 
 
 def name_some(items: Sequence[str]) -> str:
-    """Returns the first five of the items, and how many more there are, as text."""
+    """Names the first five items, and counts the others."""
     return ", ".join(map(escaped, items[:5])) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
 
 
-def is_passed_over(path: PurePosixPath | str) -> bool:
-    """Tells if a file is hidden or of `PASSED_OVER`, or lies in such a folder; text is the name of a file."""
+def is_skipped(path: PurePosixPath | str) -> bool:
+    """Returns whether a file (text: its name) is hidden or of `SKIPPED`, or in such a folder."""
     parts = (path,) if isinstance(path, str) else path.parts
-    return any(part in PASSED_OVER or (part.startswith(".") and part != "..") for part in parts)
+    return any(part in SKIPPED or (part.startswith(".") and part != "..") for part in parts)
 
 
 def _source(path: Path, root: Path | zipfile.Path, top_folder: str, folders: Collection[str]) -> Source:
@@ -138,18 +130,18 @@ def _source(path: Path, root: Path | zipfile.Path, top_folder: str, folders: Col
 
 
 def _enclosing(root: Path | zipfile.Path, folders: Collection[str]) -> str:
-    """The folder that encloses the others, see `open_source`; "" where none does."""
+    """Returns the folder that encloses the others, see `open_source`; "" without one."""
     if any((root / folder).is_dir() for folder in folders):
         return ""
     entries = _entries(root)
     holding = [entry for entry in entries if any((entry / folder).is_dir() for folder in folders)]
-    found = holding or entries
-    return found[0].name if len(found) == 1 and found[0].is_dir() else ""
+    candidates = holding or entries
+    return candidates[0].name if len(candidates) == 1 and candidates[0].is_dir() else ""
 
 
 def _entries(folder: Path | zipfile.Path) -> list[Any]:
-    """The files and folders in a folder, without those that are passed over."""
-    return [entry for entry in folder.iterdir() if not is_passed_over(PurePosixPath(entry.name))]
+    """Returns the files and folders in a folder, except skipped ones."""
+    return [entry for entry in folder.iterdir() if not is_skipped(PurePosixPath(entry.name))]
 
 
 def _refuse(path: Path, odd: Sequence[str]) -> None:
