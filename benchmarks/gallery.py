@@ -8,8 +8,8 @@ whose images are spread over the gallery. Each round has another query and anoth
 asked one after the other, each in a process of its own.
 
 NumPy and FAISS flat hold all embeddings in memory. Memory of the gallery is that of its process beyond the mapped files
-(RssAnon of /proc/self/status). --postgres starts a server as the tests do, --postgres_url takes one that is running;
-the tables of a gallery in it are deleted.
+(RssAnon of /proc/self/status). --postgres starts a server as the tests do. --postgres_url takes one that is running;
+a gallery of so many images in it is used as it is, and the tables of any other are deleted.
 """
 
 import argparse
@@ -191,8 +191,10 @@ def measure(folder: Path, flags: argparse.Namespace, stack: ExitStack) -> tuple[
     of_server = None
     if flags.postgres or flags.postgres_url:
         url = flags.postgres_url or stack.enter_context(server())
-        empty(url)
-        of_server = added | in_fresh_process(add_all, url, embeddings)
+        of_server = added
+        if number_of_images(url) != flags.images:
+            empty(url)
+            of_server = added | in_fresh_process(add_all, url, embeddings)
         sides["Gallery, PostgreSQL"] = (ask_gallery, url, query)
     turns = taking_turns(sides, flags.rounds)
     exact = turns["NumPy, in memory"]
@@ -224,6 +226,12 @@ def server():
             yield found
 
     return url()
+
+
+def number_of_images(url: str) -> int:
+    """Images of the gallery in a database; 0 where there is none."""
+    with Gallery(url) as gallery:
+        return len(gallery)
 
 
 def empty(url: str) -> None:

@@ -113,8 +113,11 @@ def _chosen_of(block: Block, chosen: np.ndarray) -> Block:
         if len(block.ids)
         else chosen[:0]
     )
-    position = np.searchsorted(block.ids, chosen)
-    position = position[block.ids[position] == chosen]
+    if len(block.ids) and block.ids[-1] - block.ids[0] == len(block.ids) - 1:  # no id is missing
+        position = chosen - block.ids[0]
+    else:
+        position = np.searchsorted(block.ids, chosen)
+        position = position[block.ids[position] == chosen]
     if len(position) * LARGE_SHARE < len(block.ids):
         return Block(*(field[position] for field in block))
     half_squared = np.full(len(block.ids), np.float32(np.inf))
