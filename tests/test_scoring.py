@@ -261,3 +261,11 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
     calls.clear()
     assert run.train_and_evaluate_splits(config, tmp_path)[scoring.NETWORK]["cmc"] == summary["cmc"] and calls == []
+
+
+@pytest.mark.quick
+def test_only_published_splits_are_called_official():
+    parts = {"query": None, "gallery": None}
+    assert scoring._name_of_split(parts, "market1501") == "official"
+    assert scoring._name_of_split(parts, "mydata") == "query and gallery"
+    assert scoring._name_of_split({"train": None}, "cuhk01") == "train"

@@ -133,7 +133,10 @@ def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | N
         results = [content, *content.values()]
         result = next((of for of in results if isinstance(of, dict) and of.get("verification")), None)
         if result is None:
-            raise ValueError(f"{path} has no verification rates: give a file of mancs evaluate --json, not re-ranked")
+            raise ValueError(
+                f"{path} has no verification rates: none of its people has images under two cameras (leave camid out "
+                "where cameras are unknown), or it is re-ranked, or no result of mancs evaluate --json"
+            )
         rates = result["verification"]
         embedded = result.get("embedded") or {name: result.get(name, False) for name in ("flip", "network")}
         points = [
