@@ -18,7 +18,8 @@ from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_sh
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
-from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.per_query import PerQuery, write_queries
+from mancs_jax.evaluation.protocols import Evaluated, Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference import histogram
 from mancs_jax.inference.embedder import Embedder, load
@@ -63,6 +64,7 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
+    queries: dict[str, PerQuery]  # name -> scores of each query; none of CUHK03's classic protocol
     # NETWORK, and RERANKED where asked for, distractors included; empty after single-shot
     comparisons: dict[str, Comparison]
 
@@ -120,20 +122,23 @@ def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
 
 
 def write_results(scored: Scored) -> None:
-    """Writes each result to results/ in the workdir of the network, if it has one.
+    """Writes each result to results/ in the workdir of the network, if it has one, with the scores of its queries.
 
     The files are single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the
-    name (single_query_reranked.json), and validation.json for held-out identities.
+    name (single_query_reranked.json), and validation.json for held-out identities. Next to each is the file of its
+    scores by query (single_query.queries.npz), see `per_query.write_queries`.
 
     Raises:
       OSError: a file cannot be written.
     """
     if scored.workdir is None or not processes.is_writer():
         return
-    for result in scored.results.values():
+    for name, result in scored.results.items():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
         write_json(scored.workdir.result(stem), result)
+        if name in scored.queries:
+            write_queries(scored.workdir.result(stem), {name: scored.queries[name]})
 
 
 def score_network(
@@ -170,20 +175,26 @@ def score_network(
         )
 
     comparisons = {} if task.single_shot else _compared(embedded, task, progress)
+    evaluated: dict[str, Evaluated] = {}
+    results: dict[str, dict[str, Any]] = {}
     if task.single_shot:
-        results = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
+        evaluated = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
+    elif is_classic:
+        results[NETWORK] = _classic(embedded, task)
     else:
-        results = (
-            {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
-        )
+        evaluated = _official(embedded, comparisons, task, progress)
+    results |= {name: of.result for name, of in evaluated.items()}
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
-        if task.single_shot:
-            scored = _single_shot(of_baseline, task.single_shot, options)
-        elif is_classic:
+        if is_classic:
             scored = _classic(of_baseline, task)
         else:
-            scored = protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
+            evaluated[name] = (
+                _single_shot(of_baseline, task.single_shot, options)
+                if task.single_shot
+                else protocols.evaluate_single_query(of_baseline["query"], of_baseline["gallery"], options)
+            )
+            scored = evaluated[name].result
         results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
     scored_on = {
@@ -207,7 +218,8 @@ def score_network(
     } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, trained.workdir, parts, embedded, results, comparisons)
+    queries = {name: of.queries for name, of in evaluated.items()}
+    return Scored(network, trained.workdir, parts, embedded, results, queries, comparisons)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
@@ -277,9 +289,9 @@ def _check_draws(parts: Parts, task: Task) -> None:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight, num_images)
 
 
-def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: Options) -> dict[str, Any]:
+def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: Options) -> Evaluated:
     images = Labelled(*map(np.concatenate, zip(*embedded.values(), strict=True)))
-    return single_shot.score(images, protocol, options)
+    return single_shot.evaluate(images, protocol, options)
 
 
 def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
@@ -309,14 +321,16 @@ def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict
 
 def _official(
     embedded: dict[str, Labelled], comparisons: dict[str, Comparison], task: Task, progress: bool
-) -> dict[str, dict]:
+) -> dict[str, Evaluated]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
     for name, comparison in comparisons.items():
         options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
-        results[name] = protocols.single_query(query, gallery, options, comparison=comparison, progress=progress)
+        results[name] = protocols.evaluate_single_query(
+            query, gallery, options, comparison=comparison, progress=progress
+        )
         for pooling in protocols.POOLINGS if task.multi_query else ():
-            results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
+            results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.evaluate_multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress
             )
     return results

@@ -14,7 +14,7 @@ from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.ranking import hit_ranks, nearest
 from mancs_jax.evaluation.results import cells
 from mancs_jax.inference.forward import attention_masks
-from mancs_jax.reporting import chart
+from mancs_jax.reporting import chart, reading
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
 from mancs_jax.reporting.histograms import histograms
@@ -76,6 +76,8 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         gallery=gallery,
         lists={LISTS[name]: each for name, each in lists.items()},
         masks=masks,
+        reading=reading.of_scores(scored.results[NETWORK]),
+        sections=reading.of_thresholds(scored.results, NETWORK),
         people=people,
         cameras=cameras,
     )

@@ -50,6 +50,15 @@ def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, r
         assert np.mean(of["ap"]) == pytest.approx(scored.results[name]["mAP"], abs=1e-4)
         assert scored.results[name]["mAP"] != pytest.approx(scored.results[name]["mAP_plain"], abs=1e-4)
     assert data["lists"]["by distance"]["distances"] != data["lists"]["re-ranked"]["distances"]
+    result = scored.results[NETWORK]
+    low, high = result["intervals"]["rank-1"]
+    assert data["reading"][0].startswith(
+        f"How to read {100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    )
+    assert data["table"][1][3] == f"{100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    (section,) = data["sections"]
+    assert section["title"] == "Decision thresholds" and section["rows"][1][0] == NETWORK
+    assert f"of {result['num_gallery']:,} images of other people" in section["paragraphs"][1]
     for title in ("distances, shares", "CMC", "P(rank)"):
         assert title in page
     assert set(data["masks"]) == {"2", "3", "4"} and data["config"]["recipe"] == "tiny"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32, Int64
+from jaxtyping import Float32, Int, Int32, Int64
 
 from mancs_jax.evaluation.comparison import Comparison, fits_in_memory, map_blocks
 from mancs_jax.evaluation.distances import from_pair
@@ -126,6 +126,25 @@ def _in_bins(values: Float32[np.ndarray, "*shape"]) -> Int64[np.ndarray, " bins"
 
 def _pair_values(comparison: Comparison) -> Iterator[tuple[Float32[np.ndarray, "B T"], Float32[np.ndarray, " N"]]]:
     """Yields (values of all pairs, infinite where one does not count; those of the positive pairs) of blocks."""
+    for block in pair_blocks(comparison):
+        yield block.values, block.values[block.positive]
+
+
+class PairBlock(NamedTuple):
+    """The pairs of B queries and T gallery images."""
+
+    query: Int[np.ndarray, " B"]  # rows of the queries
+    gallery: Int[np.ndarray, " T"]  # rows of the gallery images
+    values: Float32[np.ndarray, "B T"]  # ordered as distances are, see `distances.from_pair`; infinite: does not count
+    positive: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # (row, column) of each positive pair
+
+
+def pair_blocks(comparison: Comparison) -> Iterator[PairBlock]:
+    """Yields all pairs that count, each once.
+
+    Raises:
+      ValueError: the comparison is not one of embeddings.
+    """
     if comparison.pair_terms is None:
         raise ValueError("pairs can be compared by distances of embeddings, not by given or re-ranked distances")
     layout, (offset, scale) = comparison.layout, comparison.pair_terms
@@ -136,8 +155,9 @@ def _pair_values(comparison: Comparison) -> Iterator[tuple[Float32[np.ndarray, "
         hit_index = layout.hit_index[rows] - tile.start
         is_hit = np.arange(hit_index.shape[1]) < layout.num_hits[rows, None]
         row, column = np.nonzero(is_hit & (hit_index >= 0) & (hit_index < values.shape[1]))
-        positives = values[row, hit_index[row, column]]
-        yield values, positives[np.isfinite(positives)]  # those of the tile before are infinite
+        column = hit_index[row, column]
+        is_new = np.isfinite(values[row, column])  # those of the tile before are infinite
+        yield PairBlock(rows, layout.counted[tile], values, (row[is_new], column[is_new]))
 
 
 def _comparable(

@@ -199,7 +199,7 @@ def page(
         "gallery": f"{place}, {len(gallery.name):,} images",
         "network": f"{network}, {', '.join(options)}" if options else network,
         "distance": distance,
-        "threshold": words_of(max_distance),
+        "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
     about = f"{len(answered):,} queries; nothing is scored"

@@ -35,6 +35,14 @@ class Shown(NamedTuple):
     lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
 
 
+class Section(NamedTuple):
+    """A table of the page with a heading, and paragraphs that explain it."""
+
+    title: str
+    rows: Sequence[Sequence[str]]  # of cells, the first one the head
+    paragraphs: Sequence[str] = ()
+
+
 Answers = Sequence[Sequence[tuple[int, float]]]
 
 
@@ -48,6 +56,9 @@ def report_html(
     gallery: Split,
     lists: Mapping[str, Lists],
     masks: Mapping[int, np.ndarray],
+    *,
+    reading: Sequence[str] = (),
+    sections: Sequence[Section] = (),
     people: Mapping[int, str] = MappingProxyType({}),
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
@@ -64,6 +75,8 @@ def report_html(
       lists: name of a way -> its lists; at least one.
       masks: stage -> float [Q, h, w], the attention mask of each query, a mean over channels. Each is shown from its
         least to its largest value.
+      reading: paragraphs below the table.
+      sections: further tables.
       people: pid -> name, where people have other names than numbers.
       cameras: camid -> name, likewise.
 
@@ -86,6 +99,8 @@ def report_html(
         "title": title,
         "about": about,
         "table": table,
+        "reading": list(reading),
+        "sections": [section._asdict() for section in sections],
         "config": config,
         "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
         "queries": [described(query, i, i) for i in range(num_queries)],
