@@ -2,8 +2,8 @@
 
 `load` makes a function of images from a trained model, `adapt` adapts a model to cameras without labels, `search` finds
 the nearest gallery images, `verify` compares two images by a decision threshold (`threshold_of`), `score` evaluates
-embeddings, `train_and_evaluate` trains. `import mancs_jax` does not import jax: each name is imported when it is first
-used.
+embeddings, `compare_results` compares two evaluations, `train_and_evaluate` trains. `import mancs_jax` does not import
+jax: each name is imported when it is first used.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ from mancs_jax.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.features import score_embeddings as score
+    from mancs_jax.evaluation.paired import compare_results
     from mancs_jax.evaluation.ranking import Found
     from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.adaptation import adapt
@@ -28,6 +29,7 @@ _MODULES = {
     "Found": "mancs_jax.evaluation.ranking:Found",
     "Gallery": "mancs_jax.gallery.gallery:Gallery",
     "adapt": "mancs_jax.inference.adaptation:adapt",
+    "compare_results": "mancs_jax.evaluation.paired:compare_results",
     "build_index": "mancs_jax.inference.index:build_index",
     "load": "mancs_jax.inference.embedder:load",
     "load_index": "mancs_jax.inference.index:load_index",
@@ -43,6 +45,7 @@ __all__ = [
     "Gallery",
     "adapt",
     "build_index",
+    "compare_results",
     "load",
     "load_index",
     "score",

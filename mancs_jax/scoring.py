@@ -7,18 +7,23 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
-from mancs_jax.config import names
+from mancs_jax.config import checks, names
 from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
+from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.calibration import calibrated
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
-from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.per_query import PerQuery, write_queries
+from mancs_jax.evaluation.protocols import Evaluated, Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference import histogram
 from mancs_jax.inference.embedder import Embedder, load
@@ -34,6 +39,10 @@ NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuni
 HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
+NOBODY = (
+    "--calibrate: the run held no identities out, so there is nobody to calibrate on; train with "
+    "--config.data.validation_ids=100, or calibrate embeddings of other people (--features=FILE)"
+)
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query; single-shot may have others
 
@@ -49,6 +58,7 @@ class Task(NamedTuple):
     baselines: bool = False  # score an untrained network and a colour histogram too
     repeats: int = 100  # galleries drawn, in CUHK03's classic protocol
     single_shot: SingleShot | None = None  # score by the single-shot protocol instead, see `single_shot_parts`
+    analyses: Analyses = NONE  # beyond the scores, of the official single-query protocol
     options: Options = protocols.DEFAULT  # of the distances; with re-ranking, it is scored without it too
 
 
@@ -63,6 +73,7 @@ class Scored(NamedTuple):
     parts: Parts
     embedded: dict[str, Labelled]  # of each of the parts, by the network; distractors are at the end of the gallery
     results: dict[str, dict[str, Any]]  # name -> result, as written
+    queries: dict[str, PerQuery]  # name -> scores of each query; none of CUHK03's classic protocol
     # NETWORK, and RERANKED where asked for, distractors included; empty after single-shot
     comparisons: dict[str, Comparison]
 
@@ -120,20 +131,23 @@ def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
 
 
 def write_results(scored: Scored) -> None:
-    """Writes each result to results/ in the workdir of the network, if it has one.
+    """Writes each result to results/ in the workdir of the network, if it has one, with the scores of its queries.
 
     The files are single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the
-    name (single_query_reranked.json), and validation.json for held-out identities.
+    name (single_query_reranked.json), and validation.json for held-out identities. Next to each is the file of its
+    scores by query (single_query.queries.npz), see `per_query.write_queries`.
 
     Raises:
       OSError: a file cannot be written.
     """
     if scored.workdir is None or not processes.is_writer():
         return
-    for result in scored.results.values():
+    for name, result in scored.results.items():
         is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
         write_json(scored.workdir.result(stem), result)
+        if name in scored.queries:
+            write_queries(scored.workdir.result(stem), {name: scored.queries[name]})
 
 
 def score_network(
@@ -156,6 +170,8 @@ def score_network(
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation and not task.single_shot
     _check(task, is_classic, root)
+    if task.analyses.calibrate and not _has_held_out(config):
+        raise ValueError(NOBODY)
     parts = _load_parts(task, dataset, root, data, testset, validation)
     _check_draws(parts, task)
     embed_by = partial(embed, flip=task.flip, progress=progress)
@@ -170,20 +186,28 @@ def score_network(
         )
 
     comparisons = {} if task.single_shot else _compared(embedded, task, progress)
+    evaluated: dict[str, Evaluated] = {}
+    results: dict[str, dict[str, Any]] = {}
     if task.single_shot:
-        results = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
+        evaluated = {name: _single_shot(embedded, task.single_shot, options) for name, options in _ways(task).items()}
+    elif is_classic:
+        results[NETWORK] = _classic(embedded, task)
     else:
-        results = (
-            {NETWORK: _classic(embedded, task)} if is_classic else _official(embedded, comparisons, task, progress)
-        )
+        evaluated = _official(embedded, comparisons, task, progress)
+        card = _calibration(trained, task, root, embed_all)
+        evaluated[NETWORK] = analyse(comparisons[NETWORK], evaluated[NETWORK], task.analyses, card)
+    results |= {name: of.result for name, of in evaluated.items()}
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
-        if task.single_shot:
-            scored = _single_shot(of_baseline, task.single_shot, options)
-        elif is_classic:
+        if is_classic:
             scored = _classic(of_baseline, task)
         else:
-            scored = protocols.single_query(of_baseline["query"], of_baseline["gallery"], options)
+            evaluated[name] = (
+                _single_shot(of_baseline, task.single_shot, options)
+                if task.single_shot
+                else protocols.evaluate_single_query(of_baseline["query"], of_baseline["gallery"], options)
+            )
+            scored = evaluated[name].result
         results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
     scored_on = {
@@ -207,7 +231,8 @@ def score_network(
     } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | of_network) | scored_on
-    return Scored(network, trained.workdir, parts, embedded, results, comparisons)
+    queries = {name: of.queries for name, of in evaluated.items()}
+    return Scored(network, trained.workdir, parts, embedded, results, queries, comparisons)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
@@ -222,10 +247,48 @@ def _check(task: Task, is_classic: bool, root: str) -> None:
             "single-shot evaluation has one query and one gallery image an identity: leave multi-query and "
             "distractors out"
         )
+    if (task.single_shot or is_classic) and (asked := task.analyses.named()):
+        raise ValueError(f"{', '.join(asked)}: only of the official single-query protocol; leave them out")
     if task.distractors and task.baselines:
         raise ValueError("baselines are not scored with distractors: leave one of them out")
     if task.distractors and "distractors" not in (there := arrays.split_names(task.distractors, root)):
         raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(there)}")
+
+
+def _has_held_out(config: ConfigDict) -> bool:
+    return config.choose_on == "validation" and config.data.validation_ids > 0
+
+
+def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays.Split] | None:
+    """Reads the identities that a run held out: (query, gallery), of all its data sets; None if there are none.
+
+    Raises:
+      FileNotFoundError: a data set is not there.
+    """
+    if not _has_held_out(config):
+        return None
+    config = checks.from_json(config.to_dict()).unlock()
+    config.data.root = root
+    held_out = load_training_data(config).validation
+    query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
+    return query, gallery
+
+
+def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -> dict[str, Any] | None:
+    """A card with the calibration of the distances of a task: its own, or one that is made on held-out identities."""
+    config = trained.network.config
+    if not task.analyses.calibrate:
+        # That of a card holds for the embeddings as they are.
+        return None if task.flip or task.options.normalize else trained.card
+    held_out = held_out_images(config, root)
+    assert held_out is not None  # see `score_network`
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
+    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
+    who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
+    found = calibrated({task.options.distance: comparison}, who)
+    if found[task.options.distance] is None:
+        raise ValueError(f"--calibrate: {who} have too few pairs, or pairs that do not overlap; hold out more")
+    return {"calibration": found}
 
 
 def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
@@ -277,9 +340,9 @@ def _check_draws(parts: Parts, task: Task) -> None:
         reranking.check_options(task.options.k1, task.options.k2, task.options.weight, num_images)
 
 
-def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: Options) -> dict[str, Any]:
+def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: Options) -> Evaluated:
     images = Labelled(*map(np.concatenate, zip(*embedded.values(), strict=True)))
-    return single_shot.score(images, protocol, options)
+    return single_shot.evaluate(images, protocol, options)
 
 
 def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
@@ -309,14 +372,16 @@ def _compared(embedded: dict[str, Labelled], task: Task, progress: bool) -> dict
 
 def _official(
     embedded: dict[str, Labelled], comparisons: dict[str, Comparison], task: Task, progress: bool
-) -> dict[str, dict]:
+) -> dict[str, Evaluated]:
     """name -> result, single and multi query, each without and with re-ranking, as far as `task` asks for it."""
     query, gallery, results = embedded["query"], embedded["gallery"], {}
     for name, comparison in comparisons.items():
         options, suffix = task.options._replace(rerank=name == RERANKED), name.removeprefix(NETWORK)
-        results[name] = protocols.single_query(query, gallery, options, comparison=comparison, progress=progress)
+        results[name] = protocols.evaluate_single_query(
+            query, gallery, options, comparison=comparison, progress=progress
+        )
         for pooling in protocols.POOLINGS if task.multi_query else ():
-            results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.multi_query(
+            results[f"{NETWORK}, multi-query ({pooling}){suffix}"] = protocols.evaluate_multi_query(
                 query, gallery, embedded["gt_bbox"], pooling, options, progress=progress
             )
     return results

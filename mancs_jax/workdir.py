@@ -22,3 +22,9 @@ class Workdir:
     def result(self, stem: str) -> Path:
         """Returns the path of one result, JSON."""
         return self.results / f"{stem}.json"
+
+
+def queries_path(result: str | Path) -> Path:
+    """The file next to a result, JSON, that has the scores of each query."""
+    path = Path(result)
+    return path.with_name(f"{path.name.removesuffix('.json')}.queries.npz")

@@ -41,7 +41,7 @@ def test_each_command_has_help(name, capsys):
         main(["mancs", name.replace("_", "-"), "--help"])
     shown = capsys.readouterr().out
     assert not end.value.code and (import_module(f"mancs_jax.cli.{name}").__doc__ or "x").split("\n")[0] in shown
-    assert "--workdir: " in shown or name == "prepare_data"
+    assert "--workdir: " in shown or name in ("prepare_data", "compare")
     assert f"mancs {name.replace('_', '-')} " in shown and "scripts" not in shown
 
 
@@ -91,6 +91,7 @@ def test_unknown_arguments(name):
     required = {
         "train": ["--config=market", "--workdir=W"],
         "cuhk03_classic": ["--config=cuhk03:classic", "--workdir=W"],
+        "compare": ["A.json", "B.json"],
         "prepare_data": ["--dataset=walkers"],
         "embed": ["F", "--workdir=W", "--output=o.npz"],
         "search": ["q.jpg", "--workdir=W", "--gallery=g.npz"],

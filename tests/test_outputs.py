@@ -115,5 +115,5 @@ def test_a_shipped_network_is_an_input(monkeypatch):
 
 def test_every_path_of_a_command_is_written_or_read():
     known = {*OUTPUTS, "workdir", "root", "network", "average_with", "thresholds_of"}
-    known |= {"gallery", "features", "source", "csv", "protocol_file", "images", "relative_to"}
+    known |= {"gallery", "features", "source", "csv", "protocol_file", "images", "groups", "relative_to"}
     assert known == set(command_line.PATHS)

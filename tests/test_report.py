@@ -9,7 +9,7 @@ from pages import data_of
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import Found
-from mancs_jax.reporting.report import Lists, report_html
+from mancs_jax.reporting.report import Lists, Section, report_html
 
 pytestmark = pytest.mark.quick
 
@@ -21,6 +21,9 @@ def split(pids, camids, prefix):
     image = np.repeat(np.repeat(rng.integers(0, 256, (len(pids), 4, 2, 3), dtype=np.uint8), 32, axis=1), 32, axis=2)
     names = [f"{prefix}{i}.jpg" for i in range(len(pids))]
     return Split(image, np.array(pids, np.int32), np.array(camids, np.int32), np.array(names))
+
+
+SECTION = Section("Decision <thresholds>", [["threshold", "TPR"], ["3.108", "63.2 [60.1, 66.0]"]], ["At most <3.108>."])
 
 
 def page(num_queries=30, **names):
@@ -43,6 +46,8 @@ def page(num_queries=30, **names):
         gallery,
         lists,
         masks,
+        reading=["How to read 12.3 [10.1, 14.6]: <first>", "second"],
+        sections=[SECTION],
         **names,
     )
     return html, query, gallery, lists
@@ -105,6 +110,10 @@ def test_in_a_browser(browser, tmp_path):
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(f"file://{tmp_path}/report.html")
         assert tab.text_content("h1") == "Mancs on <walkers>" and tab.evaluate("window.broken") is None
+        assert tab.locator("#reading p").all_text_contents()[0] == "How to read 12.3 [10.1, 14.6]: <first>"
+        assert tab.text_content("#sections h2") == SECTION.title
+        assert tab.locator("#sections td").all_text_contents() == list(SECTION.rows[1])
+        assert tab.text_content("#sections p") == "At most <3.108>."
         assert tab.locator(".list").count() == 12 and "1 / 3 (30 queries)" in tab.text_content("#page")
 
         def captions():

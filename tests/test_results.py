@@ -64,41 +64,77 @@ def test_the_table_of_pairs():
     verification = {
         "num_negative_pairs": 10_000,
         "at": [
-            {"max_fpr": 0.01, "tpr": 0.9, "distance": 12.3456},
-            {"max_fpr": 0.001, "tpr": 0.25, "distance": 8.0},
-            {"max_fpr": 0.0001, "tpr": 0.0, "distance": None},
+            {
+                "max_fpr": 0.01,
+                "fpr": 0.0099,
+                "tpr": 0.9,
+                "distance": 12.3456,
+                "tpr_interval": [0.88123, 0.92],
+                "fpr_interval": [0.0075, 0.0125],
+                "distance_interval": [12.1, 12.75],
+                "interval_method": "bootstrap",
+            },
+            {
+                "max_fpr": 0.001,
+                "fpr": 0.0009,
+                "tpr": 0.25,
+                "distance": 8.0,
+                "tpr_interval": [0.2, 0.3],
+                "fpr_interval": [0.0004, 0.0016],
+                "distance_interval": None,
+                "interval_method": "wilson",
+            },
+            {"max_fpr": 0.0001, "fpr": 0.0, "tpr": 0.0, "distance": None},
         ],
         "equal_error": {"rate": 0.0321, "distance": 14.0},
     }
-    rows = {"Mancs": {"verification": verification}, "re-ranked": {"verification": None}, "classic": {}}
-    head, rule, row = results.verification_table(rows).splitlines()
-    assert head.split(" | ") == [
-        "| same person or not",
-        "TPR at FPR 1 % (distance)",
-        "TPR at FPR 0.1 % (distance)",
-        "TPR at FPR 0.01 % (distance)",
-        "EER (distance) |",
+    mancs = {"verification": verification, "num_gallery": 2_000}
+    rows = {"Mancs": mancs, "re-ranked": {"verification": None}, "classic": {}}
+    lines = [" ".join(line.split()) for line in results.verification_table(rows).splitlines()]
+    assert lines[0] == "| same person or not | FPR at most | threshold | TPR | FPR | false alarms per query |"
+    assert lines[2:] == [
+        "| Mancs | 1 % | 12.35 [12.1, 12.75] | 90.00 [88.12, 92.00] | 0.99 [0.75, 1.25] | 19.8 [15, 25] |",
+        "| | 0.1 % | 8 | 25.00 [20.00, 30.00] | 0.09 [0.04, 0.16] | 1.8 [0.8, 3.2] |",
+        "| | 0.01 % | - | 0.00 | 0 | 0 |",
+        "| | EER | 14 | 96.79 | 3.21 | 64.2 |",
     ]
-    assert len(head) == len(rule) == len(row)
-    assert " ".join(row.split()) == "| Mancs | 90.00 (12.35) | 25.00 (8) | 0.00 (-) | 3.21 (14) |"
-    assert results.verification_table({"classic": {}}) == ""
+    assert len({len(line) for line in results.verification_table(rows).splitlines()}) == 1
+    assert results.verification_table({"classic": {}}) == "" == results.verification_note({"classic": {}})
+    note = results.verification_note(rows).splitlines()
+    assert note[0] == (
+        "false alarms per query: FPR x 2,000 images of other people (this gallery; --gallery_size=N for another size)"
+    )
+    assert note[1].startswith("TPR and FPR of fewer than ten pairs have Wilson intervals")
 
-    rows["Mancs"]["verification"]["num_negative_pairs"] = 999  # fewer than one of them may be accepted at 0.1 %
-    assert results.verification_table(rows).splitlines()[-1].split() == [
-        "|",
-        "Mancs",
-        "|",
-        "90.00",
-        "(12.35)",
-        "|",
-        "-",
-        "|",
-        "-",
-        "|",
-        "3.21",
-        "(14)",
-        "|",
-    ]
+    # 0.1 % of 200,000 images are 200 wrong images per query.
+    verification["at"][1]["fpr"] = 0.001
+    alarms = results.verification_table(rows, 200_000).splitlines()[3].split("|")[-2].split()
+    assert alarms == ["200", "[80,", "320]"]
+    assert results.verification_note(rows, 200_000).startswith("false alarms per query: FPR x 200,000 images of other")
+
+    verification["num_negative_pairs"] = 999  # fewer than one of them may be accepted at 0.1 %
+    lines = [" ".join(line.split()) for line in results.verification_table(rows).splitlines()]
+    assert lines[3:5] == ["| | 0.1 % | - | - | - | - |", "| | 0.01 % | - | - | - | - |"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.10824, "3.108"), (0.00012345, "0.0001234"), (15913.4, "15,910"), (0.0, "0"), (20.0, "20")]
+)
+def test_significant_digits(value, text):
+    assert results.significant(value, 4) == text
+
+
+def test_intervals_stand_behind_scores():
+    intervals = {"mAP": [0.8049, 0.8351], "rank-1": [0.9, 1.0]}
+    bootstrap = {"confidence": 0.95, "draws": 2000, "seed": 0, "num_identities": 750}
+    rows = {"Mancs": result_with(intervals=intervals, bootstrap=bootstrap), "old": result_with()}
+    row, old = (" ".join(line.split()) for line in results.table(rows).splitlines()[2:])
+    assert row == "| Mancs | 82.3 [80.5, 83.5] | 82.51 | 93.1 [90.0, 100.0] | 97.00 | 97.00 | 97.00 | 50.00 |"
+    assert old == "| old | 82.30 | 82.51 | 93.10 | 97.00 | 97.00 | 97.00 | 50.00 |"
+    assert results.interval_note(rows) == (
+        "[low, high]: 95 % confidence interval, by 2,000 bootstrap draws over 750 query identities (seed 0)"
+    )
+    assert results.interval_note({"old": result_with()}) == ""
 
 
 def test_scores_over_splits_have_their_deviation():

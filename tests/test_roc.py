@@ -175,4 +175,5 @@ def test_results_have_it_but_not_after_re_ranking():
 def test_normalised_embeddings():
     query, gallery = QUERY._replace(embedding=QUERY.embedding + 1), GALLERY._replace(embedding=GALLERY.embedding + 7)
     result = protocols.single_query(query, gallery, Options(normalize=True))
-    assert result["verification"]["at"][0] == {"max_fpr": 0.01, "fpr": 0.0, "tpr": 0.0, "distance": None}
+    nothing = {"max_fpr": 0.01, "fpr": 0.0, "tpr": 0.0, "distance": None}
+    assert nothing.items() <= result["verification"]["at"][0].items()

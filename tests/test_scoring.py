@@ -15,8 +15,9 @@ from tiny_workdir import write_untrained
 from mancs_jax import run, scoring
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk01, cuhk03, folder, market1501
-from mancs_jax.evaluation import cuhk03_classic, protocols, single_shot
+from mancs_jax.evaluation import cuhk03_classic, per_query, protocols, single_shot
 from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.paired import compare_results
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference.export import export
@@ -70,6 +71,14 @@ def test_all_protocols_in_one_call(workdir, root):
         "Mancs, multi-query (max), re-ranked",
     ]
     files = written(path)
+    for stem in files:
+        (queries,) = per_query.read_queries(path / "results" / f"{stem}.json").values()
+        assert queries.average_precision.mean() == pytest.approx(files[stem]["mAP"], abs=1e-6)
+        assert queries.pid.tolist() == arrays.load_split("market1501", root, "query", (64, 32)).pid.tolist()
+    names = ["Mancs, multi-query (mean)", "Mancs, re-ranked"]
+    (compared,) = compare_results(*(path / "results" / f"{stem}.json" for stem in ("single_query", "multi_query_max")))
+    assert compared["scores"]["mAP"]["second"] == pytest.approx(results["Mancs, multi-query (max)"]["mAP"], abs=1e-6)
+    assert all(results[name]["intervals"].keys() == results["Mancs"]["intervals"].keys() for name in names)
     stems = ["single_query", "multi_query_mean", "multi_query_max"]
     assert [files[f"{stem}{suffix}"] for suffix in ("", "_reranked") for stem in stems] == list(results.values())
     query, gallery, more = (embedded(workdir, root, part) for part in ("query", "gallery", "gt_bbox"))
@@ -152,6 +161,12 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     of_histogram = scored.results["colour histogram"]
     assert of_histogram["protocol"] == "single_shot" and of_histogram["num_queries"] == 3 and not of_histogram["flip"]
     files = written(path)
+    of_all = scored.queries["Mancs"]  # of all splits
+    result = scored.results["Mancs"]
+    assert len(of_all.pid) == result["num_splits"] * 3 and set(result["intervals"]) >= {"rank-1", "mAP"}
+    assert np.mean(of_all.first_rank == 1) == pytest.approx(result["cmc"][0])
+    low, high = result["intervals"]["mAP"]
+    assert low <= result["mAP"] <= high
     stem = "single_shot_3_identities_cameras_1_2_flip_cosine"
     assert files[f"{stem}_on_elsewhere"] == scored.results["Mancs"]
     assert files[f"{stem}_reranked_on_elsewhere"] == scored.results["Mancs, re-ranked"]
@@ -261,3 +276,11 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
     calls.clear()
     assert run.train_and_evaluate_splits(config, tmp_path)[scoring.NETWORK]["cmc"] == summary["cmc"] and calls == []
+
+
+@pytest.mark.quick
+def test_only_published_splits_are_called_official():
+    parts = {"query": None, "gallery": None}
+    assert scoring._name_of_split(parts, "market1501") == "official"
+    assert scoring._name_of_split(parts, "mydata") == "query and gallery"
+    assert scoring._name_of_split({"train": None}, "cuhk01") == "train"

@@ -10,6 +10,7 @@ from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
 from mancs_jax import scoring, visualize
+from mancs_jax.evaluation.analyses import Analyses
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.scoring import NETWORK, RERANKED
@@ -43,6 +44,14 @@ def report(workdir, root, **options):
     return scored, json.loads(data), page
 
 
+def test_a_page_has_the_sections_of_the_analyses(workdir, root):
+    task = scoring.Task(root=str(root), analyses=Analyses(open_set=True, groups={"kind": {2: "a", 3: "b"}}))
+    page = visualize.write_report(workdir, scoring.score(workdir, task, progress=False), task).read_text()
+    for title in ("If the person is not in the gallery", "pairs of cameras", "groups of people"):
+        assert page.count(f"{title}</h2>") == 1
+    assert {"open_set.svg", "cameras.svg", "cameras_tpr.svg"} < {path.name for path in (workdir / "results").iterdir()}
+
+
 def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, root):
     scored, data, page = report(workdir, root, rerank=True, k1=4, k2=2)
     assert list(data["lists"]) == ["by distance", "re-ranked"]
@@ -50,6 +59,15 @@ def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, r
         assert np.mean(of["ap"]) == pytest.approx(scored.results[name]["mAP"], abs=1e-4)
         assert scored.results[name]["mAP"] != pytest.approx(scored.results[name]["mAP_plain"], abs=1e-4)
     assert data["lists"]["by distance"]["distances"] != data["lists"]["re-ranked"]["distances"]
+    result = scored.results[NETWORK]
+    low, high = result["intervals"]["rank-1"]
+    assert data["reading"][0].startswith(
+        f"How to read {100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    )
+    assert data["table"][1][3] == f"{100 * result['cmc'][0]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    (section,) = data["sections"]
+    assert section["title"] == "Decision thresholds" and section["rows"][1][0] == NETWORK
+    assert f"of {result['num_gallery']:,} images of other people" in section["paragraphs"][1]
     for title in ("distances, shares", "CMC", "P(rank)"):
         assert title in page
     assert set(data["masks"]) == {"2", "3", "4"} and data["config"]["recipe"] == "tiny"

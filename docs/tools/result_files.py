@@ -25,11 +25,23 @@ def per_cent(share: float | None, digits: int = 1) -> str:
 
 
 def scores(result: dict[str, Any], ranks: Sequence[int] = (1,), digits: int = 1) -> list[str]:
-    """Returns the cells official mAP, plain mAP and some ranks; a score that is missing is empty."""
+    """Returns the cells official mAP, plain mAP and some ranks; a score that is missing is empty.
+
+    Scores with confidence intervals are shown with one digit, as "80.8 [78.9, 82.6]", others with `digits`.
+    """
     cmc = result["cmc"]
-    values = [result.get("mAP"), result.get("mAP_plain")]
-    values += [cmc[rank - 1] if rank <= len(cmc) else None for rank in ranks]
-    return [per_cent(value, digits) for value in values]
+    values = {name: result.get(name) for name in ("mAP", "mAP_plain")}
+    values |= {f"rank-{rank}": cmc[rank - 1] if rank <= len(cmc) else None for rank in ranks}
+    intervals = result.get("intervals") or {}
+    return [
+        f"{per_cent(value)} {bracketed(intervals[name])}" if name in intervals else per_cent(value, digits)
+        for name, value in values.items()
+    ]
+
+
+def bracketed(interval: Sequence[float], sign: str = "") -> str:
+    """Returns an interval of shares in per cent."""
+    return f"[{', '.join(f'{100 * end:{sign}.1f}' for end in interval)}]"
 
 
 def pair(result: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from mancs_jax.common.screen import show
 COMMANDS = {
     "train": "train a model and evaluate it",
     "evaluate": "evaluate a trained model, or embeddings of any origin",
+    "compare": "compare two results on the same queries: is the difference larger than chance?",
     "prepare-data": "prepare a data set, or check it",
     "adapt": "adapt a model to the cameras of a site, without labels",
     "embed": "extract the embeddings of a folder of images",

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mancs_jax.cli.flags import Flags
+from mancs_jax.common.atomic_write import is_opened
 from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_weights
-from mancs_jax.workdir import Workdir
+from mancs_jax.workdir import Workdir, queries_path
 
 OUTPUTS = ("output", "json", "picture", "report", "receipt")  # flags of files that are written
-INPUTS = ("gallery", "features", "source", "csv", "protocol_file", "images")  # of files and folders that are read
+INPUTS = (
+    "gallery",
+    "features",
+    "source",
+    "csv",
+    "protocol_file",
+    "images",
+    "groups",
+)  # of files and folders that are read
 NETWORKS = ("workdir", "network", "average_with", "thresholds_of")
 
 Paths = dict[str, Path]  # name for a message -> path
@@ -30,10 +39,14 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
         return {}, {}, {}
     if "format" in values:
         outputs = _of_export(given["output"], given.get("format", ""))
+    if "baselines" in values and not is_opened(Path(given["json"])):  # mancs evaluate
+        outputs[f"the scores by query of --json={given['json']}"] = queries_path(given["json"])
     if "weight" in values:  # mancs adapt
         outputs = _of_export(str(Path(given["output"]) / Path(given["output"]).name), "weights")
     inputs = {f"--{name}={given[name]}": Path(given[name]) for name in INPUTS if name in given}
     inputs |= {argument: Path(argument) for argument in arguments}
+    if "other_row" in values:  # mancs compare
+        inputs |= {f"the scores by query of {argument}": queries_path(argument) for argument in arguments}
     read = {name: path for name, path in inputs.items() if path.is_dir()}
     inputs |= {f"{file} of {name}": file for name, path in read.items() for file in path.glob("*.npy")}
     folders = read if "picture" in given else {}  # where it would be taken for one of the images

@@ -17,11 +17,17 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.csv_table import Listed, read_table
 from mancs_jax.data.sources.labels import parse_labels
 from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.calibration import calibrated
+from mancs_jax.evaluation.comparison import kept
 from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.per_query import PerQuery
 from mancs_jax.evaluation.protocols import Options
 
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # the last is optional
+SINGLE_QUERY = "single query"  # name of the row
+THESE = "the evaluated pairs themselves: on other people, the mapping fits less well than its Cllr says"
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
 EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where people and cameras are known
 MADE_WITH = ("network", "flip", "normalize")  # further ones
@@ -183,15 +189,17 @@ def score_file(
     *,
     queries: str = "",
     csv: str | Path | None = None,
+    analyses: Analyses = NONE,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, PerQuery]]:
     """Scores embeddings of any origin, see `load_features` for the file and `score` for the result.
 
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored = score(load_features(path, queries, csv), options, progress=progress)
-    return scored | {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
+    scored, of_queries = score(load_features(path, queries, csv), options, analyses, progress=progress)
+    scored |= {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
+    return scored, of_queries
 
 
 def _made_with(path: str | Path) -> dict[str, Any]:
@@ -203,17 +211,36 @@ def _made_with(path: str | Path) -> dict[str, Any]:
     return {"embedded": {name: value.item() for name, value in values.items() if value.ndim == 0}}
 
 
-def score(features: dict[str, Labelled], options: Options, *, progress: bool = False) -> dict:
-    """Scores the parts of `load_features`, single query; multi-query, where the file has it, under "multi_query_mean"
-    and "multi_query_max"."""
+def score(
+    features: dict[str, Labelled], options: Options, analyses: Analyses = NONE, *, progress: bool = False
+) -> tuple[dict[str, Any], dict[str, PerQuery]]:
+    """Scores the parts of `load_features`.
+
+    Returns:
+      The single-query result, with the multi-query results under "multi_query_mean" and "multi_query_max" where the
+      file has these images; and the scores of each query under the same names and SINGLE_QUERY.
+    """
     query, gallery = features["query"], features["gallery"]
-    result = protocols.single_query(query, gallery, options, progress=progress)
+    if options.rerank and (asked := analyses.named()):
+        raise ValueError(f"{', '.join(asked)}: re-ranked distances change with the gallery; leave --rerank out")
+    comparison = protocols.compared(query, gallery, options, progress=progress)
+    comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
+    single = protocols.evaluate_single_query(query, gallery, options, comparison=comparison, progress=progress)
+    if not options.rerank:
+        card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
+        if card and card["calibration"][options.distance] is None:
+            raise ValueError("--calibrate: too few pairs, or pairs of the same person and of others do not overlap")
+        single = analyse(comparison, single, analyses, card)
+    evaluated = {SINGLE_QUERY: single}
     if "multi_query" in features:
         for pooling in protocols.POOLINGS:
-            result[f"multi_query_{pooling}"] = protocols.multi_query(
+            evaluated[f"multi_query_{pooling}"] = protocols.evaluate_multi_query(
                 query, gallery, features["multi_query"], pooling, options, progress=progress
             )
-    return result | {"fingerprint": {part: fingerprint(embedded) for part, embedded in features.items()}}
+    results = {name: of.result for name, of in evaluated.items()}
+    result = results.pop(SINGLE_QUERY) | results
+    result |= {"fingerprint": {part: fingerprint(embedded) for part, embedded in features.items()}}
+    return result, {name: of.queries for name, of in evaluated.items()}
 
 
 def fingerprint(embedded: Labelled) -> str:
@@ -291,7 +318,8 @@ def score_embeddings(
       progress: show a bar.
 
     Returns:
-      mAP, mAP_plain, mINP, cmc and counts, see `protocols.single_query`; scores are fractions in [0, 1].
+      mAP, mAP_plain, mINP, cmc, intervals and counts, see `protocols.evaluate_single_query`; scores are fractions in
+      [0, 1].
 
     Raises:
       ValueError: one line that names the wrong array or option.

@@ -36,6 +36,13 @@ def average_precisions(hits: HitRanks) -> tuple[Float64[np.ndarray, " Q"], Float
     return trapezoid, np.sum(precision, axis=1, where=is_hit) / number
 
 
+def inverse_negative_penalties(hits: HitRanks) -> Float64[np.ndarray, " Q"]:
+    """Number of hits / rank of the last hit, of every query; 0 without a match (Ye et al., "Deep Learning for Person
+    Re-identification: A Survey and Outlook", 2021)."""
+    last = hits.ranks[np.arange(len(hits.counts)), np.maximum(hits.counts, 1) - 1]
+    return hits.counts / np.maximum(last, 1)
+
+
 def scores(hits: HitRanks, *, cmc_length: int = 50) -> dict:
     """Scores over all queries; a query without a match counts with 0.
 
@@ -45,9 +52,8 @@ def scores(hits: HitRanks, *, cmc_length: int = 50) -> dict:
 
     Returns:
       Plain numbers, the scores as fractions in [0, 1]: `mAP` (official trapezoid), `mAP_plain`, `mINP`
-      (mean of n / r_n; Ye et al., "Deep Learning for Person Re-identification: A Survey and Outlook",
-      2021), `cmc` (list, rank 1 first: share of the queries with a hit at that rank or before),
-      `num_queries`, `num_matched_queries`.
+      (mean of `inverse_negative_penalties`), `cmc` (list, rank 1 first: share of the queries with a hit at that rank or
+      before), `num_queries`, `num_matched_queries`.
 
     Raises:
       ValueError: if cmc_length is below 1 or there is no query.
@@ -57,16 +63,13 @@ def scores(hits: HitRanks, *, cmc_length: int = 50) -> dict:
         raise ValueError(f"cmc_length is {cmc_length}: ask for at least 1 rank")
     if num_queries == 0:
         raise ValueError("there are no queries to score: the mean over none is undefined")
-    matched = hits.counts > 0
-    ranks, counts = hits.ranks[matched], hits.counts[matched]
     trapezoid, plain = average_precisions(hits)
-    last_rank = ranks[np.arange(len(counts)), counts - 1]
-    firsts = np.bincount(ranks[:, 0], minlength=cmc_length + 1)[1 : cmc_length + 1]
+    firsts = np.bincount(hits.ranks[:, 0], minlength=cmc_length + 1)[1 : cmc_length + 1]
     return {
         "mAP": float(trapezoid.mean()),
         "mAP_plain": float(plain.mean()),
-        "mINP": float(np.sum(counts / last_rank) / num_queries),
+        "mINP": float(inverse_negative_penalties(hits).mean()),
         "cmc": (np.cumsum(firsts) / num_queries).tolist(),
         "num_queries": num_queries,
-        "num_matched_queries": len(counts),
+        "num_matched_queries": int(np.count_nonzero(hits.counts)),
     }

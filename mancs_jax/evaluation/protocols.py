@@ -4,16 +4,17 @@ A result is a plain dict, written as JSON: the scores, the counts, and the proto
 made with. Callers add what only they know (recipe, data fingerprint, versions) before they write it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from mancs_jax.data.cameras import each_its_own
-from mancs_jax.evaluation import metrics, reranking, roc
+from mancs_jax.evaluation import metrics, pair_intervals, reranking, roc
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.per_query import PerQuery, intervals, per_query
 from mancs_jax.evaluation.ranking import hit_ranks
 
 POOLINGS = ("mean", "max")
@@ -38,14 +39,21 @@ class Options(NamedTuple):
 DEFAULT = Options()
 
 
-def single_query(
+class Evaluated(NamedTuple):
+    """A result, and the scores of each query that it is made of."""
+
+    result: dict[str, Any]
+    queries: PerQuery
+
+
+def evaluate_single_query(
     query: Labelled,
     gallery: Labelled,
     options: Options = DEFAULT,
     *,
     comparison: Comparison | None = None,
     progress: bool = False,
-) -> dict:
+) -> Evaluated:
     """Evaluates every query image on its own, by the rules of `ranking.hit_ranks`.
 
     Args:
@@ -56,10 +64,11 @@ def single_query(
       progress: whether a bar is shown.
 
     Returns:
-      `protocol` "single_query" and the options; mAP, mAP_plain, mINP, cmc, num_queries and num_matched_queries
-      (see `metrics.scores`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
+      The result and the scores of each query. The result has `protocol` "single_query" and the options; mAP, mAP_plain,
+      mINP, cmc, num_queries and num_matched_queries (see `metrics.scores`); `intervals` and `bootstrap` (see
+      `per_query.intervals`); num_gallery (all but junk), num_distractors (those among them with pid 0) and num_junk;
       `cameras_known`, False where each image of query and gallery is its own camera; `verification`, see
-      `roc.described`, None after re-ranking.
+      `roc.described` and `pair_intervals.with_intervals`, None after re-ranking.
 
     Raises:
       ValueError: as `comparison.compare` and `reranking.rerank`.
@@ -68,19 +77,32 @@ def single_query(
         comparison = compared(query, gallery, options, progress=progress)
         comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
     query, gallery = comparison.query, comparison.gallery
-    return {
+    hits = hit_ranks(comparison, progress=progress)
+    queries = per_query(hits, query.pid, query.camid)
+    verification = None
+    if not options.rerank:
+        curve = roc.create_roc(comparison)
+        verification = pair_intervals.with_intervals(comparison, curve, roc.described(curve))
+    result = {
         "protocol": "single_query",
         **options.described(),
-        **metrics.scores(hit_ranks(comparison, progress=progress)),
-        "verification": None if options.rerank else roc.described(roc.create_roc(comparison)),
+        **metrics.scores(hits),
+        **intervals(queries),
+        "verification": verification,
         "num_gallery": int(np.sum(gallery.pid != -1)),
         "num_distractors": int(np.sum(gallery.pid == 0)),
         "num_junk": int(np.sum(gallery.pid == -1)),
         "cameras_known": not each_its_own(query.camid, gallery.camid),
     }
+    return Evaluated(result, queries)
 
 
-def multi_query(
+def single_query(*args: Any, **keywords: Any) -> dict[str, Any]:
+    """Returns the result of `evaluate_single_query`, with the same arguments."""
+    return evaluate_single_query(*args, **keywords).result
+
+
+def evaluate_multi_query(
     query: Labelled,
     gallery: Labelled,
     more: Labelled,
@@ -88,7 +110,7 @@ def multi_query(
     options: Options = DEFAULT,
     *,
     progress: bool = False,
-) -> dict:
+) -> Evaluated:
     """Evaluates with all images of a query's person under the query's camera pooled into one embedding.
 
     Every embedding, of the gallery too, is divided by its norm, whatever `options.normalize` says; so is what is
@@ -104,11 +126,11 @@ def multi_query(
       progress: whether a bar is shown.
 
     Returns:
-      As `single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query) and
-      `num_unpooled` (queries with their own image alone).
+      As `evaluate_single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query)
+      and `num_unpooled` (queries with their own image alone).
 
     Raises:
-      ValueError: as `single_query`.
+      ValueError: as `evaluate_single_query`.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"unknown pooling {pooling!r}: use one of {', '.join(POOLINGS)}")
@@ -117,19 +139,20 @@ def multi_query(
         widths = f"{more.embedding.shape[1]} wide, query embeddings {query.embedding.shape[1]}"
         raise ValueError(f"multi-query embeddings are {widths}: take both from the same model")
     pooled, counts = _pooled(query, normalized("query", query.embedding), more, pooling)
-    result = single_query(
+    evaluated = evaluate_single_query(
         query._replace(embedding=pooled), gallery, options._replace(normalize=True), progress=progress
     )
-    return result | {
-        "protocol": "multi_query",
-        "pooling": pooling,
-        "num_pooled": float(np.mean(counts)),
-        "num_unpooled": int(np.sum(counts == 0)),
-    }
+    about = {"protocol": "multi_query", "pooling": pooling, "num_pooled": float(np.mean(counts))}
+    return evaluated._replace(result=evaluated.result | about | {"num_unpooled": int(np.sum(counts == 0))})
+
+
+def multi_query(*args: Any, **keywords: Any) -> dict[str, Any]:
+    """Returns the result of `evaluate_multi_query`, with the same arguments."""
+    return evaluate_multi_query(*args, **keywords).result
 
 
 def compared(query: Labelled, gallery: Labelled, options: Options = DEFAULT, *, progress: bool = False) -> Comparison:
-    """Compares two sets by the distances that the options name; arguments and errors as those of `single_query`."""
+    """Compares two sets by the distances that the options name; arguments and errors as `evaluate_single_query`."""
     if options.normalize:
         query = query._replace(embedding=normalized("query", query.embedding))
         gallery = gallery._replace(embedding=normalized("gallery", gallery.embedding))

@@ -1,6 +1,6 @@
 """Results on disk and on the screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mancs_jax.data.cameras import UNKNOWN
 
@@ -13,15 +13,34 @@ def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
     for name, result in results.items():
         cmc = {f"rank-{rank}": result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS}
         scores = {name: result.get(name) for name in ("mAP", "mAP_plain")} | cmc | {"mINP": result.get("mINP")}
-        spread = result.get("sd", {})  # over splits
-        rows.append([name, *(_score(score, spread.get(which)) for which, score in scores.items())])
+        spread, intervals = result.get("sd", {}), result.get("intervals") or {}  # sd: over splits
+        rows.append([name, *(_score(score, spread.get(of), intervals.get(of)) for of, score in scores.items())])
     return rows
 
 
-def _score(score: float | None, deviation: float | None) -> str:
+def _score(score: float | None, deviation: float | None, interval: Sequence[float] | None) -> str:
     if score is None:
         return "-"
-    return f"{100 * score:.2f}" + (f" ± {100 * deviation:.2f}" if deviation is not None else "")
+    if deviation is not None:
+        return f"{100 * score:.2f} ± {100 * deviation:.2f}"
+    return f"{100 * score:.2f}" if interval is None else with_interval(score, interval)
+
+
+def with_interval(score: float, interval: Sequence[float] | None, digits: int = 1) -> str:
+    """A share and its interval in per cent, as "80.8 [78.9, 82.6]"; the share only, where there is no interval."""
+    text = f"{100 * score:.{digits}f}"
+    return text if interval is None else f"{text} [{', '.join(f'{100 * end:.{digits}f}' for end in interval)}]"
+
+
+def interval_note(results: Mapping[str, Mapping]) -> str:
+    """A line that says what the brackets in a table are; "" where no result has intervals."""
+    of = next((result["bootstrap"] for result in results.values() if result.get("intervals")), None)
+    if of is None:
+        return ""
+    return (
+        f"[low, high]: {100 * of['confidence']:g} % confidence interval, by {of['draws']:,} bootstrap draws over "
+        f"{of['num_identities']:,} query identities (seed {of['seed']})"
+    )
 
 
 def table(results: Mapping[str, Mapping]) -> str:
@@ -33,10 +52,10 @@ def table(results: Mapping[str, Mapping]) -> str:
     Returns:
       The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
-    return _aligned(cells(results))
+    return aligned(cells(results))
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     """Lines of a Markdown table, the head first, all columns but the first to the right."""
     rows = [[name.replace("|", "\\|"), *scores] for name, *scores in rows]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
@@ -48,33 +67,109 @@ def _aligned(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def verification_table(results: Mapping[str, Mapping]) -> str:
-    """Lays out how well distances tell the same person from others, a row each, in per cent; "" without such results.
+def verification_table(results: Mapping[str, Mapping], gallery_size: int = 0) -> str:
+    """Lays out `verification_cells` for the screen; "" without such results."""
+    rows = verification_cells(results, gallery_size)
+    return aligned(rows) if rows else ""
+
+
+def verification_cells(results: Mapping[str, Mapping], gallery_size: int = 0) -> list[list[str]]:
+    """Tells how well distances tell the same person from others, in per cent; no rows without such results.
 
     Args:
       results: name of the row -> result, as the protocols return it.
+      gallery_size: images of other people that false alarms are counted in; 0: as many as the gallery has.
 
     Returns:
-      Aligned lines: true positive rates at false positive rates of 1, 0.1 and 0.01 %, with the distances up to which
-      pairs are accepted there, and the equal error rate. A rate of less than one negative pair is a dash.
+      Rows of cells, the head first. There is one for each false positive rate (FPR) of each result: the decision
+      threshold, the true positive rate (TPR), the FPR that is reached, and the expected number of false alarms per
+      query. The last row of a result is its equal error rate (EER). A rate of less than one negative pair is a dash.
     """
     rows = []
     for name, result in results.items():
-        if verification := result.get("verification"):
-            rates = [f"{100 * at['max_fpr']:g} %" for at in verification["at"]]
-            head = ["same person or not", *(f"TPR at FPR {rate} (distance)" for rate in rates), "EER (distance)"]
-            num_negatives = verification["num_negative_pairs"]
-            points = [
-                "-" if num_negatives * at["max_fpr"] < 1 else _point(at["tpr"], at["distance"])
-                for at in verification["at"]
+        if not (verification := result.get("verification")):
+            continue
+        size = gallery_size or result.get("num_gallery", 0)
+        points = [
+            (f"{100 * at['max_fpr']:g} %", at if verification["num_negative_pairs"] * at["max_fpr"] >= 1 else None)
+            for at in verification["at"]
+        ]
+        error = verification["equal_error"]
+        points.append(("EER", {"tpr": 1 - error["rate"], "fpr": error["rate"], "distance": error["distance"]}))
+        for number, (rate, at) in enumerate(points):
+            rows.append(["" if number else name, rate, *(["-"] * 4 if at is None else _point(at, size))])
+    head = ["same person or not", "FPR at most", "threshold", "TPR", "FPR", "false alarms per query"]
+    return [head, *rows] if rows else []
+
+
+def _point(at: Mapping, size: int) -> list[str]:
+    """Threshold, TPR, FPR and false alarms of a point of the ROC curve, with intervals where it has them."""
+    distance = "-" if at["distance"] is None else _number(at["distance"], at.get("distance_interval"), 4)
+    fpr = at.get("fpr_interval")
+    alarms = _number(at["fpr"] * size, fpr and [end * size for end in fpr], 3)
+    rate = _number(100 * at["fpr"], fpr and [100 * end for end in fpr], 3)
+    return [distance, with_interval(at["tpr"], at.get("tpr_interval"), 2), rate, alarms]
+
+
+def _number(value: float, interval: Sequence[float] | None, digits: int) -> str:
+    text = significant(value, digits)
+    return text if interval is None else f"{text} [{', '.join(significant(end, digits) for end in interval)}]"
+
+
+def significant(value: float, digits: int) -> str:
+    """A number with some significant digits, never in scientific notation."""
+    return f"{float(f'{value:.{digits}g}'):,.{digits + 3}f}".rstrip("0").rstrip(".")
+
+
+def verification_note(results: Mapping[str, Mapping], gallery_size: int = 0) -> str:
+    """Lines that explain the table of `verification_table`; "" where it is empty."""
+    with_pairs = [result for result in results.values() if result.get("verification")]
+    if not with_pairs:
+        return ""
+    size = gallery_size or with_pairs[0].get("num_gallery", 0)
+    line = f"false alarms per query: FPR x {size:,} images of other people"
+    line += "" if gallery_size else " (this gallery; --gallery_size=N for another size)"
+    methods = {at.get("interval_method") for result in with_pairs for at in result["verification"]["at"]}
+    if "wilson" in methods:
+        line += (
+            "\nTPR and FPR of fewer than ten pairs have Wilson intervals, the others bootstrap intervals by identity"
+        )
+    return line
+
+
+def comparison_text(compared: Mapping) -> str:
+    """Lays out the paired comparison of two results, in per cent, with a line on what it says.
+
+    Args:
+      compared: one of `paired.compare_results`.
+    """
+    first, second = compared["first"], compared["second"]
+    lines = [
+        f"{letter}: {', '.join(filter(None, (of['file'], of['row'])))}" for letter, of in zip("AB", (first, second))
+    ]
+    lines.append(f"{compared['num_queries']:,} queries of {compared['num_identities']:,} identities")
+    if first["num_gallery"] != second["num_gallery"]:
+        sizes = f"{first['num_gallery'] or 0:,} and {second['num_gallery'] or 0:,} images"
+        lines.append(f"the galleries differ ({sizes}): so the difference is not one of the models only")
+    rows = [["per cent, [95 % interval]", "A", "B", "B - A", "exceeds chance"]]
+    for name, of in compared["scores"].items():
+        low, high = (f"{100 * end:+.1f}" for end in of["interval"])
+        rows.append(
+            [
+                "mAP (plain)" if name == "mAP_plain" else name,
+                with_interval(of["first"], of["first_interval"]),
+                with_interval(of["second"], of["second_interval"]),
+                f"{100 * of['difference']:+.1f} [{low}, {high}]",
+                "yes" if of["exceeds_chance"] else "no",
             ]
-            equal_error = verification["equal_error"]
-            rows.append([name, *points, _point(equal_error["rate"], equal_error["distance"])])
-    return _aligned([head, *rows]) if rows else ""
-
-
-def _point(rate: float, distance: float | None) -> str:
-    return f"{100 * rate:.2f} ({'-' if distance is None else f'{distance:.4g}'})"
+        )
+    lines += ["", aligned(rows), ""]
+    verdicts = {of["exceeds_chance"] for of in compared["scores"].values()}
+    if True in verdicts:
+        lines.append("yes: two equally good models differ this much in fewer than 1 of 20 test sets, for each score")
+    if False in verdicts:
+        lines.append("no: a difference of this size is common between two equally good models")
+    return "\n".join(lines)
 
 
 def matches(results: Mapping[str, Mapping]) -> str:
@@ -103,6 +198,11 @@ def splits(results: Mapping[str, Mapping]) -> str:
         "distractors": result["num_distractors"],
     }
     line += "".join(f"; {count:,} {what} in the gallery" for what, count in more.items() if count)
+    if intervals := result.get("intervals"):
+        scores = {"rank-1": result["cmc"][0], "mAP": result["mAP"], "mAP (plain)": result["mAP_plain"]}
+        names = {"mAP (plain)": "mAP_plain"}
+        shown = (f"{name} {with_interval(score, intervals[names.get(name, name)])}" for name, score in scores.items())
+        line += f"\n{next(iter(results))}: 95 % confidence intervals of the means over identities: {', '.join(shown)}"
     return line if result["cameras_known"] else f"{line}\n{UNKNOWN}"
 
 

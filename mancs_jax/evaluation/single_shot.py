@@ -5,7 +5,7 @@ draw of one image an identity, the ranks and the mean over splits serve `cuhk03_
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from mancs_jax.evaluation import metrics, reranking
 from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized, squared_euclidean
 from mancs_jax.evaluation.labelled import Labelled, checked_labels
 from mancs_jax.evaluation.metrics import HitRanks
-from mancs_jax.evaluation.protocols import DEFAULT, Options
+from mancs_jax.evaluation.per_query import PerQuery, intervals, per_query
+from mancs_jax.evaluation.protocols import DEFAULT, Evaluated, Options
 
 RANKS = (1, 5, 10, 20)  # that are averaged over the splits
 MEANS = ("mAP", "mAP_plain")  # other scores that are averaged where the splits have them
@@ -140,7 +141,7 @@ def _named_or_only(there: Sequence[int], protocol: SingleShot) -> tuple[int, int
     return first, second
 
 
-def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEFAULT) -> dict:
+def evaluate(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEFAULT) -> Evaluated:
     """Scores embeddings on the splits of `draw`.
 
     Each query has one match, at rank r of the gallery. Its plain average precision is 1 / r. That of the official
@@ -152,11 +153,13 @@ def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEF
       options: how distances are made.
 
     Returns:
-      `protocol` "single_shot" and the options; means over the splits: mAP, mAP_plain, cmc (list, rank 1 first) and
-      those of `over_splits`; `splits`, the scores of each split; num_identities (seen by both views) and, of each
-      split, num_queries, num_matched_queries, num_gallery, num_gallery_only (identities without a query) and
-      num_distractors; `split_seed`, `query_camera` and `gallery_camera` (None: two cameras of each identity, drawn in
-      each split) and `cameras_known`.
+      The result, and the scores of the queries of all splits, one split after the other. The result has `protocol`
+      "single_shot" and the options; means over the splits: mAP, mAP_plain, cmc (list, rank 1 first) and those of
+      `over_splits`; `intervals` and `bootstrap` of the means, see `per_query.intervals` (splits share identities, so a
+      draw gives an identity the same weight in all of them); `splits`, the scores of each split; num_identities (seen
+      by both views) and, of each split, num_queries, num_matched_queries, num_gallery, num_gallery_only (identities
+      without a query) and num_distractors; `split_seed`, `query_camera` and `gallery_camera` (None: two cameras of each
+      identity, drawn in each split) and `cameras_known`.
 
     Raises:
       ValueError: one line: as `draw` and `reranking.reranked_distances`; embeddings not finite or not float32 [N, D].
@@ -165,18 +168,22 @@ def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEF
     embedding = Labelled.checked("single-shot", *images).embedding
     check_distance(options.distance)
     checked_norms("single-shot", embedding, options.distance)
-    results = []
+    results, of_splits = [], []
     for query, gallery in draws:
         distances = distance_matrix(embedding[query], embedding[gallery], options)
         rank = match_ranks(distances, np.arange(len(query)), gallery)
-        results.append(metrics.scores(HitRanks(rank[:, None].astype(np.int32), np.ones(len(rank), np.int32))))
+        hits = HitRanks(rank[:, None].astype(np.int32), np.ones(len(rank), np.int32))
+        results.append(metrics.scores(hits))
+        of_splits.append(per_query(hits, images.pid[query], images.camid[query]))
+    queries = PerQuery(*map(np.concatenate, zip(*of_splits, strict=True)))
     spread = over_splits(results)
     query_camera, gallery_camera = views.cameras or (None, None)
-    return {
+    result = {
         "protocol": "single_shot",
         **options.described(),
         **{name: spread["mean"][name] for name in MEANS},
         **spread,
+        **intervals(queries),
         "splits": [_averaged(result) for result in results],
         "split_seed": protocol.seed,
         "query_camera": query_camera,
@@ -189,6 +196,12 @@ def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEF
         "num_gallery_only": len(views.only_gallery),
         "num_distractors": len(views.distractors),
     }
+    return Evaluated(result, queries)
+
+
+def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEFAULT) -> dict[str, Any]:
+    """Returns the result of `evaluate`, with the same arguments."""
+    return evaluate(images, protocol, options).result
 
 
 def one_each(images_of: Iterable[Sequence[int] | np.ndarray], rng: np.random.Generator) -> np.ndarray:

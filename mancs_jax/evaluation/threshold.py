@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.evaluation.results import significant
 
 LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
 LARGEST_OF_NORM_1 = 2.0  # by either distance
@@ -40,11 +41,17 @@ def number_of(limit: Limit) -> float | None:
     return limit.max_distance if isinstance(limit, Threshold) else limit
 
 
-def words_of(limit: Limit) -> str:
-    """Returns a threshold for a table of facts, with its rate where it is known."""
+def words_of(limit: Limit, gallery_size: int) -> str:
+    """Returns a threshold for a table of facts; where its rate is known, with the rate and the false alarms per query
+    that it lets expect in a gallery of so many images of other people."""
     if limit is None:
         return "none"
-    return limit.words() if isinstance(limit, Threshold) else f"{limit:.4g}"
+    if not isinstance(limit, Threshold):
+        return f"{limit:.4g}"
+    if limit.max_fpr is None:
+        return limit.words()
+    alarms = significant(limit.max_fpr * gallery_size, 2)
+    return f"{limit.words()}: {alarms} false alarms per query are expected in {gallery_size:,} images of other people"
 
 
 def described(limit: Limit) -> dict[str, Any]:
@@ -133,7 +140,10 @@ def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | N
         results = [content, *content.values()]
         result = next((of for of in results if isinstance(of, dict) and of.get("verification")), None)
         if result is None:
-            raise ValueError(f"{path} has no verification rates: give a file of mancs evaluate --json, not re-ranked")
+            raise ValueError(
+                f"{path} has no verification rates: none of its people has images under two cameras (leave camid out "
+                "where cameras are unknown), or it is re-ranked, or no result of mancs evaluate --json"
+            )
         rates = result["verification"]
         embedded = result.get("embedded") or {name: result.get(name, False) for name in ("flip", "network")}
         points = [

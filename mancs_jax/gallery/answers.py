@@ -178,7 +178,7 @@ def page(
         "gallery": f"{place}, {number:,} images",
         "network": network,
         "distance": how.distance,
-        "threshold": words_of(how.max_distance),
+        "threshold": words_of(how.max_distance, number),
         "conditions": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }

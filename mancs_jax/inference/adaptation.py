@@ -27,6 +27,7 @@ from mancs_jax.data.images import decode_image
 from mancs_jax.data.sources.site import Site, open_site
 from mancs_jax.data.sources.source import name_some
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
+from mancs_jax.evaluation.results import significant
 from mancs_jax.inference.forward import run_batches
 from mancs_jax.inference.network import Network, embedding_width, of_camera
 from mancs_jax.inference.network_file import card_of, read_network, write_network
@@ -35,6 +36,7 @@ from mancs_jax.kernels.conv_norm import BatchNorm
 from mancs_jax.models.mancs import Mancs, create_model
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 
+ALARMS, ALARMS_IN = "alarms", 10_000  # column of expected false alarms per query, and the images they are counted in
 WEIGHT = 0.5  # of the camera's statistics, selected on other data sets; see docs/adapt.md
 BATCH = 64  # images whose statistics are computed together
 LEAST_IMAGES = 64  # of a camera; see docs/adapt.md
@@ -106,10 +108,13 @@ def described(card: dict[str, Any]) -> str:
         return "\n".join([*lines, "no thresholds: no two people are known to be in one frame"])
     pairs = card["thresholds"]["euclidean"][0]["pairs"]
     lines.append(f"thresholds from {pairs:,} {card['thresholds']['set_on']}; between cameras the rates are others")
-    lines.append("  false positive rate" + "".join(f"{distance:>12}" for distance in DISTANCES))
+    head = "".join(f"{name:>12}" for name in (*DISTANCES, ALARMS))
+    lines.append(f"  false positive rate{head}")
     for points in zip(*(card["thresholds"][distance] for distance in DISTANCES), strict=True):
         limits = ["-" if point["max_distance"] is None else f"{point['max_distance']:.4g}" for point in points]
+        limits.append(significant(points[0]["max_fpr"] * ALARMS_IN, 3))
         lines.append(f"  {points[0]['max_fpr']:>19g}" + "".join(f"{limit:>12}" for limit in limits))
+    lines.append(f"  alarms: expected false alarms per query in a gallery of {ALARMS_IN:,} images of other people")
     return "\n".join(lines)
 
 

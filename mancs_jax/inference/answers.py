@@ -103,7 +103,7 @@ def find_answers(
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=limit)
     answered = []
     for row, (file, name) in enumerate(zip(files, names, strict=True)):
-        own = Found(found.index[[row]], found.distance[[row]])
+        own = found._replace(index=found.index[[row]], distance=found.distance[[row]])
         kept, itself = without_itself(own, gallery, file, embedding[[row]], k)
         label = (labels or {}).get(name)
         shown = shown_label(name) if label is None else (label.person, label.camera)
@@ -199,7 +199,7 @@ def page(
         "gallery": f"{place}, {len(gallery.name):,} images",
         "network": f"{network}, {', '.join(options)}" if options else network,
         "distance": distance,
-        "threshold": words_of(max_distance),
+        "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
     about = f"{len(answered):,} queries; nothing is scored"

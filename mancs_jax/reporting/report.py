@@ -35,6 +35,14 @@ class Shown(NamedTuple):
     lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
 
 
+class Section(NamedTuple):
+    """A table of the page with a heading, and paragraphs that explain it."""
+
+    title: str
+    rows: Sequence[Sequence[str]]  # of cells, the first one the head
+    paragraphs: Sequence[str] = ()
+
+
 Answers = Sequence[Sequence[tuple[int, float]]]
 
 
@@ -48,6 +56,10 @@ def report_html(
     gallery: Split,
     lists: Mapping[str, Lists],
     masks: Mapping[int, np.ndarray],
+    *,
+    reading: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    findings: Sequence[str] = (),
     people: Mapping[int, str] = MappingProxyType({}),
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
@@ -64,6 +76,9 @@ def report_html(
       lists: name of a way -> its lists; at least one.
       masks: stage -> float [Q, h, w], the attention mask of each query, a mean over channels. Each is shown from its
         least to its largest value.
+      reading: paragraphs below the table.
+      sections: further tables.
+      findings: HTML of further sections, as of `findings.findings`.
       people: pid -> name, where people have other names than numbers.
       cameras: camid -> name, likewise.
 
@@ -86,6 +101,8 @@ def report_html(
         "title": title,
         "about": about,
         "table": table,
+        "reading": list(reading),
+        "sections": [section._asdict() for section in sections],
         "config": config,
         "images": [*map(thumbnail, query.image), *(thumbnail(gallery.image[i]) for i in used)],
         "queries": [described(query, i, i) for i in range(num_queries)],
@@ -93,7 +110,7 @@ def report_html(
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
-    return _filled(data, charts)
+    return _filled(data, charts, findings)
 
 
 def search_html(
@@ -163,10 +180,11 @@ def table_html(title: str, about: str, facts: Mapping[str, str], table: Sequence
     return _filled(data | {"lists": {}, "masks": {}, "facts": dict(facts)}, [])
 
 
-def _filled(data: Mapping[str, Any], charts: Sequence[str]) -> str:
+def _filled(data: Mapping[str, Any], charts: Sequence[str], findings: Sequence[str] = ()) -> str:
     # "<" would end the script that holds the data, whatever text it is in.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__DATA__", text)
+    page = TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__FINDINGS__", "".join(findings))
+    return page.replace("__DATA__", text)
 
 
 def thumbnail(image: np.ndarray) -> str:

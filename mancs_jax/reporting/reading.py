@@ -1,0 +1,45 @@
+"""Texts that explain the numbers of a report to readers who know no statistics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mancs_jax.evaluation.results import significant, verification_cells, verification_note, with_interval
+from mancs_jax.reporting.report import Section
+
+
+def of_scores(result: Mapping[str, Any]) -> list[str]:
+    """Explains the confidence intervals of a result; no paragraphs for a result without intervals."""
+    if not result.get("intervals"):
+        return []
+    score, ends = result["cmc"][0], result["intervals"]["rank-1"]
+    low, high = (f"{100 * end:.1f}" for end in ends)
+    people = f"{result['bootstrap']['num_identities']:,}"
+    return [
+        f"How to read {with_interval(score, ends)}: for {100 * score:.1f} % of the queries of these {people} people, "
+        "the first image found shows the right person. Some people are harder to recognize than others, so "
+        f"{people} other people would give another score. The brackets are the 95 % confidence interval: by a method "
+        f"that is right in 95 of 100 test sets, the score over all such people lies between {low} and {high} %.",
+        "The interval says how much depends on the choice of people, and nothing else. Other cameras, other light, a "
+        "larger gallery or a second training run can change a score by more.",
+        "Whether one model is better than another is a different question. Both are tested on the same people, so even "
+        "models whose intervals overlap can differ beyond chance: mancs compare A.json B.json answers this.",
+    ]
+
+
+def of_thresholds(results: Mapping[str, Mapping[str, Any]], name: str) -> list[Section]:
+    """The table of decision thresholds, explained by the result of one name; empty without thresholds."""
+    if not (rows := verification_cells(results)):
+        return []
+    size, at = results[name]["num_gallery"], results[name]["verification"]["at"][0]
+    tpr, fpr, alarms = f"{100 * at['tpr']:.1f}", f"{100 * at['fpr']:.2g}", significant(at["fpr"] * size, 3)
+    paragraphs = [
+        "Two images count as the same person if their distance is at most the threshold. At the first threshold, "
+        f"{tpr} % of the pairs of images of one person are accepted (TPR, true positive rate), and so are {fpr} % of "
+        "the pairs of two different people (FPR, false positive rate).",
+        f"The FPR is a rate per pair, and one query is compared with the whole gallery: {fpr} % of {size:,} images of "
+        f"other people are {alarms} false alarms per query.",
+        "The interval of the FPR is about other people: it says how many false alarms this threshold gives for them, "
+        "under the same cameras. EER, the equal error rate: as many pairs of two people are accepted there as pairs of "
+        "one person are rejected, in per cent.",
+    ]
+    return [Section("Decision thresholds", rows, [*paragraphs, *verification_note(results).splitlines()[1:]])]
