@@ -325,6 +325,4 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
     os.waitpid(child, 0)
     with os.fdopen(reader) as told:
         line = told.read()
-    assert (
-        f"process {child} was forked from process {os.getpid()}" in line and "load the model in each worker" in line
-    )
+    assert f"process {child} was forked from process {os.getpid()}" in line and "load the model in each worker" in line

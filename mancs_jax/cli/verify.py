@@ -23,7 +23,6 @@ DIFFERENT = 2  # exit status for different people; 1 is that of errors
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
