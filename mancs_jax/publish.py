@@ -10,16 +10,15 @@ from ml_collections import ConfigDict
 
 from mancs_jax.common.atomic_write import check_writable, read_list
 from mancs_jax.common.local_path import local_path
-from mancs_jax.config import checks
 from mancs_jax.config.names import DISTANCES, sources
 from mancs_jax.data import arrays
-from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import roc
-from mancs_jax.evaluation.comparison import compare
+from mancs_jax.evaluation.calibration import calibrated, quality
+from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.scoring import NETWORK, Scored, Task, score_network
+from mancs_jax.scoring import NETWORK, Scored, Task, held_out_images, score_network
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
@@ -48,11 +47,12 @@ def export_network(
     of another that it began with (Izmailov et al., UAI 2018; Wortsman et al., ICML 2022).
 
     The card has the scores of the rounded network on the official query and gallery. Where the run held identities
-    out, it has thresholds on distances too: they were set on these identities, and beside each stand the rates that it
-    gives on the people of the official query and gallery.
+    out, it has thresholds on distances and a calibration, the mapping from distance to likelihood ratio, too: they were
+    set on these identities, and next to each stand the rates, or the quality, on the people of the official query and
+    gallery.
 
-    A run on all identities has nobody left to set thresholds on. With `thresholds_of` it takes those of a network of
-    the same training that held people out. The rates beside them are its own.
+    A run on all identities has nobody left to set them on. With `thresholds_of` it takes those of a network of the same
+    training that held people out. The rates and the quality next to them are its own.
 
     Args:
       workdir: of a training.
@@ -88,7 +88,7 @@ def export_network(
     if scores:
         for source in sources(data.name):
             arrays.check_known(source, root or data.root)
-    thresholds = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else None
+    borrowed = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else {}
     network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     if average_with:
         other = load_trained(average_with)
@@ -100,7 +100,7 @@ def export_network(
     trained = trained._replace(network=network, description=description, card=card)
     card["made_with"] = made_with
     if scores:
-        card |= _scores(trained, root or data.root, thresholds)
+        card |= _scores(trained, root or data.root, borrowed)
     path = write_network(folder, name, network, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
     return path, card
@@ -140,7 +140,7 @@ def without_paths(words: Sequence[str]) -> str:
 
 
 def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str, Any]:
-    """The thresholds of another network's card; one line where they are none, or not for this network."""
+    """The thresholds and the calibration of another network's card; one line where they are not for this network."""
     other = load_trained(source)
     if not other.card.get("thresholds"):
         raise ValueError(f"--thresholds_of={source}: its card has no thresholds; give a network that was scored")
@@ -158,31 +158,44 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
             raise ValueError(f"--thresholds_of={source}: its {name} is another, so its distances are, too")
     if not other.network.config.data.validation_ids:
         raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; give the network that set them")
-    by_whom = f"{other.card['thresholds']['set_on']}, by the network {other.card['network']}"
-    return other.card["thresholds"] | {"set_on": by_whom}
+    taken = {name: other.card[name] for name in ("thresholds", "calibration") if other.card.get(name)}
+    return {
+        name: of | {"set_on": f"{of['set_on']}, by the network {other.card['network']}"} for name, of in taken.items()
+    }
 
 
-def _scores(trained: Trained, root: str, thresholds: dict[str, Any] | None) -> dict[str, Any]:
+def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, Any]:
     test = score_network(trained, Task(root=root))
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
-    config = checks.from_json(trained.network.config.to_dict()).unlock()
-    config.data.root = root
-    held_out = load_training_data(config).validation if config.choose_on == "validation" else {}
-    if held_out:
-        query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
-        of_held_out = score_network(trained, validation=(query, gallery))
-        thresholds = {"set_on": f"{config.data.validation_ids} held-out training identities of {config.data.name}"}
-        thresholds |= {distance: _points(of_held_out, distance) for distance in DISTANCES}
-    if thresholds is not None:
-        on = f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}"
-        measured = {distance: _measured(thresholds[distance], test, distance) for distance in DISTANCES}
-        thresholds = {"set_on": thresholds["set_on"], "measured_on": on, **measured}
-    return {"scores": of_test, "thresholds": thresholds}
+    config, found = trained.network.config, dict(borrowed)
+    if held_out := held_out_images(config, root):
+        compared = by_distance(score_network(trained, validation=held_out))
+        who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
+        points = {distance: _points(comparison) for distance, comparison in compared.items()}
+        found = {"thresholds": {"set_on": who} | points, "calibration": calibrated(compared, who)}
+    on = f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}"
+    compared = by_distance(test) if found else {}
+    for name, measure in (("thresholds", _measured), ("calibration", measured_calibration)):
+        if name in found:
+            of_distances = {distance: measure(found[name][distance], compared[distance]) for distance in DISTANCES}
+            found[name] = {"set_on": found[name]["set_on"], "measured_on": on, **of_distances}
+    return {"scores": of_test, "thresholds": None, "calibration": None} | found
 
 
-def _points(held_out: Scored, distance: str) -> list[dict[str, Any]]:
+def by_distance(scored: Scored) -> dict[str, Comparison]:
+    """Compares query and gallery by each distance."""
+    query, gallery = scored.embedded["query"], scored.embedded["gallery"]
+    return {distance: kept(compare(query, gallery, distance=distance)) for distance in DISTANCES}
+
+
+def measured_calibration(of_distance: dict[str, Any] | None, comparison: Comparison) -> dict[str, Any] | None:
+    """The same mapping with its quality on other people; None where there is no mapping."""
+    return of_distance and of_distance | {"measured_on": quality(comparison, of_distance["knots"])}
+
+
+def _points(comparison: Comparison) -> list[dict[str, Any]]:
     """Distances at the false positive rates of `roc.RATES` on people held out, and the rates there."""
-    curve = roc.create_roc(compare(held_out.embedded["query"], held_out.embedded["gallery"], distance=distance))
+    curve = roc.create_roc(comparison)
     # A rate of less than one negative pair would be a guess.
     points = [roc.at_rate(curve, rate) for rate in roc.RATES if rate * curve.num_negatives >= 1]
     return [
@@ -192,10 +205,9 @@ def _points(held_out: Scored, distance: str) -> list[dict[str, Any]]:
     ]
 
 
-def _measured(points: list[dict[str, Any]], test: Scored, distance: str) -> list[dict[str, Any]]:
+def _measured(points: list[dict[str, Any]], comparison: Comparison) -> list[dict[str, Any]]:
     """The same points with the rates that they give on other people."""
     limits = [point["max_distance"] for point in points]
-    comparison = compare(test.embedded["query"], test.embedded["gallery"], distance=distance)
     return [
         point | {"measured_on": {"fpr": rates["fpr"], "tpr": rates["tpr"]}}
         for point, rates in zip(points, roc.rates_within(comparison, limits), strict=True)

@@ -7,14 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
-from mancs_jax.config import names
+from mancs_jax.config import checks, names
 from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
+from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.calibration import calibrated
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
@@ -35,6 +39,10 @@ NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuni
 HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
+NOBODY = (
+    "--calibrate: the run held no identities out, so there is nobody to calibrate on; train with "
+    "--config.data.validation_ids=100, or calibrate embeddings of other people (--features=FILE)"
+)
 
 Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for multi-query; single-shot may have others
 
@@ -50,6 +58,7 @@ class Task(NamedTuple):
     baselines: bool = False  # score an untrained network and a colour histogram too
     repeats: int = 100  # galleries drawn, in CUHK03's classic protocol
     single_shot: SingleShot | None = None  # score by the single-shot protocol instead, see `single_shot_parts`
+    analyses: Analyses = NONE  # beyond the scores, of the official single-query protocol
     options: Options = protocols.DEFAULT  # of the distances; with re-ranking, it is scored without it too
 
 
@@ -161,6 +170,8 @@ def score_network(
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation and not task.single_shot
     _check(task, is_classic, root)
+    if task.analyses.calibrate and not _has_held_out(config):
+        raise ValueError(NOBODY)
     parts = _load_parts(task, dataset, root, data, testset, validation)
     _check_draws(parts, task)
     embed_by = partial(embed, flip=task.flip, progress=progress)
@@ -183,6 +194,8 @@ def score_network(
         results[NETWORK] = _classic(embedded, task)
     else:
         evaluated = _official(embedded, comparisons, task, progress)
+        card = _calibration(trained, task, root, embed_all)
+        evaluated[NETWORK] = analyse(comparisons[NETWORK], evaluated[NETWORK], task.analyses, card)
     results |= {name: of.result for name, of in evaluated.items()}
     for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
@@ -234,10 +247,48 @@ def _check(task: Task, is_classic: bool, root: str) -> None:
             "single-shot evaluation has one query and one gallery image an identity: leave multi-query and "
             "distractors out"
         )
+    if (task.single_shot or is_classic) and (asked := task.analyses.named()):
+        raise ValueError(f"{', '.join(asked)}: only of the official single-query protocol; leave them out")
     if task.distractors and task.baselines:
         raise ValueError("baselines are not scored with distractors: leave one of them out")
     if task.distractors and "distractors" not in (there := arrays.split_names(task.distractors, root)):
         raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(there)}")
+
+
+def _has_held_out(config: ConfigDict) -> bool:
+    return config.choose_on == "validation" and config.data.validation_ids > 0
+
+
+def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays.Split] | None:
+    """Reads the identities that a run held out: (query, gallery), of all its data sets; None if there are none.
+
+    Raises:
+      FileNotFoundError: a data set is not there.
+    """
+    if not _has_held_out(config):
+        return None
+    config = checks.from_json(config.to_dict()).unlock()
+    config.data.root = root
+    held_out = load_training_data(config).validation
+    query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
+    return query, gallery
+
+
+def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -> dict[str, Any] | None:
+    """A card with the calibration of the distances of a task: its own, or one that is made on held-out identities."""
+    config = trained.network.config
+    if not task.analyses.calibrate:
+        # That of a card holds for the embeddings as they are.
+        return None if task.flip or task.options.normalize else trained.card
+    held_out = held_out_images(config, root)
+    assert held_out is not None  # see `score_network`
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
+    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
+    who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
+    found = calibrated({task.options.distance: comparison}, who)
+    if found[task.options.distance] is None:
+        raise ValueError(f"--calibrate: {who} have too few pairs, or pairs that do not overlap; hold out more")
+    return {"calibration": found}
 
 
 def _load_parts(task, dataset, root, data, testset, validation) -> Parts:

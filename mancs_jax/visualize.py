@@ -17,6 +17,7 @@ from mancs_jax.inference.forward import attention_masks
 from mancs_jax.reporting import chart, reading
 from mancs_jax.reporting.curriculum import figure_3
 from mancs_jax.reporting.curves import curves_svg
+from mancs_jax.reporting.findings import finding_charts, findings
 from mancs_jax.reporting.histograms import histograms
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
@@ -32,7 +33,8 @@ LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in
 def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     """Writes report.html and the images of an evaluated model, and returns the path of the report.
 
-    results/ gets curves.svg (from metrics.jsonl), cmc.svg, roc.svg, distances.svg, curriculum.svg, masks.png,
+    results/ gets curves.svg (from metrics.jsonl), cmc.svg, roc.svg, distances.svg, curriculum.svg, open_set.svg,
+    reliability.svg, cameras.svg and cameras_tpr.svg (where the result has them), masks.png,
     masks.json (`spread`: standard deviation of a mask over its positions, mean over the queries), and
     ranked_lists_best.png, _worst and _random, also after re-ranking.
 
@@ -57,7 +59,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
     charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
-    for name, svg in charts.items():
+    for name, svg in (charts | finding_charts(scored.results[NETWORK])).items():
         write_text(results / f"{name}.svg", svg)
     for name, each in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
@@ -78,6 +80,7 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
         masks=masks,
         reading=reading.of_scores(scored.results[NETWORK]),
         sections=reading.of_thresholds(scored.results, NETWORK),
+        findings=list(findings(scored.results[NETWORK]).values()),
         people=people,
         cameras=cameras,
     )

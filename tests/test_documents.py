@@ -35,7 +35,11 @@ CALLS = {
     "compare": ["mancs_jax.evaluation.paired.compare_results"],
     "cuhk03_classic": ["mancs_jax.run.train_and_evaluate_splits"],
     "embed": ["mancs_jax.inference.gallery.find_images"],
-    "evaluate": ["mancs_jax.scoring.score", "mancs_jax.evaluation.features.score_file"],
+    "evaluate": [
+        "mancs_jax.evaluation.groups.read_groups",
+        "mancs_jax.scoring.score",
+        "mancs_jax.evaluation.features.score_file",
+    ],
     "export": [
         "mancs_jax.inference.export.export",
         "mancs_jax.publish.export_network",

@@ -19,6 +19,7 @@ from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
 from mancs_jax.cli import command_line, embed, evaluate, search, visualize
+from mancs_jax.evaluation.calibration import knots_of, log_likelihood_ratio
 from mancs_jax.inference.export import export
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.gallery import load_gallery
@@ -72,18 +73,27 @@ def test_what_an_embedder_of_a_file_tells(place, kind):
     assert norm == pytest.approx(1, abs=1e-6)
 
 
-def test_scores_and_thresholds_travel_unless_flip_changes_them(place, tmp_path):
+def test_scores_thresholds_and_calibration_travel_unless_flip_changes_them(place, tmp_path):
     export("market1501", tmp_path / "m.onnx")
     card, shipped = mancs_jax.load(tmp_path / "m.onnx").card, mancs_jax.load("market1501").card
-    assert card["thresholds"] == shipped["thresholds"] and card["scores"] == shipped["scores"]
+    of_embeddings = ("scores", "thresholds", "calibration")
+    assert all(shipped[name] and card[name] == shipped[name] for name in of_embeddings)
+    export("market1501", tmp_path / "m.jax")
+    distance = np.linspace(0, 8, 50)
+    for path in (tmp_path / "m.onnx", tmp_path / "m.jax"):
+        for name in ("euclidean", "cosine"):
+            ratios = [
+                log_likelihood_ratio(knots_of(one, name), distance) for one in (mancs_jax.load(path).card, shipped)
+            ]
+            assert np.abs(ratios[0] - ratios[1]).max() < 1e-12 < np.ptp(ratios[0])
     # The small network with the same scores and thresholds: the way of a card does not depend on the weights.
     shutil.copy(place / "n.safetensors", tmp_path)
-    own = json.loads((place / "n.json").read_text()) | {name: shipped[name] for name in ("scores", "thresholds")}
+    own = json.loads((place / "n.json").read_text()) | {name: shipped[name] for name in of_embeddings}
     (tmp_path / "n.json").write_text(json.dumps(own))
     assert mancs_jax.load(tmp_path / "n.safetensors").card["thresholds"] == shipped["thresholds"]
     export(tmp_path / "n.safetensors", tmp_path / "n.onnx", flip=True)
     card = mancs_jax.load(tmp_path / "n.onnx").card
-    assert "thresholds" not in card and "scores" not in card and card["exported"]["flip"]
+    assert not {*of_embeddings} & card.keys() and card["exported"]["flip"]
 
 
 def test_a_file_with_flip(place):

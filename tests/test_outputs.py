@@ -25,7 +25,7 @@ def test_every_spelling_of_a_file(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="^--report is the file of --json: give each output its own file$"):
             check_outputs({"--json": "sub/new", "--report": path}, {})
     for path in ("sub/new", "folder/a/new", tmp_path / "sub"):
-        with pytest.raises(ValueError, match="^--json is in the folder of photos: "):
+        with pytest.raises(ValueError, match="^--json is in the folder of photos, which is read: "):
             check_outputs({"--json": path}, {}, {"photos": "sub"})
     check_outputs(
         {"--json": "other", "--report": "another"}, {"--gallery": "g.npz", "nowhere": "other"}, {"sub": "sub"}
@@ -115,5 +115,5 @@ def test_a_shipped_network_is_an_input(monkeypatch):
 
 def test_every_path_of_a_command_is_written_or_read():
     known = {*OUTPUTS, "workdir", "root", "network", "average_with", "thresholds_of"}
-    known |= {"gallery", "features", "source", "csv", "protocol_file", "images", "relative_to"}
+    known |= {"gallery", "features", "source", "csv", "protocol_file", "images", "groups", "relative_to"}
     assert known == set(command_line.PATHS)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import mancs_jax
+from mancs_jax.evaluation.calibration import knots_of, log_likelihood_ratio
 from mancs_jax.weights.shared import SHIPPED, shipped_networks
 
 MOST_BYTES = 12e6
@@ -30,6 +31,12 @@ def test_it_is_small_and_says_what_it_is(embed):
 
 
 def test_its_thresholds_have_the_rates_on_other_people(embed):
+    for distance in ("euclidean", "cosine"):
+        of_distance = embed.card["calibration"][distance]
+        assert of_distance["measured_on"]["cllr"] < 1.1 * of_distance["measured_on"]["min_cllr"]
+        at = [point["max_distance"] for point in embed.card["thresholds"][distance]]
+        ratios = np.exp(log_likelihood_ratio(knots_of(embed.card, distance), np.array(at)))
+        assert 1 < ratios[0] < 20 < 100 < ratios[1] < 1000 < ratios[2]
     thresholds = embed.card["thresholds"]
     lender = embed.card["made_with"]["averaged_with"]["network"]
     assert thresholds["set_on"] == f"100 held-out training identities of market1501, by the network {lender}"

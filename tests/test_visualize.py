@@ -10,6 +10,7 @@ from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
 from mancs_jax import scoring, visualize
+from mancs_jax.evaluation.analyses import Analyses
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.reporting.ranked_lists import ranked_lists
 from mancs_jax.scoring import NETWORK, RERANKED
@@ -41,6 +42,14 @@ def report(workdir, root, **options):
     page = visualize.write_report(workdir, scored, task).read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
     return scored, json.loads(data), page
+
+
+def test_a_page_has_the_sections_of_the_analyses(workdir, root):
+    task = scoring.Task(root=str(root), analyses=Analyses(open_set=True, groups={"kind": {2: "a", 3: "b"}}))
+    page = visualize.write_report(workdir, scoring.score(workdir, task, progress=False), task).read_text()
+    for title in ("If the person is not in the gallery", "pairs of cameras", "groups of people"):
+        assert page.count(f"{title}</h2>") == 1
+    assert {"open_set.svg", "cameras.svg", "cameras_tpr.svg"} < {path.name for path in (workdir / "results").iterdir()}
 
 
 def test_the_mean_of_the_lists_average_precisions_is_the_official_map(workdir, root):

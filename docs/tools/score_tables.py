@@ -14,6 +14,13 @@ from typing import Any
 
 from accelerator_table import accelerators
 from adaptation_tables import adaptation_images, adaptation_weights, frame_rates
+from analysis_tables import (
+    market1501_calibration,
+    market1501_cameras,
+    market1501_groups,
+    market1501_open_set,
+    market1501_reliability,
+)
 from benchmark_tables import aims, benchmarks, speed_beside_others
 from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
 from result_files import (
@@ -264,6 +271,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_scratch": market1501_scratch,
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": market1501_thresholds,
+    "market1501_open_set": market1501_open_set,
+    "market1501_calibration": market1501_calibration,
+    "market1501_reliability": market1501_reliability,
+    "market1501_cameras": market1501_cameras,
+    "market1501_groups": market1501_groups,
     "market1501_small": market1501_small,
     "other_cameras": other_cameras,
     "adaptation_weights": adaptation_weights,

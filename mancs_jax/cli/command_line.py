@@ -43,6 +43,7 @@ PATHS = (
     "relative_to",
     "average_with",
     "thresholds_of",
+    "groups",
 )
 DATABASES = ("postgresql://", "postgres://")  # of galleries, beside files
 LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking

@@ -3,6 +3,7 @@
 mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
 mancs evaluate --network=market1501 --root=data ...
 mancs evaluate --network=market1501 --root=data --dataset=cuhk01 --single_shot --identities=486 ...
+mancs evaluate --workdir=W [--open_set] [--calibrate] [--groups=FILE] ...
 mancs evaluate --features=FILE.npz [--distance=cosine] [--rerank --k1=20 --k2=6 --lambda=0.3] [--json=OUT]
 mancs evaluate --features=FILE.npz --csv=people.csv ...
 """
@@ -10,6 +11,7 @@ mancs evaluate --features=FILE.npz --csv=people.csv ...
 from collections.abc import Sequence
 from typing import Any
 
+from mancs_jax.cli.analysis_flags import analyses_of, define_analyses
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
 from mancs_jax.cli.flags import Flags
@@ -66,6 +68,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.")
     values.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.")
+    define_analyses(values)
     _define_single_shot(values)
 
 
@@ -114,6 +117,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.common.atomic_write import check_writable, is_opened, write_json
     from mancs_jax.common.local_path import local_path
     from mancs_jax.evaluation import results
+    from mancs_jax.evaluation.further_tables import further_tables
     from mancs_jax.evaluation.per_query import write_queries
     from mancs_jax.workdir import queries_path
 
@@ -124,11 +128,13 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         if keeps_queries:
             check_writable(queries_path(values.json))
     of_network = None
-    options = distance_options(values)
+    options, analyses = distance_options(values), analyses_of(values)
     if values.features:
         from mancs_jax.evaluation.features import SINGLE_QUERY, score_file  # without what networks need
 
-        scored, of_queries = score_file(values.features, options, queries=values.queries, csv=values.csv)
+        scored, of_queries = score_file(
+            values.features, options, queries=values.queries, csv=values.csv, analyses=analyses
+        )
         rows = {SINGLE_QUERY: scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
     else:
         from mancs_jax.evaluation.single_shot import SingleShot
@@ -138,7 +144,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         if values.single_shot:
             protocol: dict[str, Any] = {name: values[name].value for name in OF_SINGLE_SHOT}
             fields["single_shot"] = SingleShot(**protocol)
-        task = Task(**fields, options=options)
+        task = Task(**fields, analyses=analyses, options=options)
         of_network = score(values.workdir or values.network, task, write=False)
         scored = rows = of_network.results
         of_queries = of_network.queries
@@ -150,6 +156,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         show(line)
     if of_pairs := results.verification_table(rows, values.gallery_size):
         show(f"\n{of_pairs}\n{results.verification_note(rows, values.gallery_size)}")
+    for text in further_tables(rows):
+        show(f"\n{text}")
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
         write_json(values.json, scored)

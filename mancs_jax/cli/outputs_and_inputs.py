@@ -9,7 +9,15 @@ from mancs_jax.weights.shared import CARD, WEIGHTS, shipped_weights
 from mancs_jax.workdir import Workdir, queries_path
 
 OUTPUTS = ("output", "json", "picture", "report", "receipt")  # flags of files that are written
-INPUTS = ("gallery", "features", "source", "csv", "protocol_file", "images")  # of files and folders that are read
+INPUTS = (
+    "gallery",
+    "features",
+    "source",
+    "csv",
+    "protocol_file",
+    "images",
+    "groups",
+)  # of files and folders that are read
 NETWORKS = ("workdir", "network", "average_with", "thresholds_of")
 
 Paths = dict[str, Path]  # name for a message -> path

@@ -1,6 +1,7 @@
 """Writes the report of a trained model: report.html in the workdir, and images in its results/.
 
 mancs visualize --workdir=W [--rerank] [--dataset=OTHER] [--distance=cosine] [--normalize] [--flip]
+                [--open_set] [--calibrate] [--groups=FILE]
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
+from mancs_jax.cli.analysis_flags import analyses_of, define_analyses
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.distance_flags import define_distance, distance_options
 from mancs_jax.cli.flags import Flags
@@ -23,6 +25,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     define_distance(values, "Divide each embedding by its norm.")
+    define_analyses(values)
     flags.mark_flags_as_required(["workdir"], values)
 
 
@@ -37,7 +40,13 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.visualize import write_report
     from mancs_jax.workdir import Workdir
 
-    task = Task(dataset=values.dataset, root=values.root, flip=values.flip, options=distance_options(values))
+    task = Task(
+        dataset=values.dataset,
+        root=values.root,
+        flip=values.flip,
+        analyses=analyses_of(values),
+        options=distance_options(values),
+    )
     keep_compiled_programs()
     if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
         check_writable(Workdir(Path(values.workdir)).report)

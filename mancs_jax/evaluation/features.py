@@ -17,6 +17,9 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.csv_table import Listed, read_table
 from mancs_jax.data.sources.labels import parse_labels
 from mancs_jax.evaluation import protocols
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.calibration import calibrated
+from mancs_jax.evaluation.comparison import kept
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.per_query import PerQuery
 from mancs_jax.evaluation.protocols import Options
@@ -24,6 +27,7 @@ from mancs_jax.evaluation.protocols import Options
 LOSS = 1e-3  # of the spread of embeddings, that may be lost in rounding them to float32
 PARTS = ("query", "gallery", "multi_query")  # the last is optional
 SINGLE_QUERY = "single query"  # name of the row
+THESE = "the evaluated pairs themselves: on other people, the mapping fits less well than its Cllr says"
 LABELS = ("", "_pid", "_camid")  # ends of the names of a part's arrays
 EMBEDDED = ("embedding", "name", "pid", "camid")  # arrays of `mancs embed`, where people and cameras are known
 MADE_WITH = ("network", "flip", "normalize")  # further ones
@@ -185,6 +189,7 @@ def score_file(
     *,
     queries: str = "",
     csv: str | Path | None = None,
+    analyses: Analyses = NONE,
     progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
     """Scores embeddings of any origin, see `load_features` for the file and `score` for the result.
@@ -192,7 +197,7 @@ def score_file(
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored, of_queries = score(load_features(path, queries, csv), options, progress=progress)
+    scored, of_queries = score(load_features(path, queries, csv), options, analyses, progress=progress)
     scored |= {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
     return scored, of_queries
 
@@ -207,7 +212,7 @@ def _made_with(path: str | Path) -> dict[str, Any]:
 
 
 def score(
-    features: dict[str, Labelled], options: Options, *, progress: bool = False
+    features: dict[str, Labelled], options: Options, analyses: Analyses = NONE, *, progress: bool = False
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
     """Scores the parts of `load_features`.
 
@@ -216,7 +221,17 @@ def score(
       file has these images; and the scores of each query under the same names and SINGLE_QUERY.
     """
     query, gallery = features["query"], features["gallery"]
-    evaluated = {SINGLE_QUERY: protocols.evaluate_single_query(query, gallery, options, progress=progress)}
+    if options.rerank and (asked := analyses.named()):
+        raise ValueError(f"{', '.join(asked)}: re-ranked distances change with the gallery; leave --rerank out")
+    comparison = protocols.compared(query, gallery, options, progress=progress)
+    comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
+    single = protocols.evaluate_single_query(query, gallery, options, comparison=comparison, progress=progress)
+    if not options.rerank:
+        card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
+        if card and card["calibration"][options.distance] is None:
+            raise ValueError("--calibrate: too few pairs, or pairs of the same person and of others do not overlap")
+        single = analyse(comparison, single, analyses, card)
+    evaluated = {SINGLE_QUERY: single}
     if "multi_query" in features:
         for pooling in protocols.POOLINGS:
             evaluated[f"multi_query_{pooling}"] = protocols.evaluate_multi_query(

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float32, Float64, Int
 from mancs_jax.evaluation import bootstrap
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
-from mancs_jax.evaluation.roc import Roc, pair_blocks
+from mancs_jax.evaluation.pairs import pair_blocks
+from mancs_jax.evaluation.roc import Roc
 
 FEW_PAIRS = 10  # below, a rate has a Wilson interval
 MARGIN = 2.0  # negative pairs that are read at first, as a multiple of those at the largest rate

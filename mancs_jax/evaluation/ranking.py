@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Float64, Int32
 
 from mancs_jax.common.screen import bar
+from mancs_jax.evaluation.calibration import Knots, log_likelihood_ratio, probability
 from mancs_jax.evaluation.comparison import Comparison, Rows, map_blocks
 from mancs_jax.evaluation.distances import from_pair, smallest
 from mancs_jax.evaluation.metrics import HitRanks
@@ -25,6 +26,41 @@ class Found(NamedTuple):
     # into the gallery; -1 where no more images count, or are near enough
     index: Int32[np.ndarray, "Q k"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     distance: Float32[np.ndarray, "Q k"]  # infinite where the index is -1
+    knots: Knots | None = None  # of the network's calibration for this distance, see `evaluation.calibration`
+
+    @property
+    def likelihood_ratio(self) -> Float64[np.ndarray, "Q k"]:
+        """How many times more often such a distance occurs between two images of one person than of two people.
+
+        NaN where the index is -1.
+
+        Raises:
+          ValueError: one line: there is no calibration for these distances.
+        """
+        return np.exp(self._log_likelihood_ratio())
+
+    def probability(self, prior: float) -> Float64[np.ndarray, "Q k"]:
+        """The probability that query and image show the same person.
+
+        Args:
+          prior: that probability before the two images were compared, for example 1/200 where one of 200 people may be
+            on the image. The images alone cannot tell it.
+
+        Returns:
+          Each image on its own: probabilities of one query need not add up to 1. NaN where the index is -1.
+
+        Raises:
+          ValueError: one line: a prior that is not between 0 and 1, or as `likelihood_ratio`.
+        """
+        return probability(self._log_likelihood_ratio(), prior)
+
+    def _log_likelihood_ratio(self) -> Float64[np.ndarray, "Q k"]:
+        if self.knots is None:
+            raise ValueError(
+                "no likelihood ratio: these distances have no calibration; give search(..., card=embed.card) the card "
+                "of a network that was calibrated on held-out identities (re-ranked distances have none)"
+            )
+        return np.where(self.index >= 0, log_likelihood_ratio(self.knots, self.distance), np.nan)
 
 
 def hit_ranks(comparison: Comparison, *, progress: bool = False) -> HitRanks:

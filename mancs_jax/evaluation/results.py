@@ -52,10 +52,10 @@ def table(results: Mapping[str, Mapping]) -> str:
     Returns:
       The aligned lines, without a line break at the end. A score that a result lacks shows as "-".
     """
-    return _aligned(cells(results))
+    return aligned(cells(results))
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     """Lines of a Markdown table, the head first, all columns but the first to the right."""
     rows = [[name.replace("|", "\\|"), *scores] for name, *scores in rows]
     first_width, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
@@ -70,7 +70,7 @@ def _aligned(rows: list[list[str]]) -> str:
 def verification_table(results: Mapping[str, Mapping], gallery_size: int = 0) -> str:
     """Lays out `verification_cells` for the screen; "" without such results."""
     rows = verification_cells(results, gallery_size)
-    return _aligned(rows) if rows else ""
+    return aligned(rows) if rows else ""
 
 
 def verification_cells(results: Mapping[str, Mapping], gallery_size: int = 0) -> list[list[str]]:
@@ -163,7 +163,7 @@ def comparison_text(compared: Mapping) -> str:
                 "yes" if of["exceeds_chance"] else "no",
             ]
         )
-    lines += ["", _aligned(rows), ""]
+    lines += ["", aligned(rows), ""]
     verdicts = {of["exceeds_chance"] for of in compared["scores"].values()}
     if True in verdicts:
         lines.append("yes: two equally good models differ this much in fewer than 1 of 20 test sets, for each score")

@@ -7,13 +7,12 @@ A pair is accepted where its distance is at most a threshold. The rule of the pa
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int, Int32, Int64
+from jaxtyping import Float32, Int32, Int64
 
-from mancs_jax.evaluation.comparison import Comparison, fits_in_memory, map_blocks
+from mancs_jax.evaluation.comparison import Comparison, fits_in_memory
 from mancs_jax.evaluation.distances import from_pair
+from mancs_jax.evaluation.pairs import pair_blocks
 
 RATES = (1e-2, 1e-3, 1e-4)  # false positive rates at which results tell the true positive rate
 CURVE_RATES = np.logspace(-6, 0, 61)  # at which the curve in a result is read
@@ -128,43 +127,6 @@ def _pair_values(comparison: Comparison) -> Iterator[tuple[Float32[np.ndarray, "
     """Yields (values of all pairs, infinite where one does not count; those of the positive pairs) of blocks."""
     for block in pair_blocks(comparison):
         yield block.values, block.values[block.positive]
-
-
-class PairBlock(NamedTuple):
-    """The pairs of B queries and T gallery images."""
-
-    query: Int[np.ndarray, " B"]  # rows of the queries
-    gallery: Int[np.ndarray, " T"]  # rows of the gallery images
-    values: Float32[np.ndarray, "B T"]  # ordered as distances are, see `distances.from_pair`; infinite: does not count
-    positive: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]  # (row, column) of each positive pair
-
-
-def pair_blocks(comparison: Comparison) -> Iterator[PairBlock]:
-    """Yields all pairs that count, each once.
-
-    Raises:
-      ValueError: the comparison is not one of embeddings.
-    """
-    if comparison.pair_terms is None:
-        raise ValueError("pairs can be compared by distances of embeddings, not by given or re-ranked distances")
-    layout, (offset, scale) = comparison.layout, comparison.pair_terms
-    blocks = layout.matched + layout.unmatched
-    for tile, rows, values in map_blocks(comparison, blocks, _comparable, lambda _, rows: (offset[rows], scale[rows])):
-        values = values[: np.count_nonzero(np.diff(rows)) + 1]  # the last block ends with repeats
-        rows = rows[: len(values)]
-        hit_index = layout.hit_index[rows] - tile.start
-        is_hit = np.arange(hit_index.shape[1]) < layout.num_hits[rows, None]
-        row, column = np.nonzero(is_hit & (hit_index >= 0) & (hit_index < values.shape[1]))
-        column = hit_index[row, column]
-        is_new = np.isfinite(values[row, column])  # those of the tile before are infinite
-        yield PairBlock(rows, layout.counted[tile], values, (row[is_new], column[is_new]))
-
-
-def _comparable(
-    values: Float32[jax.Array, "B T"], offset: Float32[jax.Array, " B"], scale: Float32[jax.Array, " B"]
-) -> Float32[jax.Array, "B T"]:
-    # The absolute value takes the sign from -0, whose bits would not be in order.
-    return jnp.abs(jnp.maximum(offset[:, None] + scale[:, None] * values, 0))
 
 
 def at_rate(roc: Roc, rate: float) -> dict[str, Any]:

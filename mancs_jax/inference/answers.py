@@ -103,7 +103,7 @@ def find_answers(
     found = search(embedding, gallery.embedding, number, distance=distance, max_distance=limit)
     answered = []
     for row, (file, name) in enumerate(zip(files, names, strict=True)):
-        own = Found(found.index[[row]], found.distance[[row]])
+        own = found._replace(index=found.index[[row]], distance=found.distance[[row]])
         kept, itself = without_itself(own, gallery, file, embedding[[row]], k)
         label = (labels or {}).get(name)
         shown = shown_label(name) if label is None else (label.person, label.camera)

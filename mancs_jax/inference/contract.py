@@ -29,6 +29,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
 }
 OF_EXPORTED: dict[str, type] = {"format": str, "date": str, "flip": bool, "dtype": str, "file": str}
+OF_EMBEDDINGS = ("scores", "thresholds", "calibration")  # that hold for the embeddings without mirror images alone
 LARGEST = 2**24  # of every number in a card that becomes a size
 
 
@@ -120,7 +121,8 @@ def exported_card(card: dict[str, Any], *, kind: str, input: str, flip: bool, dt
     """Makes the card of an exported file from that of its network.
 
     Args:
-      card: see `network_file.card_of`; scores and thresholds stay, unless `flip` gives other embeddings than theirs.
+      card: see `network_file.card_of`; scores, thresholds and calibration stay, unless `flip` gives other embeddings
+        than theirs.
       kind: ONNX or JAX.
       input: UINT8 or FLOAT.
       flip: whether the file averages the embeddings of an image and of its mirror image.
@@ -135,7 +137,7 @@ def exported_card(card: dict[str, Any], *, kind: str, input: str, flip: bool, dt
         "dtype": dtype,
         "versions": {"mancs_jax": __version__} | {name: metadata.version(name) for name in _packages(kind)},
     }
-    kept = {name: value for name, value in card.items() if not (flip and name in ("scores", "thresholds"))}
+    kept = {name: value for name, value in card.items() if not (flip and name in OF_EMBEDDINGS)}
     return kept | {"input": described_input(input, *image_size), "exported": exported | more}
 
 

@@ -162,8 +162,8 @@ def load(
       batch: images that go through all devices together, at least 1; made a multiple of the number of devices.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long. A file of `mancs
         export` does so always or never.
-      normalize: divide each embedding by its norm. With `flip` or `normalize`, the card has no thresholds: they were
-        set on other distances.
+      normalize: divide each embedding by its norm. With `flip` or `normalize`, the card has neither thresholds
+        nor calibration: they were set on other distances.
       devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
@@ -190,8 +190,8 @@ def load(
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
         cameras = tuple(sorted(trained.network.cameras))
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
-    if (flip or normalize) and card.get("thresholds"):  # they were set on distances of other embeddings
-        card = card | {"thresholds": None}
+    if flip or normalize:  # thresholds and calibration were set on distances of other embeddings
+        card = card | {name: None for name in ("thresholds", "calibration") if card.get(name)}
     height, width = config.data.image_size
     return Embedder(
         config=config,

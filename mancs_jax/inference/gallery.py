@@ -388,7 +388,8 @@ def without_itself(
             for i in found.index[0]
         ]
     )
-    kept = Found(*(field[:, ~is_itself][:, :k] for field in found))
+    index, distance = (field[:, ~is_itself][:, :k] for field in (found.index, found.distance))
+    kept = found._replace(index=index, distance=distance)
     return kept, str(gallery.name[found.index[0][is_itself][0]]) if is_itself.any() else ""
 
 

@@ -1,13 +1,15 @@
 """The nearest gallery entries of each query: exactly, or out of the candidates of an approximate index."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jaxtyping import Float32, Integer
 
 from mancs_jax.common.one_process import check_not_forked
+from mancs_jax.evaluation.calibration import knots_of
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.distances import are_usable, check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.labelled import Labelled, check_same_width, checked_embedding
@@ -34,6 +36,7 @@ def search(
     max_distance: Limit = None,
     index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
@@ -56,9 +59,11 @@ def search(
         search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
         entries needs more.
+      card: of the network that made all embeddings (`Embedder.card`), or a result of `mancs evaluate --calibrate`: its
+        calibration for `distance` gives `Found.likelihood_ratio` and `Found.probability`.
 
     Raises:
-      ValueError: one line: embeddings, k, distance, threshold or index are not as above.
+      ValueError: one line: embeddings, k, distance, threshold or index are not as above, or the calibration is damaged.
       FileNotFoundError: no index in that file.
       ImportError: an index without FAISS.
     """
@@ -66,6 +71,7 @@ def search(
     check_distance(distance)
     query, gallery = checked_embedding("query", query), checked_embedding("gallery", gallery)
     check_same_width(query, gallery)
+    knots = knots_of(card, distance)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
     # Cosine distance is the same with norms of 1 and without.
@@ -76,7 +82,7 @@ def search(
         raise ValueError(f"num_candidates is {num_candidates}: it must be at least k, which is {k}")
     wanted, k = k, min(k, len(gallery))
     if index is None:
-        return _limited(_exact(query, gallery, k, distance), wanted, limit)
+        return _limited(_exact(query, gallery, k, distance), wanted, limit)._replace(knots=knots)
 
     from mancs_jax.inference.index import candidates  # not at the top: it needs FAISS
 
@@ -85,11 +91,11 @@ def search(
     kth, last = ordered.distance[:, k - 1], ordered.distance[:, -1]
     is_tied = np.isfinite(last) & ((1 - TIE) * last <= kth)
     doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
-    ordered = Found(*(field[:, :k] for field in ordered))
+    ordered = Found(ordered.index[:, :k], ordered.distance[:, :k])
     if doubtful.any():
-        for field, values in zip(ordered, _exact(query[doubtful], gallery, k, distance), strict=True):
-            field[doubtful] = values
-    return _limited(ordered, wanted, limit)
+        found = _exact(query[doubtful], gallery, k, distance)
+        ordered.index[doubtful], ordered.distance[doubtful] = found.index, found.distance
+    return _limited(ordered, wanted, limit)._replace(knots=knots)
 
 
 def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
@@ -135,6 +141,6 @@ def _in_order(
         distances = pair_distances(*wide, distance)
         distances[nearby[block] < 0] = np.inf
         order = np.lexsort((nearby[block], distances))
-        for field, values in zip(ordered, (nearby[block], distances), strict=True):
-            field[block] = np.take_along_axis(values, order, axis=1)
+        ordered.index[block] = np.take_along_axis(nearby[block], order, axis=1)
+        ordered.distance[block] = np.take_along_axis(distances, order, axis=1)
     return ordered

@@ -44,6 +44,7 @@ def lines(
     x_label: str = "",
     height: int = HEIGHT,
     ticks: Mapping[float, str] | None = None,
+    band: np.ndarray | None = None,
 ) -> Panel:
     """A panel of curves, each from 0 to `last` across and from 0 to the largest value, rounded, up.
 
@@ -54,10 +55,12 @@ def lines(
       x_label: under the numbers of the x axis.
       height: pixels, with a legend of one line; each further line adds to it.
       ticks: x -> text under the x axis; by default the numbers 0, `last` and the middle.
+      band: [N, 3] points (x, low, high) of an area behind the first curve.
     """
     legend, rows = _legend(list(curves))
     ceiling, height = TOP + LEGEND_LINE * (rows - 1), height + LEGEND_LINE * (rows - 1)
-    top = rounded_up(max(points[:, 1].max() for points in curves.values()))
+    highest = [points[:, 1].max() for points in curves.values()] + ([] if band is None else [band[:, 2].max()])
+    top = rounded_up(max(highest))
     right, floor = WIDTH - RIGHT, height - BOTTOM
     parts = [f'<text x="8" y="18" font-weight="bold">{escape(title)}</text>', legend]
     for share in (0.0, 0.5, 1.0):
@@ -70,6 +73,11 @@ def lines(
     squeezed = f' textLength="{WIDTH - 16}" lengthAdjust="spacingAndGlyphs"' * (LETTER * len(x_label) > WIDTH - 16)
     x = WIDTH / 2 if squeezed else (LEFT + right) / 2
     parts.append(f'<text x="{x:.1f}" y="{height - 9}" text-anchor="middle"{squeezed}>{escape(x_label)}</text>')
+    if band is not None:
+        across = np.concatenate([band[:, 0], band[::-1, 0]]) / last * (right - LEFT) + LEFT
+        down = floor - np.concatenate([band[:, 1], band[::-1, 2]]) / top * (floor - ceiling)
+        area = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, down, strict=True))
+        parts.append(f'<polygon points="{area}" fill="{COLOURS[0]}" fill-opacity="0.15"/>')
     for i, points in enumerate(curves.values()):
         across = LEFT + points[:, 0] / last * (right - LEFT)
         down = floor - points[:, 1] / top * (floor - ceiling)

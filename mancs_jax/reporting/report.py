@@ -59,6 +59,7 @@ def report_html(
     *,
     reading: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    findings: Sequence[str] = (),
     people: Mapping[int, str] = MappingProxyType({}),
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
@@ -77,6 +78,7 @@ def report_html(
         least to its largest value.
       reading: paragraphs below the table.
       sections: further tables.
+      findings: HTML of further sections, as of `findings.findings`.
       people: pid -> name, where people have other names than numbers.
       cameras: camid -> name, likewise.
 
@@ -108,7 +110,7 @@ def report_html(
         "lists": {name: _as_json(of, row_of) for name, of in lists.items()},
         "masks": {stage: _mask_bytes(of_stage) for stage, of_stage in masks.items()},
     }
-    return _filled(data, charts)
+    return _filled(data, charts, findings)
 
 
 def search_html(
@@ -178,10 +180,11 @@ def table_html(title: str, about: str, facts: Mapping[str, str], table: Sequence
     return _filled(data | {"lists": {}, "masks": {}, "facts": dict(facts)}, [])
 
 
-def _filled(data: Mapping[str, Any], charts: Sequence[str]) -> str:
+def _filled(data: Mapping[str, Any], charts: Sequence[str], findings: Sequence[str] = ()) -> str:
     # "<" would end the script that holds the data, whatever text it is in.
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    return TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__DATA__", text)
+    page = TEMPLATE.read_text().replace("__CHARTS__", "".join(charts)).replace("__FINDINGS__", "".join(findings))
+    return page.replace("__DATA__", text)
 
 
 def thumbnail(image: np.ndarray) -> str:

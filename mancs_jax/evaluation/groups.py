@@ -1,0 +1,140 @@
+"""Attributes of people, read from a CSV file or a .mat file: the groups that rates are broken down by."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from mancs_jax.common.local_path import local_path
+
+Groups = dict[str, dict[int, str]]  # attribute -> pid -> value
+
+MOST_VALUES = 50  # of an attribute: more are a measurement, not groups
+PIDS = "image_index"  # field of a .mat file with the identities, as Market-1501_Attribute has it
+NO, YES = 1, 2  # in a .mat file
+# The labels of Market-1501_Attribute (Lin et al., Pattern Recognition, 2019), as its README gives them.
+LABELS = {
+    "gender": ("gender", {1: "male", 2: "female"}),
+    "age": ("age", {1: "young", 2: "teenager", 3: "adult", 4: "old"}),
+    "hair": ("hair", {1: "short", 2: "long"}),
+    "up": ("sleeves", {1: "long", 2: "short"}),
+    "down": ("lower-body clothing", {1: "long", 2: "short"}),
+    "clothes": ("lower-body clothing type", {1: "dress", 2: "trousers"}),
+} | {name: (name, {NO: "no", YES: "yes"}) for name in ("hat", "backpack", "bag", "handbag")}
+COLOURS = {"up": "upper-body colour", "down": "lower-body colour"}  # of fields such as upblack, one of which is YES
+OTHER = "other"  # colour
+
+
+def read_groups(path: str | Path) -> Groups:
+    """Reads the attributes of people.
+
+    Args:
+      path: a CSV file with a head, whose column `pid` has identities and whose other columns are attributes; an empty
+        cell is unknown. Or a .mat file (version 7 or older) with a struct, or a struct of structs, as
+        Market-1501_Attribute's: its field `image_index` has the identities, the others are attributes.
+
+    Returns:
+      The value of each attribute for each pid. Colours of clothes in a .mat file, one field each, become one attribute.
+
+    Raises:
+      FileNotFoundError: there is nothing at `path`.
+      ValueError: one line: not such a file, a pid that is no number above 0 or has two values, or too many values.
+    """
+    path = local_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give a CSV file with a column pid, or a .mat file")
+    groups: Groups = {}
+    for pid, attribute, value in _from_mat(path) if path.suffix == ".mat" else _from_csv(path):
+        of_attribute = groups.setdefault(attribute, {})
+        if of_attribute.setdefault(pid, value) != value:
+            raise ValueError(f"{path}: {attribute} of pid {pid} is {of_attribute[pid]} and {value}: keep one of them")
+    for attribute, value_of in groups.items():
+        if (number := len(set(value_of.values()))) > MOST_VALUES:
+            raise ValueError(
+                f"{path}: {attribute} has {number} values, more than {MOST_VALUES}: make groups of them, or leave the "
+                "column out"
+            )
+    if not groups:
+        raise ValueError(f"{path} has no attributes: give columns beside pid")
+    return groups
+
+
+def _from_csv(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yields (pid, attribute, value)."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no CSV file in UTF-8 ({' '.join(str(error).split())[:100]})") from None
+    if not rows or "pid" not in rows[0]:
+        raise ValueError(f"{path} has no column pid, or no rows: the first line names the columns")
+    for number, row in enumerate(rows, start=2):
+        cells = {name: value for name, value in row.items() if name is not None and value is not None}
+        if None in row or len(cells) < len(row):
+            raise ValueError(f"{path}, line {number}: it has another number of cells than the first line")
+        pid = _pid(cells.pop("pid"), f"{path}, line {number}")
+        for attribute, value in cells.items():
+            if attribute.strip() and value.strip():
+                yield pid, attribute.strip(), value.strip()
+
+
+def _from_mat(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yields (pid, attribute, value)."""
+    try:
+        content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
+    except Exception as error:  # those of a damaged file have no common class
+        raise ValueError(
+            f"{path} is no .mat file of version 7 or older ({' '.join(str(error).split())[:100]})"
+        ) from None
+    tables = [table for name, value in content.items() if not name.startswith("__") for table in _tables(value)]
+    if not tables:
+        raise ValueError(f"{path} has no struct with a field {PIDS}, the identities: give a CSV file instead")
+    for table in tables:
+        pids = [_pid(one, f"{path}, {PIDS}") for one in np.atleast_1d(table.pop(PIDS))]
+        values = {name: np.atleast_1d(of).tolist() for name, of in table.items()}
+        if wrong := [name for name, of in values.items() if len(of) != len(pids)]:
+            raise ValueError(f"{path}: {wrong[0]} has {len(values[wrong[0]])} values for {len(pids)} identities")
+        for row, pid in enumerate(pids):
+            yield from ((pid, *pair) for pair in _labelled({name: of[row] for name, of in values.items()}).items())
+
+
+def _tables(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields the structs with identities, as dictionaries, wherever they lie."""
+    fields = getattr(value, "_fieldnames", None)
+    if fields is None:
+        return
+    table = {name: getattr(value, name) for name in fields}
+    if PIDS in table:
+        yield table
+    else:
+        for inner in table.values():
+            yield from _tables(inner)
+
+
+def _labelled(values: Mapping[str, Any]) -> dict[str, str]:
+    """Attributes of one person with words for numbers, where they are known, and one attribute for several colours."""
+    labelled: dict[str, str] = {}
+    for field, value in values.items():
+        part = next((part for part in COLOURS if field.startswith(part) and field != part), "")
+        if field in LABELS:
+            name, words = LABELS[field]
+            labelled[name] = words.get(value, str(value))
+        elif part:
+            known = labelled.setdefault(COLOURS[part], OTHER)
+            labelled[COLOURS[part]] = field.removeprefix(part) if value == YES else known
+        else:
+            labelled[field] = str(value)
+    return labelled
+
+
+def _pid(text: Any, where: str) -> int:
+    try:
+        pid = int(text)
+    except ValueError:
+        pid = 0
+    if pid < 1:
+        raise ValueError(f"{where}: {text!r} is no pid: identities are numbers above 0")
+    return pid

@@ -1,0 +1,167 @@
+"""Likelihood ratios and their quality, compared with loops over all pairs in float64."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from mancs_jax.evaluation import calibration, comparison
+from mancs_jax.evaluation.calibration import fit, knots_of, log_likelihood_ratio, probability, quality
+from mancs_jax.evaluation.comparison import compare, from_distances
+from mancs_jax.evaluation.labelled import Labelled
+
+KNOTS = [[0.5, 6.0], [1.5, 1.0], [4.0, -5.0]]
+
+
+def all_pairs(query, gallery):
+    """(distances of the positive pairs, of the negative pairs), float64."""
+    kinds = ([], [])
+    for q, pid, camid in zip(query.embedding.astype(np.float64), query.pid, query.camid, strict=True):
+        for g, gallery_pid, gallery_camid in zip(gallery.embedding.astype(np.float64), *gallery[1:], strict=True):
+            if gallery_pid != -1 and not (gallery_pid == pid and gallery_camid == camid):
+                kinds[int(gallery_pid != pid)].append(np.sqrt(np.sum((q - g) ** 2)))
+    return np.array(kinds[0]), np.array(kinds[1])
+
+
+def brute_cllr(ratios, other_ratios):
+    costs = [np.log2(1 + 1 / ratio) for ratio in ratios], [np.log2(1 + ratio) for ratio in other_ratios]
+    return (np.mean(costs[0]) + np.mean(costs[1])) / 2
+
+
+def brute_minimum(same, other):
+    """Pool-adjacent-violators one distance at a time: neighbours out of order are merged until none are."""
+    blocks = []
+    for distance in np.unique(np.concatenate([same, other])):
+        blocks.append([np.mean(same == distance), np.mean(other == distance)])
+        while len(blocks) > 1 and blocks[-1][0] * blocks[-2][1] >= blocks[-2][0] * blocks[-1][1]:
+            last = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + last[0], blocks[-1][1] + last[1]]
+    cost = 0.0
+    for p, n in blocks:
+        cost += p * np.log2(1 + n / p) if p else 0
+        cost += n * np.log2(1 + p / n) if n else 0
+    return cost / 2
+
+
+@st.composite
+def problems(draw):
+    """Small whole numbers give many ties."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_queries, num_gallery, width = draw(st.tuples(st.integers(1, 20), st.integers(2, 40), st.integers(1, 4)))
+    query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
+    pid = np.append(rng.integers(0, 4), rng.integers(-1, 4, num_gallery - 1))
+    return Labelled(query, rng.integers(1, 4, num_queries), rng.integers(0, 2, num_queries)), Labelled(
+        gallery, pid, rng.integers(0, 2, num_gallery)
+    )
+
+
+@settings(max_examples=60)
+@given(problems(), st.booleans())
+def test_quality_is_that_of_a_loop(problem, in_tiles):
+    same, other = all_pairs(*problem)
+    with pytest.MonkeyPatch.context() as patch:
+        if in_tiles:
+            patch.setattr(comparison, "TILE_BYTES", 8 * 4 * 4)
+        found = quality(compare(*problem), KNOTS)
+    if not len(same) or not len(other):
+        assert found is None
+        return
+    assert (found["num_positive_pairs"], found["num_negative_pairs"]) == (len(same), len(other))
+    ratios = [np.exp(np.interp(of, *np.array(KNOTS).T)) for of in (same, other)]
+    assert abs(found["cllr"] - brute_cllr(*ratios)) < 1e-12
+    assert abs(found["min_cllr"] - brute_minimum(same, other)) < 1e-12
+    assert found["min_cllr"] <= found["cllr"] + 1e-12 and found["min_cllr"] <= 1 + 1e-12
+    for name, ratio in zip(("positive", "negative"), ratios, strict=True):
+        for one in found["reliability"]:
+            middle = one["log10_ratio"]
+            inside = (np.log10(ratio) >= middle - 0.25 - 1e-9) & (np.log10(ratio) <= middle + 0.25 + 1e-9)
+            assert one[name] <= np.sum(inside)
+        assert sum(one[name] for one in found["reliability"]) == len(ratio)
+
+
+def test_by_hand():
+    """One pair of each kind at either distance: the ratio that says nothing costs one bit, and none costs less."""
+    query = Labelled(np.float32([[0]]), [1], [0])
+    gallery = Labelled(np.float32([[1], [1], [2], [2]]), [1, 2, 1, 2], [1, 1, 1, 1])
+    found = quality(compare(query, gallery), [[0.0, 0.0], [3.0, 0.0]])
+    assert (found["cllr"], found["min_cllr"]) == (1.0, 1.0)
+    apart = gallery._replace(pid=np.array([1, 1, 2, 2]))
+    found = quality(compare(query, apart), [[1.0, np.log(3)], [2.0, -np.log(3)]])
+    assert found["min_cllr"] == 0 and found["cllr"] == pytest.approx(np.log2(4 / 3), abs=1e-14)
+    one, *_, last = found["reliability"]
+    assert (last["log10_ratio"], last["positive"], last["negative"], last["observed"]) == (0.25, 2, 0, None)
+    assert (one["log10_ratio"], one["positive"], one["negative"]) == (-0.25, 0, 2)
+
+
+def overlapping(seed=0, number=400):
+    """People on a line around their own points, whose pairs overlap."""
+    rng = np.random.default_rng(seed)
+    pid = np.repeat(np.arange(1, number // 4 + 1), 4)
+    embedding = (1.5 * rng.normal(size=(number // 4, 6))[pid - 1] + rng.normal(size=(number, 6))).astype(np.float32)
+    camid = np.tile(np.arange(4), number // 4)
+    return [Labelled(embedding[rows], pid[rows], camid[rows]) for rows in (camid < 2, camid >= 2)]
+
+
+def test_the_line_is_the_best_one():
+    same, other = all_pairs(*overlapping())
+    intercept, slope = calibration.logistic_regression(same, other)
+
+    def cost(line):
+        return np.mean(np.logaddexp(0, -line[0] - line[1] * same)) + np.mean(np.logaddexp(0, line[0] + line[1] * other))
+
+    best = minimize(cost, [intercept + 0.1, slope * 1.1], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
+    assert slope < 0 and cost([intercept, slope]) <= best.fun + 1e-9
+    np.testing.assert_allclose([intercept, slope], best.x, rtol=1e-4)
+
+
+def test_calibrated_on_some_people_and_evaluated_on_others():
+    sets = [compare(*overlapping(seed)) for seed in (1, 2)]
+    knots = fit(sets[0])
+    found = quality(sets[1], knots)
+    assert found["min_cllr"] <= found["cllr"] < 1.1 * found["min_cllr"]
+    same, other = all_pairs(*overlapping(1))
+    assert knots[0][0] == pytest.approx(np.sort(other)[9], rel=1e-6)  # ten pairs of two people are as near
+    assert knots[1][0] == pytest.approx(np.sort(same).max(), rel=1e-6)
+    intercept, slope = calibration.logistic_regression(same, other)
+    np.testing.assert_allclose([value for _, value in knots], [intercept + slope * at for at, _ in knots], rtol=1e-5)
+
+
+def test_pairs_that_tell_nothing():
+    query, gallery = overlapping()
+    assert (
+        fit(compare(query._replace(embedding=query.embedding[:2], pid=query.pid[:2], camid=query.camid[:2]), gallery))
+        is None
+    )
+    apart = [part._replace(embedding=np.float32(part.pid[:, None] * np.ones(6))) for part in (query, gallery)]
+    assert fit(compare(*apart)) is None  # every ratio would be infinite
+    # Where people are nearer to others than to themselves, the mapping says nothing rather than the opposite.
+    rng = np.random.default_rng(0)
+    assert calibration.logistic_regression(3 + rng.random(50), 2 + 2 * rng.random(50))[1] == 0
+
+
+def test_a_mapping():
+    distance = np.float32([0, 0.5, 1.0, 1.5, 2.75, 4, np.inf])
+    np.testing.assert_allclose(log_likelihood_ratio(KNOTS, distance), [6, 6, 3.5, 1, -2, -5, -5], atol=1e-12)
+    again = json.loads(json.dumps(KNOTS))
+    assert np.abs(log_likelihood_ratio(again, distance) - log_likelihood_ratio(KNOTS, distance)).max() < 1e-12
+    assert probability(np.log([199.0, 1.0]), 1 / 200).tolist() == pytest.approx([0.5, 1 / 200], abs=1e-12)
+    assert probability(np.array([1e4, -1e4]), 0.5).tolist() == [1, 0]
+    for prior in (0, 1, -1, float("nan")):
+        with pytest.raises(ValueError, match="it must lie between 0 and 1, as 1/200"):
+            probability(np.zeros(1), prior)
+
+
+def test_the_mapping_of_a_card():
+    card = {"calibration": {"set_on": "x", "euclidean": {"knots": KNOTS}, "cosine": None}}
+    assert knots_of(card, "euclidean") == KNOTS
+    assert knots_of(card, "cosine") is None and knots_of({}, "cosine") is None and knots_of(None, "cosine") is None
+    for knots in ([[1.0, 2.0]], [[1.0, 2.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 3.0]], [[1, 2, 3], [2, 1, 0]], "ab", None):
+        with pytest.raises(ValueError, match="the calibration for euclidean distance is damaged"):
+            knots_of({"calibration": {"euclidean": {"knots": knots}}}, "euclidean")
+    with pytest.raises(ValueError, match="the calibration for cosine distance is damaged"):
+        knots_of({"calibration": "none"}, "cosine")
+    with pytest.raises(ValueError, match="not by given or re-ranked distances"):
+        fit(from_distances(np.zeros((200, 200)).__getitem__, *overlapping()))

@@ -1,0 +1,71 @@
+"""Attributes of people from CSV and .mat files."""
+
+import numpy as np
+import pytest
+import scipy.io
+
+from mancs_jax.evaluation import groups
+from mancs_jax.evaluation.groups import read_groups
+
+
+def test_csv(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("\ufeffpid,age,bag\n0007,10, yes \n8,9,\n\n9,,no\n", encoding="utf-8")
+    assert read_groups(file) == {"age": {7: "10", 8: "9"}, "bag": {7: "yes", 9: "no"}}
+
+
+def test_a_mat_file_as_that_of_market1501(tmp_path):
+    def table(ids, **fields):
+        return {name: np.uint8(values) for name, values in fields.items()} | {
+            "image_index": np.array(ids, dtype=object)
+        }
+
+    test = table(["0001", "0003", "0004"], gender=[1, 2, 2], up=[1, 2, 1], upblack=[1, 2, 1], upred=[2, 1, 1])
+    train = table(["0002", "0007"], gender=[2, 1], up=[2, 2], upblack=[1, 1], upred=[1, 2])
+    scipy.io.savemat(tmp_path / "a.mat", {"market_attribute": {"test": test, "train": train}})
+    assert read_groups(tmp_path / "a.mat") == {
+        "gender": {1: "male", 3: "female", 4: "female", 2: "female", 7: "male"},
+        "sleeves": {1: "long", 3: "short", 4: "long", 2: "short", 7: "short"},
+        "upper-body colour": {1: "red", 3: "black", 4: "other", 2: "other", 7: "red"},
+    }
+    scipy.io.savemat(tmp_path / "b.mat", {"people": {"image_index": [3, 4], "height": [1.5, 2.0]}})
+    assert read_groups(tmp_path / "b.mat") == {"height": {3: "1.5", 4: "2.0"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no column pid, or no rows"),
+        ("id,age\n1,2\n", "has no column pid, or no rows"),
+        ("pid\n1\n", "has no attributes: give columns beside pid"),
+        ("pid,age\n1,2,3\n", "line 2: it has another number of cells than the first line"),
+        ("pid,age\n1\n", "line 2: it has another number of cells than the first line"),
+        ("pid,age\nx,2\n", "line 2: 'x' is no pid: identities are numbers above 0"),
+        ("pid,age\n0,2\n", "line 2: '0' is no pid"),
+        ("pid,age\n1,2\n1,3\n", "age of pid 1 is 2 and 3: keep one of them"),
+        ("pid,age\n" + "".join(f"{i},{i}\n" for i in range(1, 60)), "age has 59 values, more than 50"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, text, message):
+    file = tmp_path / "a.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError) as error:
+        read_groups(file)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_files_are_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist: give a CSV file with a column pid"):
+        read_groups(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00pid")
+    with pytest.raises(ValueError, match="is no CSV file in UTF-8"):
+        read_groups(tmp_path / "a.csv")
+    (tmp_path / "a.mat").write_text("pid,age\n1,2\n")
+    with pytest.raises(ValueError, match="is no .mat file of version 7 or older"):
+        read_groups(tmp_path / "a.mat")
+    scipy.io.savemat(tmp_path / "b.mat", {"x": np.ones(3)})
+    with pytest.raises(ValueError, match=f"has no struct with a field {groups.PIDS}"):
+        read_groups(tmp_path / "b.mat")
+    scipy.io.savemat(tmp_path / "c.mat", {"x": {"image_index": [1, 2], "age": [1, 2, 3]}})
+    with pytest.raises(ValueError, match="age has 3 values for 2 identities"):
+        read_groups(tmp_path / "c.mat")
