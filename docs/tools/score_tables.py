@@ -120,7 +120,7 @@ def compared() -> str:
             before, after = (
                 f"{per_cent(of[side])} {bracketed(of[f'{side}_interval'])}" for side in ("first", "second")
             )
-            difference = f"{100 * of['difference']:+.1f} {bracketed(of['interval'], '+')}"
+            difference = f"{100 * of['difference']:+.2f} {bracketed(of['interval'], '+.2f')}"
             verdict = "yes" if of["exceeds_chance"] else "no"
             rows.append((change, name.replace("mAP_plain", "plain mAP"), before, after, difference, verdict))
     return markdown(["`market1501` on Market-1501", "score", "before", "after", "difference", "exceeds chance"], rows)
