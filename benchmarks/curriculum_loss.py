@@ -28,6 +28,7 @@ import recipe
 import training_step
 from measure import report, taking_turns
 
+from mancs_jax.losses.sampling import Pairs
 from mancs_jax.losses.triplet import euclidean_distances, triplet_loss
 from mancs_jax.training.step import make_sampler
 
@@ -66,9 +67,10 @@ def our_turns(flags: argparse.Namespace):
     @jax.value_and_grad
     def loss_and_gradient(embedding, labels, step):
         distances = euclidean_distances(embedding, embedding)
-        same, is_self = labels[:, None] == labels[None], jnp.eye(num, dtype=bool)
+        same = labels[:, None] == labels[None]
+        pairs = Pairs(same, jnp.eye(num, dtype=bool), ~same)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), step), num)
-        triplets = sample(keys, jax.lax.stop_gradient(distances), same, is_self, ~same, flags.epoch)
+        triplets = sample(keys, jax.lax.stop_gradient(distances), pairs, flags.epoch)
         return triplet_loss(distances, triplets, config.loss.margin)
 
     embedding, labels = jax.device_put((embedding, labels))

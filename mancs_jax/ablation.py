@@ -42,14 +42,8 @@ class Run(NamedTuple):
 def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) -> list[Run]:
     """Lists all runs, seed by seed, so that a stopped ablation has complete tables of fewer seeds.
 
-    Args:
-      base: the part after the row in `ablation:ROW,...`: "walkers", "market,small", ...
-      rows: of `config.ablation.ROWS`.
-      seeds: of the runs.
-      changes: dotted field -> value, for all runs.
-
-    Raises:
-      ValueError: no such row, base or field.
+    `base` is the part after the row in `ablation:ROW,...` ("walkers", "market,small"), `rows` are of
+    `config.ablation.ROWS`, `changes` maps dotted fields to values. Raises ValueError for an unknown row, base or field.
     """
     runs = []
     for seed in seeds:
@@ -68,16 +62,9 @@ def plan(base: str, rows: list[str], seeds: list[int], changes: dict[str, Any]) 
 def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
     """Trains and evaluates the runs that are not done yet, and writes summary, table and plot after each.
 
-    Args:
-      runs: of `plan`.
-      base: for the title and the paper's figures.
-      workdir: gets a workdir ROW/seed_N for each run, and results/ablation.json, ablation.md and ablation.svg.
-
-    Returns:
-      The summary; None if a signal stopped it: the same call resumes.
-
-    Raises:
-      ValueError: the workdir has a run with another configuration; others as `train_and_evaluate`.
+    The workdir gets a workdir ROW/seed_N for each run, and results/ablation.json, ablation.md and ablation.svg. Returns
+    the summary; None if a signal stopped it: the same call resumes. Raises ValueError where the workdir has a run with
+    another configuration; other errors as `train_and_evaluate`.
     """
     path = Workdir(local_path(workdir)).results / SUMMARY
     done = read_list(path, "runs")
@@ -143,8 +130,7 @@ def table(rows: dict[str, dict[str, Any]], base: str) -> str:
         lines.append(_line(row, adds, rows[row], rows[before] if follows else None, paper))
         before = row
     for row in (row for row in ablation.CHANGES if row in rows):
-        adds = (ablation.CHANGES[row].__doc__ or "").rstrip(".")
-        lines.append(_line(row, adds, rows[row], rows.get("whole") if row != "whole" else None, ""))
+        lines.append(_line(row, ablation.CHANGES[row][0], rows[row], rows.get("whole") if row != "whole" else None, ""))
     return "\n".join(lines) + "\n"
 
 

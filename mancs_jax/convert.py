@@ -39,15 +39,8 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     """Makes a workdir of a complete model, at step 0, and returns a line about it.
 
     Its configuration has the source as `pretrained`, run.json has the command, and the fingerprint of the training
-    images, which is unknown, is empty.
-
-    Args:
-      source: see `authors.load_released`.
-      config: of the network, and of the data set for evaluation.
-      workdir: without a model.
-
-    Raises:
-      ValueError, OSError: the source is missing or does not fit the configuration, or the workdir has a model.
+    images, which is unknown, is empty. Raises ValueError or OSError where the source (see `authors.load_released`) is
+    missing or does not fit the configuration, or the workdir has a model.
     """
     configuration.validate(config, num_devices=1)
     paths = Workdir(local_path(workdir))
@@ -71,15 +64,10 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
 
 
 def export_weights(source: str | Path, output: str | Path, camera: int | None = None) -> str:
-    """Writes a model as .safetensors for PyTorch, with the names of `mancs_jax/weights/authors.py`, and returns a line.
+    """Writes a model as float32 .safetensors for PyTorch, with the names of `weights/authors.py`, and returns a line.
 
-    Args:
-      source: see `mancs_jax.load`.
-      output: file to write, float32.
-      camera: of an adapted model, the camera whose statistics are written.
-
-    Raises:
-      ValueError, OSError: there is no model, or the output cannot be written.
+    `source`: see `mancs_jax.load`; `camera`: of an adapted model, the camera whose statistics are written. Raises
+    ValueError or OSError where there is no model, or the output cannot be written.
     """
     output = local_path(output)
     _check_output(output)

@@ -47,20 +47,14 @@ def train_and_evaluate(
 ) -> dict[str, dict[str, Any]] | None:
     """Trains, from the latest checkpoint in `workdir` if there is one, and evaluates the trained model.
 
-    Args:
-      config: every field of `mancs_jax/config/defaults.py`.
-      workdir: gets config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and report.html.
-      allow_config_change: resume from a checkpoint with another configuration or other data.
-      report: whether to write report.html and its images.
+    The workdir gets config.json, run.json, metrics.jsonl, tensorboard/, checkpoints/, best/, results/ and report.html
+    with its images (unless `report` is False). With `allow_config_change` a checkpoint with another configuration or
+    other data is resumed, too.
 
-    Returns:
-      The results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if a
-      signal stopped the run, whose state is then saved.
-
-    Raises:
-      ValueError, FileNotFoundError: configuration, data or checkpoint do not fit, or another process uses the workdir;
-        nothing has changed.
-      Diverged: a loss is not finite; checkpoints are kept.
+    Returns the results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if
+    a signal stopped the run, whose state is then saved. Raises ValueError or FileNotFoundError where configuration,
+    data or checkpoint do not fit, or another process uses the workdir: nothing has changed then; and Diverged where a
+    loss is not finite: checkpoints are kept.
     """
     devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
@@ -153,10 +147,7 @@ def _check_people(config: ConfigDict) -> None:
 
 
 def _validate(
-    config: ConfigDict,
-    num_classes: int,
-    validation: Mapping[str, tuple[arrays.Split, arrays.Split]],
-    state: TrainState,
+    config: ConfigDict, num_classes: int, validation: Mapping[str, tuple[arrays.Split, arrays.Split]], state: TrainState
 ) -> dict[str, float]:
     """Evaluates a training state on each source's (query, gallery), and with several sources on their mean."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
@@ -177,15 +168,9 @@ def train_and_evaluate_splits(
 ) -> dict[str, dict[str, Any]] | None:
     """Trains and evaluates on each of the 20 splits of CUHK03's classic protocol; errors as `train_and_evaluate`.
 
-    Args:
-      config: of each run; `data.testset` is set to 1 to 20.
-      workdir: gets the workdirs testset_01 to testset_20, and results/cuhk03_classic.json with all splits that are
-      done.
-        Another call resumes with the first split that is not.
-      allow_config_change: as in `train_and_evaluate`.
-
-    Returns:
-      The mean over the splits under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
+    The workdir gets the workdirs testset_01 to testset_20 (`data.testset` 1 to 20), and results/cuhk03_classic.json
+    with all splits that are done; another call resumes with the first one that is not. Returns the mean over the splits
+    under `NETWORK`, see `cuhk03_classic.over_splits`; None if a signal stopped it.
     """
     workdir = local_path(workdir)
     path = Workdir(workdir).result("cuhk03_classic")
@@ -241,7 +226,7 @@ def only_process(workdir: Workdir) -> Iterator[None]:
                 )
             yield
     finally:
-        # A refused run leaves nothing behind.
+        # A refused run leaves no files.
         if [path.name for path in workdir.root.iterdir()] == [workdir.lock.name]:
             workdir.lock.unlink()
             for parent in made:

@@ -30,25 +30,6 @@ def test_each_row_of_table_5_adds_one_thing():
     assert changed("rank", "market", "erasing") == {"loss.rank_weight": 1.0, "model.rank_head": "fc"}
 
 
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [
-        ("whole", {}),
-        ("sigmoid_focal", {"loss.probability": "sigmoid"}),
-        ("rank_fc", {"model.rank_head": "fc", "model.rank_dim": 512}),
-        ("rank_pool", {}),
-        ("nearest_third", {"loss.num_nearest": 20}),
-        ("later_positives", {"loss.positives": "later"}),
-        ("uniform", {"loss.sampling": "uniform"}),
-        ("batch_hard", {"loss.sampling": "batch_hard"}),
-        ("no_decay", {"optim.weight_decay": 0.0}),
-        ("small_fab_init", {"model.fab_init": 0.001}),
-    ],
-)
-def test_each_question_is_one_change(row, expected):
-    assert changed(row) == expected
-
-
 def test_the_nearest_third_is_the_releases_80_of_240():
     assert rows.ablation("nearest_third").loss.num_nearest == 80
 

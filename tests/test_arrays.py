@@ -191,19 +191,8 @@ def test_hold_out_takes_the_whole_of_each_identity():
     split = make_split(PID, CAMID)
     train, query, gallery = arrays.hold_out(split, 2, seed=0)
     assert train.pid.tolist() == [2, 2, 4, 4, 4, 0, -1]
-    assert list(zip(query.pid.tolist(), query.camid.tolist(), strict=True)) == [
-        (1, 1),
-        (1, 2),
-        (3, 5),
-        (3, 6),
-        (3, 4),
-    ]
-    assert sorted(zip(gallery.pid.tolist(), gallery.camid.tolist(), strict=True)) == [
-        (1, 1),
-        (1, 2),
-        (3, 5),
-        (3, 6),
-    ]
+    assert list(zip(query.pid.tolist(), query.camid.tolist(), strict=True)) == [(1, 1), (1, 2), (3, 5), (3, 6), (3, 4)]
+    assert sorted(zip(gallery.pid.tolist(), gallery.camid.tolist(), strict=True)) == [(1, 1), (1, 2), (3, 5), (3, 6)]
     for part in (train, query, gallery):  # every field of a row went the same way
         rows = [int(name[:3]) for name in part.name]
         assert rows == sorted(rows)
@@ -232,12 +221,7 @@ def test_hold_out_draws_by_its_seed():
     ]
     assert {int(draw[1].pid[0]) for draw in draws} == {1, 3}
     queries = {tuple(draw[1].name.tolist()) for draw in draws if draw[1].pid[0] == 1}
-    assert queries == {
-        ("000.jpg", "002.jpg"),
-        ("000.jpg", "003.jpg"),
-        ("001.jpg", "002.jpg"),
-        ("001.jpg", "003.jpg"),
-    }
+    assert queries == {("000.jpg", "002.jpg"), ("000.jpg", "003.jpg"), ("001.jpg", "002.jpg"), ("001.jpg", "003.jpg")}
 
 
 @pytest.mark.parametrize("num_ids", [0, -1, 3, 100])
@@ -293,20 +277,6 @@ def test_fingerprint_is_the_digest_of_everything():
         digest_size=16,
     )
     assert arrays.fingerprint(split) == expected.hexdigest()
-
-
-def test_fingerprint_sees_every_change():
-    split = make_split(PID, CAMID)
-    changed = [split._replace(**{field: getattr(split, field).copy()}) for field in ("image", "pid", "camid", "name")]
-    changed[0].image[-1, 0, 0, 2] ^= 1
-    changed[1].pid[3] += 1
-    changed[2].camid[3] += 1
-    changed[3].name[3] = "x"
-    changed += [arrays.take(split, np.arange(16)[::-1]), arrays.take(split, np.arange(15))]
-    changed.append(split._replace(image=split.image.reshape(16, 3, 1, 1)))
-    prints = [arrays.fingerprint(split)] + [arrays.fingerprint(other) for other in changed]
-    assert len(set(prints)) == len(prints)
-    assert arrays.fingerprint(Split(*(np.asfortranarray(field) for field in split))) == prints[0]
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):

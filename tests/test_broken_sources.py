@@ -166,10 +166,7 @@ ROWS = {
         distractors(["0000_c1s1_000151_01.jpg", "0002_c1s1_000451_03.jpg"]),
         r"images/0002_c1s1_000451_03\.jpg: not named as 0000_c1s1_.*distractors_500k\.zip" + MARKET_PAGE,
     ),
-    "too few distractors": (
-        distractors(["0000_c1s1_000151_01.jpg"]),
-        r"distractors: 1 images \(published: 500,000\)",
-    ),
+    "too few distractors": (distractors(["0000_c1s1_000151_01.jpg"]), r"distractors: 1 images \(published: 500,000\)"),
     # DukeMTMC-reID
     "Market-1501 given as DukeMTMC-reID": (
         duke({"query": ["0001_c1s1_001051_00.jpg"]}),

@@ -14,10 +14,7 @@ from mancs_jax.data.sources.items import About, Contents, Item
 pytestmark = [pytest.mark.quick, pytest.mark.usefixtures("warnings_are_logged")]
 
 IMAGES = {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2)}
-SPLITS = {
-    "train": [Item("b.jpg", 3, 1, "b.jpg"), Item("x", -1, 2, "a.jpg")],
-    "query": [Item("c.jpg", 0, 6, "c.jpg")],
-}
+SPLITS = {"train": [Item("b.jpg", 3, 1, "b.jpg"), Item("x", -1, 2, "a.jpg")], "query": [Item("c.jpg", 0, 6, "c.jpg")]}
 
 
 def make(images=IMAGES, name: str = "tiny", **fields) -> Contents:

@@ -160,21 +160,6 @@ def test_a_training_fills_a_damaged_best_anew(tmp_path, data, damage, monkeypatc
     assert said == (damage is cut_data)  # a best/ that was moved away is no surprise
 
 
-@pytest.mark.usefixtures("one_device")
-def test_a_run_goes_on_from_the_one_before(tmp_path, data):
-    """The whole way: config.json and the rows of metrics.jsonl come out as those of an undisturbed run."""
-    config = tiny.get_config().unlock()
-    config.data.root, config.keep_checkpoints = str(data), 3
-    config.lock()
-    run.train_and_evaluate(config, tmp_path / "undisturbed", report=False)
-    shutil.copytree(tmp_path / "undisturbed", tmp_path / "damaged")
-    steps = sorted(int(path.name) for path in (tmp_path / "damaged" / "checkpoints").iterdir())
-    cut_data(tmp_path / "damaged" / "checkpoints" / str(steps[-1]))
-    again = run.train_and_evaluate(config, tmp_path / "damaged", report=False)
-    rows = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("undisturbed", "damaged")]
-    assert rows[0] == rows[1] and again["Mancs"]["step"] == steps[-1]
-
-
 def test_memory_that_runs_out_is_no_damage(directory, state):
     def read(step, about):
         raise MemoryError

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from mancs_jax.config import checks as configuration
-from mancs_jax.config import defaults, recipes
+from mancs_jax.config import defaults
 from mancs_jax.weights.start import check_start
 
 pytestmark = pytest.mark.quick
@@ -16,12 +16,6 @@ def paper():
     config = defaults.get_config()
     config.pretrained = ""
     return config
-
-
-@pytest.mark.parametrize("config", [recipes.market("small"), recipes.walkers(), paper()])
-def test_every_file_is_valid(config):
-    configuration.validate(config, num_devices=1)
-    assert configuration.flatten(config).keys() == configuration.flatten(defaults.get_config()).keys()
 
 
 @pytest.mark.parametrize(

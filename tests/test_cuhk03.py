@@ -5,15 +5,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from tiny_sources import (
-    CUHK03_CAMIDS,
-    CUHK03_NAMES,
-    CUHK03_PIDS,
-    SHARED,
-    cuhk03_image,
-    write_cuhk03,
-    write_protocol,
-)
+from tiny_sources import CUHK03_CAMIDS, CUHK03_NAMES, CUHK03_PIDS, SHARED, cuhk03_image, write_cuhk03, write_protocol
 
 from mancs_jax.data import arrays, build
 from mancs_jax.data.sources import cuhk03
@@ -57,12 +49,7 @@ def test_splits_and_testsets(folder):
     with cuhk03.open_source(folder / "cuhk-03.mat", "detected") as found:
         pass
     pids = {split: [item.pid for item in items] for split, items in found.splits.items()}
-    assert pids == {
-        "train": [1, 1, 1, 2, 2],
-        "query": [3, 4, 5],
-        "gallery": [3, 3, 4, 5],
-        "all_images": CUHK03_PIDS,
-    }
+    assert pids == {"train": [1, 1, 1, 2, 2], "query": [3, 4, 5], "gallery": [3, 3, 4, 5], "all_images": CUHK03_PIDS}
     assert found.metadata == {"testsets": [[3, 4], [5]]}
     assert found.differences == ["testsets: 2 of 1 or 2 people (published: 20 of 100)"]
     assert not found.notes
@@ -156,22 +143,6 @@ def test_the_official_protocol(boxes):
     assert count(official["labels"], official["camId"].ravel()).ids == 1467
     first_query = official["query_idx"][0, 0] - 1
     assert splits["query"][0] == Item(*protocol.labels[first_query], names[first_query])
-
-
-def test_boxes_of_the_other_kind_do_not_belong_to_a_protocol(tmp_path):
-    everything = cuhk03.number(CUHK03_NAMES[:-1], [3, 2])
-    protocol = cuhk03.read_protocol(write_protocol(tmp_path / "protocol.mat"))
-    with pytest.raises(ValueError, match=r"it lists 12, there are 11, and the first to differ is \('2_002_2_07\.png'"):
-        cuhk03.split_by(protocol, everything, "protocol.mat")
-    moved = [item._replace(camid=2) for item in everything]
-    with pytest.raises(ValueError, match=r"the first to differ is \('1_001_1_01\.png', 1, 1\)"):
-        cuhk03.split_by(protocol, moved, "protocol.mat")
-
-
-@pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8)])
-def test_encode_png_refuses(image):
-    with pytest.raises(ValueError, match="is not an RGB image"):
-        cuhk03.encode_png(image)
 
 
 def test_whatever_is_damaged_inside_gets_one_line(tmp_path):

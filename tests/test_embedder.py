@@ -157,21 +157,6 @@ def test_images_are_read_as_they_are_needed(embedder):
         ([None], "image 0 cannot be NoneType: give a path"),
         (Image.new("F", (4, 4)), "image 0 is a PIL image of mode F: convert it to 8 bits"),
     ],
-    ids=[
-        "missing",
-        "float",
-        "grey",
-        "channel",
-        "empty",
-        "empty float",
-        "empty grey",
-        "empty PIL",
-        "list of empty PIL",
-        "bytes",
-        "int",
-        "None",
-        "deep",
-    ],
 )
 def test_what_is_no_image_gets_one_line(embedder, images, line):
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=f"^{line}"):
@@ -340,6 +325,4 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
     os.waitpid(child, 0)
     with os.fdopen(reader) as told:
         line = told.read()
-    assert (
-        f"process {child} was forked from process {os.getpid()}" in line and "load the network in each worker" in line
-    )
+    assert f"process {child} was forked from process {os.getpid()}" in line and "load the model in each worker" in line

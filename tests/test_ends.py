@@ -78,11 +78,7 @@ def test_devices_that_are_not_there(platforms, tmp_path):
     code = "import jax; from mancs_jax.cli.main import main; main()"
     command = [sys.executable, "-c", code, "embed", "docs/people", "--network=market1501", f"--output={tmp_path}/o.npz"]
     ended = subprocess.run(
-        command,
-        env=os.environ | {"JAX_PLATFORMS": platforms},
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
+        command, env=os.environ | {"JAX_PLATFORMS": platforms}, capture_output=True, text=True, cwd=REPOSITORY
     )
     line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
     assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1

@@ -131,8 +131,3 @@ def test_other_numbers_are_refused_and_nothing_is_written(exported, tmp_path, mo
         with pytest.raises(ValueError, match="off"):
             export(exported[0], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_without_a_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no network there"):
-        export(tmp_path, tmp_path / "network.jax")

@@ -74,7 +74,7 @@ def test_frozen_statistics_stay_and_parameters_learn(place, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"pretrained": ""}, "config.like_pretrained is True, but config.pretrained names no network"),
+        ({"pretrained": ""}, "config.like_pretrained is True, but config.pretrained names no pretrained model"),
         ({"pretrained": "", "like_pretrained": False}, "config.batch_norm_frozen is True, but config.pretrained"),
         (
             {"data__validation_ids": 0, "eval_every": 0.0},

@@ -6,15 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery_stores import (
-    NETWORK,
-    WIDTH,
-    Pixels,
-    by_loops,
-    drawn,
-    fill,
-    names_of,
-)
+from gallery_stores import NETWORK, WIDTH, Pixels, by_loops, drawn, fill, names_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

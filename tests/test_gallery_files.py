@@ -11,16 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery_stores import (
-    NETWORK,
-    WIDTH,
-    by_loops,
-    drawn,
-    files_of,
-    fill,
-    left_of,
-    names_of,
-)
+from gallery_stores import NETWORK, WIDTH, by_loops, drawn, files_of, fill, left_of, names_of
 
 from mancs_jax.gallery import sqlite, traces
 from mancs_jax.gallery.gallery import Gallery

@@ -80,11 +80,7 @@ def test_focal_loss_against_a_loop(probability, gamma):
 def test_detached_focal_weight_is_a_constant_in_the_gradient(probability):
     value, gradient = focal(LOGITS, LABELS, gamma=2.0, probability=probability, detach_weight=True)
     reference = partial(
-        loop_focal,
-        labels=LABELS,
-        gamma=2,
-        probability=probability,
-        weight_logits=LOGITS.astype(np.float64),
+        loop_focal, labels=LABELS, gamma=2, probability=probability, weight_logits=LOGITS.astype(np.float64)
     )
     np.testing.assert_allclose(value, reference(LOGITS.astype(np.float64)), rtol=1e-5)
     np.testing.assert_allclose(gradient, differences(reference, LOGITS), rtol=1e-4, atol=1e-6)

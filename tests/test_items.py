@@ -21,11 +21,7 @@ def make(splits, **about) -> Contents:
 
 
 SPLITS = {"train": items((1, 1), (2, 3)), "query": items((3, 1)), "gallery": items((3, 2), (0, 1), (-1, 1))}
-COUNTS = {
-    "train": Counts(2, 2, 0, 0, (1, 3)),
-    "query": Counts(1, 1, 0, 0, (1,)),
-    "gallery": Counts(3, 1, 1, 1, (1, 2)),
-}
+COUNTS = {"train": Counts(2, 2, 0, 0, (1, 3)), "query": Counts(1, 1, 0, 0, (1,)), "gallery": Counts(3, 1, 1, 1, (1, 2))}
 
 
 def test_counts():

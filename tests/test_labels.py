@@ -42,22 +42,6 @@ def test_integers_stay_and_other_texts_are_numbered():
     assert [of[2:] for of in unknown] == [(1, 0, "zoe", "", ""), (1, 1, "zoe", "", "")]
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("a.jpg,,1", "pid '' is neither"),
-        ("a.jpg,-2,1", "pid '-2' is neither an integer from -1 nor a name"),
-        ("a.jpg,2.0,1", "pid '2.0' is neither"),
-        ("a.jpg,anna,2147483648", "camid '2147483648' is neither an integer from 0 nor a name"),
-        ("a.jpg,anna,", "camid '' is neither"),
-    ],
-)
-def test_numbers_that_are_none_are_refused(line, words):
-    with pytest.raises(ValueError, match=f"labels.csv line 2: {words}"):
-        parsed(line)
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """people/ with images, people.csv, and a network."""

@@ -118,12 +118,3 @@ def test_distractors(tmp_path, as_zip, folder, given):
     split = load_split("market1501_500k", tmp_path / "root", "distractors", (16, 8))
     assert split.name.tolist() == sorted(DISTRACTORS)
     assert (split.pid.tolist(), split.camid.tolist()) == ([0, 0, 0], [1, 2, 6])
-
-
-def test_people_are_no_distractors(tmp_path):
-    path = write(tmp_path / "source", image_files({"images": [*DISTRACTORS, "0002_c1s1_000451_03.jpg"]}), False)
-    with (
-        pytest.raises(ValueError, match=r"images/0002_c1s1_000451_03\.jpg: not named as 0000_.*distractors_500k\.zip"),
-        market1501.open_distractors(path),
-    ):
-        pass

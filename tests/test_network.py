@@ -41,11 +41,6 @@ def test_the_state_of_the_optimizer_is_not_read(tmp_path, monkeypatch):
     assert {name.split(".")[0] for name in read} == {"params", "batch_stats"}
 
 
-def test_no_checkpoint_is_one_line(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no network there; give the --workdir of a run of mancs train, a file"):
-        load_trained(tmp_path)
-
-
 @pytest.mark.usefixtures("one_device")
 def test_a_run_compiles_the_inference_network_once(tmp_path, monkeypatch):
     """Validation after each epoch, scoring, the lists and the masks of the report."""

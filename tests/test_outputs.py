@@ -25,7 +25,7 @@ def test_every_spelling_of_a_file(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="^--report is the file of --json: give each output its own file$"):
             check_outputs({"--json": "sub/new", "--report": path}, {})
     for path in ("sub/new", "folder/a/new", tmp_path / "sub"):
-        with pytest.raises(ValueError, match="^--json is in the folder of photos: "):
+        with pytest.raises(ValueError, match="^--json is in the folder of photos, which is read: "):
             check_outputs({"--json": path}, {}, {"photos": "sub"})
     check_outputs(
         {"--json": "other", "--report": "another"}, {"--gallery": "g.npz", "nowhere": "other"}, {"sub": "sub"}

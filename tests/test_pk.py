@@ -21,13 +21,6 @@ def test_images_by_identity_by_hand():
     assert [group.tolist() for group in groups] == [[1, 3], [2], [0, 4, 5]]
 
 
-def test_images_by_identity_splits_all_images():
-    assert [len(group) for group in BY_IDENTITY] == SIZES.tolist()
-    for identity, images in enumerate(BY_IDENTITY):
-        np.testing.assert_array_equal(LABELS[images], identity)
-    np.testing.assert_array_equal(np.sort(np.concatenate(BY_IDENTITY)), np.arange(len(LABELS)))
-
-
 @pytest.mark.parametrize(("num_ids", "p", "steps"), [(751, 16, 46), (702, 16, 43), (767, 32, 23), (32, 32, 1)])
 def test_steps_per_epoch(num_ids, p, steps):
     assert steps_per_epoch(num_ids, p) == steps

@@ -9,15 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_sources import (
-    REPOSITORY,
-    image_files,
-    jpeg,
-    run_script,
-    write,
-    write_cuhk03,
-    write_protocol,
-)
+from tiny_sources import REPOSITORY, image_files, jpeg, run_script, write, write_cuhk03, write_protocol
 
 from mancs_jax.config import by_name, checks
 from mancs_jax.data import arrays, images

@@ -190,10 +190,7 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (
-            ["--output=out/a b.safetensors", "--noscores"],
-            "'a b' is no name of a network: give letters",
-        ),
+        (["--output=out/a b.safetensors", "--noscores"], "'a b' is no name of a network: give letters"),
         (["--output=out/.hidden.safetensors", "--noscores"], "'.hidden' is no name of a network"),
         (["--output=out/fine.safetensors"], "/home/me/data"),
         (["--noscores"], "--output is missing"),

@@ -12,6 +12,7 @@ from tiny_runs import write_data
 from mancs_jax import run
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import defaults, recipes
+from mancs_jax.config.names import DATASETS
 from mancs_jax.data import arrays
 from mancs_jax.data.training_data import load_training_data
 
@@ -58,6 +59,32 @@ def test_each_data_set_has_both_recipes(recipe, variant):
     configuration.validate(config, num_devices=1)
     assert config.loss.positives == ("later" if variant else "all")
     assert ("authors" in config.recipe) == bool(variant)
+
+
+def test_duke_is_market_with_other_data():
+    assert changes(recipes.duke(), defaults.get_config()) == {"data.name": "dukemtmc_reid"}
+    assert changes(recipes.duke("small"), recipes.market("small")) == {"data.name": "dukemtmc_reid"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "name", "testset", "pk"),
+    [
+        ("", "cuhk03_detected", 0, (32, 8)),
+        ("labeled", "cuhk03_labeled", 0, (32, 8)),
+        ("classic", "cuhk03_detected", 1, (32, 8)),
+        ("labeled,classic", "cuhk03_labeled", 1, (32, 8)),
+        ("small", "cuhk03_detected", 0, (32, 4)),
+        ("classic,small,labeled", "cuhk03_labeled", 1, (32, 4)),
+    ],
+)
+def test_variants_of_cuhk03(variant, name, testset, pk):
+    config = recipes.cuhk03(variant)
+    data = config.data
+    assert (data.name, data.testset, (data.p, data.k)) == (name, testset, pk)
+    assert config.recipe == ("small" if "small" in variant else "paper")
+    changed = changes(config, recipes.market("small" if "small" in variant else "")).keys()
+    assert changed <= {"data.name", "data.testset", "data.p", "data.k"}
+    assert data.name in DATASETS and config.is_locked
 
 
 def test_variants_combine_in_any_order():

@@ -72,12 +72,7 @@ def check_parity(stage_sizes, bottleneck, size, dtype, train, tolerance, remat=(
     with jax.enable_x64(dtype == np.float64):
         model = make_resnet(stage_sizes, bottleneck, dtype, remat=remat, **options)
         (by_params, by_x), maps, updated = run(
-            model,
-            train,
-            params,
-            batch_stats,
-            torch_resnet.nhwc(x),
-            [w.transpose(0, 2, 3, 1) for w in weights],
+            model, train, params, batch_stats, torch_resnet.nhwc(x), [w.transpose(0, 2, 3, 1) for w in weights]
         )
     assert maps[-1].dtype == by_x.dtype == dtype
     assert_close(maps, [torch_resnet.nhwc(stage) for stage in stages], tolerance)

@@ -122,11 +122,7 @@ def test_density_floor_against_float64(t):
     np.testing.assert_allclose(actual, release_probabilities(t), rtol=1e-3)
 
 
-@given(
-    t=st.floats(0, 1e5, width=32),
-    floor=st.sampled_from([0.0, 3e-5]),
-    step=st.sampled_from([None, 3.0, 0.07]),
-)
+@given(t=st.floats(0, 1e5, width=32), floor=st.sampled_from([0.0, 3e-5]), step=st.sampled_from([None, 3.0, 0.07]))
 def test_probabilities_are_finite_and_sum_to_one(t, floor, step):
     actual = np.asarray(probabilities(t, 112, mu_step=step, density_floor=floor), np.float64)
     assert np.all(np.isfinite(actual))

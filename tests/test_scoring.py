@@ -2,7 +2,6 @@
 on what it has learnt."""
 
 import json
-from functools import partial
 
 import cv2
 import jax
@@ -97,15 +96,6 @@ def test_options_are_in_the_name_of_the_result(workdir, root):
     assert result["dataset"] == "elsewhere" and result["trained_on"] == "market1501" and result["flip"]
     parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
     assert protocols.single_query(*parts, task.options).items() <= result.items()
-
-
-def test_flipping_is_the_mean_of_an_image_and_its_mirror_image(workdir, root):
-    _, network = workdir
-    image = np.random.default_rng(0).integers(0, 256, (4, *network.config.data.image_size, 3), dtype=np.uint8)
-    once, both = (partial(embed, network, devices=jax.devices()[:1], flip=flip) for flip in (False, True))
-    mean = (once(image) + once(image[:, :, ::-1])) / 2
-    np.testing.assert_allclose(both(image), mean, rtol=1e-5, atol=1e-7)
-    assert np.abs(mean - once(image)).max() > 1e-6
 
 
 def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
@@ -286,3 +276,11 @@ def test_a_run_over_the_splits_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert written(tmp_path)["cuhk03_classic"] == json.loads(json.dumps(summary))
     calls.clear()
     assert run.train_and_evaluate_splits(config, tmp_path)[scoring.NETWORK]["cmc"] == summary["cmc"] and calls == []
+
+
+@pytest.mark.quick
+def test_only_published_splits_are_called_official():
+    parts = {"query": None, "gallery": None}
+    assert scoring._name_of_split(parts, "market1501") == "official"
+    assert scoring._name_of_split(parts, "mydata") == "query and gallery"
+    assert scoring._name_of_split({"train": None}, "cuhk01") == "train"

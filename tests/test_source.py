@@ -124,18 +124,6 @@ def test_subfolders_are_refused(tmp_path, as_zip):
         found.list("query")
 
 
-def test_what_is_no_source(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"missing\.zip does not exist"), open_source(tmp_path / "missing.zip"):
-        pass
-    whole = write(tmp_path / "source.zip", FILES, True).read_bytes()
-    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
-    with (
-        pytest.raises(ValueError, match=r"cut\.zip is not a zip file, or is cut off"),
-        open_source(tmp_path / "cut.zip"),
-    ):
-        pass
-
-
 WHOLE = jpeg(1, 128, 64)
 PNG = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
 
@@ -178,17 +166,6 @@ def test_unreadable_images_are_named(tmp_path, as_zip, data, problem):
         unreadable = source.find_unreadable(["gallery/a.jpg", "query/a.jpg", "query/b.jpg"], found.read)
     assert unreadable == ({"query/a.jpg": problem} if problem else {})
     assert source.name_faults(unreadable) == (f"query/a.jpg ({problem})" if problem else "")
-
-
-def test_what_cannot_be_read_is_named(tmp_path):
-    path = write(tmp_path / "source.zip", FILES, True)
-    data = bytearray(path.read_bytes())
-    data[data.index(b"\xff\xd8\xff") + 100] ^= 255  # of the first member
-    path.write_bytes(data)
-    with open_source(path) as found:
-        unreadable = source.find_unreadable(["query/a.jpg", "query/b.jpg"], found.read)
-    assert unreadable.keys() == {"query/b.jpg"}
-    assert unreadable["query/b.jpg"].startswith("cannot be read: Bad CRC-32")
 
 
 def test_md5_and_name_some(tmp_path):

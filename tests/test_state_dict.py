@@ -16,17 +16,12 @@ from mancs_jax.weights.state_dict import read_tensors
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
+from torch_resnet import save_safetensors  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def state_dict():
     return torch_resnet.randomize(torch_resnet.TorchResNet((1, 1, 1, 1), False, width=8), seed=0).state_dict()
-
-
-def save_safetensors(tensors, path):
-    from safetensors.torch import save_file
-
-    save_file(tensors, path)
 
 
 def check_refused(path, words):

@@ -190,8 +190,6 @@ def test_borders_say_who_is_right(place):
 
 
 def load_gallery_of(names):
-    from mancs_jax.inference.gallery import Gallery
-
     labels = np.array([labels_of(name) for name in names], np.int32).T
     return Gallery(np.zeros((len(names), 2), np.float32), np.array(names), "0", False, False, *labels)
 

@@ -5,27 +5,17 @@ import numpy as np
 import tiny
 from ml_collections import ConfigDict
 
-from mancs_jax.config import defaults
 from mancs_jax.models.mancs import Mancs
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
 
 NUM_CLASSES, STEPS_PER_EPOCH = 12, tiny.STEPS_PER_EPOCH
-
-
 SPAN = tiny.EPOCHS * STEPS_PER_EPOCH  # of the schedule, as in runs of tests/tiny.py: one compiled step serves both
 
 
 def tiny_config() -> ConfigDict:
-    """The paper recipe with a network that compiles in seconds."""
-    config = defaults.get_config()
-    config.remat = ()
-    config.data.image_size = (64, 32)
-    config.data.p, config.data.k = 4, 4
-    config.model.arch, config.model.width = "resnet10", 8
-    config.model.rank_dim = config.model.cls_dim = 32
-    config.loss.t0, config.loss.t1, config.loss.a = 1.0, 2.0, 3.0
-    return config
+    """The configuration of tests/tiny.py, to be changed."""
+    return tiny.get_config().unlock()
 
 
 def batches(num: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -143,3 +143,9 @@ def to_flax(tensors: dict[str, torch.Tensor]) -> tuple[dict, dict]:
 def nhwc(tensor: torch.Tensor) -> np.ndarray:
     """[B,C,H,W] -> [B,H,W,C]."""
     return tensor.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def save_safetensors(tensors, path):
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

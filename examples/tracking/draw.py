@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from frames import Frames
 from mot import Tracks
+from video import Frames
 
 from mancs_jax.common.atomic_write import atomic_write, write_bytes
 from mancs_jax.data.boxes import cut, to_pixels

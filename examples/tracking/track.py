@@ -5,22 +5,22 @@
     python examples/tracking/track.py frames --detections=det.txt --workdir=workdirs/walkers --truth=gt.txt
 
 It takes a video, or a folder of frames whose names end in their numbers, and a detector's boxes in MOTChallenge's
-format; without them, OpenCV's people detector finds the people. It writes tracks in the same format, a video with the
-tracks drawn into it, and crops of each track that `mancs embed` takes. With true tracks, it scores motion alone and
-motion with embeddings.
+format; without them, whatever moves before a camera that stands still is a person. It writes tracks in the same
+format, a video with the tracks drawn into it, and crops of each track that `mancs embed` takes. With true tracks, it
+scores motion alone and motion with embeddings.
 """
 
 import argparse
 import sys
 from typing import NamedTuple
 
-import hog
 import numpy as np
 from draw import CODECS, write_crops, write_video
-from frames import Frames, open_frames
 from mot import Tracks, overlaps, read_mot, write_mot
+from moving import detect_all
 from scipy.optimize import linear_sum_assignment
 from scores import score_tracks
+from video import Frames, open_frames
 
 import mancs_jax
 from mancs_jax.common.atomic_write import check_writable, write_json
@@ -178,8 +178,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.detections:
         detections = read_mot(arguments.detections)
     else:
-        detections = hog.detect_all(frames, arguments.detector_height)
-        show(f"{len(detections.frame):,} boxes by OpenCV's people detector")
+        detections = detect_all(frames)
+        show(f"{len(detections.frame):,} boxes of what moves; a detector of people finds more (--detections)")
     if arguments.min_confidence is not None:
         used = detections.confidence >= arguments.min_confidence
         if not used.any():
@@ -214,10 +214,7 @@ def main() -> None:
     """Reads the flags; a mistake gets one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("frames", type=local_path, help="video, or folder of frames")
-    parser.add_argument("--detections", type=local_path, help="MOT file of boxes; OpenCV's people detector without it")
-    parser.add_argument(
-        "--detector_height", type=int, default=hog.HEIGHT, help="pixels that OpenCV's detector scales frames to"
-    )
+    parser.add_argument("--detections", type=local_path, help="MOT file of boxes; without it, what moves is a person")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--network", help="as market1501, or a file of `mancs export`")
     network.add_argument("--workdir", help="of `mancs train`")

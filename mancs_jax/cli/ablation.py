@@ -21,7 +21,6 @@ GROUPS = {"table_5": rows.TABLE_5, "questions": tuple(rows.CHANGES), "all": rows
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_string("base", None, "Recipe: walkers, or market,small ... as after the row in configs/ablation.py.")
     values.DEFINE_list("rows", ["table_5"], f"Rows, or table_5, questions, all. {', '.join(rows.ROWS)}")
     values.DEFINE_list("seeds", ["0", "1", "2"], "Seeds.")

@@ -21,7 +21,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     values.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.")
     values.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.")

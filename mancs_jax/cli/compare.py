@@ -12,7 +12,6 @@ ARGUMENTS = ("JSON of a result", "JSON of another result")
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_string(
         "row",
         "",

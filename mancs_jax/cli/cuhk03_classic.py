@@ -15,7 +15,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_run(values, argv, "Recipe of each run by name, as cuhk03:classic, or its file.")
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mancs_jax.cli.flags import Flags
+from mancs_jax.config.names import DISTANCES
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.protocols import Options
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 def define_distance(values: Flags, of_normalize: str) -> None:
     """Defines --distance, --normalize (explained by `of_normalize`), --rerank, --k1, --k2 and --lambda."""
-    values.DEFINE_enum("distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.")
+    values.DEFINE_enum("distance", "euclidean", DISTANCES, "Distance of two embeddings.")
     values.DEFINE_bool("normalize", False, of_normalize)
     values.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal encoding (Zhong et al. 2017).")
     values.DEFINE_integer("k1", 20, "Of re-ranking: neighbours of an image.")

@@ -21,7 +21,6 @@ ARGUMENTS = ("one folder of images",)
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     values.DEFINE_string("output", None, "File to write, .npz.")
     values.DEFINE_string(

@@ -25,7 +25,6 @@ OF_SINGLE_SHOT = ("splits", "identities", "seed", "query_camera", "gallery_camer
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     values.DEFINE_string(
         "features",

@@ -50,7 +50,6 @@ ONLY_FOR = {
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     values.DEFINE_string("output", None, "File to write.")
     values.DEFINE_enum("format", None, FORMATS, "Kind of the file; the suffixes .onnx and .jax say it, too.")

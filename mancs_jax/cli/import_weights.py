@@ -21,7 +21,6 @@ ARCHITECTURES = [name for name in STAGE_SIZES if name != "resnet10"]  # of which
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_string(
         "source", None, "Weights, .pth or .safetensors, of torchvision, timm, Hugging Face or the authors."
     )

@@ -27,11 +27,7 @@ def define_camera(values: Flags, images: str, name: str = "camera") -> None:
 
 
 def network_of(values: Flags) -> str:
-    """Returns the one of both that is given.
-
-    Raises:
-      ValueError: none is given, or both are.
-    """
+    """Returns the one of both that is given (ValueError: none is, or both are)."""
     if bool(values.workdir) == bool(values.network):
         raise ValueError("give either --workdir=DIRECTORY of a run or --network=NAME, as --network=market1501")
     return values.workdir or values.network

@@ -19,7 +19,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_enum("dataset", None, [*names.DATASETS, "folder"], "Data set to prepare; folder: your own.")
     values.DEFINE_string(
         "source",
@@ -29,7 +28,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     )
     values.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).")
     values.DEFINE_string(
-        "protocol_file", None, "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not beside it."
+        "protocol_file", None, "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not next to it."
     )
     values.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.")
     values.DEFINE_string(

@@ -24,7 +24,6 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_string("gallery", None, "File of `mancs embed`.")
     define_network(values)
     define_camera(values, "queries")

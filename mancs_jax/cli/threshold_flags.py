@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mancs_jax.cli.flags import Flags
+from mancs_jax.config.names import DISTANCES
 
 if TYPE_CHECKING:
     from mancs_jax.evaluation.threshold import Threshold
@@ -13,7 +14,7 @@ FLAGS = ("max_distance", "max_fpr", "thresholds_of")
 
 def define_threshold(values: Flags, of_max_distance: str) -> None:
     """Defines --distance, --max_distance (explained by `of_max_distance`), --max_fpr and --thresholds_of."""
-    values.DEFINE_enum("distance", "euclidean", ["euclidean", "cosine"], "Distance of two embeddings.")
+    values.DEFINE_enum("distance", "euclidean", DISTANCES, "Distance of two embeddings.")
     values.DEFINE_float("max_distance", None, of_max_distance, lower_bound=0.0)
     values.DEFINE_float(
         "max_fpr",

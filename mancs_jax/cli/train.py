@@ -10,7 +10,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_run(values, argv, "Recipe by name, as market or market:small, or its file, as configs/market.py:small.")
     values.DEFINE_bool(
         "distributed", False, "Train with the processes that SLURM, Kubernetes, MPI or a TPU pod has started."

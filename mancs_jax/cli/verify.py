@@ -5,7 +5,7 @@
     mancs verify A.jpg B.jpg --workdir=W --max_distance=3.1
 
 The distance, the decision threshold and its false positive rate are printed whatever the answer is. The threshold comes
-from the card of the model, from a file of mancs evaluate --json, or from --max_distance. Exit status: 0 for the same
+from the card of the model, from a JSON result of mancs evaluate, or from --max_distance. Exit status: 0 for the same
 person, 2 for different people, 1 for an error.
 """
 
@@ -23,7 +23,6 @@ DIFFERENT = 2  # exit status for different people; 1 is that of errors
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_network(values)
     define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")

@@ -19,7 +19,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     values.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.")
     values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
     values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")

@@ -44,11 +44,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to `path`, which is renamed to `path` when the block ends without an error.
 
     Parent folders are made, and the file is flushed to the disk first. The target of a link is replaced, not the link;
-    a replaced file keeps its mode and owner. Devices, pipes and sockets are opened at the end, and written.
-
-    Raises:
-      OSError: a folder or the file cannot be written, or is read-only.
-      ValueError: the path is remote, see `local_path`.
+    a replaced file keeps its mode and owner. Devices, pipes and sockets are opened at the end, and written. Raises
+    OSError where a folder or the file cannot be written, and ValueError for a remote path, see `local_path`.
     """
     path = local_path(path)
     _refuse_read_only(path)
@@ -79,9 +76,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
     """Refuses a file, or with `folder` a folder for files, that could not be written later; leaves nothing behind.
 
-    Raises:
-      OSError: one line: the file is a folder or read-only, or the nearest existing parent folder is not writable.
-      ValueError: the path is remote, see `local_path`.
+    Raises OSError, one line, where the file is a folder or read-only, or the nearest existing parent folder is not
+    writable, and ValueError for a remote path, see `local_path`.
     """
     path = local_path(path)
     if not folder:
@@ -130,8 +126,8 @@ def _pour(source: Path, target: Path) -> None:
 
 
 def _opened(target: Path) -> IO[bytes]:
-    if found := DESCRIPTOR.fullmatch(str(target.absolute())):
-        number = int(found[1]) if found[1] else STANDARD[found[0]]
+    if descriptor := DESCRIPTOR.fullmatch(str(target.absolute())):
+        number = int(descriptor[1]) if descriptor[1] else STANDARD[descriptor[0]]
         return os.fdopen(os.dup(number), "wb")
     if target.is_socket():
         with socket.socket(socket.AF_UNIX) as connection:
@@ -193,10 +189,10 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
     if not path.exists():
         return []
     try:
-        found = json.loads(path.read_bytes())[key]
-        if not isinstance(found, list):
+        entries = json.loads(path.read_bytes())[key]
+        if not isinstance(entries, list):
             raise TypeError(f"{key} is no list")
-        return found
+        return entries
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)

@@ -12,10 +12,8 @@ LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 def local_path(path: str | os.PathLike[str]) -> Path:
     """Replaces a leading `~` by the home directory and removes `file://`, in all paths of commands and of Python calls.
 
-    "./~name" is a file whose name begins with `~`. Applying the function again changes nothing.
-
-    Raises:
-      ValueError: one line: the path is remote, as gs://bucket/run. Locks and atomic writes need a local file system.
+    "./~name" is a file whose name begins with `~`. Applying the function again changes nothing. Raises ValueError, one
+    line, for a remote path, as gs://bucket/run: locks and atomic writes need a local file system.
     """
     given = os.fspath(path)
     if local := LOCAL.match(given):

@@ -15,12 +15,8 @@ def check_outputs(
 ) -> None:
     """Refuses (ValueError, one line) outputs that would replace an input or each other, also through links.
 
-    Devices, pipes and sockets, as /dev/null, are not replaced, and may be named twice.
-
-    Args:
-      outputs: name for the message, as "--json=g.npz" -> file.
-      inputs: likewise; missing files are ignored.
-      folders: likewise, input folders in which nothing may be written.
+    Devices, pipes and sockets, as /dev/null, are not replaced, and may be named twice. All arguments map a name for the
+    message, as "--json=g.npz", to a path; missing inputs are ignored, and in `folders` nothing may be written.
     """
     read = {_identity(path): name for name, path in inputs.items() if Path(path).exists()}
     written: dict[tuple[int, int] | str, str] = {}
@@ -41,10 +37,10 @@ def check_outputs(
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str:
     """Identifies a file by device and inode, or by its real path where it does not exist yet."""
     try:
-        found = local_path(path).stat()
+        status = local_path(path).stat()
     except OSError:
         return str(_real(path))
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _real(path: str | os.PathLike[str]) -> Path:

@@ -29,17 +29,9 @@ RESTART = (
 def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
     """Joins the other processes, before anything else asks JAX for its devices.
 
-    The arguments are for processes that are started by hand; without them, SLURM, Kubernetes, MPI or a TPU pod supplies
-    them.
-
-    Args:
-      coordinator: "host:port" of process 0.
-      num_processes: of all machines.
-      process_id: of this one, from 0.
-
-    Raises:
-      ValueError: some arguments are missing, `coordinator` is not "host:port", there is no cluster, or process 0 cannot
-        be reached.
+    The arguments, with `coordinator` "host:port" of process 0, are for processes that are started by hand; without
+    them, SLURM, Kubernetes, MPI or a TPU pod supplies them. Raises ValueError where some are missing or `coordinator`
+    has another form, where there is no cluster, or process 0 cannot be reached.
     """
     given = (bool(coordinator), num_processes > 0, process_id >= 0)
     if any(given) and not all(given):

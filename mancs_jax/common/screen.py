@@ -27,19 +27,16 @@ class Steady:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes a text, or drops it."""
         try:
             return self._stream.write(encodable(text, getattr(self._stream, "encoding", None) or "utf-8"))
         except Exception:  # also at the end of a process, when Python has cleared this module
             return len(text)
 
     def writelines(self, lines) -> None:
-        """Writes texts, or drops them."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Writes buffered text, or drops it."""
         try:
             self._stream.flush()
         except Exception:
@@ -80,7 +77,7 @@ def encodable(text: str, encoding: str) -> str:
         text.encode(encoding)
         return text
     except UnicodeEncodeError:
-        text = NO_UTF8.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+        text = NO_UTF8.sub(lambda match: f"\\x{ord(match[0]) - 0xDC00:02x}", text)
         return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -91,5 +88,5 @@ def _print(stream: TextIO | None, text: str) -> None:
         steady.flush()
 
 
-def _code(found: re.Match[str]) -> str:
-    return f"\\x{ord(found[0]):02x}"
+def _code(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0]):02x}"

@@ -1,15 +1,7 @@
 """Data sets, architectures and distances, each listed once."""
 
 # Data sets with their own reader. Others are prepared from a folder, under a name that the user gives.
-DATASETS = (
-    "market1501",
-    "market1501_500k",
-    "dukemtmc_reid",
-    "cuhk01",
-    "cuhk03_labeled",
-    "cuhk03_detected",
-    "walkers",
-)
+DATASETS = ("market1501", "market1501_500k", "dukemtmc_reid", "cuhk01", "cuhk03_labeled", "cuhk03_detected", "walkers")
 CUHK03 = ("cuhk03_labeled", "cuhk03_detected")  # the same people in boxes of two kinds
 NUM_TESTSETS = 20  # of CUHK03's classic protocol
 DISTANCES = ("euclidean", "cosine")

@@ -99,16 +99,10 @@ COMMON = {"authors": authors, "small": small, "scratch": scratch}
 def vary(
     config: ConfigDict, variant: str, recipe: str, own: Mapping[str, Callable[[ConfigDict], None]] | None = None
 ) -> ConfigDict:
-    """Applies variants to a configuration and locks it.
+    """Applies variants to a configuration and locks it (ValueError, one line: no such variant).
 
-    Args:
-      config: the recipe without variants.
-      variant: names separated by commas, the text after the colon in `--config=NAME:variant`.
-      recipe: name of the recipe, for the error.
-      own: variants of this recipe in addition to `COMMON`.
-
-    Raises:
-      ValueError: one line: no such variant.
+    `variant` has names separated by commas, the text after the colon in `--config=RECIPE:variant`; `own` has variants
+    of this recipe in addition to `COMMON`.
     """
     variants = COMMON | dict(own or {})
     names = [name for name in variant.split(",") if name]
@@ -138,17 +132,11 @@ def cuhk03(variant: str = "") -> ConfigDict:
     config = defaults.get_config()
     config.data.name = "cuhk03_detected"
     config.data.p, config.data.k = 32, 8  # section 4.3
-    return vary(config, variant, "cuhk03", {"labeled": labeled, "classic": classic})
-
-
-def labeled(config: ConfigDict) -> None:
-    """Boxes drawn by hand."""
-    config.data.name = "cuhk03_labeled"
-
-
-def classic(config: ConfigDict) -> None:
-    """The first of the 20 splits of the classic protocol."""
-    config.data.testset = 1
+    own = {
+        "labeled": lambda config: config.data.update(name="cuhk03_labeled"),  # boxes drawn by hand
+        "classic": lambda config: config.data.update(testset=1),  # the first split of the classic protocol
+    }
+    return vary(config, variant, "cuhk03", own)
 
 
 def walkers(variant: str = "") -> ConfigDict:

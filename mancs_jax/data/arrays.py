@@ -48,9 +48,10 @@ def load_split(dataset: str, root: str | Path, split: str, image_size: tuple[int
     Args:
       dataset: "market1501", "walkers", ...: the data set's directory under `root`.
       root: directory of all data sets, the `--root` of `mancs prepare-data`.
-      split: "train", "query", "gallery" or "gt_bbox", where the data set has it.
+      split: one of `split_names`; with a `testset`, "train", "query" or "gallery".
       image_size: (height, width) in pixels.
-      testset: as in `open_split`.
+      testset: 0: the splits as stored. From 1: a test set of CUHK03's classic protocol, where "train" has all other
+        identities, "query" the first view of the test identities and "gallery" the second.
 
     Raises:
       FileNotFoundError: the data set is not prepared under `root`.
@@ -86,19 +87,7 @@ def iterate_split(
 
 
 def open_split(dataset: str, root: str | Path, split: str, testset: int = 0) -> Records:
-    """Reads the labels of a split, sorted by name.
-
-    Args:
-      dataset: as in `load_split`.
-      root: as in `load_split`.
-      split: one of `split_names`; with a `testset`, "train", "query" or "gallery".
-      testset: 0: the splits as stored. From 1: a test set of CUHK03's classic protocol, where "train" has all other
-        identities, "query" the first view of the test identities and "gallery" the second.
-
-    Raises:
-      FileNotFoundError: the data set is not prepared under `root`.
-      ValueError: the data set has no such split or test set.
-    """
+    """Reads the labels of a split, sorted by name; arguments and errors as in `load_split`."""
     import tensorflow_datasets as tfds  # takes a second, which embedding and searching do not need
 
     builder = _open_prepared(dataset, root)
@@ -129,34 +118,22 @@ def split_names(dataset: str, root: str | Path) -> list[str]:
 
 
 def names_of(dataset: str, root: str | Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Returns (pid -> name, camid -> name) of a data set whose CSV named people or cameras by text; empty for others.
-
-    Raises:
-      FileNotFoundError: the data set is not prepared under `root`.
-    """
+    """Returns (pid -> name, camid -> name) of a prepared data set whose CSV has text for them; empty for others."""
     names = _open_prepared(dataset, root).info.metadata or {}
     people, cameras = ({int(i): str(name) for i, name in names.get(of, {}).items()} for of in ("people", "cameras"))
     return people, cameras
 
 
 def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split]:
-    """Holds identities out of a training split, for validation.
+    """Holds `num_ids` identities out of a training split, for validation, depending only on `seed` and the labels.
 
     They are sampled from the identities with at least two images under each of at least two cameras, so that each query
     has a match in the gallery. One random image of each (identity, camera) is a query, as in Market-1501; the others
     are the gallery. Where each image is its own camera, two images of an identity are enough, and one of them is a
     query.
 
-    Args:
-      split: the training split.
-      num_ids: held-out identities, >= 1.
-      seed: of the sampling, which depends only on it and on the labels.
-
-    Returns:
-      (train, query, gallery): disjoint, together the split, each in its order and with its labels.
-
-    Raises:
-      ValueError: `num_ids` is below 1, or too large.
+    Returns (train, query, gallery), disjoint and together the split, each in its order. Raises ValueError where
+    `num_ids` is below 1 or too large.
     """
     has_cameras = not each_its_own(split.camid)
     camid = split.camid if has_cameras else np.zeros_like(split.camid)
@@ -181,7 +158,11 @@ def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray
     order = np.argsort(pid, kind="stable")
     order = order[pid[order] > 0]
     people, first = np.unique(pid[order], return_index=True)
-    is_eligible = _has_two if each_its_own(camid) else _has_two_full_cameras
+    has_cameras = not each_its_own(camid)
+
+    def is_eligible(camid: np.ndarray) -> bool:
+        return bool(np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2) if has_cameras else len(camid) >= 2
+
     rows_of = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
     eligible = np.array([person for person, rows in rows_of if is_eligible(camid[rows])], np.int32)
     return eligible, max(min(len(eligible), len(people) - 1), 0)
@@ -271,11 +252,3 @@ def _decode_into(image, records, rows):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(decode, range(len(encoded))):  # consumed, so that an error is raised here
             pass
-
-
-def _has_two(camid):
-    return len(camid) >= 2
-
-
-def _has_two_full_cameras(camid):
-    return np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2

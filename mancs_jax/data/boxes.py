@@ -38,10 +38,8 @@ def are_fractions(boxes: np.ndarray) -> bool:
 def to_pixels(boxes: np.ndarray, frame_size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
     """Rounds boxes, float64 [N, 4], to whole pixels and clips them to the frame, (height, width).
 
-    Corners are rounded to the nearest edge of a pixel, halves to the right or down.
-
-    Returns:
-      int64 [N, 4], and the fault of each box, "" for none. A box with a fault is [0, 0, 0, 0].
+    Corners are rounded to the nearest edge of a pixel, halves to the right or down. Returns int64 [N, 4], and the fault
+    of each box, "" for none; a box with a fault is [0, 0, 0, 0].
     """
     height, width = frame_size
     limits = np.array([width, height, width, height], np.float64)

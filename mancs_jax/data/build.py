@@ -68,11 +68,8 @@ def build(contents: Contents, root: str | Path, overwrite: bool = False) -> Path
     """Builds a checked data set under `root`, completely or not at all, and returns its directory.
 
     TFDS writes to a temporary directory in `root`, which is renamed once it is complete. Until then, a build that is
-    overwritten stays in place.
-
-    Raises:
-      FileExistsError: the data set exists, and `overwrite` is False.
-      OSError: `root` cannot be written, or the disk is full; `root` is then as before.
+    overwritten stays in place. Raises FileExistsError where the data set exists and may not be overwritten, and OSError
+    where `root` cannot be written or the disk is full; `root` is then as before.
     """
     root = local_path(root).absolute()
     target = prepared_path(root, contents.name)

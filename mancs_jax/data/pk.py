@@ -28,17 +28,8 @@ def balanced_batch(by_source: Sequence[list[np.ndarray]], p: int, k: int, seed: 
     """Samples a PK batch with equally many identities of each source, to within one (`num_of_each_source`).
 
     Each source has its own epochs, so that the identities of a small source are sampled more often. With one source
-    this is `pk_batch`.
-
-    Args:
-      by_source: see `split_by_source`.
-      p: identities of all sources together, at least one of each.
-      k: images per identity.
-      seed: of the run.
-      step: 0, 1, ...
-
-    Returns:
-      int64 [P*K] image indices, source after source.
+    this is `pk_batch`. Of all sources of `split_by_source` together come `p` identities, at least one of each, with `k`
+    images each. Returns int64 [P*K] image indices, source after source.
     """
     shares = num_of_each_source(p, len(by_source))
     parts = zip(by_source, shares, strict=True)

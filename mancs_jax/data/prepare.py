@@ -1,7 +1,9 @@
 """Prepares a data set: `mancs prepare-data` in one call."""
 
 import shlex
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 
@@ -13,16 +15,18 @@ from mancs_jax.data import arrays, build
 from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.data.prepared import is_prepared, prepared_path
 from mancs_jax.data.sources import cuhk01, cuhk03, dukemtmc_reid, folder, market1501, walkers
-from mancs_jax.data.sources.items import Contents, Counts, check, count, count_items
+from mancs_jax.data.sources.items import About, Contents, Counts, check, count, count_items
 
-HOW_TO_GET = {
-    "market1501": market1501.ABOUT.how_to_get,
-    "market1501_500k": market1501.DISTRACTORS_ABOUT.how_to_get,
-    "dukemtmc_reid": dukemtmc_reid.ABOUT.how_to_get,
-    "cuhk01": cuhk01.ABOUT.how_to_get,
-    "cuhk03_labeled": cuhk03.ABOUT.how_to_get,
-    "cuhk03_detected": cuhk03.ABOUT.how_to_get,
-    "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's",
+# Data set -> its published facts, and the function that opens its source.
+READERS: dict[str, tuple[About, Callable[..., AbstractContextManager[Contents]]]] = {
+    "market1501": (market1501.ABOUT, market1501.open_source),
+    "market1501_500k": (market1501.DISTRACTORS_ABOUT, market1501.open_distractors),
+    "dukemtmc_reid": (dukemtmc_reid.ABOUT, dukemtmc_reid.open_source),
+    "cuhk01": (cuhk01.ABOUT, cuhk01.open_source),
+    **{f"cuhk03_{boxes}": (cuhk03.ABOUT, partial(cuhk03.open_source, boxes=boxes)) for boxes in cuhk03.COUNTS},
+}
+HOW_TO_GET = {dataset: about.how_to_get for dataset, (about, _) in READERS.items()} | {
+    "folder": "A folder of your own needs --name as well, and --csv where its names are not as Market-1501's"
 }
 
 
@@ -113,39 +117,29 @@ def open_contents(
     if dataset == "walkers":
         return walkers.open_rendered()
     assert source is not None
-    match dataset:
-        case "market1501":
-            return market1501.open_source(source)
-        case "market1501_500k":
-            return market1501.open_distractors(source)
-        case "dukemtmc_reid":
-            return dukemtmc_reid.open_source(source)
-        case "cuhk01":
-            return cuhk01.open_source(source)
-        case "cuhk03_labeled" | "cuhk03_detected":
-            return cuhk03.open_source(source, dataset.removeprefix("cuhk03_"), protocol_file)
-        case "folder":
-            assert name is not None
-            return folder.open_own(name, source, csv)
-    raise ValueError(f"no data set {dataset!r}")
+    if dataset == "folder":
+        assert name is not None
+        return folder.open_own(name, source, csv)
+    options = {"protocol_file": protocol_file} if dataset in names.CUHK03 else {}
+    return READERS[dataset][1](source, **options)
 
 
 def count_prepared(dataset: str, root: str) -> dict[str, Counts]:
     """Counts the splits of a prepared data set from its records."""
     records = {split: arrays.open_split(dataset, root, split) for split in arrays.split_names(dataset, root)}
-    return {split: count(found.pid, found.camid) for split, found in records.items()}
+    return {split: count(labels.pid, labels.camid) for split, labels in records.items()}
 
 
 def table(counts: dict[str, Counts]) -> str:
     """Returns the counts of the splits as text, one line a split, and a line where no cameras are known."""
-    cameras = {camid for found in counts.values() for camid in found.cameras}
-    has_cameras = len(cameras) < max(2, sum(found.images for found in counts.values()))
+    cameras = {camid for size in counts.values() for camid in size.cameras}
+    has_cameras = len(cameras) < max(2, sum(size.images for size in counts.values()))
     width = max(len(split) for split in ["split  ", *counts]) + 1
     lines = [f"{'split':<{width}}{'images':>9}{'ids':>8}{'distractors':>13}{'junk':>8}{'cameras':>9}"]
     lines += [
-        f"{split:<{width}}{found.images:>9,}{found.ids:>8,}{found.distractors:>13,}{found.junk:>8,}"
-        f"{len(found.cameras) if has_cameras else '-':>9}"
-        for split, found in counts.items()
+        f"{split:<{width}}{size.images:>9,}{size.ids:>8,}{size.distractors:>13,}{size.junk:>8,}"
+        f"{len(size.cameras) if has_cameras else '-':>9}"
+        for split, size in counts.items()
     ]
     lines += [] if has_cameras else [UNKNOWN]
     return "\n".join(lines)

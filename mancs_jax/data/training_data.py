@@ -23,9 +23,8 @@ class TrainingData(NamedTuple):
 def load_training_data(config: ConfigDict) -> TrainingData:
     """Reads the training images of every data set in `config.data.name`, and holds out identities.
 
-    Raises:
-      FileNotFoundError: a data set is not prepared.
-      ValueError: one line: a batch, or the identities to hold out, do not fit the data.
+    Raises FileNotFoundError where one is not prepared, and ValueError, one line, where a batch or the identities to
+    hold out do not fit the data.
     """
     data, names = config.data, sources(config.data.name)
     splits = [arrays.load_split(name, data.root, "train", data.image_size, data.testset) for name in names]

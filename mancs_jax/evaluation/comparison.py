@@ -83,19 +83,13 @@ def compare(
     devices: Sequence[jax.Device] | None = None,
     streamed: bool = False,
 ) -> Comparison:
-    """Compares by the distances of embeddings.
+    """Compares by the "euclidean" or "cosine" `distance` of embeddings.
 
-    Args:
-      query: Q images, pid above 0.
-      gallery: G images; a memory-mapped file is read tile by tile.
-      distance: "euclidean" or "cosine".
-      devices: that share the queries; all local ones by default.
-      streamed: read the gallery once, and as it is. Its embeddings are then checked when their tile is read, and they
-        are not centred, which costs digits far from the origin.
-
-    Raises:
-      ValueError: one line that names the fault: shapes, dtypes, lengths, pids, an unknown distance, embeddings that
-        are not finite, or too large or (cosine) too small for float32 distances.
+    The gallery may be a memory-mapped file, which is read tile by tile. `devices` share the queries; by default all
+    local ones. A `streamed` gallery is read once, and as it is: its embeddings are checked when their tile is read, and
+    are not centred, which costs digits far from the origin. Raises ValueError, one line that names the fault: shapes,
+    dtypes, lengths, pids, an unknown distance, embeddings that are not finite, or too large or (cosine) too small for
+    float32 distances.
     """
     check_distance(distance)
     query, gallery = checked_pair(query, gallery)
@@ -127,16 +121,11 @@ def compare(
 
 
 def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled) -> Comparison:
-    """Compares by given distances.
+    """Compares by given distances (as float32); the embeddings of the two sets do not matter.
 
-    Args:
-      distances_of: function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
-        `matrix.__getitem__`. Distances are compared as float32.
-      query: Q images, pid above 0; their embeddings do not matter.
-      gallery: G images, likewise.
-
-    Raises:
-      ValueError: labels as in `compare`; when they are read, distances of another shape or not finite.
+    `distances_of` is a function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
+    `matrix.__getitem__`. Raises ValueError for labels as `compare`, and, when they are read, for distances of another
+    shape or not finite.
     """
     query, gallery = checked_pair(query, gallery)
     number = len(gallery.pid)
@@ -171,14 +160,11 @@ def fits_in_memory(comparison: Comparison) -> bool:
 def map_blocks(
     comparison: Comparison, blocks: Sequence[Rows], work: Callable, arguments: Callable, **options: Any
 ) -> Iterator[tuple[slice, Rows, Any]]:
-    """Yields (tile, block, result of `work`) for every tile and block, while the next block is computed.
+    """Yields (tile, block, result of `work`) for every tile and block of queries, while the next block is computed.
 
-    Args:
-      comparison: whose values are read.
-      blocks: of queries.
-      work: function of (values, *arguments), to be compiled; all have a row for each query of the block.
-      arguments: function of (tile, block) that gives the other arguments, arrays or None.
-      **options: keywords of `work` that do not change.
+    `work` is a function of (values, *arguments), to be compiled, with a row for each query of the block; `options` are
+    its keywords, which do not change. `arguments` is a function of (tile, block) that gives its other arguments, arrays
+    or None.
     """
     mesh, memory = comparison.layout.mesh, comparison.memory
     everywhere, spread = NamedSharding(mesh, P()), NamedSharding(mesh, P("query"))
@@ -323,7 +309,7 @@ def _values(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
 
 
 def _where_counted(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
-    # An infinite value puts an image behind every hit, which is as good as removing it.
+    # An infinite value ranks an image after every hit, which is as good as removing it.
     values, *query_labels = block
     return jnp.where(counts_for(*query_labels, *tile), values, jnp.inf)
 

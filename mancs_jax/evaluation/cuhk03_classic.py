@@ -15,26 +15,16 @@ def score(
     seed: int = 0,
     cmc_length: int = 50,
 ) -> dict:
-    """Evaluate one of the 20 splits of CUHK03 (Li et al., CVPR 2014): single-shot, from one view to the other.
+    """Evaluates one of the 20 splits of CUHK03 (Li et al., CVPR 2014): single-shot, from one view to the other.
 
-    In each repeat, the gallery is one random image of each person, and every query is ranked against these.
-    The image of a person is drawn from all of the person's with the same probability, repeat r with the generator
+    In each repeat, the gallery is one random image of each person, and every query is ranked against these. The image
+    of a person is sampled uniformly from all of the person's, in repeat r with the generator
     `numpy.random.default_rng([seed, r])`, persons in the order of their pids.
 
-    Args:
-      distances: float [Q, G], of the images of one view from those of the other.
-      query_pid: integer [Q], above 0.
-      gallery_pid: integer [G], above 0.
-      repeats: galleries that are drawn, at least 1.
-      seed: of the draws.
-      cmc_length: number of CMC ranks, at least 1.
-
-    Returns:
-      `protocol` "cuhk03_classic", `cmc` (list, rank 1 first; mean over queries and repeats), `repeats`,
-      `gallery_seed`, num_queries, num_matched_queries (whose person is in the gallery) and num_gallery (persons).
-
-    Raises:
-      ValueError: one line: shapes do not fit, NaN, or a number is below 1.
+    Takes distances [Q, G] of the images of one view from those of the other. Returns `protocol` "cuhk03_classic", `cmc`
+    (list, rank 1 first; mean over queries and repeats), `repeats`, `gallery_seed`, num_queries, num_matched_queries
+    (whose person is in the gallery) and num_gallery (persons). Raises ValueError, one line: shapes do not fit, NaN, a
+    pid below 1 or a number below 1.
     """
     query_pid, _ = checked_labels("query", query_pid, query_pid, len(query_pid))
     gallery_pid, _ = checked_labels("gallery", gallery_pid, gallery_pid, len(gallery_pid))
@@ -48,12 +38,12 @@ def score(
     images_of = [np.flatnonzero(gallery_pid == pid) for pid in people]
     matched = np.flatnonzero(np.isin(query_pid, people))
     column = np.searchsorted(people, query_pid[matched])
-    found = np.zeros(len(people) + 1, np.int64)
+    rank_counts = np.zeros(len(people) + 1, np.int64)
     for repeat in range(repeats):
         shots = single_shot.one_each(images_of, np.random.default_rng([seed, repeat]))
         rank = single_shot.match_ranks(distances[np.ix_(matched, shots)], column, shots)
-        found += np.bincount(rank, minlength=len(found))
-    cmc = np.cumsum(found[1:]) / (repeats * len(query_pid))
+        rank_counts += np.bincount(rank, minlength=len(rank_counts))
+    cmc = np.cumsum(rank_counts[1:]) / (repeats * len(query_pid))
     cmc = np.pad(cmc, (0, max(0, cmc_length - len(cmc))), mode="edge")[:cmc_length]
     return {
         "protocol": "cuhk03_classic",
@@ -67,9 +57,5 @@ def score(
 
 
 def over_splits(results: list[dict]) -> dict:
-    """Mean and standard deviation over the splits, see `single_shot.over_splits`, with `protocol` "cuhk03_classic".
-
-    Args:
-      results: of `score`, one a split, at least 1.
-    """
+    """Mean and standard deviation over the results of the splits, see `single_shot.over_splits`."""
     return {"protocol": "cuhk03_classic"} | single_shot.over_splits(results)

@@ -57,10 +57,6 @@ def order_terms(squared_norm: Float[Array, " N"], distance: str) -> tuple[Float[
 
     For one query, |q|^2 + |g|^2 - 2 q.g and |g|^2 / 2 - q.g give one order. Cosine distance and -q.g / |g| do so, too.
     Without |q|^2 no value near 0 needs clipping, so clipping makes no ties.
-
-    Args:
-      squared_norm: |g|^2 of each image.
-      distance: "euclidean" or "cosine".
     """
     library = _library(squared_norm)
     if distance == "cosine":
@@ -74,10 +70,6 @@ def query_terms(
     """Returns (offset, scale): `offset + scale * value` compares pairs of different queries.
 
     `value` is one of `order_terms`. The sum is half the squared Euclidean distance, or the cosine distance.
-
-    Args:
-      squared_query: |q|^2 of each query.
-      distance: "euclidean" or "cosine".
     """
     if distance == "cosine":
         return np.ones_like(squared_query), 1 / np.sqrt(squared_query)
@@ -105,8 +97,7 @@ def are_usable(squared_norm: Float[np.ndarray, " N"], distance: str) -> Bool[np.
 def checked_norms(part: str, embedding: Float[np.ndarray, "N D"], distance: str) -> Float[np.ndarray, " N"]:
     """Squared norms of the embeddings of one part, named for the error.
 
-    Raises:
-      ValueError: one line: an embedding is not finite, or its norm is out of range for float32 distances.
+    Raises ValueError, one line, where an embedding is not finite, or its norm is out of range for float32 distances.
     """
     squared_norm = squared_norms(embedding)
     is_usable = are_usable(squared_norm, distance)
@@ -126,8 +117,7 @@ def checked_norms(part: str, embedding: Float[np.ndarray, "N D"], distance: str)
 
 
 def common_offset(embedding: Float[np.ndarray, "N D"]) -> Float[np.ndarray, " D"]:
-    """A vector near the mean of embeddings, to be subtracted before distances are computed: float32 keeps the most
-    digits of them around 0.
+    """A vector near the mean, to be subtracted before distances are computed: float32 has the most digits near 0.
 
     It is rounded so coarsely that subtracting it is exact for values of few bits, such as whole numbers: what was
     equally far apart stays so.
@@ -193,8 +183,8 @@ def smallest(values: Float[jax.Array, "B N"], k: int) -> Int32[jax.Array, "B {k}
     group = jnp.sort(jax.lax.top_k(-padded.reshape(rows, -1, GROUP).min(axis=2), k)[1], axis=1)
     position = (group[:, :, None] * GROUP + jnp.arange(GROUP, dtype=jnp.int32)[None, None]).reshape(rows, -1)
     # Out of `values`: XLA then never writes the padded array to memory.
-    taken = jnp.take_along_axis(values, jnp.minimum(position, width - 1), axis=1)
-    candidates = jnp.where(position < width, taken, jnp.inf)
+    group_values = jnp.take_along_axis(values, jnp.minimum(position, width - 1), axis=1)
+    candidates = jnp.where(position < width, group_values, jnp.inf)
     return jnp.take_along_axis(position, jax.lax.top_k(-candidates, k)[1], axis=1)
 
 

@@ -16,19 +16,10 @@ class Labelled(NamedTuple):
 
     @classmethod
     def checked(cls, part: str, embedding: ArrayLike, pid: ArrayLike, camid: ArrayLike) -> "Labelled":
-        """Embeddings and labels as NumPy arrays, without a copy where the type is right.
+        """Returns embeddings float32 [N, D] and integer labels [N] as int32, without a copy where the type is right.
 
-        Args:
-          part: "query", "gallery", ..., for the error.
-          embedding: float32 [N, D].
-          pid: integer [N], -1 = junk, 0 = distractor.
-          camid: integer [N].
-
-        Returns:
-          float32 [N, D], int32 [N] and int32 [N].
-
-        Raises:
-          ValueError: one line: shape, dtype, length or pid are wrong, or every image is junk.
+        Raises ValueError, one line that names the `part` ("query", "gallery", ...): shape, dtype, length or pid are
+        wrong, or every image is junk (pid -1).
         """
         embedding = checked_embedding(part, embedding)
         return cls(embedding, *checked_labels(part, pid, camid, len(embedding)))

@@ -40,16 +40,7 @@ class Neighbours(NamedTuple):
 
 
 def rerank(query: Labelled, gallery: Labelled, **options: Any) -> Comparison:
-    """Compares by re-ranked distances; junk takes no part.
-
-    Args:
-      query: Q images, pid above 0.
-      gallery: G images.
-      **options: keywords of `reranked_distances`.
-
-    Raises:
-      ValueError: as `comparison.compare` and `reranked_distances`.
-    """
+    """Compares by re-ranked distances; junk takes no part. Options and errors as `reranked_distances`."""
     query, gallery = checked_pair(query, gallery)
     counted = np.flatnonzero(gallery.pid != -1)
     rest = Labelled(*(field[counted] for field in gallery))
@@ -70,25 +61,22 @@ def reranked_distances(
     """Encodes all images by their k-reciprocal neighbours and returns the re-ranked distances, a block at a time.
 
     The original distance d is the squared Euclidean one, of each image divided by its largest. Two images are
-    reciprocal neighbours if each is among the k1 + 1 nearest of the other (an image is its own nearest); the
-    reciprocal neighbours within round((k1 + 1) / 2), half away from zero, of each of these join them if more than
-    two thirds of theirs are there already. An image is encoded by exp(-d) of its set, of sum 1, averaged over its k2
-    nearest images. The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
+    reciprocal neighbours if each is among the k1 + 1 nearest of the other (an image is its own nearest); the reciprocal
+    neighbours within round((k1 + 1) / 2), half away from zero, of each of these join them if more than two thirds of
+    theirs are there already. An image is encoded by exp(-d) of its set, of sum 1, averaged over its k2 nearest images.
+    The result is (1 - weight) * Jaccard distance of the encodings + weight * d.
 
     Args:
       query: embeddings [Q, D], float32 or float64; the computation has their precision.
       gallery: embeddings [G, D] of the same type, junk left out.
       k1: neighbours, at least 1 and less than Q + G.
-      k2: images that an encoding is averaged over, from 1 (itself alone) to k1 + 1.
+      k2: images that an encoding is averaged over, from 1 (only itself) to k1 + 1.
       weight: of the original distance, lambda in the paper, from 0 to 1.
       distance: "euclidean", or "cosine": that of the embeddings divided by their norms.
       progress: whether a bar is shown.
 
-    Returns:
-      A function of query indices that gives distances of the embeddings' type.
-
-    Raises:
-      ValueError: one line: embeddings, k1, k2 or weight are not as above.
+    Returns a function of query indices that gives distances of the embeddings' type. Raises ValueError, one line, where
+    an argument is not as above.
     """
     points, num_queries = _points(query, gallery, distance), len(query)
     check_options(k1, k2, weight, len(points))
@@ -130,13 +118,7 @@ def check_options(k1: int, k2: int, weight: float, num_images: int | None = None
 
 
 def find_neighbours(points: Points, k: int, progress: bool = False) -> Neighbours:
-    """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first.
-
-    Args:
-      points: N images.
-      k: at most N.
-      progress: whether a bar is shown.
-    """
+    """The k nearest of all points to each, by squared Euclidean distance; of equal ones the lower index comes first."""
     number = len(points)
     padded = np.pad(points, ((0, -number % GROUP), (0, 0)))
     on_device = jax.device_put((padded, _squared(padded)))

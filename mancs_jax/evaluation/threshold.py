@@ -61,12 +61,7 @@ def described(limit: Limit) -> dict[str, Any]:
 
 
 def checked_limit(
-    limit: Limit,
-    distance: str,
-    *,
-    normalize: bool | None = None,
-    flip: bool | None = None,
-    network: str = "",
+    limit: Limit, distance: str, *, normalize: bool | None = None, flip: bool | None = None, network: str = ""
 ) -> float | None:
     """Returns the number of a threshold, where it belongs to these distances.
 
@@ -106,7 +101,7 @@ def checked_limit(
 
 
 def are_normalized(embedding: np.ndarray) -> bool:
-    """Tells if embeddings [N, D] have norm 1, as normalised ones have."""
+    """Returns whether embeddings [N, D] have norm 1, as normalised ones have."""
     norms = np.sqrt(np.einsum("nd,nd->n", embedding, embedding, dtype=np.float64))
     return bool(len(norms)) and bool(np.abs(norms - 1).max() < UNIT)
 
@@ -145,7 +140,10 @@ def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | N
         results = [content, *content.values()]
         result = next((of for of in results if isinstance(of, dict) and of.get("verification")), None)
         if result is None:
-            raise ValueError(f"{path} has no verification rates: give a file of mancs evaluate --json, not re-ranked")
+            raise ValueError(
+                f"{path} has no verification rates: none of its people has images under two cameras (leave camid out "
+                "where cameras are unknown), or it is re-ranked, or no result of mancs evaluate --json"
+            )
         rates = result["verification"]
         embedded = result.get("embedded") or {name: result.get(name, False) for name in ("flip", "network")}
         points = [

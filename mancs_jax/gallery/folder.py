@@ -138,11 +138,7 @@ def add_folder(
 
 
 def embed_again(
-    store: Store,
-    embed: Embed,
-    images_left: Sequence[Image],
-    folder: str | Path | None,
-    progress: bool = True,
+    store: Store, embed: Embed, images_left: Sequence[Image], folder: str | Path | None, progress: bool = True
 ) -> None:
     """Embeds images of a gallery by another network, out of `folder` or the folders that they were added from.
 

@@ -45,14 +45,9 @@ def half_squared_norms(rows: np.ndarray) -> np.ndarray:
 def nearest(
     query: np.ndarray, blocks: Iterable[Block], k: int, distance: str, chosen: np.ndarray | None = None
 ) -> Nearest:
-    """Finds the nearest rows of all blocks.
+    """Finds the k nearest rows of all blocks, whose ids do not overlap.
 
-    Args:
-      query: float32 [Q, D].
-      blocks: whose ids do not overlap.
-      k: rows for each query, at least 1.
-      distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      chosen: ids that may be found, int64, increasing; None for all.
+    `chosen` has the ids that may be found, int64, increasing; None for all.
     """
     best = _none(query, k)
     for block in blocks:

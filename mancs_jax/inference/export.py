@@ -71,27 +71,23 @@ def export(
 ) -> str:
     """Writes the trained network with its parameters and its card as one file for other programs.
 
-    An ONNX file has the card inside. A `jax.export` file has it beside itself: FILE.json. Images come resized:
-    training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit.
+    An ONNX file has the card inside. A `jax.export` file has it next to itself: FILE.json. Images come resized:
+    training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit. The file has its
+    name only once its numbers have been compared with the model's.
 
     Args:
       source: see `mancs_jax.load`.
-      output: the file; its folder is made. It has its name only once its numbers have been compared with the model's.
+      output: the file; its folder is made.
       flip: average the embeddings of an image and of its mirror image.
       format: "onnx" or "jax"; "" takes what `output` ends in, .onnx or .jax.
-      input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", of ONNX alone: float32 [N, 3, H, W], normalised
-        by whoever runs the file, as trackers do.
+      input: "uint8": [N, H, W, 3], RGB, normalised inside; "float", only of ONNX: float32 [N, 3, H, W], normalised
+        by the program that runs the file, as trackers do.
       dtype: of backbone and attention in an ONNX file, "float32" or "float16".
       camera: of an adapted network, the camera whose statistics the file has.
 
-    Returns:
-      The lines to print: what to install, how long the file lives, and Python that runs it.
-
-    Raises:
-      FileNotFoundError: no network there.
-      ImportError: ONNX, and its libraries are not installed.
-      OSError: the file cannot be written.
-      ValueError: one line: options that do not go together, or the file's numbers are not the model's.
+    Returns the lines to print: what to install, how long the file lives, and Python that runs it. Raises
+    FileNotFoundError without a network, ImportError without the libraries of ONNX, OSError, and ValueError, one line,
+    for options that do not go together, or where the file's numbers are not the model's.
     """
     output = local_path(output)
     kind = _kind(output, format, input, dtype)
@@ -108,19 +104,15 @@ def export(
 def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: float = TOLERANCE["float32"]) -> float:
     """Compares an exported file, read as `mancs_jax.load` reads it, with the model, for noise in batches of two sizes.
 
-    Returns:
-      The largest difference, as a part of the largest number.
-
-    Raises:
-      ValueError: it is above `tolerance`.
+    Returns the largest difference, as a part of the largest number (ValueError: it is above `tolerance`).
     """
     largest = 0.0
     for batch in CHECKED_BATCHES:
         opened = open_exported(path, batch=batch)
         image_size = opened.card["input"]["height"], opened.card["input"]["width"]
         image = np.random.default_rng(batch).integers(0, 256, (batch, *image_size, 3), dtype=np.uint8)
-        expected, [found] = embed(image), opened.run_batches([image])
-        difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+        expected, [exported] = embed(image), opened.run_batches([image])
+        difference = float(np.abs(exported - expected).max() / np.abs(expected).max())
         if not difference <= tolerance:
             raise ValueError(
                 f"the exported network is off by {difference:.1e} of its largest number, more than {tolerance}: "
@@ -159,13 +151,13 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
     with atomic_write(output) as temporary:
         temporary.write_bytes(onnx_content(network, card, **options))
         check(temporary, _embed_on_one_device(network, options["flip"]), TOLERANCE[options["dtype"]])
-    taken = card["input"]
-    size = [taken["height"], taken["width"]]
+    inputs = card["input"]
+    size = [inputs["height"], inputs["width"]]
     lines = USE_ONNX.format(
         path=output,
         values=VALUES[options["input"]].format(height=size[0], width=size[1]),
         shape=tuple([2, *size, 3] if options["input"] == UINT8 else [2, 3, *size]),
-        dtype=taken["dtype"],
+        dtype=inputs["dtype"],
         dim=card["embedding"]["width"],
     )
     return f"# {output} gives the network's numbers (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"
@@ -186,26 +178,20 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
         raise ValueError(f"--output={output}: {card_path(output)} is the card of {weights.name}; take another name")
     height, width = network.config.data.image_size
     content = jax_content(network, options["flip"])
-    card = exported_card(
-        card,
-        kind=JAX,
-        **options,
-        platforms=list(PLATFORMS),
-        file=digest(content),
-    )
+    card = exported_card(card, kind=JAX, **options, platforms=list(PLATFORMS), file=digest(content))
     with atomic_write(output) as temporary:
         temporary.write_bytes(content)
-        beside = card_path(temporary)
+        temporary_card = card_path(temporary)
         try:
-            beside.write_text(json.dumps(card, allow_nan=False))
+            temporary_card.write_text(json.dumps(card, allow_nan=False))
             check(temporary, _embed_on_one_device(network, options["flip"]))
         finally:
-            beside.unlink(missing_ok=True)
-    # Behind the file: until then its digest is wrong, and nobody reads the two.
+            temporary_card.unlink(missing_ok=True)
+    # After the file: until then its digest is wrong, and the two are refused.
     write_json(card_path(output), card)
     lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
     return (
-        f"# {output} gives the network's numbers, and {card_path(output).name} beside it says what it takes.\n"
+        f"# {output} gives the network's numbers, and {card_path(output).name} next to it says what it takes.\n"
         f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}.\n"
         "# To keep a network for longer, export ONNX or share its weights.\n"
         f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"

@@ -20,7 +20,7 @@ from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import JAX, check_exported, read_json_card
 from mancs_jax.inference.forward import AHEAD
 
-CONTRACT = ".json"  # beside a `jax.export` file, behind its whole name
+CONTRACT = ".json"  # next to a `jax.export` file, after its whole name
 JAX_SUFFIX, ONNX_SUFFIX = ".jax", ".onnx"
 ONNX_START = b"\x08"  # the first field of an ONNX file is its version
 # Calls into jaxlib that the program of a network has: a check that a batch is not empty.
@@ -38,17 +38,17 @@ class Exported(NamedTuple):
 def open_exported(
     path: Path, *, batch: int, flip: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Exported:
-    """Opens a file of `mancs export`; all that can be checked is checked before anything of it runs.
+    """Opens a file of `mancs export`; everything that can be checked is checked before anything of it runs.
 
     Args:
       path: of the file.
-      batch: images that go through a `jax.export` file together; an ONNX file takes what comes.
+      batch: images that go through a `jax.export` file together; an ONNX file takes any number.
       flip: whether the embeddings of mirror images have to be averaged with; a file that does so does it always.
       devices: for a `jax.export` file one device, the first local one by default; for an ONNX file none.
 
     Raises:
       FileNotFoundError: a `jax.export` file without its card.
-      ValueError: one line: damaged, not what its card says, or an argument that does not apply.
+      ValueError: one line: damaged, not as its card says, or an argument that does not apply.
       ImportError: ONNX, and its libraries are not installed.
     """
     if is_onnx(path):
@@ -68,7 +68,7 @@ def open_exported(
 
 
 def is_onnx(path: Path) -> bool:
-    """Tells if a file is taken for ONNX: by its suffix, or by its first byte where no card lies beside it."""
+    """Returns whether a file is read as ONNX: by its suffix, or by its first byte where no card is next to it."""
     if path.suffix == ONNX_SUFFIX or card_path(path).is_file():
         return path.suffix == ONNX_SUFFIX
     with path.open("rb") as file:
@@ -76,21 +76,19 @@ def is_onnx(path: Path) -> bool:
 
 
 def card_path(path: Path) -> Path:
-    """The card beside a `jax.export` file: mancs.jax has mancs.jax.json."""
+    """The path of the card of a `jax.export` file: mancs.jax has mancs.jax.json."""
     return path.with_name(f"{path.name}{CONTRACT}")
 
 
 def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
     """Reads a `jax.export` file and its card; nothing of it is parsed before its digest is right.
 
-    Raises:
-      FileNotFoundError: there is no card beside it.
-      ValueError: one line: the card is damaged, or of another file.
+    Raises FileNotFoundError without a card next to it, and ValueError where the card is damaged or of another file.
     """
     if not card_path(path).is_file():
         raise FileNotFoundError(
             f"{path}: no network in it: it is no ONNX file, and {card_path(path).name}, the card of a jax.export "
-            "file, is not beside it; mancs export writes both"
+            "file, is not next to it; mancs export writes both"
         )
     card = read_json_card(card_path(path))
     check_exported(card, JAX, card_path(path))
@@ -110,8 +108,8 @@ def open_jax(
 ) -> tuple[Callable, jax.Device]:
     """Makes a compiled function of the bytes that `read_jax` returned, and the device that it runs on.
 
-    Raises:
-      ValueError: one line: not a program of `mancs export` for this device, or more devices than one.
+    Raises ValueError, one line, where it is not a program of `mancs export` for this device, or there are several
+    devices.
     """
     devices = jax.local_devices()[:1] if devices is None else devices
     if len(devices) != 1:
@@ -121,7 +119,7 @@ def open_jax(
     try:
         exported = jax.export.deserialize(bytearray(content))
         calls = _calls(exported.mlir_module_serialized)
-        taken, given = [
+        inputs, outputs = [
             [(str(each.dtype), each.shape[1:]) for each in avals] for avals in (exported.in_avals, exported.out_avals)
         ]
     except Exception as error:  # of flatbuffers, MLIR and JAX, which have no common class
@@ -134,8 +132,8 @@ def open_jax(
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")
     height, width = card["input"]["height"], card["input"]["width"]
     expected = [("uint8", (height, width, 3))], [("float32", (card["embedding"]["width"],))]
-    if (taken, given) != expected or exported.nr_devices != 1:
-        raise ValueError(f"{path}: it takes {taken} and gives {given}, but its card says {expected}"[:500])
+    if (inputs, outputs) != expected or exported.nr_devices != 1:
+        raise ValueError(f"{path}: it takes {inputs} and gives {outputs}, but its card says {expected}"[:500])
     if devices[0].platform not in (names := [{"cuda": "gpu"}.get(name, name) for name in exported.platforms]):
         raise ValueError(f"{path}: exported for {', '.join(names)}, and this device is {devices[0].platform}")
     return jax.jit(exported.call), devices[0]
@@ -143,18 +141,18 @@ def open_jax(
 
 def _calls(program: bytes) -> set[str]:
     """Names of the functions outside StableHLO that a program calls; it is parsed, not run."""
-    found: set[str] = set()
+    names: set[str] = set()
     with make_ir_context() as context:
         context.attach_diagnostic_handler(lambda _: True)  # MLIR would print pages
         module = stablehlo.deserialize_portable_artifact(context, program)
 
         def visit(operation: Any) -> Any:
             if operation.name == "stablehlo.custom_call":
-                found.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
+                names.add(ir.StringAttr(operation.attributes["call_target_name"]).value)
             return ir.WalkResult.ADVANCE
 
         module.operation.walk(visit)
-    return found
+    return names
 
 
 def _run_jax(
@@ -171,13 +169,13 @@ def _run_jax(
 
 def _input(image: np.ndarray, card: dict[str, Any]) -> np.ndarray:
     """uint8 [B, H, W, 3] as the file takes it; ValueError, one line, for another dtype or size."""
-    taken = card["input"]
-    if image.dtype != np.uint8 or image.shape[1:] != (taken["height"], taken["width"], 3):
+    inputs = card["input"]
+    if image.dtype != np.uint8 or image.shape[1:] != (inputs["height"], inputs["width"], 3):
         raise ValueError(
             f"images are {image.dtype} {list(image.shape)}, but the card of the file says uint8 "
-            f"[N, {taken['height']}, {taken['width']}, 3], RGB"
+            f"[N, {inputs['height']}, {inputs['width']}, 3], RGB"
         )
-    if taken["dtype"] == "uint8":
+    if inputs["dtype"] == "uint8":
         return image
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
     return np.ascontiguousarray((image * (1 / (255 * std)) - mean / std).transpose(0, 3, 1, 2), np.float32)

@@ -41,26 +41,23 @@ def embed(
 
     Args:
       network: `config.eval_batch` images go through all devices together.
-      image: of the network's size.
+      image: of the network's size; none at all is a ValueError.
       camid: the camera of each image, whose statistics an adapted network uses; None: the network's own for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
-
-    Raises:
-      ValueError: there are no images.
     """
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
     if camid is not None and network.cameras:
         options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
         groups = list(camera_groups(sorted(network.cameras), camid))
-        of_groups = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
-        return np.concatenate(of_groups)[np.argsort(np.concatenate([rows for _, rows in groups]))]
-    mine = image[share(len(image))]
+        parts_by_camera = [embed(of_camera(network, camera), image[rows], **options) for camera, rows in groups]
+        return np.concatenate(parts_by_camera)[np.argsort(np.concatenate([rows for _, rows in groups]))]
+    own_images = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.
-    mine = mine if len(mine) else image[:1]
-    batches = _batches(network, mine, devices, progress)
+    own_images = own_images if len(own_images) else image[:1]
+    batches = _batches(network, own_images, devices, progress)
     parts = [embedding for embedding, _ in run_batches(network, batches, devices=devices, flip=flip)]
     return gathered(np.concatenate(parts), len(image))
 
@@ -68,9 +65,9 @@ def embed(
 def attention_masks(
     network: Network, image: Images, *, devices: Sequence[jax.Device] | None = None, flip: bool = False
 ) -> Masks:
-    """Computes the mask of each FAB (equation 1), a mean over the channels, by its stage.
+    """Computes the mask of each FAB (equation 1), a mean over the channels, by its stage; arguments as `embed`.
 
-    Args: as `embed`; `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
+    `flip` changes no mask, but the call shares the compiled program of `embed` with the same `flip`.
     """
     stages: dict[int, list[np.ndarray]] = {}
     batches = _batches(network, image, devices, progress=False)
@@ -89,21 +86,10 @@ def run_batches(
     flip: bool = False,
     masks: bool = False,
 ) -> Iterator[tuple[Float32[np.ndarray, "B D"], Masks]]:
-    """Yields the embeddings and masks of images that come a batch at a time.
+    """Yields (embeddings, masks) of images that come at most `batch` (by default `config.eval_batch`) at a time.
 
     The network is compiled once for one form, batch, `flip` and choice of devices. While a batch is on the devices, the
-    next one is read.
-
-    Args:
-      network: see `embed`.
-      batches: images, at most `batch` each.
-      batch: images that go through all devices together; `config.eval_batch` by default.
-      devices: see `embed`.
-      flip: see `embed`.
-      masks: fetch the masks from the devices.
-
-    Yields:
-      (embeddings, masks; empty unless `masks`).
+    next one is read. Without `masks`, none are fetched from the devices. Other arguments as `embed`.
     """
     devices = tuple(jax.local_devices() if devices is None else devices)
     per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)

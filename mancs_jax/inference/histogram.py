@@ -1,4 +1,4 @@
-"""A colour-histogram embedding that learns nothing: the baseline that a trained network is printed beside."""
+"""A colour-histogram embedding, without training: a baseline for trained networks."""
 
 import cv2
 import numpy as np
@@ -13,18 +13,13 @@ BLOCK = 256  # images that are counted at once
 
 
 def embed(image: np.ndarray) -> Float32[np.ndarray, "N D"]:
-    """Joint HSV histograms of horizontal stripes, square-rooted.
+    """Joint HSV histograms of horizontal stripes, square-rooted, of images uint8 [N, H, W, 3], RGB.
 
     Pixels are weighted by a Gaussian of their column, and every stripe's histogram sums to the same. The square root
     makes the inner product of two embeddings the mean Bhattacharyya coefficient of their stripes (1 for equal
     pictures), so the Euclidean distance is sqrt(2) times the root mean square of the stripes' Hellinger distances.
-
-    Args:
-      image: uint8 [N, H, W, 3], RGB.
-    Returns:
-      float32 [N, STRIPES * prod(BINS)], every row of length 1.
-    Raises:
-      ValueError: the array is not uint8 [N, H, W, 3] or its images have fewer rows than there are stripes.
+    Returns [N, STRIPES * prod(BINS)], every row of length 1. Raises ValueError for another array, or fewer rows than
+    stripes.
     """
     if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3 or image.shape[1] < STRIPES:
         raise ValueError(

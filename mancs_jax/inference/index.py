@@ -44,7 +44,7 @@ SAME = 1e-4  # distances that differ by less, relatively, are equal
 FINGERPRINTED = 64  # rows
 BLOCK_BYTES = 256 * 2**20  # of embeddings that are added at a time
 SEED = 0
-MARK = b"mancs_jax.index1"  # ends a file, behind the facts and their length: FAISS reads what is before
+MARK = b"mancs_jax.index1"  # ends a file, after the metadata and their length; FAISS reads what is before
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def build_index(
       factory: another index in the words of FAISS's index factory, as "IVF4096,PQ64", which takes 64 bytes an entry.
         "": see this module. An IVF index looks into one of `SHARE_PROBED` of its lists; change that with
         `faiss.extract_index_ivf(index.faiss_index).nprobe`. Its recall is measured, and left as it is.
-      queries: float32 [Q, D] to measure recall with; by default they are drawn with the gallery's mean and covariance.
+      queries: float32 [Q, D] to measure recall with; by default they are sampled with the gallery's mean and
+        covariance.
       progress: whether a bar is shown.
 
     Raises:
@@ -180,8 +181,8 @@ def _recall(
     """The share of the exact nearest that are among candidates [Q, C]; copies of an image count for each other."""
     number = min(K, len(gallery))
     hits = 0
-    for of_query, row, limit in zip(query, candidates, farthest, strict=True):
-        distances = pair_distances(of_query[None, None], gallery[row[row >= 0]][None], distance)
+    for embedding, row, limit in zip(query, candidates, farthest, strict=True):
+        distances = pair_distances(embedding[None, None], gallery[row[row >= 0]][None], distance)
         hits += min(int(np.count_nonzero(distances <= limit * (1 + SAME) + np.finfo(np.float32).tiny)), number)
     return hits / (number * len(query))
 
@@ -193,7 +194,7 @@ def _keeps_neighbours(
     distance: str,
     farthest: dict[str, np.ndarray],
 ) -> bool:
-    """Tells whether exact search of the projected embeddings has the recall that an index needs."""
+    """Returns whether exact search of the projected embeddings has the recall that an index needs."""
     flat = _in_front(projection, faiss.IndexFlatL2(projection.d_out), distance)
     rows = max(BLOCK_BYTES // gallery[0].nbytes, 1)
     best = {
@@ -203,11 +204,11 @@ def _keeps_neighbours(
     for start in range(0, len(gallery), rows):
         flat.add(_checked(gallery[start : start + rows], distance))
         for name, query in tests.items():
-            found, position = flat.search(query, min(CANDIDATES, flat.ntotal))
-            found = np.concatenate([best[name][0], found], axis=1)
+            distances, position = flat.search(query, min(CANDIDATES, flat.ntotal))
+            distances = np.concatenate([best[name][0], distances], axis=1)
             position = np.concatenate([best[name][1], start + position], axis=1)
-            order = np.argsort(found, axis=1, kind="stable")[:, :CANDIDATES]
-            best[name] = np.take_along_axis(found, order, axis=1), np.take_along_axis(position, order, axis=1)
+            order = np.argsort(distances, axis=1, kind="stable")[:, :CANDIDATES]
+            best[name] = np.take_along_axis(distances, order, axis=1), np.take_along_axis(position, order, axis=1)
         flat.reset()
     recall = [_recall(best[name][1], query, gallery, distance, farthest[name]) for name, query in tests.items()]
     return min(recall) >= LEAST_RECALL
@@ -239,14 +240,14 @@ def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The end of a message of FAISS, behind its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
+    """The end of a message of FAISS, after its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
     return " ".join(str(error).split()).rpartition("failed: ")[2] or "it fails without a reason"
 
 
 def fingerprint_of(gallery: np.ndarray) -> str:
     """32 hex digits that depend on the shape of a gallery and on rows that are spread over it, the last one included.
 
-    A row that is removed or inserted shifts all behind it, so it changes the fingerprint. A single row that is
+    A row that is removed or inserted shifts all after it, so it changes the fingerprint. A single row that is
     overwritten changes it only if it is one of the `FINGERPRINTED` rows.
     """
     rows = np.unique(np.linspace(0, len(gallery) - 1, FINGERPRINTED).round().astype(np.int64))
@@ -256,11 +257,7 @@ def fingerprint_of(gallery: np.ndarray) -> str:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Writes an index atomically: FAISS's own format, then the facts.
-
-    Raises:
-      OSError: it cannot be written.
-    """
+    """Writes an index atomically: FAISS's own format, then the metadata (OSError: it cannot be written)."""
     facts = json.dumps({name: value for name, value in vars(index).items() if name != "faiss_index"}).encode()
     faults: list[OSError] = []
     with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -284,11 +281,8 @@ def write_index(path: str | Path, index: Index) -> None:
 def load_index(path: str | Path) -> Index:
     """Reads an index that `build_index` wrote.
 
-    Raises:
-      ImportError: FAISS is not installed.
-      FileNotFoundError: no such file.
-      ValueError: it is no index, or has no fingerprint.
-      OSError: it cannot be read.
+    Raises ImportError without FAISS, FileNotFoundError, ValueError where it is no index or has no fingerprint, and
+    OSError.
     """
     _require_faiss()
     path = local_path(path)
@@ -302,7 +296,7 @@ def load_index(path: str | Path) -> Index:
 
 
 def _facts_of(path: Path) -> dict:
-    """The facts at the end of a file."""
+    """Reads the metadata at the end of a file."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - len(MARK) - 8, 0))
@@ -326,9 +320,7 @@ def candidates(
 ) -> np.ndarray:
     """Entries of the gallery that may be near, int [Q, number], nearest first; -1 where no more were found.
 
-    Raises:
-      ImportError: FAISS is not installed.
-      FileNotFoundError, ValueError: no index in the file, or it is one of another gallery or distance.
+    Raises errors as `load_index`, and ValueError for an index of another gallery or distance.
     """
     _require_faiss()
     index = load_index(Path(index)) if isinstance(index, str | os.PathLike) else index

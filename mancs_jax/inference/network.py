@@ -34,14 +34,9 @@ def of_camera(network: Network, camera: int | None) -> Network:
 
 
 def of_one_camera(network: Network, camera: int | None) -> Network:
-    """Returns the network for a file that has the statistics of one camera.
+    """Returns the network for a file that has the statistics of one camera; None: it is not adapted.
 
-    Args:
-      network: any.
-      camera: one of its cameras; None for a network that is not adapted.
-
-    Raises:
-      ValueError: one line: an adapted network needs one of its cameras, and no other network has one.
+    Raises ValueError, one line: an adapted network needs one of its cameras, and no other network has one.
     """
     if network.cameras and (camera is None or camera not in network.cameras):
         given = "" if camera is None else f", not {camera}"
@@ -63,14 +58,9 @@ def camera_groups(
 ) -> Iterator[tuple[int | None, Int[np.ndarray, " n"]]]:
     """Groups images by camera, since all images of a batch share statistics.
 
-    A line on stderr says, once for networks with these cameras, that there are images of other cameras.
-
-    Args:
-      known: the cameras of an adapted network, ascending.
-      camid: of each image; -1 where it is not known, of which nothing is said.
-
-    Yields:
-      (camera, rows of its images); last (None, rows of the images of all unknown cameras). No group is empty.
+    A line on stderr says, once for networks with the `known` cameras (ascending), that there are images of other
+    cameras; not for -1, a camera that is not known. Yields (camera, rows of its images); last (None, rows of the images
+    of all unknown cameras). No group is empty.
     """
     is_known = np.isin(camid, known)
     for camera in np.unique(camid[is_known]).tolist():
@@ -107,30 +97,23 @@ def embedding_width(network: Network) -> int:
 
 
 def averaged(network: Network, other: Network, share: float) -> Network:
-    """Averages the parameters and statistics of two networks of one shape.
+    """Averages the parameters and statistics of two networks of one shape; `share`, 0 to 1, is that of `other`.
 
     Classifiers are averaged only where both networks have as many identities. Elsewhere they stay those of `network`,
-    since the rows of the two are different people.
-
-    Args:
-      network: of which the mean takes 1 - `share`.
-      other: of which it takes `share`.
-      share: from 0 to 1.
-
-    Raises:
-      ValueError: one line: the share is no such number, or the networks differ in a name or a shape.
+    since the rows of the two are different people. Raises ValueError, one line, for another share, or where the
+    networks differ in a name or a shape.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"the share of the other network is {share}: it has to be from 0 to 1")
-    own, others = (flatten_dict(each.variables) for each in (network, other))
+    own_leaves, other_leaves = (flatten_dict(each.variables) for each in (network, other))
     if network.num_classes != other.num_classes:
-        others |= {path: leaf for path, leaf in own.items() if path[1].endswith("_classifier")}
-    shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own, others)]
+        other_leaves |= {path: leaf for path, leaf in own_leaves.items() if path[1].endswith("_classifier")}
+    shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own_leaves, other_leaves)]
     names = shapes[0].keys() | shapes[1].keys()
     if wrong := sorted(name for name in names if shapes[0].get(name) != shapes[1].get(name)):
         raise ValueError(f"the networks cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
     mean = {
-        path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(others[path]), np.float32)
-        for path, leaf in own.items()
+        path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(other_leaves[path]), np.float32)
+        for path, leaf in own_leaves.items()
     }
     return network._replace(variables=unflatten_dict(mean))

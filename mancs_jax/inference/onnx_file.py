@@ -41,17 +41,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def onnx_content(network: Network, card: dict[str, Any], *, input: str, flip: bool, dtype: str) -> bytes:
-    """Makes the bytes of an ONNX file.
+    """Makes the bytes of an ONNX file; arguments as `build_graph`, and the card, which the digest of the graph joins.
 
-    Args:
-      network: see `build_graph`, as the others.
-      card: of `contract.exported_card`; the digest of the graph joins it.
-      input: as `build_graph`.
-      flip: likewise.
-      dtype: likewise.
-
-    Raises:
-      ValueError: a number is too large for `dtype`, or the file for its format.
+    Raises ValueError where a number is too large for `dtype`, or the file for its format.
     """
     from mancs_jax.version import __version__
 
@@ -80,14 +72,9 @@ def digest(graph: onnx.GraphProto) -> str:
 
 
 def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
-    """Reads an ONNX file that `mancs export` wrote, and checks it; nothing of it is run.
+    """Reads an ONNX file that `mancs export` wrote, and checks it; nothing of it is run. Returns (its bytes, its card).
 
-    Returns:
-      (its bytes, its card).
-
-    Raises:
-      ValueError: one line: damaged, of another origin, or not what its card says.
-      OSError: cannot be read.
+    Raises ValueError, one line, where it is damaged, of another origin, or not as its card says, and OSError.
     """
     path = Path(path)
     if (size := path.stat().st_size) > MOST_BYTES:
@@ -115,8 +102,7 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
 def open_onnx(content: bytes, where: str | Path) -> Run:
     """Makes a function of the bytes that `read_onnx` returned: an array of the file's input -> float32 [N, D].
 
-    Raises:
-      ValueError: one line: ONNX Runtime does not take it, now or when it runs.
+    Raises ValueError, one line, where ONNX Runtime does not take it, now or when it runs.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors come as exceptions
@@ -147,7 +133,7 @@ def _card(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
 def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
     """Why a file is not taken; "" where nothing speaks against it."""
     graph = model.graph
-    # onnx takes "" and "ai.onnx" for one domain; files of mancs export have the first alone.
+    # onnx takes "" and "ai.onnx" for one domain; files of mancs export have only the first.
     if any(entry.domain or entry.version > OPSET for entry in model.opset_import) or model.functions:
         return "it asks for operations of another library"
     if model.training_info or graph.sparse_initializer or graph.quantization_annotation:

@@ -1,7 +1,7 @@
 """The inference network as an ONNX graph, made from its parameters.
 
 BatchNorm is folded into the convolution before it, so the graph has convolutions with a bias. Only the way to the
-embedding is there: the identity and attention heads serve training alone. Paddings are those of PyTorch and of
+embedding is there: the identity and attention heads are only for training. Paddings are those of PyTorch and of
 `kernels/convolution.py`: the same number of zeros on all four sides.
 """
 
@@ -35,35 +35,29 @@ class Graph(NamedTuple):
 
 
 def build_graph(network: Network, *, input: str, flip: bool, dtype: str) -> onnx.GraphProto:
-    """Builds the graph of a network.
+    """Builds the graph of a network, from `images` [batch, ...] to `embeddings` float32 [batch, D].
 
     Args:
       network: any recipe; it is computed in `dtype`, whatever the training was.
       input: see `contract.described_input`.
       flip: average the embeddings of an image and of its mirror image.
-      dtype: "float32"; or "float16" for backbone and attention, whose input and output stay float32. Means and
-        the head are computed in float32, as everywhere.
-
-    Returns:
-      A graph from `images` [batch, ...] to `embeddings` float32 [batch, D].
-
-    Raises:
-      ValueError: a number is too large for float16.
+      dtype: "float32"; or "float16" (ValueError: a number is too large) for backbone and attention, whose input and
+        output stay float32. Means and the head are computed in float32, as everywhere.
     """
     graph = Graph([], {}, np.dtype(dtype))
-    of_image = _embedding(graph, network, _pixels(graph, input, mirrored=False), "image/")
+    embedding = _embedding(graph, network, _pixels(graph, input, mirrored=False), "image/")
     if flip:
-        of_mirror = _embedding(graph, network, _pixels(graph, input, mirrored=True), "mirror/")
-        total = add(graph, "Add", "flip/sum", of_image, of_mirror)
-        of_image = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.array([0.5], np.float32)))
-    add(graph, "Identity", OUTPUT, of_image)
+        mirrored_embedding = _embedding(graph, network, _pixels(graph, input, mirrored=True), "mirror/")
+        total = add(graph, "Add", "flip/sum", embedding, mirrored_embedding)
+        embedding = add(graph, "Mul", "flip/mean", total, constant(graph, "half", np.array([0.5], np.float32)))
+    add(graph, "Identity", OUTPUT, embedding)
     height, width = network.config.data.image_size
     shape = [BATCH, height, width, 3] if input == UINT8 else [BATCH, 3, height, width]
-    taken = onnx.TensorProto.UINT8 if input == UINT8 else FLOAT
+    input_dtype = onnx.TensorProto.UINT8 if input == UINT8 else FLOAT
     return helper.make_graph(
         graph.nodes,
         "mancs",
-        [helper.make_tensor_value_info(INPUT, taken, shape)],
+        [helper.make_tensor_value_info(INPUT, input_dtype, shape)],
         [helper.make_tensor_value_info(OUTPUT, FLOAT, [BATCH, embedding_width(network)])],
         list(graph.tensors.values()),
     )
@@ -83,15 +77,9 @@ def constant(graph: Graph, name: str, value: np.ndarray) -> str:
 
 
 def folded(kernel: np.ndarray, norm: dict[str, Any], stats: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Folds BatchNorm, with its running statistics, into the convolution before it.
+    """Folds BatchNorm (scale, bias, running mean, var: [Cout] each) into the kernel [kh, kw, Cin, Cout] before it.
 
-    Args:
-      kernel: [kh, kw, Cin, Cout].
-      norm: "scale" and "bias", [Cout] each.
-      stats: "mean" and "var", [Cout] each.
-
-    Returns:
-      (kernel [Cout, Cin, kh, kw], bias [Cout]), float64.
+    Returns (kernel [Cout, Cin, kh, kw], bias [Cout]), float64.
     """
     factor = np.float64(norm["scale"]) / np.sqrt(np.float64(stats["var"]) + EPSILON)
     bias = np.float64(norm["bias"]) - np.float64(stats["mean"]) * factor

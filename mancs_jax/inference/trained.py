@@ -29,15 +29,11 @@ class Trained(NamedTuple):
 def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     """Reads a trained network; only parameters and statistics are read, onto the first local device.
 
-    Args:
-      source: a workdir, whose best network is taken where validation chose one, else the latest; a file or folder of
-        `mancs export --format=weights`; or the name of a network that comes with the package, as "market1501". A folder
-        of such a name is meant by "./market1501".
-      take_latest: of a workdir whose best network is damaged, take the latest; a line on stderr says so.
-
-    Raises:
-      FileNotFoundError: no network there.
-      ValueError: one line: a file is damaged, or a folder holds several networks.
+    `source` is a workdir, whose best network is taken where validation chose one, otherwise the latest; a file or
+    folder of `mancs export --format=weights`; or the name of a pretrained model, as "market1501" ("./market1501" is a
+    folder of that name). With `take_latest` the latest network of a workdir replaces a damaged best one; a line on
+    stderr says so. Raises FileNotFoundError without a network, and ValueError, one line, where a file is damaged or a
+    folder holds several networks.
     """
     if (shipped := shipped_weights(source)) is not None:
         return _shared(shipped)
@@ -49,8 +45,8 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     path = local_path(source)
     if path.suffix in (CARD, WEIGHTS) and path.is_file():
         return _shared(path)
-    if (found := _from_workdir(Workdir(path), take_latest)) is not None:
-        return found
+    if (from_workdir := _from_workdir(Workdir(path), take_latest)) is not None:
+        return from_workdir
     cards = sorted(card for card in path.glob(f"*{CARD}") if card.with_suffix(WEIGHTS).is_file())
     if len(cards) > 1:
         names = ", ".join(card.with_suffix(WEIGHTS).name for card in cards)
@@ -89,16 +85,16 @@ def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
             return Trained(network, step, description, card_of(network, step, description), paths)
 
         try:
-            found = newest_whole(directory, read)
+            newest = newest_whole(directory, read)
         except ValueError as error:
             if not take_latest:
                 raise
             faults.append(error)  # the other directory may be whole
             continue
-        if found is not None:
+        if newest is not None:
             for fault in faults:
-                tell(f"{fault}; until then step {found[0]} of {directory} is taken")
-            return found[1]
+                tell(f"{fault}; until then step {newest[0]} of {directory} is taken")
+            return newest[1]
     if faults:
         raise faults[-1]
     return None

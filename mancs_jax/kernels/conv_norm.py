@@ -45,11 +45,8 @@ class State(NamedTuple):
 class BatchNorm(nn.Module):
     """Normalises each channel, the last axis, over all others (Ioffe and Szegedy 2015).
 
-    Attributes:
-      use_running_average: whether to use the running statistics instead of those of the batch.
-      sync: the devices that share statistics; None: none.
-      groups: groups of the device's images, each with its own statistics.
-      dtype: of the result; statistics are float32.
+    With `use_running_average` by the running statistics instead of those of the batch, which the devices of `sync`
+    share (None: none), and of which each of `groups` groups of the device's images has its own. Statistics are float32.
     """
 
     use_running_average: bool
@@ -167,25 +164,17 @@ class ConvNorm(nn.Module):
     """A convolution without bias, padded by `(size - 1) // 2`, and the normalisation of its output.
 
     It shares the scope of the calling module, so that parameters have torchvision's names: "conv1" next to "bn1".
-
-    Attributes:
-      features: channels of the output.
-      size: height and width of the kernel.
-      stride: of the convolution.
-      names: of the kernel and of the normalisation.
-      norm: "batch", "instance" or "ibn": `BatchNorm`, `InstanceNorm` or `InstanceBatchNorm`.
-      sync, groups: see `BatchNorm`.
-      dtype: of the computation and the result; parameters and statistics are float32.
+    `sync` and `groups` are those of `BatchNorm`.
     """
 
-    features: int
-    size: int
+    features: int  # channels of the output
+    size: int  # height and width of the kernel
     stride: int = 1
-    names: tuple[str, str] = ("conv", "bn")
-    norm: str = "batch"
+    names: tuple[str, str] = ("conv", "bn")  # of the kernel and of the normalisation
+    norm: str = "batch"  # or "instance", "ibn": `InstanceNorm`, `InstanceBatchNorm`
     sync: Sync | None = None
     groups: int = 1
-    dtype: Any = jnp.float32
+    dtype: Any = jnp.float32  # of the computation and the result; parameters and statistics are float32
 
     @nn.compact
     def __call__(self, x: Maps, train: bool) -> Float[jax.Array, "B H2 W2 C"]:

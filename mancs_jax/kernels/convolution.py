@@ -27,14 +27,8 @@ Kernel = Float[Array, "kh kw Cin Cout"]
 def convolve(x: Maps, kernel: Kernel, *, stride: int = 1, padding: int) -> Float[jax.Array, "B H2 W2 Cout"]:
     """Convolves as torch's `Conv2d`: H2 = (H + 2 * padding - kh) // stride + 1, and likewise W2.
 
-    Args:
-      x: maps of Cin channels.
-      kernel: of the dtype of `x`, which is that of the result.
-      stride: step of the window along both axes, in pixels.
-      padding: zeros added on each of the four sides, in pixels.
-
-    Raises:
-      ValueError: the channels or dtypes of `x` and `kernel` differ.
+    `stride` is the step of the window along both axes, `padding` the number of zeros added on each of the four sides.
+    Raises ValueError where the channels or dtypes of `x` and `kernel` differ.
     """
     if x.shape[-1] != kernel.shape[2] or x.dtype != kernel.dtype:
         raise ValueError(
@@ -161,11 +155,7 @@ def _cpu_input_gradient(
 
 
 def _cpu_kernel_gradient(
-    x: Float[Array, "B H W Cin"],
-    cotangent: Float[Array, "B H2 W2 Cout"],
-    shape: tuple,
-    stride: int,
-    padding: int,
+    x: Float[Array, "B H W Cin"], cotangent: Float[Array, "B H2 W2 Cout"], shape: tuple, stride: int, padding: int
 ) -> Float[jax.Array, "kh kw Cin Cout"]:
     """Computes the kernel gradient: a convolution over the batch with the cotangent as kernel, in chunks of images."""
     batch = x.shape[0]

@@ -11,12 +11,9 @@ Array = jax.Array | np.ndarray
 def true_class_log_probability(
     logits: Float[Array, "B C"], labels: Int[Array, " B"], probability: str
 ) -> Float[jax.Array, " B"]:
-    """Returns `log p_i` of the true class (equation 7).
+    """Returns `log p_i` of the true class (equation 7), labels 0..C-1.
 
-    Args:
-      logits: of all classes.
-      labels: 0..C-1.
-      probability: "sigmoid" of only the true class's logit (as printed), or "softmax" over all classes (release).
+    `probability`: "sigmoid" of only the true class's logit (as printed), or "softmax" over all classes (release).
     """
     log_probability = jax.nn.log_sigmoid(logits) if probability == "sigmoid" else jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_probability, labels[:, None], axis=1)[:, 0]
@@ -31,18 +28,12 @@ def focal_loss(
     detach_weight: bool = False,
     label_smoothing: float = 0.0,
 ) -> Float[jax.Array, ""]:
-    """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy.
+    """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy, and 2 the paper's.
 
-    With `label_smoothing` e (Szegedy et al. 2016, section 7) it is the sum of that term over all classes c, weighted
-    by the smoothed target: 1 - e + e/C for the true class, e/C for the others.
-
-    Args:
-      logits: of all classes.
-      labels: 0..C-1.
-      gamma: 2 in the paper.
-      probability: see `true_class_log_probability`.
-      detach_weight: whether (1 - p)^gamma is constant in the gradient (release).
-      label_smoothing: e, 0 to below 1; needs the "softmax" probability.
+    With `label_smoothing` e, 0 to below 1 (Szegedy et al. 2016, section 7), it is the sum of that term over all classes
+    c, weighted by the smoothed target: 1 - e + e/C for the true class, e/C for the others; it needs the "softmax"
+    `probability`, see `true_class_log_probability`. With `detach_weight`, (1 - p)^gamma is constant in the gradient
+    (release).
     """
     log_p = true_class_log_probability(logits, labels, probability)
     true_class = jnp.mean(_focal_terms(log_p, gamma, detach_weight))

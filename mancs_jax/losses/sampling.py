@@ -39,19 +39,11 @@ class Triplets(NamedTuple):
 def curriculum_gaussian(
     epoch: Scalar, num_ranks: int, *, t0: float, t1: float, a: float, b: float, mu_step: float | None = None
 ) -> tuple[Float32[jax.Array, ""], Float32[jax.Array, ""]]:
-    """Returns mean and standard deviation of the ranks (equations 3 and 4); rank 0 is the hardest negative.
+    """Returns mean and standard deviation of the ranks (equations 3 and 4) in epoch t; rank 0 is the hardest negative.
 
-    Args:
-      epoch: t.
-      num_ranks: N_n.
-      t0: epoch at which the mean reaches rank 0 and the Gaussian starts to narrow.
-      t1: epoch at which the standard deviation is `a * b`.
-      a: standard deviation up to t0, in ranks.
-      b: decay of the standard deviation.
-      mu_step: ranks that the mean moves per epoch; None: N_n / t0 (paper); 3 in the release.
-
-    Returns:
-      (mu, sigma); sigma is at least MIN_SIGMA.
+    The mean begins at N_n, `num_ranks`, and moves `mu_step` ranks per epoch (None: N_n / t0, the paper's; 3 in the
+    release) down to 0. The standard deviation, at least MIN_SIGMA, is `a` ranks up to epoch `t0`, and `a * b` in epoch
+    `t1`.
     """
     t = jnp.asarray(epoch, jnp.float32)
     step = num_ranks / t0 if mu_step is None else mu_step
@@ -108,14 +100,8 @@ def curriculum(
 ) -> Triplets:
     """Samples by the curriculum: easy negatives first, hard ones later; each positive is used once (T = K-1).
 
-    Args:
-      keys: one for each anchor.
-      distances: from anchors to candidates.
-      pairs: of anchors and candidates.
-      epoch: t.
-      num_positives: K-1.
-      num_negatives: N_n, B - K where all other identities are negatives.
-      options: of the curriculum.
+    `keys` has one for each anchor, `epoch` is t; `num_positives` is K-1, and `num_negatives` N_n, which is B - K where
+    all other identities are negatives.
     """
     negatives = hardest_first(distances, pairs.is_negative, num_negatives, options.num_nearest)
     num_ranks = negatives.shape[1]

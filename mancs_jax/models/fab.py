@@ -17,17 +17,11 @@ class FullyAttentionalBlock(nn.Module):
     """Attention over every position and channel of any feature map (equations 1 and 2).
 
     `M = sigmoid(conv1x1(act(conv1x1(F))))`, `F_out = F * M + F`. A 1x1 convolution is a dense layer over channels.
-
-    Attributes:
-      squeeze: channels between the two convolutions; 0: C / 16, the paper's r = 16 (release: 16 for every C).
-      activation: "relu" (paper) or "prelu" (release).
-      kernel_sd: standard deviation of the initial kernels (release: 0.001); 0: PyTorch's default.
-      dtype: of the computation.
     """
 
-    squeeze: int = 0
-    activation: str = "relu"
-    kernel_sd: float = 0.0
+    squeeze: int = 0  # channels between the two convolutions; 0: C / 16, the paper's r = 16 (release: 16 for every C)
+    activation: str = "relu"  # (paper) or "prelu" (release)
+    kernel_sd: float = 0.0  # of the initial kernels (release: 0.001); 0: PyTorch's default
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -25,24 +25,16 @@ class PReLU(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block: basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1, the stride on the 3x3).
+    """Residual block: basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1, the stride on the 3x3)."""
 
-    Attributes:
-      width: channels of the 3x3 convolutions.
-      bottleneck: whether it is a bottleneck block, with four times the width at its end.
-      stride: of the block.
-      conv_norm: makes a `ConvNorm`.
-      activation: "relu"; "prelu", a PReLU after the addition (paper, last block); or "prelu_shared", one PReLU for
-        every activation of the block (release).
-      first_norm: `norm` of the first convolution.
-    """
-
-    width: int
+    width: int  # channels of the 3x3 convolutions; a bottleneck block has four times as many at its end
     bottleneck: bool
     stride: int
-    conv_norm: Callable[..., ConvNorm]
-    activation: str = "relu"
-    first_norm: str = "batch"
+    conv_norm: Callable[..., ConvNorm]  # makes a `ConvNorm`
+    activation: str = (
+        "relu"  # or "prelu", after the addition (paper, last block), "prelu_shared", one for all (release)
+    )
+    first_norm: str = "batch"  # `norm` of the first convolution
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
@@ -68,29 +60,17 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The convolutional part of a ResNet; parameters are named as in torchvision (`layer2_0/conv1/kernel`).
+    """The convolutional part of a ResNet; parameters are named as in torchvision (`layer2_0/conv1/kernel`)."""
 
-    Attributes:
-      stage_sizes: blocks in conv-2, conv-3, conv-4, conv-5.
-      bottleneck: whether blocks are 1x1-3x3-1x1, with four times the width at their end.
-      conv_norm: makes a `ConvNorm`.
-      width: channels of the stem and of the first stage's 3x3 convolutions.
-      last_stride: stride of conv-5, 2 or 1.
-      last_activation: `activation` of the last `Block`.
-      ibn_stages: stages, out of 2 to 5, whose blocks have IBN-a.
-      stem_norm: "batch" or "instance", the normalisation of the stem.
-      remat: stages, out of 2 to 5, with gradient checkpointing of each block.
-    """
-
-    stage_sizes: tuple[int, ...]
+    stage_sizes: tuple[int, ...]  # blocks in conv-2, conv-3, conv-4, conv-5
     bottleneck: bool
     conv_norm: Callable[..., ConvNorm] = ConvNorm
-    width: int = 64
-    last_stride: int = 2
-    last_activation: str = "relu"
-    ibn_stages: tuple[int, ...] = ()
-    stem_norm: str = "batch"
-    remat: tuple[int, ...] = ()
+    width: int = 64  # channels of the stem and of the first stage's 3x3 convolutions
+    last_stride: int = 2  # stride of conv-5, 2 or 1
+    last_activation: str = "relu"  # `activation` of the last `Block`
+    ibn_stages: tuple[int, ...] = ()  # stages, out of 2 to 5, whose blocks have IBN-a
+    stem_norm: str = "batch"  # or "instance"
+    remat: tuple[int, ...] = ()  # stages, out of 2 to 5, with gradient checkpointing of each block
 
     def __call__(self, x: Float[jax.Array, "B H W 3"], train: bool) -> Float[jax.Array, "B H5 W5 C"]:
         """Runs the stem and all stages on normalised pixels."""

@@ -31,8 +31,8 @@ def figure_3(configs: dict[str, ConfigDict]) -> str:
         curves = {}
         for share in SHARES:
             epoch = share * config.loss.t0
-            of_rank = probabilities(config, epoch)
-            curves[f"t = {epoch:g}"] = np.stack([np.arange(len(of_rank)), of_rank], axis=1)
+            by_rank = probabilities(config, epoch)
+            curves[f"t = {epoch:g}"] = np.stack([np.arange(len(by_rank)), by_rank], axis=1)
         last = max((other.data.p - 1) * other.data.k for other in configs.values())
         panels.append(chart.lines(f"P(rank), {name}", curves, last, "rank, 0 is the hardest negative"))
     return chart.document(panels)

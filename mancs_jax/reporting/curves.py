@@ -15,16 +15,12 @@ SMOOTHING = 50  # of about so many points a curve is made, each the mean of its 
 
 
 def curves_svg(rows: list[dict[str, float]]) -> str:
-    """An SVG document: a panel for each of PANELS whose metrics are there.
-
-    Args:
-      rows: each with "step" and some metrics.
-    """
+    """An SVG document: a panel for each of PANELS whose metrics are in the rows, each of which has "step", too."""
     last = max(row["step"] for row in rows)
     panels = []
     for title, names in PANELS:
         points = {name: [(row["step"], row[name]) for row in rows if name in row] for name in names}
-        curves = {name: smooth(np.array(of)) for name, of in points.items() if of}
+        curves = {name: smooth(np.array(values)) for name, values in points.items() if values}
         if curves:
             panels.append(chart.lines(title, curves, last, "steps"))
     return chart.document(panels)

@@ -12,12 +12,8 @@ BINS = 60  # of the histograms
 def histograms(comparison: Comparison, num_queries: int = 1000) -> dict[str, np.ndarray]:
     """Shares of the distances to the same person (under another camera) and to everybody else.
 
-    Args:
-      comparison: of embeddings; the distances are theirs.
-      num_queries: random queries (seed 0) that are looked at, at most.
-
-    Returns:
-      name -> [BINS, 2], the middle of a bin and its share of that kind's distances.
+    At most `num_queries` random queries (seed 0) are used. Returns name -> [BINS, 2], the middle of a bin and its share
+    of the distances of that kind.
     """
     query, gallery = comparison.query, comparison.gallery
     order = np.random.default_rng(0).permutation(len(query.pid))[:num_queries]

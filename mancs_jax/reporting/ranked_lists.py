@@ -30,21 +30,12 @@ def ranked_lists(
     people: Mapping[int, str] = MappingProxyType({}),
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> np.ndarray:
-    """Draws a line of pictures for each of some queries: the query, then its answers, nearest first.
+    """Draws a line of pictures for each query of `rows`: the query, then its answers, nearest first.
 
     Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
     "=" where the camera is the query's own, and the distance. Cameras are left out where each image is its own.
-
-    Args:
-      query: the queries.
-      gallery: the gallery.
-      nearest: images of all queries.
-      rows: indices of the queries to draw.
-      people: pid -> name, where people have other names than numbers.
-      cameras: camid -> name, likewise.
-
-    Returns:
-      uint8 [height, width, 3], RGB.
+    `people` and `cameras` map pid and camid to names, where they are not numbers. Returns uint8 [height, width, 3],
+    RGB.
     """
     lines, has_cameras = [], not each_its_own(query.camid, gallery.camid)
 
@@ -69,18 +60,13 @@ def ranked_lists(
 def mask_picture(image: np.ndarray, masks: dict[int, np.ndarray]) -> np.ndarray:
     """Draws a line for each image: the image, then the mask of each stage over it, from least (blue) to largest (red).
 
-    Args:
-      image: uint8 [N, H, W, 3], RGB.
-      masks: stage -> float [N, h, w].
-
-    Returns:
-      uint8 [height, width, 3], RGB.
+    `image` is uint8 [N, H, W, 3], RGB; `masks` maps stages to float [N, h, w]. Returns uint8 [height, width, 3], RGB.
     """
     lines = []
     for i, picture in enumerate(image):
         cells = [framed(picture, QUERY, [""])]
-        for stage, of_stage in masks.items():
-            mask = of_stage[i]
+        for stage, stage_masks in masks.items():
+            mask = stage_masks[i]
             scaled = (mask - mask.min()) / max(mask.max() - mask.min(), 1e-12)
             large = cv2.resize((255 * scaled).astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
             heat = cv2.applyColorMap(large, HEAT)[:, :, ::-1]
@@ -132,9 +118,7 @@ def joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
 def write_picture(path: Path, image: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] RGB as a picture, atomically; the directory is made.
 
-    Raises:
-      ValueError: one line: its format holds no picture of this size.
-      OSError: it cannot be written.
+    Raises ValueError, one line, where its format holds no picture of this size, and OSError.
     """
     kind = path.suffix.lower()
     height, width = image.shape[:2]

@@ -25,9 +25,9 @@ REASON_LENGTH = 160  # characters of a library's message that our line quotes
 
 def check_path(directory: Path) -> None:
     """Refuses a path in which checkpoints would be lost (ValueError, one line)."""
-    if found := [character for character in PATTERNS if character in str(directory.absolute())]:
+    if wildcards := [character for character in PATTERNS if character in str(directory.absolute())]:
         raise ValueError(
-            f"{directory}: no checkpoint can be kept below a path with {' '.join(found)}, which the library that "
+            f"{directory}: no checkpoint can be kept below a path with {' '.join(wildcards)}, which the library that "
             "writes them treats as wildcards; choose another --workdir"
         )
 
@@ -44,8 +44,7 @@ def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
 def save(manager: ocp.CheckpointManager, state: TrainState, description: Description) -> None:
     """Starts to write the checkpoint of `state.step`; it gets its final name only once it is complete.
 
-    Raises:
-      OSError: Orbax did not accept the checkpoint, or the previous one cannot be written or read back.
+    Raises OSError where Orbax did not accept it, or the previous one cannot be written or read back.
     """
     step = int(state.step)
     finish(manager)
@@ -55,8 +54,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
         state=ocp.args.StandardSave(processes.as_global(state)), about=ocp.args.JsonSave(description._asdict())
     )
     with _naming_what_is_left(manager):
-        taken = manager.save(step, args=args)
-    if not taken:
+        is_accepted = manager.save(step, args=args)
+    if not is_accepted:
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
 
 
@@ -99,12 +98,9 @@ def latest_on_disk(directory: Path) -> int | None:
 
 
 def check_whole(directory: Path, step: int, parts: Sequence[str] = ("",)) -> None:
-    """Reads the bytes of those arrays of a checkpoint whose names begin with one of `parts`.
+    """Reads the bytes of those arrays of a checkpoint whose names begin with one of `parts` (ValueError: damaged).
 
     Orbax, which restores all arrays at once, would fail with many tracebacks.
-
-    Raises:
-      ValueError: arrays are missing or damaged.
     """
     base = {"driver": "file", "path": f"{directory.absolute() / str(step) / 'state'}/"}
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
@@ -136,11 +132,8 @@ def peek(directory: Path) -> tuple[int, Description] | None:
 def newest_whole(directory: Path, read: Callable[[int, Description], Read]) -> tuple[int, Read] | None:
     """Reads the latest checkpoint that is whole; a line on stderr names each that is damaged. Nothing is written.
 
-    Returns:
-      The step, and what `read` returned for that step and its description; None without a checkpoint.
-
-    Raises:
-      ValueError: one line: every checkpoint is damaged.
+    Returns its step, and what `read` returned for that step and its description; None without a checkpoint. Raises
+    ValueError, one line, where every checkpoint is damaged.
     """
     if not directory.is_dir():
         return None

@@ -27,8 +27,8 @@ def is_no_echo(record: LogRecord) -> bool:
     message = record.getMessage()
     if message.startswith(ON_READING) or ("_CHECKPOINT_METADATA" in message and message.startswith(ON_TIMES)):
         return False
-    where = f"{record.pathname} {message}"  # asyncio reports tasks that nobody waits for any more
-    return record.levelno < ERROR or not record.exc_info or not any(name in where for name in ("/orbax/", "OCDBT"))
+    origin = f"{record.pathname} {message}"  # asyncio reports tasks that nobody waits for any more
+    return record.levelno < ERROR or not record.exc_info or not any(name in origin for name in ("/orbax/", "OCDBT"))
 
 
 def _report(before: Callable[[Any], Any], unraisable: Any) -> None:

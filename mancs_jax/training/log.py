@@ -86,8 +86,7 @@ class MetricsLog:
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step. They are read at the next call, so that the device never waits for the host.
 
-        Raises:
-          Diverged: a metric of the *previous* step is not finite.
+        Raises Diverged where a metric of the *previous* step is not finite.
         """
         self._settle()
         self._pending = step, metrics
@@ -119,7 +118,6 @@ class MetricsLog:
         self._bar.update(step - self._bar.n)
 
     def write(self, step: int, row: dict[str, float]) -> None:
-        """Adds a row."""
         with self._naming_full_disk():
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()

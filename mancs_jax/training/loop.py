@@ -51,11 +51,8 @@ def train(
       devices: of all processes, over which a batch is split.
       validate: evaluates a state on held-out identities; its "mAP" selects the checkpoint in best/.
 
-    Returns:
-      Whether training ended; False where a signal stopped it, after saving.
-
-    Raises:
-      Diverged: a loss, the gradient or a parameter is not finite; the latest checkpoint is kept.
+    Returns whether training ended; False where a signal stopped it, after saving. Raises Diverged where a loss, the
+    gradient or a parameter is not finite; the latest checkpoint is kept.
     """
     steps_per_epoch = pk.steps_per_epoch(description.num_classes, config.data.p)
     span, num_steps = num_steps_of(config, steps_per_epoch)

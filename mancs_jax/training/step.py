@@ -82,7 +82,9 @@ def make_train_step(
         if config.accumulate == 1:
             grads, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(state.params)
         else:
-            micro_batches = _split((x, keys[DROPOUT], label), config.accumulate)
+            micro_batches = jax.tree.map(
+                lambda leaf: leaf.reshape(config.accumulate, -1, *leaf.shape[1:]), (x, keys[DROPOUT], label)
+            )
             grads, batch_stats, metrics = accumulated(
                 apply, rank_loss, other_losses, partial(total_loss, loss=config.loss), state.params, micro_batches
             )
@@ -235,10 +237,6 @@ def accumulated(
     )
     grads, (batch_stats, metrics) = jax.tree.map(lambda leaf: leaf / number, total)
     return grads, batch_stats, metrics | ranking_metrics | {"loss": metrics["loss"] + rank}
-
-
-def _split(tree, number):
-    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
 def sources_in_batch(config: ConfigDict) -> jax.Array:

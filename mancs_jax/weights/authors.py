@@ -51,19 +51,12 @@ IMAGENET_CLASSES = 1000
 
 
 def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any], int]:
-    """Reads a complete trained model.
+    """Reads a complete trained model for `config.model` (`market:authors` for the release's).
 
-    Args:
-      path: `.pth` (zip format) or `.safetensors`: a state dict, or a checkpoint with the entry "state_dict".
-      config: whose `model` describes the network, `market:authors` for the release's.
-
-    Returns:
-      ({"params", "batch_stats"} of `Mancs`, NumPy float32; the number of identities of its classifiers).
-
-    Raises:
-      ValueError: the file has no such model, or does not fit `config.model`: the message lists every tensor that is
-        missing, left over or wrong.
-      OSError: the file cannot be read.
+    The file is `.pth` (zip format) or `.safetensors`: a state dict, or a checkpoint with the entry "state_dict".
+    Returns ({"params", "batch_stats"} of `Mancs`, NumPy float32; the number of identities of its classifiers). Raises
+    OSError where it cannot be read, and ValueError where it has no such model: the message lists every tensor that is
+    missing, left over or wrong.
     """
     tensors = read_tensors(path)
     num_classes = num_classes_of(tensors)

@@ -26,15 +26,9 @@ IGNORED = re.compile(r"(fc|classifier)\..*|.*\.num_batches_tracked")
 def read_backbone(path: str | Path, arch: str) -> Tensors:
     """Reads the backbone's tensors of a file, under torchvision's names and in its layouts, float32.
 
-    Args:
-      path: `.pth` (zip format) or `.safetensors` of ImageNet weights, or of a complete model. The content decides, not
-        the name.
-      arch: key of `STAGE_SIZES`.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: the file is damaged, or does not fit `arch`: the message lists every tensor that is missing, left over
-        or wrong.
+    The file is `.pth` (zip format) or `.safetensors` of ImageNet weights, or of a complete model; the content decides,
+    not the name. Raises FileNotFoundError without it, and ValueError where it is damaged or does not fit `arch`: the
+    message lists every tensor that is missing, left over or wrong.
     """
     return fit_backbone(read_tensors(path), path, arch)
 

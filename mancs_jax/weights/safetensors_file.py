@@ -31,9 +31,7 @@ DTYPES = {
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a file, with their dtypes, as read-only arrays.
 
-    Raises:
-      ValueError: the file is damaged, or has a dtype that NumPy does not have.
-      OSError: the file cannot be read.
+    Raises ValueError where the file is damaged, or has a dtype that NumPy does not have, and OSError.
     """
     content = Path(path).read_bytes()
     try:

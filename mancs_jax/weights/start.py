@@ -42,8 +42,7 @@ def check_start(config: ConfigDict) -> None:
 def with_pretrained_model(config: ConfigDict) -> ConfigDict:
     """With `config.like_pretrained`, copies `model` and `data.image_size` from the card of `config.pretrained`.
 
-    Raises:
-      ValueError: one line: no such model, or no card.
+    Raises ValueError, one line, without such a model or card.
     """
     if not (config.like_pretrained and config.pretrained):
         return config
@@ -64,26 +63,16 @@ def with_pretrained_model(config: ConfigDict) -> ConfigDict:
 def load_into(
     params: dict, batch_stats: dict, pretrained: str | Path, arch: str, data_fingerprint: str = ""
 ) -> tuple[dict, dict]:
-    """Loads weights into the initial state of a training run.
+    """Loads weights into the initial state of a training run, and returns new (params, batch_stats).
 
     ImageNet weights replace only the backbone, without its PReLU. A complete model replaces everything, except the
     classifiers where they are for other identities: where its card has another data fingerprint, or, without a card,
     where the number of identities differs. A line on stderr says so.
 
-    Args:
-      params: of `Mancs`.
-      batch_stats: of `Mancs`.
-      pretrained: name of a pretrained model, or a file: `.pth` (zip format) or `.safetensors` of ImageNet weights, of
-        the authors' release, or of `mancs export --format=torch` or `--format=weights`.
-      arch: key of `STAGE_SIZES`.
-      data_fingerprint: of the training images.
-
-    Returns:
-      (params, batch_stats), new dictionaries of the same structure.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: one line: the file is damaged or does not fit the network.
+    `pretrained` is the name of a pretrained model, or a file: `.pth` (zip format) or `.safetensors` of ImageNet
+    weights, of the authors' release, or of `mancs export --format=torch` or `--format=weights`; `data_fingerprint` is
+    that of the training images. Raises FileNotFoundError without the file, and ValueError, one line, where it is
+    damaged or does not fit the network.
     """
     path, variables = _path(pretrained), {"params": params, "batch_stats": batch_stats}
     tensors = read_tensors(path)
@@ -126,9 +115,9 @@ def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
 
 def _missing(path: str, arch: str) -> str:
     name = TORCHVISION_FILES.get(arch)
-    where = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
+    source = f"torchvision's {name} from https://download.pytorch.org/models/{name} or " if name else ""
     return (
-        f"config.pretrained: no file {path}; get {where}timm's model.safetensors from "
+        f"config.pretrained: no file {path}; get {source}timm's model.safetensors from "
         f"https://huggingface.co/timm/{arch}.tv_in1k, give a pretrained model ({', '.join(shipped_networks())}), "
         "or start from scratch with --config.pretrained=''"
     )

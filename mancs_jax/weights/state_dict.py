@@ -76,11 +76,7 @@ def read_tensors(path: str | Path) -> Tensors:
 
     Removes the parts of names that wrappers add: a leading `module.` of DataParallel, `_orig_mod.` of torch.compile,
     and any other prefix of all names, or of those of the network. A line on stderr names the latter, and the tensors
-    that do not belong to the network.
-
-    Raises:
-      ValueError: the file is of neither format, or damaged.
-      OSError: the file cannot be read.
+    that do not belong to the network. Raises ValueError where the file is of neither format or damaged, and OSError.
     """
     tensors = {name: array for name, array in read_all(path).items() if name not in COUNTERS}
     tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
@@ -121,9 +117,8 @@ def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) ->
 def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: str) -> Tensors:
     """Returns the tensors as float32, in the order of `leaves`.
 
-    Raises:
-      ValueError: they are not those of `leaves`: the message counts those that are missing, left over or wrong, and
-        names the first of them.
+    Raises ValueError where they are not those of `leaves`: the message counts those that are missing, left over or
+    wrong, and names the first of them.
     """
     common = leaves.keys() & tensors.keys()
     wrong = [
@@ -131,11 +126,7 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
         for name in sorted(common)
         if tensors[name].shape != leaves[name].torch_shape or not jnp.issubdtype(tensors[name].dtype, jnp.floating)
     ]
-    problems = {
-        "missing": sorted(leaves.keys() - common),
-        "left over": sorted(tensors.keys() - common),
-        "wrong": wrong,
-    }
+    problems = {"missing": sorted(leaves.keys() - common), "left over": sorted(tensors.keys() - common), "wrong": wrong}
     if any(problems.values()):
         lists = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
         rest = max(map(len, problems.values())) > SHOWN

@@ -147,11 +147,8 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a state dict that `torch.save` (PyTorch 1.6 or later) wrote, by name, with the dtypes of the file.
 
     In a checkpoint, the state dict is the entry of a name in `WRAPPERS`, or the only dictionary. Tensors that are not
-    dense arrays of numbers are skipped; a line on stderr names them.
-
-    Raises:
-      ValueError: the file is damaged, of another format, contains anything but tensors, or has tensors in several
-        entries.
+    dense arrays of numbers are skipped; a line on stderr names them. Raises ValueError where the file is damaged, of
+    another format, contains anything but tensors, or has tensors in several entries.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -202,9 +199,9 @@ def _read_archive(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], list
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("written on a big-endian machine")
     tree = _TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load()
-    found = _tensors_of(tree)
-    skipped = [f"{name} ({tensor.kind})" for name, tensor in found.items() if tensor.kind]
-    tensors = {name: tensor for name, tensor in found.items() if not tensor.kind}
+    descriptions = _tensors_of(tree)
+    skipped = [f"{name} ({tensor.kind})" for name, tensor in descriptions.items() if tensor.kind]
+    tensors = {name: tensor for name, tensor in descriptions.items() if not tensor.kind}
     if not tensors:
         raise ValueError(f"no tensor that is an array of numbers, only {', '.join(skipped)}")
 

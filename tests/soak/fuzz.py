@@ -90,11 +90,7 @@ def targets(place: Path) -> dict[str, Target]:
     found = {
         "npz": Target("f.npz", {"f.npz": stored.getvalue()}, lambda at: load_features(at / "f.npz")),
         "npz, packed": Target("f.npz", {"f.npz": packed.getvalue()}, lambda at: load_features(at / "f.npz")),
-        "npy": Target(
-            "query.npy",
-            {f"{name}.npy": _npy(array) for name, array in arrays.items()},
-            load_features,
-        ),
+        "npy": Target("query.npy", {f"{name}.npy": _npy(array) for name, array in arrays.items()}, load_features),
         "embedded": Target("e.npz", {"e.npz": labelled.getvalue()}, lambda at: load_features(at / "e.npz", "q")),
         "gallery": Target("g.npz", {"g.npz": embedded.getvalue()}, lambda at: load_gallery(at / "g.npz")),
         "csv": Target("labels.csv", own, lambda at: _own(at, "labels.csv")),

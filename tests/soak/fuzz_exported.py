@@ -53,7 +53,4 @@ def cases(place: Path) -> dict[str, Case]:
 
     onnx_good = {"n.onnx": (place / "n.onnx").read_bytes()}
     sealed = exported.open_exported(place / "n.onnx", batch=1).card["exported"]["file"]
-    return found | {
-        "onnx": ("n.onnx", onnx_good, open_onnx),
-        "onnx, sealed": ("n.onnx", onnx_good, sealed_onnx),
-    }
+    return found | {"onnx": ("n.onnx", onnx_good, open_onnx), "onnx, sealed": ("n.onnx", onnx_good, sealed_onnx)}

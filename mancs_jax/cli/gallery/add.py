@@ -22,7 +22,6 @@ ARGUMENTS = ("one folder of images, or a .npz file of mancs embed",)
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_gallery(values)
     define_network(values)
     values.DEFINE_string("relative_to", None, "Folder above, for names to be relative to.")

@@ -15,7 +15,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
     values.DEFINE_string("output", None, "File to write, .npz.")

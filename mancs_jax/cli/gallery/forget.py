@@ -24,7 +24,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
     values.DEFINE_string("receipt", None, "JSON file; by default beside the gallery.")

@@ -13,7 +13,6 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_gallery(values)
     define_conditions(values)
     values.DEFINE_integer("most", 20, "People to list; those with most images.", lower_bound=0)

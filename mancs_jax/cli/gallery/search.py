@@ -22,7 +22,6 @@ ARGUMENTS = ("one query image or a folder of them",)
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    """Defines the flags."""
     define_gallery(values)
     define_network(values)
     define_conditions(values)

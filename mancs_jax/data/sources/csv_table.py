@@ -29,7 +29,7 @@ class Listed(NamedTuple):
     top: str = ""
 
     def has(self, path: str) -> bool:
-        """Tells if an image has this name."""
+        """Returns whether an image has this name."""
         return path in self.names
 
 
@@ -70,7 +70,7 @@ def parse_rows(
       table: the CSV's name, for errors.
       headers: the first lines that it may have, each with words for the error.
       fault_of: says what is wrong with the fields of a line, apart from its path; "" where nothing is.
-      skip_missing: leave out lines whose images are not in the source, which else are an error.
+      skip_missing: leave out lines whose images are not in the source, which are otherwise an error.
 
     Raises:
       ValueError: the header is another one, or lines are wrong: the first five, with their numbers.

@@ -68,19 +68,12 @@ ABOUT = About(
 
 @contextmanager
 def open_source(path: str | Path, boxes: str, protocol_file: str | Path | None = None) -> Iterator[Contents]:
-    """Opens `cuhk-03.mat`, or the zip or folder that contains it.
+    """Opens `cuhk-03.mat`, or the zip or folder that contains it; out of a zip, almost 2 GB are unpacked temporarily.
 
     Splits: "all_images", and with its file "train", "query" and "gallery" of the 767/700 protocol. The metadata has
-    `testsets`: the pids of each test set of the classic protocol. Images are read as PNG.
-
-    Args:
-      path: the `.mat`, the zip or the folder. A `.mat` in a zip is unpacked, almost 2 GB, into a temporary file.
-      boxes: "labeled" or "detected".
-      protocol_file: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`; None: next to `path`.
-
-    Raises:
-      FileNotFoundError: `path` or `protocol_file` does not exist.
-      ValueError: they are other files, or do not belong together.
+    `testsets`: the pids of each test set of the classic protocol. Images are read as PNG. `boxes` is "labeled" or
+    "detected"; `protocol_file` is `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`, None: next to `path`.
+    Raises FileNotFoundError for a missing file, and ValueError where they are other files or do not belong together.
     """
     path = local_path(path)
     with ExitStack() as stack:
@@ -122,12 +115,13 @@ def split_by(protocol: Protocol, everything: Sequence[Item], path: str | Path) -
 
     Raises ValueError where the protocol's file `path` lists other images, or other labels.
     """
-    has = [(item.name, item.pid, item.camid) for item in everything]
-    if has != protocol.labels:
-        first = next((wants for wants, label in zip_longest(protocol.labels, has) if wants != label), None)
+    labels = [(item.name, item.pid, item.camid) for item in everything]
+    if labels != protocol.labels:
+        first = next((wants for wants, label in zip_longest(protocol.labels, labels) if wants != label), None)
         raise ValueError(
-            f"{path} does not belong to these images: it lists {len(protocol.labels):,}, there are {len(has):,}, and "
-            f"the first to differ is {first}; there is one file for labeled and one for detected boxes"
+            f"{path} does not belong to these images: it lists {len(protocol.labels):,}, there are "
+            f"{len(labels):,}, and the first to differ is {first}; there is one file for labeled and "
+            "one for detected boxes"
         )
     return {split: [everything[row] for row in rows] for split, rows in protocol.rows.items()}
 
@@ -238,5 +232,5 @@ def _count_testsets(testsets: Sequence[Sequence[int]]) -> list[str]:
     sizes = {len(set(testset)) for testset in testsets}
     if (len(testsets), sizes) == (NUM_TESTSETS, {TESTSET_IDS}):
         return []
-    found = " or ".join(map(str, sorted(sizes)))
-    return [f"testsets: {len(testsets)} of {found} people (published: {NUM_TESTSETS} of {TESTSET_IDS})"]
+    numbers = " or ".join(map(str, sorted(sizes)))
+    return [f"testsets: {len(testsets)} of {numbers} people (published: {NUM_TESTSETS} of {TESTSET_IDS})"]

@@ -37,22 +37,22 @@ def read_protocol(path: str | Path) -> Protocol:
         raise ValueError(
             f"{path} is not a file of the 767/700 protocol (MATLAB v5; {reason}); they are at {PROTOCOL_PAGE}"
         )
-    with np.load(io.BytesIO(result.stdout), allow_pickle=False) as found:
-        labels = list(zip(*(found[field].tolist() for field in ("filelist", "labels", "camId")), strict=True))
-        return Protocol(labels, {split: found[f"{split}_idx"] for split in PROTOCOL_SPLITS})
+    with np.load(io.BytesIO(result.stdout), allow_pickle=False) as arrays:
+        labels = list(zip(*(arrays[field].tolist() for field in ("filelist", "labels", "camId")), strict=True))
+        return Protocol(labels, {split: arrays[f"{split}_idx"] for split in PROTOCOL_SPLITS})
 
 
 def write_arrays(path: str, output: BinaryIO) -> None:
     """Reads a file of the protocol and writes its arrays as .npz, with indices from 0."""
     import scipy.io  # only the other process needs it
 
-    found = scipy.io.loadmat(path)
-    names = np.array([str(name.item()) for name in found["filelist"].ravel()])
-    arrays = {field: found[field].ravel() for field in ("labels", "camId")}
+    content = scipy.io.loadmat(path)
+    names = np.array([str(name.item()) for name in content["filelist"].ravel()])
+    arrays = {field: content[field].ravel() for field in ("labels", "camId")}
     if any(len(column) != len(names) for column in arrays.values()):
         raise ValueError("filelist, labels and camId differ in length")
     for split in PROTOCOL_SPLITS:
-        rows = np.sort(found[f"{split}_idx"].ravel().astype(np.int64)) - 1
+        rows = np.sort(content[f"{split}_idx"].ravel().astype(np.int64)) - 1
         if rows.size and not 0 <= rows[0] <= rows[-1] < len(names):
             raise ValueError("an index is out of range")
         arrays[f"{split}_idx"] = rows

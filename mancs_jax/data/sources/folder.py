@@ -20,15 +20,15 @@ HEADERS = {columns: words for columns, words in KNOWN.items() if "split" in colu
 
 @contextmanager
 def open_own(name: str, path: str | Path, table: str | Path | None = None) -> Iterator[Contents]:
-    """Opens a data set of one's own. The name of an image is its path, relative to the folder.
+    """Opens custom data as the data set `name`. The name of an image is its path, relative to the folder.
 
     Args:
       name: of the data set, its directory under the root: letters, digits, "_" and "-".
-      path: folder or zip, in which a top folder that encloses everything is passed through.
-      table: CSV, on disk or in the folder, with the header `path,pid,camid,split`: a path, see `csv_table`; pid and
-        camid, integers or any text, see `labels`, which the metadata keeps; without the column camid, each image is
-        its own camera; split "train", "query", "gallery" or "gt_bbox". None: folders bounding_box_train, query,
-        bounding_box_test and gt_bbox, names that start with pid_cCAMID.
+      path: folder or zip; a top folder that encloses everything is passed through.
+      table: CSV, on disk or in the folder, with the header `path,pid,camid,split` (see `csv_table` and `labels`,
+        whose names the metadata keeps); without the column camid, each image is its own camera; split "train",
+        "query", "gallery" or "gt_bbox". None: folders bounding_box_train, query, bounding_box_test and gt_bbox, names
+        that start with pid_cCAMID.
 
     Raises:
       FileNotFoundError: there is nothing at `path` or `table`.

@@ -86,18 +86,10 @@ def saying_how_to_get(about: About) -> Iterator[None]:
 
 
 def check(contents: Contents, path: str | Path, allow_differences: bool = False) -> list[str]:
-    """Checks the counts and every image, and reports all faults in one message.
+    """Checks the counts and every image of the source at `path`, and reports all faults in one message.
 
-    Args:
-      contents: the data set.
-      path: of its source.
-      allow_differences: log differences from the published set as a warning; damaged images remain an error.
-
-    Returns:
-      Lines for the user: notes, conflicts of splits where nothing was published, the md5.
-
-    Raises:
-      ValueError: there are differences that are not allowed, or damaged images.
+    With `allow_differences`, differences from the published set are logged as a warning; damaged images remain an error
+    (ValueError). Returns lines for the user: notes, conflicts of splits where nothing was published, the md5.
     """
     about = contents.about
     differences = find_differences(contents) if about.counts else []
@@ -151,14 +143,14 @@ def _unmatched(splits):
     return [f"{without:,} of {len(query):,} queries have no match under another camera"] if without else []
 
 
-def _compare(found, published):
-    if not found.images:
+def _compare(counts, published):
+    if not counts.images:
         return "no images"
-    counted = zip(Counts._fields[:4], found, published)
+    counted = zip(Counts._fields[:4], counts, published)
     texts = [f"{has:,} {what} (published: {wants:,})" for what, has, wants in counted if has != wants]
-    if missing := sorted(set(published.cameras) - set(found.cameras)):
+    if missing := sorted(set(published.cameras) - set(counts.cameras)):
         texts.append(f"missing cameras: {', '.join(map(str, missing))}")
-    if unknown := sorted(set(found.cameras) - set(published.cameras)):
+    if unknown := sorted(set(counts.cameras) - set(published.cameras)):
         texts.append(f"unknown cameras: {', '.join(map(str, unknown))}")
     return ", ".join(texts)
 

@@ -37,20 +37,11 @@ def parse_labels(
     *,
     skip_missing: bool = False,
 ) -> list[Label]:
-    """Returns the labels that a CSV has, in the order of its lines.
+    """Returns the labels that a CSV has, in the order of its lines; arguments as `csv_table.parse_rows`.
 
     A column of integers keeps them. In a column with any other text, people are numbered from 1 and cameras from 1,
-    sorted by their text. A pid of 0 is a distractor and one of -1 is junk in both.
-
-    Args:
-      text: the CSV.
-      source: where the images lie.
-      table: the CSV's name, for errors.
-      headers: the first lines that it may have, each with words for the error.
-      skip_missing: leave out lines whose images are not in the source, which else are an error.
-
-    Raises:
-      ValueError: as `parse_rows`; or a person, a camera or a split is none.
+    sorted by their text. A pid of 0 is a distractor and one of -1 is junk in both. Raises ValueError as `parse_rows`,
+    and where a person, a camera or a split is none.
     """
     rows = parse_rows(text, source, table, headers, _fault_of, skip_missing=skip_missing)
     pids, people = _numbered([row.fields["pid"].strip() for row in rows], least=-1)

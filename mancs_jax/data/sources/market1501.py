@@ -19,12 +19,7 @@ CITATION = """@inproceedings{zheng2015scalable,
 MD5 = "65005ab7d12ec1c44de4eeafe813e68a"  # of Market-1501-v15.09.15.zip
 CAMERAS = (1, 2, 3, 4, 5, 6)
 LAYOUT = Layout(
-    folders={
-        "train": "bounding_box_train",
-        "query": "query",
-        "gallery": "bounding_box_test",
-        "gt_bbox": "gt_bbox",
-    },
+    folders={"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test", "gt_bbox": "gt_bbox"},
     top_folder="Market-1501-v15.09.15",
     pattern=re.compile(r"(-1|\d{4})_c([1-9])s\d_\d{6}_\d{2}\.jpg(?:\.jpg)?"),  # 38 of the published end in .jpg.jpg
     form="0002_c1s1_000451_03.jpg (id, camera, sequence, frame, box)",

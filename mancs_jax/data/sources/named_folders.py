@@ -30,9 +30,8 @@ def parse_name(name: str, layout: Layout) -> tuple[int, int]:
 def open_folders(name: str, about: About, layout: Layout, path: str | Path) -> Iterator[Contents]:
     """Lists a zip or a folder, with or without its top folder, and checks the names.
 
-    Raises:
-      FileNotFoundError: `path` does not exist.
-      ValueError: it is not a zip, no folder has images, or other files are in the folders.
+    Raises FileNotFoundError where `path` does not exist, and ValueError where it is not a zip, no folder has images, or
+    other files are in the folders.
     """
     with ExitStack() as stack:
         with saying_how_to_get(about):

@@ -28,17 +28,12 @@ class Site(NamedTuple):
 
 @contextmanager
 def open_site(path: str | Path, table: str | Path) -> Iterator[Site]:
-    """Opens the images of a site.
+    """Opens the images of a site: a folder or zip of images, each of one person.
 
-    Args:
-      path: folder or zip of images, each of one person.
-      table: CSV, on disk or in the folder, with the header `path,camid,frame` or `path,camid`: camid an integer from 0;
-        frame any text that distinguishes the frames of a camera, empty where unknown. The CSV of a labelled folder,
-        `path,pid,camid,split`, is also accepted; its labels are ignored.
-
-    Raises:
-      FileNotFoundError: `path` or `table` does not exist.
-      ValueError: one line: no images are listed, lines of the CSV are wrong, or images are damaged.
+    `table` is a CSV, on disk or in the folder, with the header `path,camid,frame` or `path,camid`: camid an integer
+    from 0; frame any text that distinguishes the frames of a camera, empty where unknown. The CSV of a labelled folder,
+    `path,pid,camid,split`, is also accepted; its labels are ignored. Raises FileNotFoundError where one does not exist,
+    and ValueError, one line, where no images are listed, lines of the CSV are wrong, or images are damaged.
     """
     with open_source(path, Path(path).stem) as source:
         rows = parse_rows(read_table(source, table), source, str(table), HEADERS, _fault_of)

@@ -57,15 +57,10 @@ class Source(NamedTuple):
 def open_source(path: str | Path, top_folder: str = "", folders: Collection[str] = ()) -> Iterator[Source]:
     """Opens a zip or a folder; hidden files and those of `SKIPPED` are skipped.
 
-    Args:
-      path: the zip or the folder.
-      top_folder: folder that may enclose the others; paths start below it. Without it, paths start below the only
-        folder that has one of `folders`, or a folder of any name that encloses everything.
-      folders: names of folders with files, which enclose no others.
-
-    Raises:
-      FileNotFoundError: `path` does not exist.
-      ValueError: it is not a zip, or has links or paths that lead elsewhere.
+    Paths start below `top_folder` where there is one. Otherwise they start below the only folder that has one of
+    `folders`, names of folders with files, which enclose no others; or below a folder of any name that encloses
+    everything. Raises FileNotFoundError where `path` does not exist, and ValueError where it is no zip, or has links or
+    paths that lead elsewhere.
     """
     path = local_path(path)
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Random choices: which numbers each kind of choice draws from, and a choice by weight."""
+"""Random choices: the seeds of each kind of choice, and a choice by weight."""
 
 from collections.abc import Sequence
 from typing import Any

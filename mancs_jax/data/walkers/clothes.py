@@ -77,7 +77,7 @@ def draw_bag(sheet: Sheet, person: Person, hip: float, hand: np.ndarray) -> None
 
 
 def draw_straps(sheet: Sheet, person: Person, hip: float) -> None:
-    """Paints what crosses the torso of a bag that hangs behind it or beside it."""
+    """Paints what crosses the torso of a bag that hangs behind it or at its side."""
     dark, front = shade(person.bag_colour, 0.7), 0.065 * person.girth
     if person.bag == "backpack" and sheet.cos > 0.1:
         for x in (-0.065, 0.065):

@@ -23,7 +23,7 @@ CHUNK = 16  # pictures that a process takes at a time
 # How many pictures.
 TRAIN_IMAGES = 8  # pictures of a training identity, over all the cameras it visits
 CAMERAS_VISITED = (3, 5)  # fewest and most cameras that see one identity
-GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, beside its query
+GALLERY_IMAGES = (2, 4)  # fewest and most gallery pictures of a test identity in one camera, in addition to its query
 JUNK_PER_TEST_ID = 2  # badly cut boxes, named -1
 
 
@@ -80,17 +80,16 @@ def render(
     folders: Sequence[str] = FOLDERS,
     processes: int | None = 1,
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Renders the data set, one picture at a time.
+    """Renders the data set, one picture at a time, and yields (folder, file name, JPEG bytes).
 
     Args:
-      seed: decides everything; equal seeds give equal bytes (with equal versions of NumPy and OpenCV).
+      seed: equal seeds give equal bytes (with equal versions of NumPy and OpenCV).
       train_ids: training identities, at most 4999; each has TRAIN_IMAGES pictures.
       test_ids: test identities, at most 4999; each has one query and some gallery pictures in each camera it visits.
       distractors: pictures of passers-by and false detections, pid 0, in the gallery.
       folders: which of FOLDERS to render.
       processes: processes that render; 1 is this one, None starts one for each core, at most MOST_PROCESSES.
-    Yields:
-      (folder, file name, JPEG bytes of a picture of IMAGE_SIZE).
+
     Raises:
       ValueError: a count is out of range or a folder has another name.
       ChildProcessError: a process that renders was killed.

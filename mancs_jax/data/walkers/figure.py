@@ -151,16 +151,11 @@ def _draw_head(sheet: Sheet, person: Person, neck: np.ndarray) -> None:
 def draw_figure(
     person: Person, pose: Pose, size: tuple[int, int], feet: tuple[float, float], unit: float
 ) -> np.ndarray:
-    """Draws the person alone, on nothing.
+    """Draws one person, on nothing, in a picture of `size` (height, width) pixels.
 
-    Args:
-      person: who.
-      pose: how the person stands and which way he or she faces.
-      size: (height, width) of the picture in pixels.
-      feet: (x, y) in pixels of the ground point below the hips; may lie outside the picture.
-      unit: pixels that a body height of 1.0 takes.
-    Returns:
-      float32 [H, W, 4] in 0..255: RGB already multiplied by the coverage, and the coverage (255 where the person is).
+    `feet` are the (x, y) pixels of the ground point below the hips, which may lie outside the picture; `unit` are the
+    pixels of a body height of 1.0. Returns float32 [H, W, 4] in 0..255: RGB already multiplied by the coverage, and the
+    coverage (255 where the person is).
     """
     height, width = size
     canvas = np.zeros((height * SUPERSAMPLE, width * SUPERSAMPLE, 4), np.uint8)

@@ -1,4 +1,4 @@
-"""The people: build, clothes, hair and bag of an identity, drawn by lot."""
+"""The people: build, clothes, hair and bag of an identity, sampled."""
 
 import functools
 from collections.abc import Sequence
@@ -50,9 +50,9 @@ class Person(NamedTuple):
 
 def _cloth(rng: np.random.Generator, patterns: Sequence[str], rate: float, period: tuple[float, float]) -> Cloth:
     base = pick(rng, GARMENTS)
-    others = [c for c in GARMENTS if abs(np.dot(np.subtract(c, base), (0.3, 0.59, 0.11))) > 70]
+    contrasting = [c for c in GARMENTS if abs(np.dot(np.subtract(c, base), (0.3, 0.59, 0.11))) > 70]
     pattern = pick(rng, patterns) if rng.random() < rate else "plain"
-    return Cloth(pattern, dye(rng, base), dye(rng, pick(rng, others)), float(rng.uniform(*period)))
+    return Cloth(pattern, dye(rng, base), dye(rng, pick(rng, contrasting)), float(rng.uniform(*period)))
 
 
 def sample_person(rng: np.random.Generator) -> Person:

@@ -82,8 +82,8 @@ def take(seed: int, shot: Shot) -> bytes:
         feet = np.array([width * box.uniform(0.0, 1.0), height * box.uniform(0.5, zoom)])
     empty = shot.kind == "distractor" and box.random() < 0.4
     if rng.random() < difficulty.COMPANY_RATE:
-        beside = (feet[0] + pick(rng, (-1, 1)) * rng.uniform(20, 34), feet[1] - rng.uniform(-3, 14))
-        image = _place(image, sample_person(rng), _pose(rng, camera.path), beside, unit * 0.95, rng)
+        neighbour = (feet[0] + pick(rng, (-1, 1)) * rng.uniform(20, 34), feet[1] - rng.uniform(-3, 14))
+        image = _place(image, sample_person(rng), _pose(rng, camera.path), neighbour, unit * 0.95, rng)
     if empty:
         paint_object(
             image, int(box.integers(10, width - 10)), int(box.integers(80, height + 8)), box, box.uniform(1, 2.2)

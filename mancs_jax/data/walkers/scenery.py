@@ -1,4 +1,4 @@
-"""The surroundings of people: the place each camera looks at, and things that stand in it or in front of somebody."""
+"""The surroundings of people: the place each camera looks at, and things that stand in it or in front of a person."""
 
 import functools
 
