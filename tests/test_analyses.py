@@ -15,6 +15,7 @@ from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import calibration
 from mancs_jax.evaluation.analyses import Analyses
+from mancs_jax.evaluation.pairs import pair_blocks
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.publish import export_network
@@ -31,15 +32,18 @@ def place(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_pairs():
-    """The sets have tens of pairs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "SUPPORT", 2)
-        yield
+@pytest.fixture
+def any_fit(monkeypatch):
+    """The sets have tens of pairs: a mapping that depends on them, whether or not they support one."""
+
+    def knots(comparison):
+        farthest = max(float(np.max(block.values[block.positive], initial=0)) for block in pair_blocks(comparison))
+        return [[0.0, 2.0], [1.0 + farthest, -2.0]]
+
+    monkeypatch.setattr(calibration, "fit", knots)
 
 
-def test_a_run_is_calibrated_on_the_people_it_held_out(place):
+def test_a_run_is_calibrated_on_the_people_it_held_out(place, any_fit):
     task = scoring.Task(analyses=Analyses(open_set=True, calibrate=True), options=Options(rerank=True, k1=4, k2=2))
     results = scoring.score(place / "w", task, progress=False).results
     result = results["Mancs"]
@@ -52,7 +56,7 @@ def test_a_run_is_calibrated_on_the_people_it_held_out(place):
     json.dumps(result, allow_nan=False)
 
 
-def test_the_mapping_of_a_card_is_evaluated_without_a_flag(place):
+def test_the_mapping_of_a_card_is_evaluated_without_a_flag(place, any_fit):
     path, card = export_network(place / "w", "shared", place / "shared", root=str(place / "data"))
     for distance in ("euclidean", "cosine"):
         of_card = card["calibration"][distance]
@@ -84,6 +88,8 @@ def test_mistakes_are_one_line(place, tmp_path):
     (tmp_path / "groups.csv").write_text("pid,age\n999999,1\n")
     (tmp_path / "bad.csv").write_text("age\n1\n")
     workdir = f"--workdir={place / 'all'}"
+    few = refused(place, f"--workdir={place / 'w'}", "--calibrate")
+    assert "4 held-out training identities of market1501 have too few pairs" in few
     assert "the run held no identities out, so there is nobody to calibrate on" in refused(
         place, workdir, "--calibrate"
     )
@@ -110,6 +116,11 @@ def features(tmp_path):
     return tmp_path
 
 
+def loaded(file):
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
 def test_embeddings_of_any_source(features, capsys):
     """What is printed, what is written, and a search with the mapping."""
     file, out = features / "f.npz", features / "out.json"
@@ -128,7 +139,7 @@ def test_embeddings_of_any_source(features, capsys):
     rows = {(row["attribute"], row["value"]): row for row in result["groups"]["rows"]}
     assert rows["age", "old"]["identities"] == 20 and rows["bag", "yes"]["rank1"] is None
     assert result["groups"]["num_unknown"] == 0
-    arrays = np.load(file)
+    arrays = loaded(file)
     found = mancs_jax.search(arrays["query"][:3], arrays["gallery"], k=2, card=result, max_distance=1.5)
     at, values = np.array(result["calibration"]["euclidean"]["knots"]).T
     expected = np.exp(np.interp(found.distance.astype(float), at, values))
@@ -144,7 +155,7 @@ def test_embeddings_of_any_source(features, capsys):
 
 
 def test_no_ratio_without_a_mapping(features):
-    arrays = np.load(features / "f.npz")
+    arrays = loaded(features / "f.npz")
     found = mancs_jax.search(arrays["query"], arrays["gallery"], k=1)
     for ask in (lambda: found.likelihood_ratio, lambda: found.probability(prior=0.5)):
         with pytest.raises(ValueError, match="no likelihood ratio: these distances have no calib") as error:

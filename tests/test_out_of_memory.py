@@ -16,11 +16,11 @@ def test_names_what_is_left():
     with pytest.raises(ValueError) as caught, naming_what_takes_less(config):
         raise FULL
     assert str(caught.value) == (
-        "a step with batch size 256 images: take --config.dtype=bfloat16 or "
+        "a step with batch size 256 does not fit into device memory: use --config.dtype=bfloat16 or "
         "--config.accumulate=4 or more devices (docs/performance.md has the bytes of each)"
     )
     config.dtype, config.remat, config.accumulate = "bfloat16", (), 2
-    left = r"take --config.remat='\(2, 3, 4, 5\)' or more devices"
+    left = r"use --config.remat='\(2, 3, 4, 5\)' or more devices"
     with pytest.raises(ValueError, match=left), naming_what_takes_less(config):
         raise FULL
 

@@ -81,7 +81,7 @@ def test_the_command(tmp_path, capsys):
     assert found["num_queries"] == 240 and found["num_identities"] == 60
     assert found["scores"] == paired.compare_results(one, other)[0]["scores"]
     mean = found["scores"]["mAP"]
-    assert f"{100 * mean['difference']:+.1f} [{100 * mean['interval'][0]:+.1f}, " in out
+    assert f"{100 * mean['difference']:+.2f} [{100 * mean['interval'][0]:+.2f}, " in out
     assert "B: " in out and "yes: two equally good models differ this much in fewer than 1 of 20 test sets" in out
     assert "galleries differ" not in out
 

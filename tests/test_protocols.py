@@ -107,7 +107,7 @@ def test_the_distances_of_a_comparison():
     ]:
         comparison = protocols.compared(query, gallery, options)
         lists = nearest(comparison, 40)
-        for row, (index, distance) in enumerate(zip(*lists)):
+        for row, (index, distance) in enumerate(zip(lists.index, lists.distance)):
             assert set(index[index >= 0]) == set(np.flatnonzero(counts[row]))
             assert_allclose(distance[index >= 0], expected[row][index[index >= 0]], rtol=0, atol=1e-5)
         result = protocols.single_query(query, gallery, options)

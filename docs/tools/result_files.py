@@ -39,9 +39,9 @@ def scores(result: dict[str, Any], ranks: Sequence[int] = (1,), digits: int = 1)
     ]
 
 
-def bracketed(interval: Sequence[float], sign: str = "") -> str:
+def bracketed(interval: Sequence[float], digits: str = ".1f") -> str:
     """Returns an interval of shares in per cent."""
-    return f"[{', '.join(f'{100 * end:{sign}.1f}' for end in interval)}]"
+    return f"[{', '.join(f'{100 * end:{digits}}' for end in interval)}]"
 
 
 def pair(result: dict[str, Any]) -> str:

@@ -92,8 +92,8 @@ def results() -> str:
         ("", "cosine distance, re-ranked", scores(cosine["Mancs, re-ranked"]), "`--distance=cosine --rerank`"),
         ("", "Euclidean distance, multi-query (mean)", scores(euclidean[mean]), "`--multi_query`"),
         ("", "multi-query (mean), re-ranked", scores(euclidean[f"{mean}, re-ranked"]), "`--multi_query --rerank`"),
-        ("CUHK01, cross-domain", "`market1501`, cosine distance", spread("cuhk01"), CROSS_DOMAIN),
-        ("CUHK03 pair 1, cross-domain", "`market1501`, cosine distance", spread("cuhk03_pair1"), CROSS_DOMAIN),
+        ("CUHK01, cross-domain", "`market1501`, Euclidean distance", spread("cuhk01"), CROSS_DOMAIN),
+        ("CUHK03 pair 1, cross-domain", "`market1501`, Euclidean distance", spread("cuhk03_pair1"), CROSS_DOMAIN),
         ("Market-1501", small, scores(read(f"{SMALL}/single_query")), details),
         ("walkers", f"`walkers`, trained for {demo['Mancs']['step']} steps", scores(demo["Mancs"]), "`make demo`"),
         ("", "untrained network", scores(demo["untrained network"]), ""),
@@ -120,7 +120,7 @@ def compared() -> str:
             before, after = (
                 f"{per_cent(of[side])} {bracketed(of[f'{side}_interval'])}" for side in ("first", "second")
             )
-            difference = f"{100 * of['difference']:+.1f} {bracketed(of['interval'], '+')}"
+            difference = f"{100 * of['difference']:+.2f} {bracketed(of['interval'], '+.2f')}"
             verdict = "yes" if of["exceeds_chance"] else "no"
             rows.append((change, name.replace("mAP_plain", "plain mAP"), before, after, difference, verdict))
     return markdown(["`market1501` on Market-1501", "score", "before", "after", "difference", "exceeds chance"], rows)

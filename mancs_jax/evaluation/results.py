@@ -153,13 +153,13 @@ def comparison_text(compared: Mapping) -> str:
         lines.append(f"the galleries differ ({sizes}): so the difference is not one of the models only")
     rows = [["per cent, [95 % interval]", "A", "B", "B - A", "exceeds chance"]]
     for name, of in compared["scores"].items():
-        low, high = (f"{100 * end:+.1f}" for end in of["interval"])
+        low, high = (f"{100 * end:+.2f}" for end in of["interval"])  # one digit may hide on which side of 0 it is
         rows.append(
             [
                 "mAP (plain)" if name == "mAP_plain" else name,
                 with_interval(of["first"], of["first_interval"]),
                 with_interval(of["second"], of["second_interval"]),
-                f"{100 * of['difference']:+.1f} [{low}, {high}]",
+                f"{100 * of['difference']:+.2f} [{low}, {high}]",
                 "yes" if of["exceeds_chance"] else "no",
             ]
         )

@@ -95,17 +95,17 @@ def _calibration(of: Mapping[str, Any]) -> str:
         return ""
     quality, knots = found["measured_on"], found["knots"]
     distance = (knots[0][0] + knots[-1][0]) / 2
-    ratio = log_likelihood_ratio(knots, np.array(distance))
+    [ratio] = np.exp(log_likelihood_ratio(knots, np.array([distance])))
     rows = [["likelihood ratio", "one of 2 people", "one of 200 people", "one of 20,000 people"]]
     for stated in (0.01, 1.0, 100.0, 10000.0):
-        chances = [float(probability(np.log(np.array(stated)), 1 / number)) for number in (2, 200, 20000)]
+        chances = [float(probability(np.log([stated]), 1 / number)[0]) for number in (2, 200, 20000)]
         rows.append([f"{stated:,g}", *map(_chance, chances)])
     return _section(
         "How much a distance says",
         [
             "The likelihood ratio of a distance says how many times more often it occurs between two images of the "
             f"same person than between two people. Here, distance {significant(distance, 4)} has ratio "
-            f"{significant(float(np.exp(ratio)), 3)}. A ratio above 1 speaks for the same person, below 1 against it.",
+            f"{significant(float(ratio), 3)}. A ratio above 1 speaks for the same person, below 1 against it.",
             "A ratio is not a probability. The probability also depends on how many people it could have been before "
             "the images were compared. The table shows the probability of the same person:",
         ],
