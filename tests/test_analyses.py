@@ -50,7 +50,7 @@ def test_a_run_is_calibrated_on_the_people_it_held_out(place, any_fit):
     assert result["calibration"]["set_on"] == "4 held-out training identities of market1501"
     of_distance = result["calibration"]["euclidean"]
     assert of_distance["measured_on"]["num_positive_pairs"] == result["verification"]["num_positive_pairs"]
-    assert of_distance["measured_on"]["cllr"] >= of_distance["measured_on"]["min_cllr"] > 0
+    assert of_distance["measured_on"]["cllr"] >= of_distance["measured_on"]["min_cllr"]
     assert result["open_set"]["repeats"] == 5 and result["cameras"]["query_cameras"]
     assert not {"calibration", "open_set", "cameras", "groups"} & results["Mancs, re-ranked"].keys()
     json.dumps(result, allow_nan=False)

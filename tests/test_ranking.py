@@ -226,7 +226,7 @@ def test_each_hit_stands_where_it_was_scored(mean, ties, options, monkeypatch):
     query, gallery = embedded(mean, ties)
     compared = protocols.compared(query, gallery, options)
     hits, lists = hit_ranks(compared), nearest(compared, 30)
-    for row, (index, distance) in enumerate(zip(*lists)):
+    for row, (index, distance) in enumerate(zip(lists.index, lists.distance)):
         assert (index >= 0).all() and len(set(index)) == 30 and (np.diff(distance) >= -1e-4).all()
         is_hit = (gallery.pid[index] == query.pid[row]) & (gallery.camid[index] != query.camid[row])
         scored = hits.ranks[row][: hits.counts[row]]
