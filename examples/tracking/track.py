@@ -171,14 +171,13 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(file)
     if arguments.crops and arguments.crops.is_dir() and any(arguments.crops.iterdir()):
         raise ValueError(f"--crops={arguments.crops} is not empty: crops of other tracks would mix with these")
-    frames = open_frames(arguments.frames)
     truth = read_mot(arguments.truth) if arguments.truth else None
     if truth is not None:
         score_tracks(truth, truth)  # a fault of the file, or no TrackEval, is told before the frames are embedded
-    if arguments.detections:
-        detections = read_mot(arguments.detections)
-    else:
-        detections = detect_all(frames)
+    found = read_mot(arguments.detections) if arguments.detections else None
+    frames = open_frames(arguments.frames)
+    detections = detect_all(frames) if found is None else found
+    if found is None:
         show(f"{len(detections.frame):,} boxes of what moves; a detector of people finds more (--detections)")
     if arguments.min_confidence is not None:
         used = detections.confidence >= arguments.min_confidence

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from mancs_jax.kernels.convolution import convolve
 
@@ -36,8 +36,8 @@ class Sync(NamedTuple):
 class State(NamedTuple):
     """Parameters and running statistics (Flax variables) of C channels, each float32 [C]."""
 
-    scale: Float32[Array, " C"]
-    bias: Float32[Array, " C"]
+    scale: Channels
+    bias: Channels
     mean: nn.Variable
     var: nn.Variable
 
@@ -156,7 +156,7 @@ class Kernel(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self) -> Float32[Array, "k k Cin C"]:
+    def __call__(self) -> Float[Array, "k k Cin C"]:
         return self.param("kernel", kaiming_normal_fan_out, (self.size, self.size, self.channels, self.features))
 
 

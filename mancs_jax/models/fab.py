@@ -25,9 +25,7 @@ class FullyAttentionalBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[jax.Array, "B H W C"]
-    ) -> tuple[Float[jax.Array, "B H W C"], Float[jax.Array, "B H W C"]]:
+    def __call__(self, x: Float[Any, "B H W C"]) -> tuple[Float[jax.Array, "B H W C"], Float[jax.Array, "B H W C"]]:
         """Returns F_out and M."""
         channels = x.shape[-1]
         activation = PReLU(name="prelu") if self.activation == "prelu" else nn.relu

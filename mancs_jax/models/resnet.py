@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ class PReLU(nn.Module):
     """`max(x, 0) + slope * min(x, 0)` with one learnt slope for all channels, initially 0.25 as in PyTorch."""
 
     @nn.compact
-    def __call__(self, x: Float[jax.Array, "*dims"]) -> Float[jax.Array, "*dims"]:
+    def __call__(self, x: Float[Any, "*dims"]) -> Float[jax.Array, "*dims"]:
         slope = self.param("slope", nn.initializers.constant(0.25), ())
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -37,7 +38,7 @@ class Block(nn.Module):
     first_norm: str = "batch"  # `norm` of the first convolution
 
     @nn.compact
-    def __call__(self, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
+    def __call__(self, x: Float[Any, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
         def conv_norm(x, size, features, stride=1, names=("downsample_conv", "downsample_bn"), norm="batch"):
             layer = self.conv_norm(features, size, stride, names, norm)
             nn.share_scope(self, layer)
@@ -72,7 +73,7 @@ class ResNet(nn.Module):
     stem_norm: str = "batch"  # or "instance"
     remat: tuple[int, ...] = ()  # stages, out of 2 to 5, with gradient checkpointing of each block
 
-    def __call__(self, x: Float[jax.Array, "B H W 3"], train: bool) -> Float[jax.Array, "B H5 W5 C"]:
+    def __call__(self, x: Float[Any, "B H W 3"], train: bool) -> Float[jax.Array, "B H5 W5 C"]:
         """Runs the stem and all stages on normalised pixels."""
         x = self.stem(x, train)
         for stage in STAGES:
@@ -80,14 +81,14 @@ class ResNet(nn.Module):
         return x
 
     @nn.compact
-    def stem(self, x: Float[jax.Array, "B H W 3"], train: bool) -> Float[jax.Array, "B H2 W2 {self.width}"]:
+    def stem(self, x: Float[Any, "B H W 3"], train: bool) -> Float[jax.Array, "B H2 W2 {self.width}"]:
         """Runs conv-1 and the max pooling, which quarter height and width."""
         layer = self.conv_norm(self.width, 7, 2, ("conv1", "bn1"), self.stem_norm)
         nn.share_scope(self, layer)
         return max_pool_3x3_s2(nn.relu(layer(x, train)))
 
     @nn.compact
-    def stage(self, stage: int, x: Float[jax.Array, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
+    def stage(self, stage: int, x: Float[Any, "B H W C"], train: bool) -> Float[jax.Array, "B H2 W2 C2"]:
         """Runs the blocks of a stage (2 to 5) on the output of the previous one; 3, 4 and 5 halve height and width."""
         block = nn.remat(Block, static_argnums=(2,)) if stage in self.remat else Block
         size = self.stage_sizes[stage - 2]
