@@ -143,7 +143,7 @@ def _cameras(of: Mapping[str, Any]) -> str:
             "The second matrix shows the share of pairs of images of the same person that are accepted at distance "
             f"{significant(of['threshold'], 4)}, where 1 in 1,000 pairs of two people is accepted over all cameras."
         )
-    return _section("Where it fails: pairs of cameras", text, finding_charts({"cameras": of}).values())
+    return _section("Where it fails: pairs of cameras", text, finding_charts({"cameras": of}).values(), scrolls=True)
 
 
 def _groups(of: Mapping[str, Any]) -> str:
@@ -193,15 +193,19 @@ def _section(
     pictures: Any = (),
     table: Sequence[Sequence[str]] = (),
     more: Sequence[str] = (),
+    scrolls: bool = False,
 ) -> str:
-    """HTML, with every text escaped: paragraphs, a table, pictures and more paragraphs."""
+    """HTML, with every text escaped: paragraphs, a table, pictures and more paragraphs.
+
+    Pictures shrink to the width of the screen, or scroll where their text would become too small.
+    """
     parts = [f"<h2>{escape(title)}</h2>", *_paragraphs(text)]
     if table:
         head, *rows = table
         lines = ["".join(f"<th>{escape(cell)}</th>" for cell in head)]
         lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
         parts.append(f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>')
-    parts += [f'<div class="wide">{picture}</div>' for picture in pictures]
+    parts += [f'<div class="{"wide" if scrolls else "fits"}">{picture}</div>' for picture in pictures]
     return f'<section class="finding scored">{"".join([*parts, *_paragraphs(more)])}</section>'
 
 
