@@ -192,5 +192,5 @@ def _pad(x: Maps, rows: tuple[int, int], columns: tuple[int, int]) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)])
 
 
-def _product(a: Float[jax.Array, "*dims M"], b: Float[jax.Array, "M N"]) -> Float[jax.Array, "*dims N"]:
+def _product(a: Float[Array, "*dims M"], b: Float[Array, "M N"]) -> Float[jax.Array, "*dims N"]:
     return (a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[-1])
