@@ -218,8 +218,13 @@ def _names(path: str | Path, csv: str | Path | None) -> dict[str, Any]:
             listed = Listed(local_path(path), frozenset(read("name").tolist()))
             names = names_of(parse_labels(read_table(listed, csv), listed, str(csv), skip_missing=True))
         elif {"pid", "camid", "person", "camera"} <= set(present):
-            columns = [read(name).tolist() for name in ("name", "pid", "camid", "person", "camera")]
-            names = names_of([Label(row[0], *row, "") for row in zip(*columns, strict=True)])
+            columns = (read(name).tolist() for name in ("name", "pid", "camid", "person", "camera"))
+            names = names_of(
+                [
+                    Label(name, name, pid, camid, person, camera, "")
+                    for name, pid, camid, person, camera in zip(*columns, strict=True)
+                ]
+            )
         else:
             return {}
     return {"names": names} if names else {}
