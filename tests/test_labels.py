@@ -16,6 +16,7 @@ from mancs_jax.data.sources import folder
 from mancs_jax.data.sources.csv_table import Listed
 from mancs_jax.data.sources.labels import parse_labels
 from mancs_jax.evaluation.features import load_features
+from mancs_jax.evaluation.further_tables import worst_cameras
 from mancs_jax.gallery.folder import Labels, read_csv
 from mancs_jax.inference.gallery import load_gallery, read_labels
 
@@ -103,7 +104,19 @@ def test_evaluate_takes_the_splits_or_a_csv(embedded, place, tmp_path):
     everyone = load_features(unlabelled, csv=without)
     assert [len(of.pid) for of in everyone.values()] == [48, 48]
     assert run_script("evaluate", f"--features={unlabelled}", f"--csv={without}", f"--json={tmp_path}/r.json") == ""
-    assert json.loads((tmp_path / "r.json").read_text())["verification"]["num_positive_pairs"] > 0
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["verification"]["num_positive_pairs"] > 0
+    assert result["names"]["people"]["1"] == "Zoe Ä" and result["names"]["cameras"]["2"] == "door-2"
+    worst = {
+        "query_camera": 2,
+        "gallery_camera": 1,
+        "rank1": 0.5,
+        "rank1_interval": None,
+        "queries": 9,
+        "identities": 9,
+    }
+    line = worst_cameras({"worst": worst}, result["names"]["cameras"])
+    assert line.startswith("worst pair of cameras: queries of camera door-2 in images of camera door-1, rank-1 50.0")
     (tmp_path / "other.csv").write_text("path,pid\nx/y.jpg,anna\n")
     with pytest.raises(
         ValueError, match="other.csv lists no image of .*plain.npz: its paths have to be relative to the"

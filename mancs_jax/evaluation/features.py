@@ -15,7 +15,7 @@ from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.csv_table import Listed, read_table
-from mancs_jax.data.sources.labels import parse_labels
+from mancs_jax.data.sources.labels import Label, names_of, parse_labels
 from mancs_jax.evaluation import protocols
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
 from mancs_jax.evaluation.calibration import calibrated
@@ -198,7 +198,7 @@ def score_file(
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
     scored, of_queries = score(load_features(path, queries, csv), options, analyses, progress=progress)
-    scored |= {"features": Path(path).name} | _made_with(path) | environment(jax.local_devices())
+    scored |= {"features": Path(path).name} | _made_with(path) | _names(path, csv) | environment(jax.local_devices())
     return scored, of_queries
 
 
@@ -209,6 +209,25 @@ def _made_with(path: str | Path) -> dict[str, Any]:
             return {}
         values = {name: read(name) for name in MADE_WITH}
     return {"embedded": {name: value.item() for name, value in values.items() if value.ndim == 0}}
+
+
+def _names(path: str | Path, csv: str | Path | None) -> dict[str, Any]:
+    """Names of people and cameras, where a CSV gave them: `names`, see `labels.names_of`."""
+    with _opened(local_path(path)) as (present, read):
+        if csv:
+            listed = Listed(local_path(path), frozenset(read("name").tolist()))
+            names = names_of(parse_labels(read_table(listed, csv), listed, str(csv), skip_missing=True))
+        elif {"pid", "camid", "person", "camera"} <= set(present):
+            columns = (read(name).tolist() for name in ("name", "pid", "camid", "person", "camera"))
+            names = names_of(
+                [
+                    Label(name, name, pid, camid, person, camera, "")
+                    for name, pid, camid, person, camera in zip(*columns, strict=True)
+                ]
+            )
+        else:
+            return {}
+    return {"names": names} if names else {}
 
 
 def score(

@@ -1,8 +1,10 @@
 """What `analyses` adds to a result, laid out for the screen."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from mancs_jax.common.screen import escaped
 from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.results import aligned, significant, with_interval
 
@@ -17,7 +19,11 @@ def further_tables(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     texts = [
         open_set_table({name: result["open_set"] for name, result in of_results if result.get("open_set")}),
         *(calibration_text(result["calibration"]) for _, result in of_results if result.get("calibration")),
-        *(worst_cameras(result["cameras"]) for _, result in of_results if result.get("cameras")),
+        *(
+            worst_cameras(result["cameras"], result.get("names", {}).get("cameras", {}))
+            for _, result in of_results
+            if result.get("cameras")
+        ),
         *(aligned(group_cells(result["groups"])) for _, result in of_results if result.get("groups")),
     ]
     return [text for text in texts if text]
@@ -63,13 +69,15 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def worst_cameras(cameras: Mapping[str, Any]) -> str:
-    """A line on the pair of cameras with the lowest rank-1; "" where no pair has enough identities."""
+def worst_cameras(cameras: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A line on the pair of cameras with the lowest rank-1, by their names where they have some (camid -> name); ""
+    where no pair has enough identities."""
     if not (worst := cameras["worst"]):
         return ""
+    query, gallery = (escaped(names.get(str(worst[of]), str(worst[of]))) for of in ("query_camera", "gallery_camera"))
     return (
-        f"worst pair of cameras: queries of camera {worst['query_camera']} in images of camera "
-        f"{worst['gallery_camera']}, rank-1 {with_interval(worst['rank1'], worst['rank1_interval'])} % "
+        f"worst pair of cameras: queries of camera {query} in images of camera {gallery}, "
+        f"rank-1 {with_interval(worst['rank1'], worst['rank1_interval'])} % "
         f"({worst['queries']:,} queries of {worst['identities']:,} identities)"
     )
 
