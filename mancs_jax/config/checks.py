@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
 from mancs_jax.config.defaults import ABOVE_0, AT_LEAST, CHOICES, PROBABILITIES, RANGES, SIDE
-from mancs_jax.config.names import CUHK03, NUM_TESTSETS, num_of_each_source, sources
+from mancs_jax.config.names import CUHK03, NUM_TESTSETS, ids_of_each_source, sources
 
 # Fields that do not change the trained weights: a run may be resumed with other values.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
@@ -235,7 +235,7 @@ def validate_identities(config: ConfigDict, num_ids: Sequence[int]) -> None:
     """
     data, held_out = config.data, config.data.validation_ids + config.data.unused_ids
     counts = dict(zip(sources(data.name), num_ids, strict=True))
-    shares = num_of_each_source(data.p, len(counts))
+    shares = ids_of_each_source(data.p, len(counts))
     if data.balance == "identities":
         held_out *= len(counts)
         counts, shares = {data.name: sum(num_ids)}, (data.p,)
