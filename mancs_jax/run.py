@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
-from mancs_jax.common.out_of_memory import naming_what_takes_less
+from mancs_jax.common.out_of_memory import suggesting_less_memory
 from mancs_jax.common.screen import show, tell
 from mancs_jax.config import checks as configuration
 from mancs_jax.config import names
@@ -63,9 +63,10 @@ def train_and_evaluate(
         arrays.check_known(name, config.data.root)
     _check_scorable(config)
     if not paths.latest.is_dir():  # a resumed run was checked when it started
-        _check_people(config)
-    with only_process(paths):
-        saved = checkpoint.peek(paths.latest)
+        _check_matches(config)
+    with locked(paths):
+        latest = checkpoint.peek(paths.latest)
+        saved = latest[1] if latest else None
         processes.meet("looked for checkpoints")  # before one process makes the directory
         if saved is None:
             check_start(config)
@@ -75,15 +76,16 @@ def train_and_evaluate(
             config=config.to_dict(),
             num_classes=sum(num_ids),
             data_fingerprint=arrays.fingerprint(split),
-            best=saved[1].best if saved else None,
+            best=saved.best if saved else None,
         )
         if saved:
-            check_resume(paths.root, saved[1], description, allow_config_change)
+            check_resume(paths.root, saved, description, allow_config_change)
         validate = partial(_validate, config, description.num_classes, validation) if validation else None
 
-        with naming_what_takes_less(config):
-            if not train(config, paths, split.image, labels, num_ids, description, devices, validate):
-                return None
+        with suggesting_less_memory(config):
+            is_finished = train(config, paths, split.image, labels, num_ids, description, devices, validate)
+        if not is_finished:
+            return None
         # A test set that selected the checkpoint is evaluated in any case.
         held_out = {} if config.choose_on == "test" else validation
         tasks = {name: Task(dataset=name, baselines=config.eval_baselines) for name in held_out or scorable(config)}
@@ -126,8 +128,8 @@ def _check_scorable(config: ConfigDict) -> None:
     )
 
 
-def _check_people(config: ConfigDict) -> None:
-    """Refuses a custom data set without a match for any query; others were checked when they were prepared."""
+def _check_matches(config: ConfigDict) -> None:
+    """Refuses a custom data set without a match for any query; `prepare` checked all other data sets."""
     data = config.data
     if data.validation_ids and config.choose_on == "validation":
         return
@@ -137,8 +139,10 @@ def _check_people(config: ConfigDict) -> None:
             check_known(query.pid)
         except ValueError as error:
             raise ValueError(f"{name} under {data.root}: {error}, and prepare the data set again") from None
-        labels = (zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery))
-        if not has_match(*labels):
+        query_labels, gallery_labels = (
+            zip(part.pid.tolist(), part.camid.tolist(), strict=True) for part in (query, gallery)
+        )
+        if not has_match(query_labels, gallery_labels):
             raise ValueError(
                 f"{name} under {data.root}: no person of query is in gallery under another camera, so that the "
                 "trained model could not be evaluated; fix the data set, or hold training identities out, as with "
@@ -151,16 +155,21 @@ def _validate(
 ) -> dict[str, float]:
     """Evaluates a training state on each source's (query, gallery), and with several sources on their mean."""
     network = Network(config, num_classes, {"params": state.params, "batch_stats": state.batch_stats})
-    by_source = {}
+    scores_by_source = {}
     for name, parts in validation.items():
         query, gallery = (Labelled(embed(network, part.image), part.pid, part.camid) for part in parts)
         scores = metrics.scores(hit_ranks(compare(query, gallery)))
-        by_source[name] = {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
-    if len(by_source) == 1:
-        return by_source.popitem()[1]
-    named = {f"{name}/{metric}": value for name, scores in by_source.items() for metric, value in scores.items()}
-    wanted = ("mAP", "mAP_plain", "rank-1")
-    return named | {metric: float(np.mean([scores[metric] for scores in by_source.values()])) for metric in wanted}
+        scores_by_source[name] = {"mAP": scores["mAP"], "mAP_plain": scores["mAP_plain"], "rank-1": scores["cmc"][0]}
+    if len(scores_by_source) == 1:
+        return scores_by_source.popitem()[1]
+    by_name = {
+        f"{name}/{metric}": value for name, scores in scores_by_source.items() for metric, value in scores.items()
+    }
+    means = {
+        metric: float(np.mean([scores[metric] for scores in scores_by_source.values()]))
+        for metric in ("mAP", "mAP_plain", "rank-1")
+    }
+    return by_name | means
 
 
 def train_and_evaluate_splits(
@@ -180,8 +189,10 @@ def train_and_evaluate_splits(
     if changed and not allow_config_change:
         raise ValueError(_other_configuration(workdir, changed))
     for testset in range(len(splits) + 1, names.NUM_TESTSETS + 1):
-        place = workdir / f"testset_{testset:02d}"
-        results = train_and_evaluate(_with_testset(config, testset), place, allow_config_change=allow_config_change)
+        split_workdir = workdir / f"testset_{testset:02d}"
+        results = train_and_evaluate(
+            _with_testset(config, testset), split_workdir, allow_config_change=allow_config_change
+        )
         if results is None:
             return None
         splits.append(results[NETWORK])
@@ -203,12 +214,12 @@ def _with_testset(config: ConfigDict, testset: int) -> ConfigDict:
 
 
 @contextmanager
-def only_process(workdir: Workdir) -> Iterator[None]:
+def locked(workdir: Workdir) -> Iterator[None]:
     """Locks a workdir, because two runs would destroy each other's checkpoints (ValueError: it is locked)."""
     if not processes.is_writer():  # which locks it for all
         yield
         return
-    made = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
+    new_folders = [parent for parent in (workdir.root, *workdir.root.parents) if not parent.exists()]
     workdir.root.mkdir(parents=True, exist_ok=True)
     try:
         with workdir.lock.open("w") as lock:
@@ -229,8 +240,8 @@ def only_process(workdir: Workdir) -> Iterator[None]:
         # A refused run leaves no files.
         if [path.name for path in workdir.root.iterdir()] == [workdir.lock.name]:
             workdir.lock.unlink()
-            for parent in made:
-                parent.rmdir()
+            for folder in new_folders:
+                folder.rmdir()
 
 
 def check_resume(workdir: Path, saved: Description, description: Description, allow_config_change: bool) -> None:

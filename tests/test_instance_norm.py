@@ -51,7 +51,7 @@ def test_ibn_equals_pytorch(size, stride, train):
 
     def ours(x, params):
         given, mutable = variables() | {"params": params}, ["batch_stats"] if train else []
-        return module.apply(given, x, KERNELS[size], stride, mutable=mutable, method="of_convolution")
+        return module.apply(given, x, KERNELS[size], stride, mutable=mutable, method="convolve_and_normalize")
 
     y, pull, updates = jax.vjp(ours, X, variables()["params"], has_aux=True)
     x, ibn = torch.from_numpy(X.transpose(0, 3, 1, 2).copy()).requires_grad_(), TorchIBN().train(train)

@@ -196,7 +196,7 @@ def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, 
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with run.only_process(Workdir(tmp_path / "w")):
+    with run.locked(Workdir(tmp_path / "w")):
         (tmp_path / "w" / "config.json").write_text("{}")
     line = "its file system has no locks (Function not implemented), so that nothing prevents a second run"
     assert line in capsys.readouterr().err and (tmp_path / "w" / "config.json").exists()
@@ -207,6 +207,6 @@ def test_other_errors_of_a_lock_are_errors(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(OSError, match="Input/output error"), run.only_process(Workdir(tmp_path / "w")):
+    with pytest.raises(OSError, match="Input/output error"), run.locked(Workdir(tmp_path / "w")):
         pass
     assert not (tmp_path / "w").exists()

@@ -109,5 +109,5 @@ def test_a_norm_of_a_convolution(size, features, average):
     norm = BatchNorm(use_running_average=average)
     padding = [((size - 1) // 2,) * 2] * 2
     plain = jax.lax.conv_general_dilated(x, kernel, (2, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    ours = norm.apply(variables, x, kernel, 2, mutable=["batch_stats"], method="of_convolution")
+    ours = norm.apply(variables, x, kernel, 2, mutable=["batch_stats"], method="convolve_and_normalize")
     assert_near(ours, norm.apply(variables, plain, mutable=["batch_stats"]), 1e-5)

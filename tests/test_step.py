@@ -16,7 +16,7 @@ from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
-from mancs_jax.training.step import accumulated, make_train_step
+from mancs_jax.training.step import accumulated_gradient, make_train_step
 from mancs_jax.workdir import Workdir
 
 
@@ -131,7 +131,7 @@ def test_the_accumulated_gradient_is_that_of_the_whole_batch():
         return total(ranking_loss(out.f_rank)[0], *identity_losses(out, label)[0])
 
     micro_batches = (x.reshape(3, 2, 3), jnp.zeros((3, 2)), label.reshape(3, 2))
-    grads, batch_stats, metrics = accumulated(apply, ranking_loss, identity_losses, total, w, micro_batches)
+    grads, batch_stats, metrics = accumulated_gradient(apply, ranking_loss, identity_losses, total, w, micro_batches)
     loss, expected = jax.value_and_grad(whole)(w)
     np.testing.assert_allclose(grads, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)

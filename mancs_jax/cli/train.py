@@ -20,8 +20,8 @@ def define(values: Flags, argv: Sequence[str]) -> None:
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Trains and prints the table of scores."""
-    keep_freed_memory()
+    """Trains and prints the table of scores; `run.train_and_evaluate` does the work."""
+    keep_freed_memory()  # before JAX starts its threads
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common import processes
     from mancs_jax.common.accelerators import unused_accelerator
@@ -31,8 +31,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     if values.distributed or values.coordinator or values.num_processes or values.process_id >= 0:
         processes.start(values.coordinator, values.num_processes, values.process_id)
-    if line := unused_accelerator():
-        tell(line)
+    if warning := unused_accelerator():
+        tell(warning)
     with processes.ending_at_once():
         results = train_and_evaluate(values.config, values.workdir, allow_config_change=values.allow_config_change)
         if results and processes.is_writer():

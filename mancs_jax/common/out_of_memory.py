@@ -17,7 +17,7 @@ REMEDIES = {
 
 
 @contextmanager
-def naming_what_takes_less(config: ConfigDict) -> Iterator[None]:
+def suggesting_less_memory(config: ConfigDict) -> Iterator[None]:
     """Raises ValueError with the remaining options of the configuration where the device runs out of memory."""
     try:
         yield

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.config import defaults
 from mancs_jax.config.defaults import ABOVE_0, AT_LEAST, CHOICES, PROBABILITIES, RANGES, SIDE
-from mancs_jax.config.names import CUHK03, NUM_TESTSETS, num_of_each_source, sources
+from mancs_jax.config.names import CUHK03, NUM_TESTSETS, ids_of_each_source, sources
 
 # Fields that do not change the trained weights: a run may be resumed with other values.
 FREE = ("data.root", "pretrained", "remat", "max_steps", "keep_checkpoints", "eval_batch", "eval_baselines")
@@ -49,15 +49,15 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:
     """Fills in the fields that an older configuration lacks, with the values of its time."""
-    then = defaults.get_config()
-    then.update_from_flattened_dict(FORMER)
+    former = defaults.get_config()
+    former.update_from_flattened_dict(FORMER)
     if "batch_norm_sync" in fields:  # formerly: over all devices, or over each
         fields = fields | {"batch_norm_groups": int(fields["batch_norm_sync"])}
         del fields["batch_norm_sync"]
     if isinstance(fields.get("remat"), bool):  # formerly: all stages or none
-        fields = fields | {"remat": then.remat if fields["remat"] else ()}
-    groups = {name: group | fields[name] for name, group in then.to_dict().items() if isinstance(group, dict)}
-    return then.to_dict() | fields | groups
+        fields = fields | {"remat": former.remat if fields["remat"] else ()}
+    groups = {name: group | fields[name] for name, group in former.to_dict().items() if isinstance(group, dict)}
+    return former.to_dict() | fields | groups
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -131,16 +131,16 @@ def validate(config: ConfigDict, num_devices: int) -> None:
         )
 
 
-def _check_type(name: str, value: Any, usual: Any) -> None:
-    number = isinstance(usual, numbers.Number) and not isinstance(usual, bool)
+def _check_type(name: str, value: Any, default: Any) -> None:
+    number = isinstance(default, numbers.Number) and not isinstance(default, bool)
     if number and (isinstance(value, bool) or not isinstance(value, numbers.Number)):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {usual}")
-    if isinstance(usual, int) and not isinstance(usual, bool) and not isinstance(value, int):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {usual}")
-    if not number and not isinstance(value, type(usual)):
-        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(usual).__name__}, as {usual!r}")
+        raise ValueError(f"config.{name} is {value!r}; it has to be a number, as {default}")
+    if isinstance(default, int) and not isinstance(default, bool) and not isinstance(value, int):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a whole number, as {default}")
+    if not number and not isinstance(value, type(default)):
+        raise ValueError(f"config.{name} is {value!r}; it has to be a {type(default).__name__}, as {default!r}")
     if number and not math.isfinite(value):
-        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {usual}")
+        raise ValueError(f"config.{name} is {value}; it has to be a finite number, as {default}")
 
 
 def _check_dataset(fields: dict[str, Any]) -> None:
@@ -180,8 +180,8 @@ def _check_dataset(fields: dict[str, Any]) -> None:
 
 def _check_sizes(fields: dict[str, Any], num_devices: int) -> None:
     size, p, k = fields["data.image_size"], fields["data.p"], fields["data.k"]
-    whole = len(size) == 2 and all(isinstance(side, int) and side > 0 and side % SIDE == 0 for side in size)
-    if not whole:
+    is_size = len(size) == 2 and all(isinstance(side, int) and side > 0 and side % SIDE == 0 for side in size)
+    if not is_size:
         raise ValueError(
             f"config.data.image_size is {size}; it has to be (height, width), multiples of {SIDE}: "
             "--config.data.image_size='(256, 128)'"
@@ -235,19 +235,23 @@ def validate_identities(config: ConfigDict, num_ids: Sequence[int]) -> None:
     """
     data, held_out = config.data, config.data.validation_ids + config.data.unused_ids
     counts = dict(zip(sources(data.name), num_ids, strict=True))
-    shares = num_of_each_source(data.p, len(counts))
+    in_batch = ids_of_each_source(data.p, len(counts))
     if data.balance == "identities":
         held_out *= len(counts)
-        counts, shares = {data.name: sum(num_ids)}, (data.p,)
-    for (name, number), share in zip(counts.items(), shares, strict=True):
-        left = number - held_out
-        if share <= left:
+        counts, in_batch = {data.name: sum(num_ids)}, (data.p,)
+    for (name, count), source_p in zip(counts.items(), in_batch, strict=True):
+        trained = count - held_out
+        if source_p <= trained:
             continue
-        apart = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
-        texts = [f"config.data.{field} = {value}" for field, value in apart.items() if value]
-        wanted = f"{data.p}" if len(shares) == 1 else f"{data.p}, {share} of each data set"
+        reasons = {"validation_ids": data.validation_ids, "unused_ids": data.unused_ids}
+        texts = [f"config.data.{field} = {value}" for field, value in reasons.items() if value]
+        p_text = f"{data.p}" if len(in_batch) == 1 else f"{data.p}, {source_p} of each data set"
         raise ValueError(
-            f"config.data.p is {wanted}, but {name} has {number} identities to train on"
+            f"config.data.p is {p_text}, but {name} has {count} identities to train on"
             + (f", of which {' and '.join(texts)} are held out" if texts else "")
-            + (f"; take --config.data.p={left * len(shares)} or fewer" if left > 1 else "; a negative needs two")
+            + (
+                f"; take --config.data.p={trained * len(in_batch)} or fewer"
+                if trained > 1
+                else "; a negative needs two"
+            )
         )

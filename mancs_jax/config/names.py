@@ -22,6 +22,6 @@ def sources(name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in name.split(","))
 
 
-def num_of_each_source(p: int, num_sources: int) -> tuple[int, ...]:
-    """Splits `p` identities of a balanced batch among the sources: equally, with the remainder for the first ones."""
+def ids_of_each_source(p: int, num_sources: int) -> tuple[int, ...]:
+    """Splits the P identities of a balanced batch equally over the sources; the first ones get the remainder."""
     return tuple(p // num_sources + (source < p % num_sources) for source in range(num_sources))

@@ -118,9 +118,9 @@ def split_names(dataset: str, root: str | Path) -> list[str]:
 
 
 def names_of(dataset: str, root: str | Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Returns (pid -> name, camid -> name) of a prepared data set whose CSV has text for them; empty for others."""
+    """Returns (pid -> name, camid -> name) of a prepared data set whose CSV has text for them; else ({}, {})."""
     names = _open_prepared(dataset, root).info.metadata or {}
-    people, cameras = ({int(i): str(name) for i, name in names.get(of, {}).items()} for of in ("people", "cameras"))
+    people, cameras = ({int(i): str(name) for i, name in names.get(kind, {}).items()} for kind in ("people", "cameras"))
     return people, cameras
 
 
@@ -202,7 +202,7 @@ def check_known(dataset: str, root: str | Path) -> None:
     if dataset not in DATASETS and not is_prepared(root, dataset):
         prepared = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]
         suggestion = suggest(dataset, [*DATASETS, *prepared])
-        remedy = "" if suggestion else f"prepare it ({_preparing(dataset, root)}), "
+        remedy = "" if suggestion else f"prepare it ({_prepare_command(dataset, root)}), "
         raise ValueError(
             f"config.data.name is {dataset!r}, and no such data set is prepared under config.data.root={root}, which "
             f"has {', '.join(prepared) or 'none'}; {remedy}set --config.data.root, or choose one of "
@@ -210,7 +210,7 @@ def check_known(dataset: str, root: str | Path) -> None:
         )
 
 
-def _preparing(dataset, root):
+def _prepare_command(dataset, root):
     arguments = f"--dataset={dataset} --source=ZIP_OR_FOLDER"
     if dataset == "walkers":
         arguments = "--dataset=walkers"
@@ -221,7 +221,7 @@ def _preparing(dataset, root):
 
 def _open_prepared(dataset, root):
     if not is_prepared(root, dataset):
-        raise FileNotFoundError(f"{dataset} is not prepared under {root}; run: {_preparing(dataset, root)}")
+        raise FileNotFoundError(f"{dataset} is not prepared under {root}; run: {_prepare_command(dataset, root)}")
     import tensorflow_datasets as tfds
 
     return tfds.builder_from_directory(prepared_path(root, dataset))

@@ -63,15 +63,15 @@ def prepare(
     with open_contents(dataset, source, protocol_file, name, csv) as contents:
         notes = check(contents, source or dataset, allow_differences)
         if only_check:
-            counts, end = {split: count_items(items) for split, items in contents.splits.items()}, []
+            counts, last_lines = {split: count_items(items) for split, items in contents.splits.items()}, []
         else:
             path = build.build(contents, root, overwrite)
-            counts, end = count_prepared(prepared, root), [str(path), *how_to_train(prepared, root)]
-    return "\n".join([table(counts), *notes, *end])
+            counts, last_lines = count_prepared(prepared, root), [str(path), *how_to_train(prepared, root)]
+    return "\n".join([table(counts), *notes, *last_lines])
 
 
 def how_to_train(dataset: str, root: str) -> list[str]:
-    """Returns a line with a training command for a custom data set, or why it cannot be trained on; [] for others."""
+    """Returns a line with a training command for a custom data set, or why it cannot be trained on; otherwise []."""
     splits = arrays.split_names(dataset, root)
     if dataset in names.DATASETS or "train" not in splits:
         return []

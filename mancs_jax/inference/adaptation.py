@@ -160,7 +160,7 @@ def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array,
     """The mean and variance that each BatchNorm layer meets in a batch, as "batch_stats", see `camera_statistics`."""
 
     def interpolate(call, arguments, options, context):
-        if isinstance(context.module, BatchNorm) and context.method_name == "of_convolution":
+        if isinstance(context.module, BatchNorm) and context.method_name == "convolve_and_normalize":
             return context.module.interpolated(*arguments, weight)
         return call(*arguments, **options)
 

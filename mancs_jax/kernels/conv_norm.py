@@ -43,10 +43,11 @@ class State(NamedTuple):
 
 
 class BatchNorm(nn.Module):
-    """Normalises each channel, the last axis, over all others (Ioffe and Szegedy 2015).
+    """Normalises each channel, the last axis, over all other axes (Ioffe and Szegedy 2015).
 
-    With `use_running_average` by the running statistics instead of those of the batch, which the devices of `sync`
-    share (None: none), and of which each of `groups` groups of the device's images has its own. Statistics are float32.
+    With `use_running_average`, it uses the running statistics. Otherwise it uses those of the batch, which the devices
+    of `sync` share (None: each device has its own); each of `groups` groups of a device's images has its own.
+    Statistics are float32.
     """
 
     use_running_average: bool
@@ -70,22 +71,26 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             y = _normalize(x, state.mean.value, state.var.value, state.scale, state.bias, EPSILON)
         else:
-            y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, state.scale, state.bias, sync=sync))
+            y = self.normalize_groups(state, x, lambda x, sync: normalize_batch(x, state.scale, state.bias, sync=sync))
         return y.astype(self.dtype)
 
-    def of_convolution(self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int) -> Float[jax.Array, "B H2 W2 C"]:
+    def convolve_and_normalize(
+        self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int
+    ) -> Float[jax.Array, "B H2 W2 C"]:
         """Convolves and normalises."""
         state = self.state(kernel.shape[-1])
         scale, bias = state.scale, state.bias
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(state.var.value + EPSILON)
-            y = _affine(x, kernel * _last(factor, kernel), bias - state.mean.value * factor, stride)
+            y = _affine(x, kernel * _on_last_axis(factor, kernel), bias - state.mean.value * factor, stride)
         elif kernel.shape[:2] == (1, 1) and kernel.shape[2] < kernel.shape[3]:
             x = x[:, ::stride, ::stride]
-            y = self.by_batch(state, x, lambda x, sync: normalize_product(x, kernel[0, 0], scale, bias, sync=sync))
+            y = self.normalize_groups(
+                state, x, lambda x, sync: normalize_product(x, kernel[0, 0], scale, bias, sync=sync)
+            )
         else:
             x = _convolved(x, kernel, stride)
-            y = self.by_batch(state, x, lambda x, sync: normalize_batch(x, scale, bias, sync=sync))
+            y = self.normalize_groups(state, x, lambda x, sync: normalize_batch(x, scale, bias, sync=sync))
         return y.astype(self.dtype)
 
     def interpolated(
@@ -96,14 +101,17 @@ class BatchNorm(nn.Module):
         The statistics of the batch replace the running ones, so that the caller can read them.
         """
         x, state = _convolved(x, kernel, stride), self.state(kernel.shape[-1])
-        batch = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
+        batch_statistics = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
         running = (state.mean.value, state.var.value)
-        mean, var = ((1 - weight) * old + weight * new for old, new in zip(running, batch))
-        state.mean.value, state.var.value = batch
+        mean, var = ((1 - weight) * old + weight * new for old, new in zip(running, batch_statistics))
+        state.mean.value, state.var.value = batch_statistics
         return _normalize(x, mean, var, state.scale, state.bias, EPSILON).astype(self.dtype)
 
-    def by_batch(self, state: State, x: Array, normalize: Callable) -> jax.Array:
-        """Applies `normalize`, (x, sync) -> `Normalized`, to each group of `x` [B, ...], and updates the statistics."""
+    def normalize_groups(self, state: State, x: Array, normalize: Callable) -> jax.Array:
+        """Normalises each group of `x` [B, ...] by its own statistics, and updates the running ones by their means.
+
+        `normalize` is (x, sync) -> `Normalized`. While the variables are initialised, the batch is one group.
+        """
         normalize = partial(normalize, sync=None if self.is_initializing() else self.sync)
         if self.groups > 1 and not self.is_initializing():
             y, means, variances = jax.vmap(normalize)(x.reshape(self.groups, -1, *x.shape[1:]))
@@ -111,8 +119,8 @@ class BatchNorm(nn.Module):
         else:
             y, mean, var = normalize(x)
         if not self.is_initializing():
-            for running, value in ((state.mean, mean), (state.var, var)):
-                running.value = MOMENTUM * running.value + (1 - MOMENTUM) * value
+            for running, batch_value in ((state.mean, mean), (state.var, var)):
+                running.value = MOMENTUM * running.value + (1 - MOMENTUM) * batch_value
         return y
 
 
@@ -129,7 +137,7 @@ class InstanceNorm(nn.Module):
 
 
 class InstanceBatchNorm(nn.Module):
-    """IBN-a: InstanceNorm of the first half of the channels, BatchNorm of the others (Pan et al., ECCV 2018).
+    """IBN-a: InstanceNorm of the first half of the channels, BatchNorm of the second half (Pan et al., ECCV 2018).
 
     Attributes: those of `BatchNorm`. The parameters of the halves are "IN" and "BN", as in the authors' code.
     """
@@ -140,12 +148,14 @@ class InstanceBatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def of_convolution(self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int) -> Float[jax.Array, "B H2 W2 C"]:
+    def convolve_and_normalize(
+        self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int
+    ) -> Float[jax.Array, "B H2 W2 C"]:
         """Convolves and normalises."""
         half = kernel.shape[-1] // 2
         batch_norm = BatchNorm(self.use_running_average, self.sync, self.groups, self.dtype, name="BN")
         instance = InstanceNorm(self.dtype, name="IN")(_convolved(x, kernel[..., :half], stride))
-        return jnp.concatenate([instance, batch_norm.of_convolution(x, kernel[..., half:], stride)], axis=-1)
+        return jnp.concatenate([instance, batch_norm.convolve_and_normalize(x, kernel[..., half:], stride)], axis=-1)
 
 
 class Kernel(nn.Module):
@@ -185,7 +195,7 @@ class ConvNorm(nn.Module):
             return InstanceNorm(self.dtype, name=norm)(_convolved(x, kernel, self.stride))
         options = {"sync": self.sync, "groups": self.groups, "dtype": self.dtype}
         layer = InstanceBatchNorm if self.norm == "ibn" else BatchNorm
-        return layer(use_running_average=not train, **options, name=norm).of_convolution(x, kernel, self.stride)
+        return layer(use_running_average=not train, **options, name=norm).convolve_and_normalize(x, kernel, self.stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -213,7 +223,9 @@ def _forward(
     x: Float[Array, "*dims C"], scale: Channels, bias: Channels, epsilon: float, sync: Sync | None
 ) -> tuple[Normalized, tuple]:
     wide = _widened(x)
-    mean, mean_of_squares = _synced(jnp.stack([_total(wide), _total(wide * wide)]), sync) / _count(x, sync)
+    mean, mean_of_squares = _synced(jnp.stack([_channel_sums(wide), _channel_sums(wide * wide)]), sync) / _count(
+        x, sync
+    )
     var = jnp.maximum(mean_of_squares - mean * mean, 0)
     y = _normalize(x, mean, var, scale, bias, epsilon)
     return (y, mean, var), (x, mean, jax.lax.rsqrt(var + epsilon), scale)
@@ -223,12 +235,16 @@ def _backward(epsilon, sync, residuals, cotangents):
     x, mean, inverse, scale = residuals
     wide, cotangent = _widened(x), cotangents[0]
     # Not the sum of cotangent * (x - mean): XLA for CPU would write that difference to memory first.
-    d_bias, product = jnp.stack([_total(cotangent), _total(cotangent * wide)])
+    d_bias, product = jnp.stack([_channel_sums(cotangent), _channel_sums(cotangent * wide)])
     d_scale = (product - mean * d_bias) * inverse
     # The statistics depend on the inputs of all devices.
     mean_bias, mean_scale = _synced(jnp.stack([d_bias, d_scale]), sync) / _count(x, sync)
-    dx = cotangent - _last(mean_bias, x) - (wide - _last(mean, x)) * _last(inverse * mean_scale, x)
-    dx = dx * _last(scale * inverse, x)
+    dx = (
+        cotangent
+        - _on_last_axis(mean_bias, x)
+        - (wide - _on_last_axis(mean, x)) * _on_last_axis(inverse * mean_scale, x)
+    )
+    dx = dx * _on_last_axis(scale * inverse, x)
     return dx.astype(x.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
 
 
@@ -272,12 +288,12 @@ def normalize_product(
 
 
 def _product_forward(x, kernel, scale, bias, epsilon, sync):
-    total, moments = _total(x), _contracted(x, x)
-    mean_x, mean_of_squares = _means((total, (kernel * (moments @ kernel)).sum(0)), x, sync)
+    total, moments = _channel_sums(x), _channel_products(x, x)
+    mean_x, mean_of_squares = _synced_means((total, (kernel * (moments @ kernel)).sum(0)), x, sync)
     mean = mean_x @ kernel
     var = jnp.maximum(mean_of_squares - mean * mean, 0)
     inverse = jax.lax.rsqrt(var + epsilon)
-    folded = (kernel * _last(scale * inverse, kernel)).astype(x.dtype)
+    folded = (kernel * _on_last_axis(scale * inverse, kernel)).astype(x.dtype)
     # With the mean of the product of the rounded kernel, the result is centred.
     y = _affine(x, folded[None, None], bias - mean_x @ _widened(folded))
     return (y, mean, var), (x, total, moments, mean_x, kernel, mean, inverse, scale)
@@ -286,15 +302,15 @@ def _product_forward(x, kernel, scale, bias, epsilon, sync):
 def _product_backward(epsilon, sync, residuals, cotangents):
     x, total, moments, mean_x, kernel, mean, inverse, scale = residuals
     cotangent = cotangents[0]
-    product, d_bias = _contracted(x, cotangent), _total(cotangent)
+    product, d_bias = _channel_products(x, cotangent), _channel_sums(cotangent)
     d_scale = ((kernel * product).sum(0) - mean * d_bias) * inverse
-    mean_bias, mean_scale = _means((d_bias, d_scale), x, sync)
-    factor, pull = scale * inverse, inverse * mean_scale  # f and p of the derivation
+    mean_bias, mean_scale = _synced_means((d_bias, d_scale), x, sync)
+    f, p = scale * inverse, inverse * mean_scale  # of the derivation
     centred = moments @ kernel - jnp.outer(total, mean)
-    d_kernel = product - jnp.outer(total, mean_bias) - centred * _last(pull, kernel)
-    d_kernel = d_kernel * _last(factor, kernel)
-    from_cotangent = (kernel * _last(factor, kernel)).T.astype(x.dtype)
-    from_x = ((kernel * _last(-factor * pull, kernel)) @ kernel.T).astype(x.dtype)
+    d_kernel = product - jnp.outer(total, mean_bias) - centred * _on_last_axis(p, kernel)
+    d_kernel = d_kernel * _on_last_axis(f, kernel)
+    from_cotangent = (kernel * _on_last_axis(f, kernel)).T.astype(x.dtype)
+    from_x = ((kernel * _on_last_axis(-f * p, kernel)) @ kernel.T).astype(x.dtype)
     shift = -(mean_bias @ _widened(from_cotangent) + mean_x @ _widened(from_x))
     dx = _affine(cotangent, from_cotangent[None, None], shift) + _convolved(x, from_x[None, None])
     return dx, d_kernel.astype(kernel.dtype), d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
@@ -305,20 +321,20 @@ normalize_product.defvjp(_product_forward, _product_backward)
 
 def _affine(x: Array, kernel: Array, shift: Array, stride: int = 1) -> jax.Array:
     # In the dtype of `x`, so that a GPU fuses the sum, and an addition and a ReLU after it, into the convolution.
-    return _convolved(x, kernel, stride) + _last(shift, x).astype(x.dtype)
+    return _convolved(x, kernel, stride) + _on_last_axis(shift, x).astype(x.dtype)
 
 
 def _convolved(x: Array, kernel: Array, stride: int = 1) -> jax.Array:
     return convolve(x, kernel.astype(x.dtype), stride=stride, padding=(kernel.shape[0] - 1) // 2)
 
 
-def _contracted(a: Float[Array, "*dims M"], b: Float[Array, "*dims N"]) -> Float[jax.Array, "M N"]:
-    """Sums the products of all pairs of channels over all other axes."""
-    a, b = (each.reshape(-1, each.shape[-1]) for each in (a, b))
+def _channel_products(a: Float[Array, "*dims M"], b: Float[Array, "*dims N"]) -> Float[jax.Array, "M N"]:
+    """Sums the products of a channel of `a` and a channel of `b` over all positions."""
+    a, b = (array.reshape(-1, array.shape[-1]) for array in (a, b))
     return jnp.matmul(a.T, b, precision="highest", preferred_element_type=_widened(a).dtype)
 
 
-def _total(x: Float[Array, "*dims C"]) -> Float[jax.Array, " C"]:
+def _channel_sums(x: Float[Array, "*dims C"]) -> Float[jax.Array, " C"]:
     return _widened(x).sum(tuple(range(x.ndim - 1)))
 
 
@@ -340,20 +356,24 @@ def _count(x: Array, sync: Sync | None) -> int:
     return x.size // x.shape[-1] * devices
 
 
-def _means(sums, x, sync):
-    return jax.tree.map(lambda each: _synced(each, sync) / _count(x, sync), sums)
+def _synced_means(sums, x, sync):
+    """Divides sums over the positions of `x` by their number, both over all devices that share statistics."""
+    return jax.tree.map(lambda leaf: _synced(leaf, sync) / _count(x, sync), sums)
 
 
 def _normalize(
     x: Float[Array, "*dims C"], mean: Channels, var: Channels, scale: Channels, bias: Channels, epsilon: float
 ) -> Float[jax.Array, "*dims C"]:
-    return (_widened(x) - _last(mean, x)) * _last(scale * jax.lax.rsqrt(var + epsilon), x) + _last(bias, x)
+    return (_widened(x) - _on_last_axis(mean, x)) * _on_last_axis(
+        scale * jax.lax.rsqrt(var + epsilon), x
+    ) + _on_last_axis(bias, x)
 
 
-def _last(channel: Float[Array, " C"], x: Array) -> Float[Any, "*ones C"]:
-    """Gives a vector over channels as many axes as `x` has."""
-    return channel.reshape((1,) * (x.ndim - 1) + (-1,))
+def _on_last_axis(channels: Float[Array, " C"], x: Array) -> Float[Any, "*ones C"]:
+    """Gives a vector over channels as many axes as `x` has, so that no broadcast adds axes implicitly."""
+    return channels.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _widened(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    """Converts to float32, or leaves a wider dtype."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -104,12 +104,12 @@ def _cpu_correlate(x: Maps, kernel: Kernel, padding: Sequence, stride: int = 1, 
         height = (x.shape[1] + sum(padding[0]) - rows) // stride + 1
         # YNNPACK, XLA's default for convolutions, is slow with few channels. It rejects a convolution whose output has
         # more rows than its input, which Eigen then computes: hence one row too many, which is cut off again.
-        more = _EXTRA_ROWS * (height == x.shape[1])
+        extra_rows = _EXTRA_ROWS * (height == x.shape[1])
         y = lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
-            ((padding[0][0], padding[0][1] + more), padding[1]),
+            ((padding[0][0], padding[0][1] + extra_rows), padding[1]),
             rhs_dilation=(dilation, dilation),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
@@ -134,17 +134,17 @@ def _cpu_input_gradient(
 
     def taps(phase, axis):
         shift, first = divmod(phase + padding, stride)
-        number = len(range(first, kernel.shape[axis], stride))
+        num_taps = len(range(first, kernel.shape[axis], stride))
         after = counts[axis] + shift - cotangent.shape[1 + axis]
-        return slice(first, None, stride), number, (number - 1 - shift, after)
+        return slice(first, None, stride), num_taps, (num_taps - 1 - shift, after)
 
     def gradient(row_phase, column_phase):
-        rows, row_number, row_padding = taps(row_phase, 0)
-        columns, column_number, column_padding = taps(column_phase, 1)
-        if row_number * column_number == 0:
+        rows, num_rows, row_padding = taps(row_phase, 0)
+        columns, num_columns, column_padding = taps(column_phase, 1)
+        if num_rows * num_columns == 0:
             return jnp.zeros((input_shape[0], *counts, input_shape[3]), cotangent.dtype)
-        part = kernel[rows, columns][::-1, ::-1].swapaxes(2, 3)
-        return _cpu_correlate(cotangent, part, (row_padding, column_padding))
+        flipped = kernel[rows, columns][::-1, ::-1].swapaxes(2, 3)
+        return _cpu_correlate(cotangent, flipped, (row_padding, column_padding))
 
     if stride == 1:
         return gradient(0, 0)
@@ -178,8 +178,8 @@ def _cpu_kernel_gradient(
 
     # Adding a chunk should not cost more than reading it.
     chunk_bytes = max(_CHUNK_BYTES, math.prod(shape) * x.dtype.itemsize)
-    wanted = min(-(-(x.nbytes + cotangent.nbytes) // chunk_bytes), batch)
-    chunks = next(n for n in range(wanted, batch + 1) if batch % n == 0)
+    least_chunks = min(-(-(x.nbytes + cotangent.nbytes) // chunk_bytes), batch)
+    chunks = next(n for n in range(least_chunks, batch + 1) if batch % n == 0)
     if chunks == 1:
         return gradient(x, cotangent)
     x, cotangent = (a.reshape(chunks, batch // chunks, *a.shape[1:]) for a in (x, cotangent))

@@ -61,7 +61,7 @@ def _max_pool_forward(x):
 
 
 def pool_with_tap(x: Maps) -> tuple[Pooled, UInt8[jax.Array, "B (H+1)//2 (W+1)//2 C"]]:
-    """Returns the maxima and the place of each in its window, 0 to 8 in row-major order.
+    """Returns the maxima, and the position (tap) of each in its window, 0 to 8 in row-major order.
 
     The gradient then keeps a byte per maximum instead of the map, and scatters nothing.
     """

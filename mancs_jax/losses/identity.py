@@ -31,24 +31,25 @@ def focal_loss(
     """`-mean((1 - p)^gamma * log p)` (equation 8); gamma = 0 is cross-entropy, and 2 the paper's.
 
     With `label_smoothing` e, 0 to below 1 (Szegedy et al. 2016, section 7), it is the sum of that term over all classes
-    c, weighted by the smoothed target: 1 - e + e/C for the true class, e/C for the others; it needs the "softmax"
+    c, weighted by the smoothed target: 1 - e + e/C for the true class, e/C for every other class; it needs "softmax" as
     `probability`, see `true_class_log_probability`. With `detach_weight`, (1 - p)^gamma is constant in the gradient
     (release).
     """
     log_p = true_class_log_probability(logits, labels, probability)
-    true_class = jnp.mean(_focal_terms(log_p, gamma, detach_weight))
+    true_class_loss = jnp.mean(_focal_terms(log_p, gamma, detach_weight))
     if not label_smoothing:
-        return true_class
-    all_classes = jnp.mean(_focal_terms(jax.nn.log_softmax(logits), gamma, detach_weight))
-    return (1 - label_smoothing) * true_class + label_smoothing * all_classes
+        return true_class_loss
+    mean_class_loss = jnp.mean(_focal_terms(jax.nn.log_softmax(logits), gamma, detach_weight))
+    return (1 - label_smoothing) * true_class_loss + label_smoothing * mean_class_loss
 
 
 def _focal_terms(log_p: Float[jax.Array, "*shape"], gamma: float, detach_weight: bool) -> Float[jax.Array, "*shape"]:
+    """Returns `-(1 - p)^gamma * log p` of each element."""
     if gamma == 0:
         return -log_p
     # -expm1(log p) = 1 - p without cancellation; where p rounds to 1 a power below 1 would have an infinite gradient.
-    weight = jnp.maximum(-jnp.expm1(log_p), 1e-7) ** gamma
-    return -(jax.lax.stop_gradient(weight) if detach_weight else weight) * log_p
+    focal_weight = jnp.maximum(-jnp.expm1(log_p), 1e-7) ** gamma
+    return -(jax.lax.stop_gradient(focal_weight) if detach_weight else focal_weight) * log_p
 
 
 def attention_loss(logits: Float[Array, "B C"], labels: Int[Array, " B"], *, kind: str) -> Float[jax.Array, ""]:

@@ -19,9 +19,9 @@ Scalar = float | Real[jax.Array, ""]
 class Pairs(NamedTuple):
     """Relations between A anchors and B candidates."""
 
-    same: Bool[jax.Array, "A B"]  # of one identity, the anchor itself included: K in every row
+    same: Bool[jax.Array, "A B"]  # of the anchor's identity, the anchor itself included: K in every row
     is_self: Bool[jax.Array, "A B"]  # the anchor itself
-    is_negative: Bool[jax.Array, "A B"]  # may be sampled as a negative: as many in every row
+    is_negative: Bool[jax.Array, "A B"]  # may be sampled as a negative; every row has equally many
 
 
 class Triplets(NamedTuple):
@@ -59,10 +59,10 @@ def rank_probabilities(
 
     `density_floor` is the least value of the density before it is normalised: 0 (paper), 3e-5 (release).
     """
-    log_shape = -0.5 * ((jnp.arange(num_ranks) - mu) / sigma) ** 2
+    exponent = -0.5 * ((jnp.arange(num_ranks) - mu) / sigma) ** 2
     if density_floor == 0.0:
-        return jax.nn.softmax(log_shape)
-    density = jnp.maximum(jnp.exp(log_shape) / (sigma * jnp.sqrt(2 * jnp.pi)), density_floor)
+        return jax.nn.softmax(exponent)
+    density = jnp.maximum(jnp.exp(exponent) / (sigma * jnp.sqrt(2 * jnp.pi)), density_floor)
     return density / density.sum()
 
 
@@ -71,8 +71,9 @@ def draw_ranks(
 ) -> Int32[jax.Array, "A {num}"]:
     """Samples `num` independent ranks for every key, by inversion of the cumulative distribution."""
     cumulative = jnp.cumsum(probabilities)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
-    return jnp.searchsorted(cumulative, uniform, side="right", method="compare_all").astype(jnp.int32)
+    # The last sum is 1 only up to rounding, and a rank past the end must not be sampled.
+    levels = jax.vmap(lambda key: jax.random.uniform(key, (num,)))(keys) * cumulative[-1]
+    return jnp.searchsorted(cumulative, levels, side="right", method="compare_all").astype(jnp.int32)
 
 
 class Curriculum(NamedTuple):
@@ -108,12 +109,11 @@ def curriculum(
     mu, sigma = curriculum_gaussian(
         epoch, num_ranks, t0=options.t0, t1=options.t1, a=options.a, b=options.b, mu_step=options.mu_step
     )
-    triplets = _by_rank(
-        keys, negatives, rank_probabilities(mu, sigma, num_ranks, options.density_floor), pairs, num_positives
-    )
+    probabilities = rank_probabilities(mu, sigma, num_ranks, options.density_floor)
+    triplets = _sample_by_rank(keys, negatives, probabilities, pairs, num_positives)
     if options.positives == "all":
         return triplets
-    # Exactly half of all ordered pairs count, so a weight of 2 keeps the mean over [A, T] the mean over triplets.
+    # Exactly half of all (anchor, positive) pairs count, so that with a weight of 2 the mean over [A, T] is their mean.
     is_later = triplets.positive > jnp.argmax(pairs.is_self, axis=1)[:, None]
     return triplets._replace(weight=jnp.where(is_later, 2.0, 0.0))
 
@@ -129,7 +129,7 @@ def uniform(
 ) -> Triplets:
     """Samples a negative uniformly for each positive (T = K-1); arguments as in `curriculum`."""
     negatives = hardest_first(distances, pairs.is_negative, num_negatives)
-    return _by_rank(keys, negatives, jnp.full(num_negatives, 1 / num_negatives), pairs, num_positives)
+    return _sample_by_rank(keys, negatives, jnp.full(num_negatives, 1 / num_negatives), pairs, num_positives)
 
 
 def batch_hard(
@@ -154,25 +154,28 @@ def batch_hard(
 def hardest_first(
     distances: Float32[jax.Array, "A B"], is_negative: Bool[jax.Array, "A B"], num_negatives: int, num_nearest: int = 0
 ) -> Int32[jax.Array, "A N"]:
-    """Returns columns of the (`num_nearest`, if not 0) negatives of each anchor, nearest first, ties by column."""
-    num = min(num_nearest or num_negatives, num_negatives)
-    return _largest(jnp.where(is_negative, -distances, -jnp.inf), num)
+    """Returns the columns of each anchor's negatives, nearest first, ties by column; only `num_nearest`, if not 0."""
+    num_ranks = min(num_nearest or num_negatives, num_negatives)
+    return _columns_of_largest(jnp.where(is_negative, -distances, -jnp.inf), num_ranks)
 
 
-def _by_rank(
+def _sample_by_rank(
     keys: Key[jax.Array, " A"],
     negatives: Int32[jax.Array, "A N"],
     probabilities: Float32[jax.Array, " N"],
     pairs: Pairs,
     num_positives: int,
 ) -> Triplets:
-    """Pairs each positive, in the order of the batch, with a negative whose rank is sampled."""
+    """Samples a negative by its rank for each positive; the positives are in the order of the batch."""
     ranks = draw_ranks(keys, probabilities, num_positives)
-    positive = _largest((pairs.same & ~pairs.is_self).astype(jnp.float32), num_positives)
+    positive = _columns_of_largest((pairs.same & ~pairs.is_self).astype(jnp.float32), num_positives)
     negative = jnp.take_along_axis(negatives, ranks, axis=1)
     return Triplets(positive, negative, jnp.ones(positive.shape, jnp.float32))
 
 
-def _largest(values: Float32[jax.Array, "A B"], num: int) -> Int32[jax.Array, "A {num}"]:
-    """Returns columns of the largest values, ties by column; a sort takes XLA three times as long on a CPU."""
+def _columns_of_largest(values: Float32[jax.Array, "A B"], num: int) -> Int32[jax.Array, "A {num}"]:
+    """Returns the columns of the `num` largest values of each row, largest first, ties by column.
+
+    `top_k` and not a sort of the rows, which takes XLA three times as long on a CPU.
+    """
     return jax.lax.top_k(values, num)[1].astype(jnp.int32)

@@ -6,7 +6,8 @@ from jaxtyping import Float, Float32
 
 from mancs_jax.losses.sampling import Triplets
 
-# Squared distances below this share of the squared lengths are rounding errors of float32: 1.3e-6 was seen.
+# Squared distances up to this share of the sum of both squared norms are rounding errors of float32, and taken as 0.
+# Errors up to 1.3e-6 were measured.
 RESOLUTION = 4e-6
 
 
@@ -22,10 +23,11 @@ def euclidean_distances(
     # Far from the origin, the difference of the norms would lose all digits of the distance, which centring keeps.
     centre = jax.lax.stop_gradient(jnp.mean(candidates, axis=0, keepdims=True))
     anchors, candidates = anchors - centre, candidates - centre
-    lengths = jnp.sum(anchors**2, axis=1)[:, None] + jnp.sum(candidates**2, axis=1)[None, :]
-    squared = lengths - 2 * jnp.matmul(anchors, candidates.T, precision=jax.lax.Precision.HIGHEST)
-    equal = squared <= RESOLUTION * lengths
-    return jnp.where(equal, 0.0, jnp.sqrt(jnp.where(equal, 1.0, squared)))
+    squared_norms = jnp.sum(anchors**2, axis=1)[:, None] + jnp.sum(candidates**2, axis=1)[None, :]
+    squared = squared_norms - 2 * jnp.matmul(anchors, candidates.T, precision=jax.lax.Precision.HIGHEST)
+    is_equal = squared <= RESOLUTION * squared_norms
+    # The inner `where` keeps the infinite gradient of the root out: a product of it with 0 would be NaN.
+    return jnp.where(is_equal, 0.0, jnp.sqrt(jnp.where(is_equal, 1.0, squared)))
 
 
 def triplet_loss(distances: Float32[jax.Array, "A B"], triplets: Triplets, margin: float) -> Float32[jax.Array, ""]:

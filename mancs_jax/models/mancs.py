@@ -74,7 +74,7 @@ class Mancs(nn.Module):
           train: whether BatchNorm uses the batch's statistics (unless frozen), and MixStyle and dropout are on.
           keys: one per example, needed when training with dropout or MixStyle.
         """
-        by_batch = train and not self.batch_norm_frozen
+        use_batch_statistics = train and not self.batch_norm_frozen
         sync = Sync(self.devices_axis, self.devices_groups) if self.devices_axis and self.devices_groups else None
         backbone = ResNet(
             stage_sizes=STAGE_SIZES[self.arch],
@@ -88,15 +88,15 @@ class Mancs(nn.Module):
             remat=self.remat,
             name="backbone",
         )
-        attend = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
+        fab = partial(FullyAttentionalBlock, self.fab_squeeze, self.fab_activation, self.fab_init, dtype=self.dtype)
         masks, maps = {}, {}
-        x = backbone.stem(jnp.asarray(x, self.dtype), by_batch)
+        x = backbone.stem(jnp.asarray(x, self.dtype), use_batch_statistics)
         for stage in STAGES:
-            x = backbone.stage(stage, x, by_batch)
+            x = backbone.stage(stage, x, use_batch_statistics)
             if train and stage in self.mixstyle_stages:
-                x = mix_style(x, fold_in(keys, stage), self.mixstyle, self.mixstyle_alpha, self.devices_axis)
+                x = mix_style(x, fold_in_each(keys, stage), self.mixstyle, self.mixstyle_alpha, self.devices_axis)
             if stage in self.fab_stages:
-                x, masks[stage] = attend(name=f"fab{stage}")(x)
+                x, masks[stage] = fab(name=f"fab{stage}")(x)
             maps[stage] = x
         # From here on float32, whatever `dtype`: distances are small differences between embeddings.
         pooled = spatial_mean(x)
@@ -106,24 +106,24 @@ class Mancs(nn.Module):
         if self.rank_head == "fc":
             f_rank = nn.Dense(self.rank_dim, kernel_init=head_normal, name="rank_fc")(pooled)
 
-        bn = partial(BatchNorm, not by_batch, sync, self.groups)
+        batch_norm = partial(BatchNorm, not use_batch_statistics, sync, self.groups)
         has_prelu = "bn_prelu" in (self.cls_head, self.att_head)
         activate: Any = PReLU(name="head_prelu") if has_prelu else None  # one for both heads
-        rate = self.dropout if train else 0.0
+        dropout_rate = self.dropout if train else 0.0
 
         f_cls = nn.Dense(self.cls_dim, use_bias=self.cls_head == "fc", kernel_init=head_normal, name="cls_fc")(pooled)
         if self.cls_head == "bn_prelu":
-            f_cls = drop(activate(bn(name="cls_bn")(f_cls)), rate, keys, branch=0)
+            f_cls = drop(activate(batch_norm(name="cls_bn")(f_cls)), dropout_rate, keys, branch=0)
         classifier = partial(nn.Dense, self.num_classes)
         cls_logits = classifier(kernel_init=head_normal, name="cls_classifier")(f_cls)
 
         f_att = att_logits = None
         if masks:
-            attended = masks if self.attention_pool == "mask" else {s: masks[s] * maps[s] for s in masks}
-            f_att = jnp.concatenate([spatial_mean(attended[stage]) for stage in sorted(attended)], axis=-1)
+            to_pool = masks if self.attention_pool == "mask" else {stage: masks[stage] * maps[stage] for stage in masks}
+            f_att = jnp.concatenate([spatial_mean(to_pool[stage]) for stage in sorted(to_pool)], axis=-1)
             if self.att_head == "bn_prelu":
-                embed = nn.Dense(f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, name="att_fc")
-                f_att = drop(activate(bn(name="att_bn")(embed(f_att))), rate, keys, branch=1)
+                att_fc = nn.Dense(f_att.shape[-1], use_bias=False, kernel_init=torch_uniform, name="att_fc")
+                f_att = drop(activate(batch_norm(name="att_bn")(att_fc(f_att))), dropout_rate, keys, branch=1)
             att_logits = classifier(kernel_init=torch_uniform, name="att_classifier")(f_att)
         return Outputs(f_rank, f_cls, cls_logits, f_att, att_logits, masks, maps)
 
@@ -145,19 +145,20 @@ def create_model(config: ConfigDict, num_classes: int, devices_axis: str | None 
 
 def batch_norm_groups(groups: int, num_devices: int, accumulate: int) -> tuple[int, int]:
     """Splits `config.batch_norm_groups` into groups of devices (0: none) and groups in each micro-batch of a device."""
-    parts = num_devices * accumulate
-    if groups > 1 and groups % parts == 0:
-        return 0, groups // parts
+    num_parts = num_devices * accumulate
+    if groups > 1 and groups % num_parts == 0:
+        return 0, groups // num_parts
     return groups, 1
 
 
 def init_variables(config: ConfigDict, num_classes: int) -> dict[str, Any]:
     """Initialises {"params", "batch_stats"} from `config.seed`, without pretrained weights."""
-    return _draw(create_model(config, num_classes), tuple(config.data.image_size), jax.random.key(config.seed))
+    return _init(create_model(config, num_classes), tuple(config.data.image_size), jax.random.key(config.seed))
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # here, so that another network of the same architecture is not traced again
-def _draw(model, image_size, key):
+# Not inside `init_variables`, so that a second network of the same architecture is not traced again.
+@partial(jax.jit, static_argnums=(0, 1))
+def _init(model, image_size, key):
     return model.init(key, jnp.zeros((1, *image_size, 3), jnp.float32), train=False)
 
 
@@ -166,8 +167,8 @@ def spatial_mean(x: Float[jax.Array, "B H W C"]) -> Float32[jax.Array, "B C"]:
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
-def fold_in(keys: Key[jax.Array, " B"] | None, use: int) -> Key[jax.Array, " B"]:
-    """Derives the keys of one use: 0 and 1 for dropout, the stage for MixStyle."""
+def fold_in_each(keys: Key[jax.Array, " B"] | None, use: int) -> Key[jax.Array, " B"]:
+    """Derives a key per example for one use: 0 and 1 for dropout (`branch`), the stage (2 to 5) for MixStyle."""
     return jax.vmap(lambda key: jax.random.fold_in(key, use))(keys)
 
 
@@ -177,5 +178,5 @@ def drop(
     """Applies dropout with a key per example, so that the result does not depend on how a batch is split."""
     if rate == 0.0:
         return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(fold_in(keys, branch))
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(fold_in_each(keys, branch))
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

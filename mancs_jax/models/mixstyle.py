@@ -1,4 +1,4 @@
-"""MixStyle (Zhou et al., ICLR 2021): images with channel statistics of others, as from cameras that do not exist."""
+"""MixStyle (Zhou et al., ICLR 2021): mixes channel statistics of images, as if new cameras had taken them."""
 
 import jax
 import jax.numpy as jnp

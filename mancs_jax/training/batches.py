@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 # Share of a device's memory that the training images may take.
-SHARE = 0.05
+MEMORY_SHARE = 0.05
 
 Batches = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
 def make_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
-    """Makes a function of rows, int [local devices, B/devices], that returns their images, uint8 [..., H, W, 3].
+    """Makes a function of rows of `image`, int [local devices, B/devices], that returns uint8 [..., H, W, 3].
 
     Gathering on the host overlaps the previous step. `image` is uint8 [N, H, W, 3].
     """
@@ -26,13 +26,13 @@ def is_resident(image: np.ndarray, devices: list[jax.Device]) -> bool:
     would hold all images for its share of a batch.
     """
     stats = [device.memory_stats() or {} for device in devices if device.process_index == jax.process_index()]
-    least = min(stat.get("bytes_limit", 0) for stat in stats)
-    return jax.process_count() == 1 and devices[0].platform != "cpu" and image.nbytes <= SHARE * least
+    least_memory = min(stat.get("bytes_limit", 0) for stat in stats)
+    return jax.process_count() == 1 and devices[0].platform != "cpu" and image.nbytes <= MEMORY_SHARE * least_memory
 
 
 def resident_batches(image: np.ndarray, devices: list[jax.Device]) -> Batches:
     """`make_batches` with the images copied to each device once; a step then transfers only row numbers."""
     mesh = jax.sharding.Mesh(np.array(devices), "devices")
-    held = jax.device_put(image, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
-    take = jax.pmap(lambda image, rows: image[rows], in_axes=(None, 0), devices=devices)
-    return lambda rows: take(held, rows)
+    resident_image = jax.device_put(image, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    take_rows = jax.pmap(lambda image, rows: image[rows], in_axes=(None, 0), devices=devices)
+    return lambda rows: take_rows(resident_image, rows)

@@ -53,7 +53,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
     args = ocp.args.Composite(
         state=ocp.args.StandardSave(processes.as_global(state)), about=ocp.args.JsonSave(description._asdict())
     )
-    with _naming_what_is_left(manager):
+    with _naming_kept_step(manager):
         is_accepted = manager.save(step, args=args)
     if not is_accepted:
         raise OSError(f"{manager.directory} did not take the checkpoint of step {step}; it holds {manager.all_steps()}")
@@ -61,7 +61,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, description: Descrip
 
 def finish(manager: ocp.CheckpointManager) -> None:
     """Waits for a running save, then reads the JSON and one array of the latest checkpoint back (else OSError)."""
-    with _naming_what_is_left(manager):
+    with _naming_kept_step(manager):
         manager.wait_until_finished()
     step = manager.latest_step()
     if step is None:
@@ -77,17 +77,17 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 @contextmanager
-def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
+def _naming_kept_step(manager: ocp.CheckpointManager) -> Iterator[None]:
     """Turns Orbax's errors about a checkpoint that cannot be written into one line (OSError)."""
     try:
         yield
     except Exception as error:  # of many classes: Orbax's, tensorstore's, the disk's
         step = latest_on_disk(Path(manager.directory))
-        left = "there is none before it" if step is None else f"that of step {step} is kept"
-        full = "No space left on device"
-        reason = full if full in str(error) else _reason(error)
+        kept = "there is none before it" if step is None else f"that of step {step} is kept"
+        disk_full = "No space left on device"
+        reason = disk_full if disk_full in str(error) else _reason(error)
         raise OSError(
-            f"{manager.directory}: the checkpoint cannot be written ({reason}); {left}; free disk space, and run the "
+            f"{manager.directory}: the checkpoint cannot be written ({reason}); {kept}; free disk space, and run the "
             "same command again to resume"
         ) from error
 

@@ -55,55 +55,56 @@ def train(
     gradient or a parameter is not finite; the latest checkpoint is kept.
     """
     steps_per_epoch = pk.steps_per_epoch(description.num_classes, config.data.p)
-    span, num_steps = num_steps_of(config, steps_per_epoch)
-    schedule = learning_rate_schedule(config, steps_per_epoch, span)
+    schedule_steps, num_steps = count_steps(config, steps_per_epoch)
+    schedule = learning_rate_schedule(config, steps_per_epoch, schedule_steps)
     optimizer = create_optimizer(config, schedule)
     make_step = partial(make_train_step, config, description.num_classes, optimizer, schedule, steps_per_epoch, devices)
-    num_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
-    half_size_step, full_size_step = make_step(half_size=True), make_step()
-    by_identity, batch_of = pk.images_by_identity(labels), make_batches(image, devices)
+    end_of_half_size = round(config.augment.half_size_epochs * steps_per_epoch)
+    half_size_step, full_size_step = make_step(half_size=True), make_step()  # each compiles when it is first called
+    gather_images, by_identity = make_batches(image, devices), pk.images_by_identity(labels)
     by_source = pk.split_by_source(by_identity, num_ids) if config.data.balance == "sources" else [by_identity]
-    shape = (len(devices), config.data.p * config.data.k // len(devices))
-    own = processes.own_rows(devices)
-    save_every = steps_of(config.checkpoint_every, steps_per_epoch)
-    validate_every = steps_of(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
+    batch_size = config.data.p * config.data.k
+    shape_by_device = (len(devices), batch_size // len(devices))
+    own_devices = processes.own_rows(devices)
+    save_every = to_steps(config.checkpoint_every, steps_per_epoch)
+    validate_every = to_steps(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
     with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
         state, best = restore_or_create(manager, config, description, optimizer, devices)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
         description = description._replace(
-            best=best if processes.first_answer(partial(holds_network, workdir.best)) else None
+            best=best if processes.first_answer(partial(has_whole_checkpoint, workdir.best)) else None
         )
         if processes.is_writer():
             record_start(workdir, description, devices, step)
-        batch = config.data.p * config.data.k
-        log = MetricsLog(workdir, step, num_steps, batch, config.log_every, processes.is_writer())
-        with closing(log), stop_signals() as stop, _naming_what_is_left(manager):
-            stopped = False
+        log = MetricsLog(workdir, step, num_steps, batch_size, config.log_every, processes.is_writer())
+        with closing(log), stop_signals() as received_signals, _naming_kept_checkpoint(manager):
+            is_stopped = False
 
-            def validated(validate: Validate) -> tuple[Description, int]:
+            def validate_and_keep_best(validate: Validate) -> tuple[Description, int]:
                 """Evaluates the state and saves it in best/ if it is the best: (description, step of the best)."""
                 scores = validate(state)
                 log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-                latest = keep_best(workdir, state, description, scores["mAP"])
-                return latest, best_at if latest.best == description.best else step
+                updated = keep_best(workdir, state, description, scores["mAP"])
+                return updated, best_step if updated.best == description.best else step
 
             if len(num_ids) > 1:
                 counts = zip(sources(config.data.name), num_ids, strict=True)
-                log.say(f"training on {', '.join(f'{name} ({number} identities)' for name, number in counts)}")
+                log.say(f"training on {', '.join(f'{name} ({count} identities)' for name, count in counts)}")
             if step:
                 log.say(f"resuming from step {step} of {num_steps}")
-            patience = steps_of(config.early_stopping, steps_per_epoch) if config.early_stopping else num_steps
-            best_at = processes.first_answer(lambda: checkpoint.latest_on_disk(workdir.best) or 0)
+            patience = to_steps(config.early_stopping, steps_per_epoch) if config.early_stopping else num_steps
+            best_step = processes.first_answer(lambda: checkpoint.latest_on_disk(workdir.best) or 0)
             if config.early_stopping and step == 0 and validate is not None:
-                description, best_at = validated(validate)
-            while step < min(num_steps, best_at + patience) and not (
-                stopped := processes.any_process(bool(stop), step)
+                description, best_step = validate_and_keep_best(validate)
+            while step < min(num_steps, best_step + patience) and not (
+                is_stopped := processes.any_process(bool(received_signals), step)
             ):
-                rows = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step).reshape(shape)[own]
-                train_step = half_size_step if step < num_half_size else full_size_step
-                state, metrics = train_step(state, batch_of(rows), labels[rows])
+                batch = pk.balanced_batch(by_source, config.data.p, config.data.k, config.seed, step)
+                rows = batch.reshape(shape_by_device)[own_devices]  # of `image` and `labels`
+                train_step = half_size_step if step < end_of_half_size else full_size_step
+                state, metrics = train_step(state, gather_images(rows), labels[rows])
                 step += 1
                 log.add(step, metrics)
                 validate_now = validate is not None and (step % validate_every == 0 or step == num_steps)
@@ -111,27 +112,27 @@ def train(
                 if save_now:
                     log.flush()  # only finite states are saved
                 if validate is not None and validate_now:
-                    description, best_at = validated(validate)
+                    description, best_step = validate_and_keep_best(validate)
                 if save_now:
                     checkpoint.save(manager, state, description)
             log.flush()
-            if step < num_steps and not stopped:
-                log.say(f"no network was better than that of step {best_at}: training ends after step {step}")
-            if stopped:
+            if step < num_steps and not is_stopped:
+                log.say(f"no network was better than that of step {best_step}: training ends after step {step}")
+            if is_stopped:
                 checkpoint.save(manager, state, description)
-                reason = stop[0] if stop else "a signal to another process"
+                reason = received_signals[0] if received_signals else "a signal to another process"
                 log.say(f"{reason}: stopped and saved at step {step} of {num_steps}; the same command resumes")
             checkpoint.finish(manager)
-    return not stopped
+    return not is_stopped
 
 
-def num_steps_of(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
-    """Returns the steps that the schedules span, and the steps that are trained."""
-    span = steps_of(config.epochs, steps_per_epoch)
-    return span, min(span, config.max_steps) if config.max_steps else span
+def count_steps(config: ConfigDict, steps_per_epoch: int) -> tuple[int, int]:
+    """Returns the steps of the learning rate schedule, and the steps that are trained, fewer with `max_steps`."""
+    schedule_steps = to_steps(config.epochs, steps_per_epoch)
+    return schedule_steps, min(schedule_steps, config.max_steps) if config.max_steps else schedule_steps
 
 
-def steps_of(epochs: float, steps_per_epoch: int) -> int:
+def to_steps(epochs: float, steps_per_epoch: int) -> int:
     """Converts epochs to whole steps, at least one."""
     return max(1, round(epochs * steps_per_epoch))
 
@@ -161,10 +162,11 @@ def restore_or_create(
     return restored[0], restored[1].best
 
 
-def holds_network(directory: Path) -> bool:
-    """Returns whether best/ has a whole checkpoint. If not, its score is forgotten and the next validation fills it.
+def has_whole_checkpoint(directory: Path) -> bool:
+    """Returns whether best/ has a whole checkpoint.
 
-    Otherwise that score would reject all worse networks, and the run would end without a best one.
+    If not, the caller forgets its score, and the next validation fills best/. Otherwise that score would reject all
+    worse states, and the run would end without a best one.
     """
     try:
         return checkpoint.newest_whole(directory, lambda step, _: checkpoint.check_whole(directory, step)) is not None
@@ -213,12 +215,13 @@ def stop_signals() -> Iterator[list[str]]:
 
 
 @contextmanager
-def _naming_what_is_left(manager: ocp.CheckpointManager) -> Iterator[None]:
+def _naming_kept_checkpoint(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Adds to the message of `Diverged` which checkpoint is kept, and what may help."""
     try:
         yield
     except Diverged as error:
         manager.wait_until_finished()
         step = manager.latest_step()
-        left = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
+        kept = "no checkpoint had been saved yet" if step is None else f"the checkpoint of step {step} is kept"
         hint = "a lower config.optim.learning_rate or clip_norm may help (resume with --allow_config_change)"
-        raise Diverged(f"{error}; {left}; {hint}") from None
+        raise Diverged(f"{error}; {kept}; {hint}") from None

@@ -68,7 +68,7 @@ def load_released(path: str | Path, config: ConfigDict) -> tuple[dict[str, Any],
     model = create_model(config, num_classes)
     x = jnp.zeros((1, *config.data.image_size, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
-    leaves = leaves_of(shapes)
+    leaves = released_leaves(shapes)
     fitting = check(without_unused(tensors), leaves, path, "the network of config.model")
     return to_variables(fitting, leaves), num_classes
 
@@ -83,7 +83,7 @@ def to_released(variables: dict[str, Any]) -> Tensors:
 
     With the `authors` recipe it has all that the release's `load_state_dict` requires, constants for unused tensors.
     """
-    tensors = to_tensors(variables, leaves_of(variables))
+    tensors = to_tensors(variables, released_leaves(variables))
     if "embed_x3.weight" in tensors:
         width = tensors["feat.weight"].shape[1]
         constants = ((IMAGENET_CLASSES, width), 0.0), ((IMAGENET_CLASSES,), 0.0), ((1,), 0.25)
@@ -102,7 +102,7 @@ def num_classes_of(tensors: Tensors) -> int | None:
     return None if classifier is None or classifier.ndim != 2 else classifier.shape[0]
 
 
-def backbone_of(tensors: Tensors) -> Tensors:
+def released_backbone(tensors: Tensors) -> Tensors:
     """Returns the backbone's tensors under torchvision's names, without the PReLU of the last block."""
     return {
         name.removeprefix("base."): array
@@ -111,7 +111,7 @@ def backbone_of(tensors: Tensors) -> Tensors:
     }
 
 
-def leaves_of(variables: dict[str, Any]) -> dict[str, Leaf]:
+def released_leaves(variables: dict[str, Any]) -> dict[str, Leaf]:
     """Maps the release's names to the `Leaf` of every array (or shape) in {"params", "batch_stats"} of `Mancs`."""
     leaves = {}
     for path, array in flatten_dict(variables).items():

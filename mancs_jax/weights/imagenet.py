@@ -37,7 +37,7 @@ def fit_backbone(tensors: Tensors, path: str | Path, arch: str) -> Tensors:
     """Selects the backbone's tensors among those of the file `path`; errors as `read_backbone`."""
     if arch not in TORCHVISION_FILES:
         raise ValueError(f"no ImageNet weights for arch {arch!r}; there are for {', '.join(TORCHVISION_FILES)}")
-    tensors = authors.backbone_of(tensors) if authors.is_released(tensors) else tensors
+    tensors = authors.released_backbone(tensors) if authors.is_released(tensors) else tensors
     tensors = {name: array for name, array in tensors.items() if not IGNORED.fullmatch(torchvision_name(name))}
     return check(rename(tensors, torchvision_name, path), backbone_leaves(arch), path, arch)
 

@@ -31,11 +31,11 @@ def check_start(config: ConfigDict) -> None:
         raise ValueError(_missing(config.pretrained, config.model.arch))
     if (card := _card(path)) is None:
         return
-    pretrained, wanted = from_json(card["config"]).model.to_dict(), config.model.to_dict()
-    if other := sorted(
-        name for name in wanted if name not in ONLY_IN_TRAINING and wanted[name] != pretrained.get(name)
+    pretrained, configured = from_json(card["config"]).model.to_dict(), config.model.to_dict()
+    if different := sorted(
+        name for name in configured if name not in ONLY_IN_TRAINING and configured[name] != pretrained.get(name)
     ):
-        fields = ", ".join(f"--config.model.{name}={pretrained.get(name)!r}" for name in other)
+        fields = ", ".join(f"--config.model.{name}={pretrained.get(name)!r}" for name in different)
         raise ValueError(f"config.pretrained: {config.pretrained} has another architecture; set {fields}")
 
 
@@ -82,7 +82,7 @@ def load_into(
         flat = flatten_dict(variables)
         leaves = {".".join(name): Leaf(name, leaf.shape, leaf.shape) for name, leaf in flat.items()}
     elif authors.is_released(tensors):
-        leaves, tensors = authors.leaves_of(variables), authors.without_unused(tensors)
+        leaves, tensors = authors.released_leaves(variables), authors.without_unused(tensors)
     else:
         return _with_backbone(variables, tensors, path, arch)
     classifiers = {name for name, leaf in leaves.items() if leaf.path[1].endswith("_classifier")}
@@ -98,8 +98,8 @@ def load_into(
     if has_other_ids:
         tell(f"{pretrained}: its classifiers are for other identities and are initialised anew")
     if is_shared(tensors):
-        return _joined(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
-    return _joined(variables, flatten_dict(to_variables(fitting, leaves)))
+        return _replaced(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
+    return _replaced(variables, flatten_dict(to_variables(fitting, leaves)))
 
 
 def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
@@ -136,26 +136,31 @@ def _card(path: Path) -> dict[str, Any] | None:
         return None
     try:
         card = json.loads(file.read_text())
-        needed = from_json(card["config"]).model.to_dict(), card["data_fingerprint"], card["trained_on"]
+        _ = (
+            from_json(card["config"]).model.to_dict(),
+            card["data_fingerprint"],
+            card["trained_on"],
+        )  # the fields we read
     except (ValueError, TypeError, AttributeError, LookupError):
-        needed = None
-    if not needed:
+        card = None
+    if card is None:
         raise ValueError(f"{file} is not the card of {path.name}; get both files again, or move it away")
     return card
 
 
-def _joined(variables: dict[str, Any], new: dict[tuple[str, ...], Any]) -> tuple[dict, dict]:
-    joined = unflatten_dict(flatten_dict(variables) | new)
-    return joined["params"], joined["batch_stats"]
+def _replaced(variables: dict[str, Any], weights: dict[tuple[str, ...], Any]) -> tuple[dict, dict]:
+    """Returns (params, batch_stats) of `variables`, with the arrays of `weights`, by path, in their place."""
+    replaced = unflatten_dict(flatten_dict(variables) | weights)
+    return replaced["params"], replaced["batch_stats"]
 
 
 def _with_backbone(variables, tensors, path, arch):
     weights = to_variables(fit_backbone(tensors, path, arch), backbone_leaves(arch))
-    before = flatten_dict(variables)
-    new = {(collection, "backbone", *rest): leaf for (collection, *rest), leaf in flatten_dict(weights).items()}
-    if any(name not in before or before[name].shape != leaf.shape for name, leaf in new.items()):
+    initial = flatten_dict(variables)
+    backbone = {(collection, "backbone", *rest): leaf for (collection, *rest), leaf in flatten_dict(weights).items()}
+    if any(name not in initial or initial[name].shape != leaf.shape for name, leaf in backbone.items()):
         raise ValueError(
             f"{path} has a {arch} of base width 64, and the network has another backbone; set config.model.arch and "
             "config.model.width = 64, or start from scratch with --config.pretrained=''"
         )
-    return _joined(variables, new)
+    return _replaced(variables, backbone)

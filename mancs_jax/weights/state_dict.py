@@ -32,7 +32,7 @@ FIRST_CONVOLUTION = re.compile(
     r"((?:.*?\.)??)(?:base\.)?conv1\.weight|((?:.*?\.)??)(?:resnet\.)?embedder\.embedder\.convolution\.weight"
 )
 FIRST_BLOCK = ("layer1.0.", "base.layer1.0.", "encoder.stages.0.", "resnet.encoder.stages.0.")
-OWN = {"base"}  # the release's name of its backbone
+RELEASED_BACKBONE = {"base"}  # the release's name of its backbone, which may be all that a file has
 SHOWN = 8  # names in a message; more are only counted
 
 
@@ -80,14 +80,18 @@ def read_tensors(path: str | Path) -> Tensors:
     """
     tensors = {name: array for name, array in read_all(path).items() if name not in COUNTERS}
     tensors = rename(tensors, lambda name: re.sub(r"^(module\.)+", "", name.replace("_orig_mod.", "")), path)
-    while len(tensors) > 1 and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first != OWN:
+    while (
+        len(tensors) > 1
+        and len(first := {name.partition(".")[0] for name in tensors}) == 1
+        and first != RELEASED_BACKBONE
+    ):
         [prefix] = first
         tell(f"{path}: every name begins with {prefix}., which is removed")
         tensors = {name.removeprefix(f"{prefix}."): array for name, array in tensors.items()}
     if prefix := _prefix_of_network(tensors):
         inner = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
         skipped = sorted(name for name in tensors if not name.startswith(prefix))
-        tell(f"{path}: the network is below {prefix}; skipped: {_some(skipped)}")
+        tell(f"{path}: the network is below {prefix}; skipped: {_first_names(skipped)}")
         return inner
     return tensors
 
@@ -128,14 +132,14 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
     ]
     problems = {"missing": sorted(leaves.keys() - common), "left over": sorted(tensors.keys() - common), "wrong": wrong}
     if any(problems.values()):
-        lists = [f"{len(names)} {problem}: {_some(names)}" for problem, names in problems.items() if names]
-        rest = max(map(len, problems.values())) > SHOWN
-        where = f"; mancs import-weights --source={path} --names prints all names" if rest else ""
-        raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}{where}")
+        lists = [f"{len(names)} {problem}: {_first_names(names)}" for problem, names in problems.items() if names]
+        is_cut = max(map(len, problems.values())) > SHOWN
+        hint = f"; mancs import-weights --source={path} --names prints all names" if is_cut else ""
+        raise ValueError(f"{path} does not fit {network}: {'; '.join(lists)}{hint}")
     return {name: tensors[name].astype(np.float32) for name in leaves}
 
 
-def _some(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
