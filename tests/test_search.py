@@ -1,6 +1,7 @@
 """Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import faiss
@@ -348,3 +349,12 @@ def test_a_file_of_an_index_without_its_facts(tmp_path):
     for name in ("plain", "cut", "middle"):
         with pytest.raises(ValueError, match=f"{name}.faiss is (cut off, or is )?no index of mancs_jax.build_index"):
             mancs_jax.load_index(tmp_path / f"{name}.faiss")
+
+
+def test_numbers_that_overflow_are_refused_without_a_warning(monkeypatch):
+    """In threads, too, which do not share NumPy's error state."""
+    monkeypatch.setattr(exact, "CACHED_BYTES", 64)
+    query, gallery = np.full((1, 4), 3e30, np.float32), np.full((64, 4), -3e30, np.float32)
+    with warnings.catch_warnings(action="error"):
+        _, half_squared = exact._read(query, gallery)
+    assert np.isinf(half_squared).all()

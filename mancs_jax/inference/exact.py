@@ -134,9 +134,10 @@ def _read(query: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.nd
             some = slice(start, min(start + step, end))
             half_squared[some] = half_squared_norms(rows[some])
             if products is not None:
-                products[0, some] = np.vecdot(rows[some], query[0])
+                with np.errstate(over="ignore", invalid="ignore"):  # here, because a thread has a state of its own
+                    products[0, some] = np.vecdot(rows[some], query[0])
 
-    with ThreadPoolExecutor(cores) as pool, np.errstate(over="ignore", invalid="ignore"):
+    with ThreadPoolExecutor(cores) as pool:
         list(pool.map(read, range(cores)))
     return products, half_squared
 
