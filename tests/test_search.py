@@ -358,3 +358,18 @@ def test_numbers_that_overflow_are_refused_without_a_warning(monkeypatch):
     with warnings.catch_warnings(action="error"):
         _, half_squared = exact._read(query, gallery)
     assert np.isinf(half_squared).all()
+
+
+def test_many_queries_are_compared_some_at_a_time(monkeypatch):
+    """The values of 41 queries and a block of 64 rows take five times the memory that is allowed."""
+    monkeypatch.setattr(exact, "QUERIES", 8)
+    monkeypatch.setattr(exact, "VALUES_BYTES", 4 * 8 * 64)
+    sizes, bounds = [], exact._bounds
+    monkeypatch.setattr(exact, "_bounds", lambda values, k: sizes.append(values.nbytes) or bounds(values, k))
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.normal(size=(number, 3)).astype(np.float32) for number in (41, 150))
+    found = exact.nearest_rows(query, gallery, 3, "euclidean", lambda _: None)
+    assert max(sizes) == 4 * 8 * 64 and len(sizes) == 6 * 3  # the last of the queries is alone
+    index, distance = by_loops(query, gallery, 3)
+    np.testing.assert_array_equal(found.ids, index)
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-12)
