@@ -27,7 +27,7 @@ Knots = list[list[float]]  # [distance, natural logarithm of the likelihood rati
 SUPPORT = 10  # pairs of the rarer kind beyond each end of the mapping; of small sets, one in SUPPORT_SHARE pairs
 SUPPORT_SHARE = 500
 # Pairs of two people are counted in so many bins of distance, each with its mean distance: the regression is the same
-# to ten digits, and does not need memory for all of them.
+# to eight digits, and does not need memory for all of them.
 REGRESSION_BINS = 2**20
 BIN = 0.5  # width of the bins of a reliability diagram, in powers of ten of the likelihood ratio
 MOST_KNOTS = 1000  # of a mapping that is read from a file
