@@ -17,7 +17,7 @@ from mancs_jax.data import arrays
 from mancs_jax.data.prepared import ALL_IMAGES
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
-from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
 from mancs_jax.evaluation.calibration import calibrated
 from mancs_jax.evaluation.comparison import Comparison, kept
 from mancs_jax.evaluation.distances import check_distance
@@ -174,6 +174,8 @@ def score_network(
         raise ValueError(NOBODY)
     parts = _load_parts(task, dataset, root, data, testset, validation)
     _check_draws(parts, task)
+    if "query" in parts:
+        check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
     embedded = {

@@ -14,7 +14,7 @@ from mancs_jax.cli.command_line import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
 from mancs_jax.evaluation import calibration
-from mancs_jax.evaluation.analyses import Analyses
+from mancs_jax.evaluation.analyses import Analyses, check_analyses
 from mancs_jax.evaluation.pairs import pair_blocks
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
@@ -84,7 +84,7 @@ def refused(place, *flags):
     return str(stop.value)
 
 
-def test_mistakes_are_one_line(place, tmp_path):
+def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     (tmp_path / "groups.csv").write_text("pid,age\n999999,1\n")
     (tmp_path / "bad.csv").write_text("age\n1\n")
     workdir = f"--workdir={place / 'all'}"
@@ -94,6 +94,11 @@ def test_mistakes_are_one_line(place, tmp_path):
         place, workdir, "--calibrate"
     )
     assert "has no column pid" in refused(place, workdir, f"--groups={tmp_path}/bad.csv")
+    people = np.array([4, 4, 9])
+    check_analyses(Analyses(open_set=True, groups={"age": {9: "old"}}), people)
+    with pytest.raises(ValueError, match="--open_set needs queries of at least two people"):
+        check_analyses(Analyses(open_set=True), people[:2])
+    monkeypatch.setattr(scoring, "embed", lambda *_, **__: pytest.fail("images were embedded before the mistake"))
     assert "no query has a pid of this file" in refused(place, workdir, f"--groups={tmp_path}/groups.csv")
     with pytest.raises(ValueError, match="--open_set: only of the official single-query protocol; leave them out"):
         task = scoring.Task(single_shot=SingleShot(), analyses=Analyses(open_set=True))

@@ -169,3 +169,16 @@ def test_cameras():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(breakdown, "MOST_CAMERAS", 2)
         assert by_cameras(find_outcomes(compared, 2.0), compared, 2.0) is None
+
+
+def test_many_cameras_are_counted_together():
+    """Without known cameras each image is its own: no matrix of queries by images is made, and groups are the same."""
+    number = breakdown.MOST_CAMERAS + 1
+    pid = np.arange(number) % 2 + 1
+    query = Labelled(np.float32([[0], [10]]), np.array([1, 2]), np.array([number, number + 1]))
+    gallery = Labelled(np.float32(10 * (pid - 1) + 1)[:, None], pid, np.arange(number))
+    compared = compare(query, gallery)
+    outcomes = find_outcomes(compared, 2.0)
+    assert outcomes.positives.tolist() == outcomes.accepted.tolist() == [[26], [25]]
+    assert outcomes.is_right.tolist() == [[True], [True]]
+    assert by_cameras(outcomes, compared, 2.0) is None

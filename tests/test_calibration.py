@@ -11,7 +11,9 @@ from scipy.optimize import minimize
 from mancs_jax.evaluation import calibration, comparison
 from mancs_jax.evaluation.calibration import fit, knots_of, log_likelihood_ratio, probability, quality
 from mancs_jax.evaluation.comparison import compare, from_distances
+from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.pairs import pair_blocks
 
 KNOTS = [[0.5, 6.0], [1.5, 1.0], [4.0, -5.0]]
 
@@ -115,6 +117,31 @@ def test_the_line_is_the_best_one():
     best = minimize(cost, [intercept + 0.1, slope * 1.1], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15})
     assert slope < 0 and cost([intercept, slope]) <= best.fun + 1e-9
     np.testing.assert_allclose([intercept, slope], best.x, rtol=1e-4)
+
+
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_the_fit_is_that_of_all_pairs_at_once(in_tiles, monkeypatch):
+    if in_tiles:
+        monkeypatch.setattr(comparison, "TILE_BYTES", 8 * 4 * 6)
+    compared = compare(*overlapping())
+    same, other = [], []
+    for block in pair_blocks(compared):
+        values = from_pair(block.values.astype(np.float64), "euclidean")
+        same.append(values[block.positive])
+        values[block.positive] = np.inf
+        other.append(values[np.isfinite(values)])
+    same, other = np.concatenate(same), np.concatenate(other)
+    assert (len(same), len(other)) == (400, 200 * 198)
+    intercept, slope = calibration.logistic_regression(same, other)
+    # 400 // 500 is below 1: the farthest of the positive pairs, and the tenth of the 39,600 negative ones.
+    at = np.array([np.sort(other)[9], np.max(same)])
+    np.testing.assert_allclose(fit(compared), np.stack([at, intercept + slope * at], axis=1), rtol=1e-8)
+
+
+def test_a_number_of_pairs_at_one_distance():
+    same, other = np.array([0.5, 1.0, 2.5]), np.array([1.0, 1.0, 1.0, 2.0, 3.0, 3.0])
+    counted = calibration.logistic_regression(same, np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0]))
+    np.testing.assert_allclose(counted, calibration.logistic_regression(same, other), rtol=1e-6)
 
 
 def test_calibrated_on_some_people_and_evaluated_on_others():

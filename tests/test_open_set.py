@@ -34,6 +34,8 @@ def brute_rates(found, removed, max_fpir, weight):
     non_mated = [(other, weight[pid]) for pid, _, other in found if pid in removed]
     mated = [(mate, weight[pid]) for pid, mate, _ in found if pid not in removed and np.isfinite(mate)]
     best = (np.nan, np.nan)
+    if not non_mated or not sum(w for _, w in non_mated):
+        return best
     total, mated_total = sum(w for _, w in non_mated), sum(w for _, w in mated)
     thresholds = sorted({d for d, _ in non_mated + mated if np.isfinite(d)})
     for threshold in [-1.0, *(t - 1e-9 for t in thresholds), *thresholds, np.inf]:
@@ -96,6 +98,9 @@ def test_by_hand():
     assert strict.distance[0, 0] == np.nextafter(np.float32(2), np.float32(0))
     assert (loose.fpir[0, 0], loose.fnir[0, 0]) == (0.5, 0)
     assert rates_at(searches, 0, [1.0]).distance[0, 0] == np.inf
+    # A draw of the last two people alone has no search for a stranger, so it sets no threshold.
+    nobody = rates_at(searches, 0, [0.5], np.array([[0, 0, 0, 0, 3, 3.0]]))
+    assert np.isnan(nobody.fpir[0, 0]) and np.isnan(nobody.fnir[0, 0])
 
 
 def test_removed_people_are_seeded_halves():

@@ -51,7 +51,9 @@ def expected_point(pairs, drawn, rate):
     limits = sorted({distance for distance, positive, _ in pairs if positive})
     of_sample = [limit for limit in limits if accepted(sample, limit, False) <= rate * number * (1 + 1e-12)]
     of_draw = [limit for limit in limits if accepted(drawn, limit, False) <= rate * total * (1 + 1e-12)]
-    fpr = accepted(drawn, of_sample[-1], False) / total if of_sample and total else 0.0
+    if not total:
+        return np.nan, np.nan, np.nan
+    fpr = accepted(drawn, of_sample[-1], False) / total if of_sample else 0.0
     positives = sum(weight for _, positive, weight in drawn if positive)
     tpr = accepted(drawn, of_draw[-1], True) / positives if of_draw and positives else 0.0 if positives else np.nan
     within = [d for d, positive, weight in drawn if positive and weight and of_draw and d <= of_draw[-1]]
@@ -80,10 +82,22 @@ def test_every_draw_is_a_sum_over_all_pairs(problem, has_tiles):
         drawn = pair_by_pair(query, gallery, dict(zip(people.tolist(), row, strict=True)))
         for rate, of in zip(RATES, found, strict=True):
             fpr, tpr, distance = expected_point(plain, drawn, rate)
-            assert of.fpr[number] == pytest.approx(fpr, abs=1e-12)
+            assert of.fpr[number] == pytest.approx(fpr, abs=1e-12, nan_ok=True)
             assert of.tpr[number] == pytest.approx(tpr, abs=1e-12, nan_ok=True)
             threshold = from_pair(of.value[number : number + 1], "euclidean")[0]
             assert threshold == pytest.approx(distance, abs=1e-6, nan_ok=True)
+
+
+def test_a_draw_without_negative_pairs_says_nothing():
+    """Two people on a line: positive pairs are 1 apart, negative pairs 4; a draw of one person has none of these."""
+    query = Labelled(np.float32([[0], [5]]), np.int32([1, 2]), np.int32([0, 0]))
+    gallery = Labelled(np.float32([[1], [4]]), np.int32([1, 2]), np.int32([1, 1]))
+    compared = compare(query, gallery)
+    pairs = pair_intervals.near_pairs(compared, roc.create_roc(compared), np.inf)
+    (of,) = pair_intervals.draws_at(pairs, np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]), [0.5])
+    np.testing.assert_array_equal(of.fpr, [0, np.nan, np.nan])
+    np.testing.assert_array_equal(of.tpr, [1, np.nan, np.nan])
+    np.testing.assert_array_equal(np.isnan(of.value), [False, True, True])
 
 
 def people_who_overlap(seed=0, num_people=30):

@@ -104,6 +104,17 @@ def test_a_result_of_a_workdir_has_one_row(tmp_path):
     assert found["scores"]["rank-1"]["difference"] > 0
 
 
+def test_a_network_and_embeddings_of_another_program(tmp_path):
+    """A result of --features has no data set; the same queries are enough."""
+    network = write(tmp_path / "a.json", {"Mancs": drawn(0)}, split="official")
+    other = tmp_path / "b.json"
+    other.write_text(json.dumps({"mAP": float(drawn(0, shift=0.5).average_precision.mean(dtype=np.float64))}))
+    per_query.write_queries(other, {"single query": drawn(0, shift=0.5)})
+    (found,) = paired.compare_results(network, other)
+    assert (found["first"]["row"], found["second"]["row"]) == ("Mancs", "single query")
+    assert found["scores"]["mAP"]["difference"] > 0
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -127,6 +138,11 @@ def test_what_else_is_refused(tmp_path):
     other = write(tmp_path / "b.json", {"Mancs": drawn(0)}, dataset="cuhk01")
     with pytest.raises(ValueError, match=r"different queries \(dataset walkers and cuhk01\)"):
         paired.compare_results(one, other)
+    seeds = [
+        write(tmp_path / f"seed{i}.json", {"Mancs": drawn(0)}, split_seed=seed) for i, seed in enumerate((0, None))
+    ]
+    with pytest.raises(ValueError, match=r"different queries \(split_seed 0 and None\)"):
+        paired.compare_results(*seeds)
     with pytest.raises(FileNotFoundError, match=r"c\.json does not exist"):
         paired.compare_results(one, tmp_path / "c.json")
     for text in ("[]", "{}", "no JSON"):

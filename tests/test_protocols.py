@@ -57,6 +57,17 @@ def test_without_cameras_no_image_is_left_out_as_own_view():
     assert protocols.single_query(query, gallery._replace(camid=np.int32([2, 3, 4, 5, 0])))["cameras_known"]
 
 
+def test_queries_that_are_in_the_gallery_have_no_cameras_either():
+    """As where a folder without cameras is searched for each of its own images."""
+    images = Labelled(np.float32([[1], [2], [8], [9]]), np.int32([1, 1, 2, 2]), np.arange(4, dtype=np.int32))
+    result = protocols.single_query(images, images)
+    assert (result["cameras_known"], result["cmc"][0]) == (False, 1.0)
+    # Two cameras: another image of the same person under camera 0 is no copy of the query.
+    query = Labelled(np.float32([[1.5]]), np.int32([1]), np.int32([0]))
+    gallery = Labelled(*(field[:2] for field in images))
+    assert protocols.single_query(query, gallery)["cameras_known"]
+
+
 def test_single_query_hands_the_distance_on():
     result = protocols.single_query(QUERY, GALLERY, Options(distance="cosine"))
     # On a line all images on the query's side tie; the wrong one has the lower index.

@@ -137,6 +137,12 @@ def test_intervals_stand_behind_scores():
     assert results.interval_note({"old": result_with()}) == ""
 
 
+def test_a_single_camera_is_explained():
+    counts = {"num_matched_queries": 0, "num_queries": 12}
+    assert results.matches({"a": counts}) == f"0 of 12 queries have a match\n{results.NO_MATCH}"
+    assert "\n" not in results.matches({"a": counts | {"num_matched_queries": 1}})
+
+
 def test_scores_over_splits_have_their_deviation():
     of_splits = {"cmc": [0.25] * 50, "mAP": 0.5, "sd": {"rank-1": 0.0125, "mAP": 0.0}}
     (row,) = results.table({"single-shot": of_splits}).splitlines()[2:]

@@ -1,6 +1,7 @@
 """Nearest neighbours: the exact ones for any tiles and blocks, nearly all of them by an index."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import faiss
@@ -348,3 +349,27 @@ def test_a_file_of_an_index_without_its_facts(tmp_path):
     for name in ("plain", "cut", "middle"):
         with pytest.raises(ValueError, match=f"{name}.faiss is (cut off, or is )?no index of mancs_jax.build_index"):
             mancs_jax.load_index(tmp_path / f"{name}.faiss")
+
+
+def test_numbers_that_overflow_are_refused_without_a_warning(monkeypatch):
+    """In threads, too, which do not share NumPy's error state."""
+    monkeypatch.setattr(exact, "CACHED_BYTES", 64)
+    query, gallery = np.full((1, 4), 3e30, np.float32), np.full((64, 4), -3e30, np.float32)
+    with warnings.catch_warnings(action="error"):
+        _, half_squared = exact._read(query, gallery)
+    assert np.isinf(half_squared).all()
+
+
+def test_many_queries_are_compared_some_at_a_time(monkeypatch):
+    """The values of 41 queries and a block of 64 rows take five times the memory that is allowed."""
+    monkeypatch.setattr(exact, "QUERIES", 8)
+    monkeypatch.setattr(exact, "VALUES_BYTES", 4 * 8 * 64)
+    sizes, bounds = [], exact._bounds
+    monkeypatch.setattr(exact, "_bounds", lambda values, k: sizes.append(values.nbytes) or bounds(values, k))
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.normal(size=(number, 3)).astype(np.float32) for number in (41, 150))
+    found = exact.nearest_rows(query, gallery, 3, "euclidean", lambda _: None)
+    assert max(sizes) == 4 * 8 * 64 and len(sizes) == 6 * 3  # the last of the queries is alone
+    index, distance = by_loops(query, gallery, 3)
+    np.testing.assert_array_equal(found.ids, index)
+    np.testing.assert_allclose(found.distance, distance, rtol=1e-12)

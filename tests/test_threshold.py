@@ -60,6 +60,10 @@ def test_points_of_a_rate():
         ValueError, match="it has no threshold for a false positive rate of 0.001; it has those for 0.01"
     ):
         of_points(points, 0.001, "it")
+    with pytest.raises(
+        ValueError, match="it has no decision thresholds: it has too few pairs; evaluate images of more"
+    ):
+        of_points([], 0.001, "it")
 
 
 @pytest.mark.quick

@@ -39,7 +39,7 @@ def frame_rates() -> str:
                         row["distance"],
                         f"{row['pairs in frames']:,}",
                         *("-" if rate is None else f"{rate:.2g}" for rate in rates),
-                        "-" if rates[0] is None else f"{rates[2] / rates[0]:.1f}",
+                        "-" if not rates[0] else f"{rates[2] / rates[0]:.2g}",
                     )
                 )
     head = [

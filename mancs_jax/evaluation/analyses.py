@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Integer
+
 from mancs_jax.evaluation import calibration, open_set
 from mancs_jax.evaluation.breakdown import MAX_FPR, by_cameras, by_groups, find_false_accepts, find_outcomes
 from mancs_jax.evaluation.comparison import Comparison
@@ -26,6 +29,19 @@ class Analyses(NamedTuple):
 NONE = Analyses()
 
 
+def check_analyses(analyses: Analyses, query_pid: Integer[np.ndarray, " Q"]) -> None:
+    """Raises ValueError, one line, where the queries have too few people for what was asked for."""
+    people = np.unique(query_pid)
+    if analyses.open_set and len(people) < 2:
+        raise ValueError(
+            "--open_set needs queries of at least two people, because half of them leave the gallery: leave it out"
+        )
+    if analyses.groups is not None and not any(
+        value_of.keys() & people.tolist() for value_of in analyses.groups.values()
+    ):
+        raise ValueError("--groups: no query has a pid of this file; give attributes of the test identities")
+
+
 def analyse(
     comparison: Comparison, evaluated: Evaluated, analyses: Analyses, card: Mapping[str, Any] | None = None
 ) -> Evaluated:
@@ -43,8 +59,10 @@ def analyse(
       `measured_on`, the quality of the mapping on these pairs).
 
     Raises:
-      ValueError: one line: fewer than two people among the queries of an open-set search, or a damaged calibration.
+      ValueError: one line: as `check_analyses`, which can be asked before anything is computed; or a damaged
+        calibration.
     """
+    check_analyses(analyses, comparison.query.pid)
     added: dict[str, Any] = {}
     threshold = _threshold(evaluated.result["verification"])
     has_cameras = evaluated.result["cameras_known"] and comparison.memory is not None
@@ -56,10 +74,7 @@ def analyse(
             added["cameras"] = by_cameras(outcomes, comparison, threshold)
         if analyses.groups is not None:
             false_accepts, is_first = find_false_accepts(comparison, threshold), evaluated.queries.first_rank == 1
-            found = by_groups(outcomes, false_accepts, comparison, is_first, analyses.groups, threshold)
-            if len(found["rows"]) == 1:
-                raise ValueError("--groups: no query has a pid of this file; give attributes of the test identities")
-            added["groups"] = found
+            added["groups"] = by_groups(outcomes, false_accepts, comparison, is_first, analyses.groups, threshold)
     knots = calibration.knots_of(card, comparison.distance)
     if card and knots:
         of_pairs = {"knots": knots, "measured_on": calibration.quality(comparison, knots)}

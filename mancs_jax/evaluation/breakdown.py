@@ -22,10 +22,11 @@ MAX_FPR = 1e-3  # the false positive rate, over all pairs, at whose threshold pa
 class Outcomes(NamedTuple):
     """What becomes of each query under each of the C cameras of the gallery.
 
-    A pair is accepted where its distance is at most the threshold.
+    A pair is accepted where its distance is at most the threshold. More than MOST_CAMERAS are taken together: C is 1
+    for the counts then.
     """
 
-    camera: Int[np.ndarray, " C"]
+    camera: Int[np.ndarray, " _"]  # all of them
     positives: Int64[np.ndarray, "Q C"]  # pairs with images of the same person, by the camera of the image
     accepted: Int64[np.ndarray, "Q C"]  # of these
     is_right: Bool[np.ndarray, "Q C"]  # whether the nearest image under this camera is of the query's person
@@ -55,14 +56,17 @@ def find_outcomes(comparison: Comparison, threshold: float | None) -> Outcomes:
     camera, camera_of = np.unique(gallery.camid[counted], return_inverse=True)
     position = np.zeros(len(gallery.pid), np.int64)
     position[counted] = camera_of
-    shape = (len(query.pid), len(camera))
+    num_columns = len(camera)
+    if num_columns > MOST_CAMERAS:  # without known cameras there are as many as images
+        position[:], num_columns = 0, 1
+    shape = (len(query.pid), num_columns)
     positives, accepted = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     best, is_right = np.full(shape, np.inf, np.float32), np.zeros(shape, bool)
     for rows, images, values, (row, column) in pair_blocks(comparison):
         cells = rows[row], position[images[column]]
         np.add.at(positives, cells, 1)
         np.add.at(accepted, cells, _is_accepted(values[row, column], comparison, threshold))
-        for number in range(len(camera)):
+        for number in range(num_columns):
             under = np.flatnonzero(position[images] == number)
             if len(under):
                 nearest = np.argmin(values[:, under], axis=1)  # of equal ones the first, as in ranking

@@ -11,7 +11,7 @@ after the best monotone mapping of the same pairs (pool-adjacent-violators): the
 calibration costs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ from mancs_jax.evaluation.pairs import pair_blocks
 Knots = list[list[float]]  # [distance, natural logarithm of the likelihood ratio], by ascending distance
 SUPPORT = 10  # pairs of the rarer kind beyond each end of the mapping; of small sets, one in SUPPORT_SHARE pairs
 SUPPORT_SHARE = 500
+# Pairs of two people are counted in so many bins of distance, each with its mean distance: the regression is the same
+# to ten digits, and does not need memory for all of them.
+REGRESSION_BINS = 2**20
 BIN = 0.5  # width of the bins of a reliability diagram, in powers of ten of the likelihood ratio
 MOST_KNOTS = 1000  # of a mapping that is read from a file
 
@@ -60,38 +63,58 @@ def fit(comparison: Comparison) -> Knots | None:
     Raises:
       ValueError: the comparison is not one of embeddings.
     """
-    same, other = [], []
-    for block in pair_blocks(comparison):
-        values = block.values.astype(np.float64)
-        same.append(values[block.positive])
-        values[block.positive] = np.inf
-        other.append(values[np.isfinite(values)])
-    kinds = [from_pair(np.concatenate(of), comparison.distance) for of in (same, other)]
-    if min(map(len, kinds)) < SUPPORT:
+    parts, near, largest, num_other = [], [], 0.0, 0
+    for positive, negative in _distances(comparison):
+        parts.append(positive)
+        near.append(np.partition(negative, SUPPORT)[:SUPPORT] if len(negative) > SUPPORT else negative)
+        largest, num_other = max(largest, float(negative.max(initial=0))), num_other + len(negative)
+    same = np.sort(np.concatenate(parts))
+    if min(len(same), num_other) < SUPPORT:
         return None
-    ranks = [max(1, min(SUPPORT, len(of) // SUPPORT_SHARE)) for of in kinds]
-    farthest, nearest = np.partition(kinds[0], -ranks[0])[-ranks[0]], np.partition(kinds[1], ranks[1] - 1)[ranks[1] - 1]
+    ranks = [max(1, min(SUPPORT, number // SUPPORT_SHARE)) for number in (len(same), num_other)]
+    farthest, nearest = same[-ranks[0]], np.sort(np.concatenate(near))[ranks[1] - 1]
     if not nearest < farthest:
         return None
-    intercept, slope = logistic_regression(*kinds)
+    number, sums = np.zeros(REGRESSION_BINS), np.zeros(REGRESSION_BINS)
+    for _, negative in _distances(comparison):
+        place = (negative * ((REGRESSION_BINS - 1) / largest if largest else 0)).astype(np.int64)
+        number += np.bincount(place, minlength=REGRESSION_BINS)
+        sums += np.bincount(place, negative, minlength=REGRESSION_BINS)
+    is_there = number > 0
+    intercept, slope = logistic_regression(same, sums[is_there] / number[is_there], number[is_there])
     return [[float(at), float(intercept + slope * at)] for at in (nearest, farthest)]
 
 
-def logistic_regression(same: Float64[np.ndarray, " P"], other: Float64[np.ndarray, " N"]) -> tuple[float, float]:
+def _distances(comparison: Comparison) -> Iterator[tuple[Float64[np.ndarray, " P"], Float64[np.ndarray, " N"]]]:
+    """Yields the distances of the positive pairs, and of the negative pairs, of blocks."""
+    for block in pair_blocks(comparison):
+        values = block.values.astype(np.float64)
+        positive = values[block.positive]
+        values[block.positive] = np.inf
+        negative = values[np.isfinite(values)]
+        yield from_pair(positive, comparison.distance), from_pair(negative, comparison.distance)
+
+
+def logistic_regression(
+    same: Float64[np.ndarray, " P"], other: Float64[np.ndarray, " N"], number: Float64[np.ndarray, " N"] | None = None
+) -> tuple[float, float]:
     """(intercept, slope) of the log likelihood ratio over the distance; the slope is not above 0.
 
-    The two kinds of pairs have equal total weight.
+    The two kinds of pairs have equal total weight. `number` says how many pairs each of `other` stands for; None for 1.
     """
-    centre, scale = np.mean(other), np.std(other) or 1.0
-    kinds = [((of - centre) / scale, sign) for of, sign in ((same, 1.0), (other, -1.0))]
+    share = np.full(len(other), 1 / len(other)) if number is None else number / np.sum(number)
+    centre = np.dot(share, other)
+    scale = np.sqrt(np.dot(share, (other - centre) ** 2)) or 1.0
+    of_same = np.full(len(same), 1 / len(same))
+    kinds = [((of - centre) / scale, shares, sign) for of, shares, sign in ((same, of_same, 1.0), (other, share, -1.0))]
 
     def cost(line: np.ndarray) -> tuple[float, np.ndarray]:
         total, gradient = 0.0, np.zeros(2)
-        for distance, sign in kinds:
+        for distance, shares, sign in kinds:
             margin = sign * (line[0] + line[1] * distance)
-            total += np.mean(np.logaddexp(0, -margin))
-            wrong = -sign * expit(-margin)
-            gradient += [np.mean(wrong), np.mean(wrong * distance)]
+            total += np.dot(shares, np.logaddexp(0, -margin))
+            wrong = -sign * shares * expit(-margin)
+            gradient += [np.sum(wrong), np.dot(wrong, distance)]
         return total, gradient
 
     bounds = [(None, None), (None, 0.0)]

@@ -17,7 +17,7 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.data.sources.csv_table import Listed, read_table
 from mancs_jax.data.sources.labels import Label, names_of, parse_labels
 from mancs_jax.evaluation import protocols
-from mancs_jax.evaluation.analyses import NONE, Analyses, analyse
+from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
 from mancs_jax.evaluation.calibration import calibrated
 from mancs_jax.evaluation.comparison import kept
 from mancs_jax.evaluation.labelled import Labelled
@@ -242,13 +242,17 @@ def score(
     query, gallery = features["query"], features["gallery"]
     if options.rerank and (asked := analyses.named()):
         raise ValueError(f"{', '.join(asked)}: re-ranked distances change with the gallery; leave --rerank out")
+    check_analyses(analyses, query.pid)
     comparison = protocols.compared(query, gallery, options, progress=progress)
     comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
     single = protocols.evaluate_single_query(query, gallery, options, comparison=comparison, progress=progress)
     if not options.rerank:
         card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
         if card and card["calibration"][options.distance] is None:
-            raise ValueError("--calibrate: too few pairs, or pairs of the same person and of others do not overlap")
+            raise ValueError(
+                "--calibrate: too few pairs, or pairs of the same person and of others do not overlap; embed images of "
+                "more people, or leave --calibrate out"
+            )
         single = analyse(comparison, single, analyses, card)
     evaluated = {SINGLE_QUERY: single}
     if "multi_query" in features:

@@ -89,7 +89,7 @@ def rates_at(
 
     Returns:
       The threshold is the largest float32 distance that keeps the FPIR; it is infinite where no search has to be kept
-      out. A rate of no search is NaN.
+      out. A rate of no search is NaN, and so is the FNIR where there is no non-mated search to set the threshold on.
     """
     removed = searches.is_removed[repeat]
     weights = np.ones((1, len(removed))) if weights is None else weights
@@ -102,9 +102,10 @@ def rates_at(
     too_near = np.append(nearest, np.float32(np.inf))[last]
     draws, is_limited = np.arange(len(weights)), np.isfinite(too_near)
     with np.errstate(invalid="ignore"):
+        fnir = 1 - mates_in_front[draws, np.searchsorted(mates, too_near)] / mates_in_front[:, -1]
         return Rates(
             fpir=in_front[draws, np.searchsorted(nearest, too_near)] / in_front[:, -1],
-            fnir=1 - mates_in_front[draws, np.searchsorted(mates, too_near)] / mates_in_front[:, -1],
+            fnir=np.where(in_front[:, -1] > 0, fnir, np.nan),
             distance=np.where(is_limited, np.nextafter(too_near, np.float32(-np.inf)), too_near).astype(np.float64),
         )
 

@@ -47,6 +47,7 @@ class NearPairs(NamedTuple):
 class RateDraws(NamedTuple):
     """The point of the ROC curve at a false positive rate, in the sample and in each draw."""
 
+    # Without a negative pair, as where one identity alone was drawn, all three are NaN.
     fpr: Float64[np.ndarray, " draws"]  # at the threshold of the sample
     tpr: Float64[np.ndarray, " draws"]  # at the threshold of the draw
     value: Float32[np.ndarray, " draws"]  # threshold: the farthest positive pair accepted; NaN where there is none
@@ -184,7 +185,8 @@ def draws_at(
     ends = [0 if np.isnan(value) else int(pairs.negative.searchsorted(value, "right")) for value in thresholds]
 
     crossed = [np.full(len(weights), np.nan, np.float32) for _ in rates]
-    fpr = [np.zeros(len(weights)) for _ in rates]
+    is_defined = total > 0
+    fpr = [np.where(is_defined, 0.0, np.nan) for _ in rates]
     before = np.zeros(len(weights))
     for start, end, mass in _runs(pairs, weights, rates, count, ends):
         after = before + mass
@@ -193,14 +195,14 @@ def draws_at(
             at[inside] = _crossing_values(pairs, weights[inside], slice(start, end), allowed[inside] - before[inside])
         for false, last in zip(fpr, ends, strict=True):
             if last == end:
-                np.divide(after, total, out=false, where=total > 0)
+                np.divide(after, total, out=false, where=is_defined)
         before = after
     for allowed, at in zip(budget, crossed, strict=True):
         if (before <= allowed).any() and not pairs.are_all:
             return None
         at[before <= allowed] = np.inf
     return [
-        RateDraws(fpr=false, tpr=of.tpr, value=of.value)
+        RateDraws(false, np.where(is_defined, of.tpr, np.nan), np.where(is_defined, of.value, np.float32(np.nan)))
         for false, of in zip(fpr, (_accepted(pairs, weights, at) for at in crossed), strict=True)
     ]
 

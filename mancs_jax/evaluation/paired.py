@@ -141,8 +141,11 @@ def _compared(first: Row, second: Row) -> dict[str, Any]:
                 f"{len(second.queries.pid):,}, whose {name}s are not the same): evaluate both on the same test set"
             )
     for name in ("dataset", "split", "split_seed"):
-        if first.result.get(name) != second.result.get(name):
-            values = f"{first.result.get(name)} and {second.result.get(name)}"
+        of_each = [row.result.get(name) for row in (first, second)]
+        # A result of --features does not know its data set, so its queries are compared by pid and camid only.
+        is_unknown = None in of_each and name != "split_seed"
+        if of_each[0] != of_each[1] and not is_unknown:
+            values = f"{of_each[0]} and {of_each[1]}"
             raise ValueError(
                 f"{first.file} and {second.file} have different queries ({name} {values}): evaluate both on the same "
                 "test set"

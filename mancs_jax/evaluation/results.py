@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from mancs_jax.data.cameras import UNKNOWN
 
 TABLE_RANKS = (1, 5, 10, 20)
+NO_MATCH = (
+    "no query has an image of its person under another camera, so all scores are 0; where cameras are not known, leave "
+    "the column camid of the CSV out"
+)
 
 
 def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
@@ -176,6 +180,8 @@ def matches(results: Mapping[str, Mapping]) -> str:
     """A line that says how many queries had a match in the gallery; the others score 0. One more without cameras."""
     counts = {(result["num_matched_queries"], result["num_queries"]) for result in results.values()}
     line = "; ".join(f"{matched:,} of {number:,} queries have a match" for matched, number in sorted(counts))
+    if not any(matched for matched, _ in counts):
+        line += f"\n{NO_MATCH}"
     return line if all(result.get("cameras_known", True) for result in results.values()) else f"{line}\n{UNKNOWN}"
 
 

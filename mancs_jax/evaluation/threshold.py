@@ -116,7 +116,9 @@ def of_points(points: Sequence[Mapping[str, Any]], max_fpr: float, where: str) -
     for rate, limit in known.items():
         if abs(rate - max_fpr) <= 1e-9:
             return float(limit)
-    rates = ", ".join(f"{rate:g}" for rate in known) or "none: it has too few pairs of two people"
+    if not known:
+        raise ValueError(f"{where} has no decision thresholds: it has too few pairs; evaluate images of more people")
+    rates = ", ".join(f"{rate:g}" for rate in known)
     raise ValueError(f"{where} has no threshold for a false positive rate of {max_fpr:g}; it has those for {rates}")
 
 

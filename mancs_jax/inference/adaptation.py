@@ -39,7 +39,7 @@ from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 ALARMS, ALARMS_IN = "alarms", 10_000  # column of expected false alarms per query, and the images they are counted in
 WEIGHT = 0.5  # of the camera's statistics, selected on other data sets; see docs/adapt.md
 BATCH = 64  # images whose statistics are computed together
-LEAST_IMAGES = 64  # of a camera; see docs/adapt.md
+LEAST_IMAGES = 32  # per camera; fewer were not measured, see docs/adapt.md
 
 
 def adapt(

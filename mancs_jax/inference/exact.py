@@ -134,15 +134,25 @@ def _read(query: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.nd
             some = slice(start, min(start + step, end))
             half_squared[some] = half_squared_norms(rows[some])
             if products is not None:
-                products[0, some] = np.vecdot(rows[some], query[0])
+                with np.errstate(over="ignore", invalid="ignore"):  # here, because a thread has a state of its own
+                    products[0, some] = np.vecdot(rows[some], query[0])
 
-    with ThreadPoolExecutor(cores) as pool, np.errstate(over="ignore", invalid="ignore"):
+    with ThreadPoolExecutor(cores) as pool:
         list(pool.map(read, range(cores)))
     return products, half_squared
 
 
 def _improve(best: Nearest, query: np.ndarray, block: Block, distance: str, products: np.ndarray | None = None) -> None:
-    """Puts the rows of a block whose values fit into memory among the nearest so far, in place."""
+    """Puts the rows of a block among the nearest so far, in place, for QUERIES at a time."""
+    for start in range(0, len(query), QUERIES):
+        some = slice(start, start + QUERIES)
+        _improve_some(Nearest(best.ids[some], best.distance[some]), query[some], block, distance, products)
+
+
+def _improve_some(
+    best: Nearest, query: np.ndarray, block: Block, distance: str, products: np.ndarray | None = None
+) -> None:
+    """As `_improve`, for queries whose values fit into memory; `products` are those of a single query."""
     k, erased = best.ids.shape[1], np.flatnonzero(np.isinf(block.half_squared))
     norm = np.sqrt(2 * np.max(block.half_squared, where=np.isfinite(block.half_squared), initial=0))
     if products is None:
