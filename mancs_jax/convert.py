@@ -46,7 +46,7 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     paths = Workdir(local_path(workdir))
     checkpoint.check_path(paths.latest)
     check_writable(paths.config)
-    arrays.check_known(config.data.name, config.data.root)
+    arrays.check_dataset(config.data.name, config.data.root)
     if checkpoint.peek(paths.latest) is not None:
         raise ValueError(f"--workdir={workdir}: has a model already; choose another directory")
     variables, num_classes = authors.load_released(local_path(source), config)

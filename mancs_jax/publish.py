@@ -87,7 +87,7 @@ def export_network(
     data = trained.network.config.data
     if scores:
         for source in sources(data.name):
-            arrays.check_known(source, root or data.root)
+            arrays.check_dataset(source, root or data.root)
     borrowed = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else {}
     network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     if average_with:

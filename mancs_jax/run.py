@@ -60,7 +60,7 @@ def train_and_evaluate(
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)
     for name in names.sources(config.data.name):
-        arrays.check_known(name, config.data.root)
+        arrays.check_dataset(name, config.data.root)
     _check_scorable(config)
     if not paths.latest.is_dir():  # a resumed run was checked when it started
         _check_matches(config)

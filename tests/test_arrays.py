@@ -283,10 +283,10 @@ def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
     with pytest.raises(
         ValueError, match=r'config.data.name is \'market1502\', and no such .* Did you mean "market1501"\?'
     ):
-        arrays.check_known("market1502", tmp_path)
+        arrays.check_dataset("market1502", tmp_path)
     prepared = tmp_path / "mine" / VERSION
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match=r"root=.*, which has mine; prepare it \(mancs prepare-data .* --name=other "):
-        arrays.check_known("other", tmp_path)
-    arrays.check_known("walkers", tmp_path)  # known, prepared or not
+        arrays.check_dataset("other", tmp_path)
+    arrays.check_dataset("walkers", tmp_path)  # known, prepared or not

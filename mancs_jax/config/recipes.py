@@ -97,14 +97,14 @@ COMMON = {"authors": authors, "small": small, "scratch": scratch}
 
 
 def vary(
-    config: ConfigDict, variant: str, recipe: str, own: Mapping[str, Callable[[ConfigDict], None]] | None = None
+    config: ConfigDict, variant: str, recipe: str, additional: Mapping[str, Callable[[ConfigDict], None]] | None = None
 ) -> ConfigDict:
     """Applies variants to a configuration and locks it (ValueError, one line: no such variant).
 
-    `variant` has names separated by commas, the text after the colon in `--config=RECIPE:variant`; `own` has variants
-    of this recipe in addition to `COMMON`.
+    `variant` has names separated by commas, the text after the colon in `--config=RECIPE:variant`; `additional`
+    has variants that only this recipe has.
     """
-    variants = COMMON | dict(own or {})
+    variants = COMMON | dict(additional or {})
     names = [name for name in variant.split(",") if name]
     for name in names:
         if name not in variants:
@@ -132,11 +132,11 @@ def cuhk03(variant: str = "") -> ConfigDict:
     config = defaults.get_config()
     config.data.name = "cuhk03_detected"
     config.data.p, config.data.k = 32, 8  # section 4.3
-    own = {
+    additional = {
         "labeled": lambda config: config.data.update(name="cuhk03_labeled"),  # boxes drawn by hand
         "classic": lambda config: config.data.update(testset=1),  # the first split of the classic protocol
     }
-    return vary(config, variant, "cuhk03", own)
+    return vary(config, variant, "cuhk03", additional)
 
 
 def walkers(variant: str = "") -> ConfigDict:

@@ -128,9 +128,9 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
     """Holds `num_ids` identities out of a training split, for validation, depending only on `seed` and the labels.
 
     They are sampled from the identities with at least two images under each of at least two cameras, so that each query
-    has a match in the gallery. One random image of each (identity, camera) is a query, as in Market-1501; the others
-    are the gallery. Where each image is its own camera, two images of an identity are enough, and one of them is a
-    query.
+    has a match in the gallery. One random image of each (identity, camera) is a query, as in Market-1501; the remaining
+    images are the gallery. Where each image is its own camera, two images of an identity are enough, and one of them is
+    a query.
 
     Returns (train, query, gallery), disjoint and together the split, each in its order. Raises ValueError where
     `num_ids` is below 1 or too large.
@@ -145,12 +145,13 @@ def hold_out(split: Split, num_ids: int, seed: int) -> tuple[Split, Split, Split
             f"{' under each of two cameras' if has_cameras else ''})"
         )
     rng = np.random.default_rng(seed)
-    held = np.isin(split.pid, rng.choice(eligible, num_ids, replace=False))
-    order = rng.permutation(np.flatnonzero(held))
-    _, first = np.unique(np.stack([split.pid[order], camid[order]]), axis=1, return_index=True)
+    is_held_out = np.isin(split.pid, rng.choice(eligible, num_ids, replace=False))
+    shuffled = rng.permutation(np.flatnonzero(is_held_out))
+    # The first image of each (identity, camera) in random order.
+    _, first = np.unique(np.stack([split.pid[shuffled], camid[shuffled]]), axis=1, return_index=True)
     is_query = np.zeros(len(split.pid), bool)
-    is_query[order[first]] = True
-    return take(split, ~held), take(split, is_query), take(split, held & ~is_query)
+    is_query[shuffled[first]] = True
+    return take(split, ~is_held_out), take(split, is_query), take(split, is_held_out & ~is_query)
 
 
 def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray, int]:
@@ -163,8 +164,8 @@ def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray
     def is_eligible(camid: np.ndarray) -> bool:
         return bool(np.sum(np.unique(camid, return_counts=True)[1] >= 2) >= 2) if has_cameras else len(camid) >= 2
 
-    rows_of = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
-    eligible = np.array([person for person, rows in rows_of if is_eligible(camid[rows])], np.int32)
+    rows_by_person = zip(people, np.split(order, first[1:]), strict=True) if len(people) else ()
+    eligible = np.array([person for person, rows in rows_by_person if is_eligible(camid[rows])], np.int32)
     return eligible, max(min(len(eligible), len(people) - 1), 0)
 
 
@@ -197,7 +198,7 @@ def fingerprint(split: Split) -> str:
     return digest_of(repr(split.image.shape), "\0".join(split.name.tolist()), *labels, split.image)
 
 
-def check_known(dataset: str, root: str | Path) -> None:
+def check_dataset(dataset: str, root: str | Path) -> None:
     """Refuses a data set that has no reader and is not prepared under `root` (ValueError, one line)."""
     if dataset not in DATASETS and not is_prepared(root, dataset):
         prepared = [path.name for path in sorted(local_path(root).glob("*")) if is_prepared(root, path.name)]

@@ -9,4 +9,4 @@ class Description(NamedTuple):
     config: dict[str, Any]  # of the run, as `config.to_dict()`
     num_classes: int
     data_fingerprint: str  # of the training images and their labels; "" where unknown
-    best: float | None = None  # the best score on the held-out identities so far
+    best: float | None = None  # the highest mAP in validation so far

@@ -80,7 +80,7 @@ class MetricsLog:
             total=num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=1.0, disable=not writes
         )
         self._batch, self._log_every = batch, log_every
-        self._then = time.monotonic()
+        self._last_time = time.monotonic()
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -88,32 +88,33 @@ class MetricsLog:
 
         Raises Diverged where a metric of the *previous* step is not finite.
         """
-        self._settle()
+        self._write_pending()
         self._pending = step, metrics
 
     def flush(self) -> None:
         """Waits for the newest metrics, checks them (`Diverged`), and writes everything to the disk."""
-        self._settle()
+        self._write_pending()
         if self._board:
             with self._naming_full_board():
                 self._board.flush()
 
-    def _settle(self) -> None:
+    def _write_pending(self) -> None:
         if self._pending is None:
             return
         step, metrics = self._pending
         self._pending = None
         row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        broken = [name for name, value in row.items() if not math.isfinite(value)]
-        if broken:
-            terms = [name for name in broken if name.endswith("_loss")] or broken
-            values = ", ".join(f"{name} is {row[name]}" for name in terms)
+        not_finite = [name for name, value in row.items() if not math.isfinite(value)]
+        if not_finite:
+            # One loss that is not finite makes the sum, the gradient and the parameters so: only it is named.
+            causes = [name for name in not_finite if name.endswith("_loss")] or not_finite
+            values = ", ".join(f"{name} is {row[name]}" for name in causes)
             raise Diverged(f"step {step}: {values}")
         if step % self._log_every == 0:
             self.write(step, row)
-        rate = self._batch / max(time.monotonic() - self._then, 1e-9)
-        self._then = time.monotonic()
-        self._show("images_per_second", rate, step)
+        rate = self._batch / max(time.monotonic() - self._last_time, 1e-9)
+        self._last_time = time.monotonic()
+        self._write_scalar("images_per_second", rate, step)
         self._bar.set_postfix_str(f"loss {row['loss']:.4f}, {rate:.0f} images/s", refresh=False)
         self._bar.update(step - self._bar.n)
 
@@ -122,9 +123,9 @@ class MetricsLog:
             self._file.write(json.dumps({"step": step, **row}) + "\n")
             self._file.flush()
         for name, value in row.items():
-            self._show(name, value, step)
+            self._write_scalar(name, value, step)
 
-    def _show(self, name: str, value: float, step: int) -> None:
+    def _write_scalar(self, name: str, value: float, step: int) -> None:
         if self._board:
             with self._naming_full_board():
                 self._board.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))

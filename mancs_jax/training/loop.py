@@ -144,7 +144,7 @@ def restore_or_create(
     optimizer: Any,
     devices: list[jax.Device],
 ) -> tuple[TrainState, float | None]:
-    """Returns the state of the latest checkpoint, or else a new one from `config.pretrained`, and the best score."""
+    """Returns the state of the latest checkpoint, or else a new one from `config.pretrained`, and the best mAP."""
     state = create_train_state(config, description.num_classes, optimizer)
     if manager.latest_step() is None and config.pretrained:
         params, batch_stats = load_into(
@@ -175,14 +175,14 @@ def has_whole_checkpoint(directory: Path) -> bool:
         return False
 
 
-def keep_best(workdir: Workdir, state: TrainState, description: Description, score: float) -> Description:
-    """Saves `state` in best/ if its score is the highest so far; returns the description with the highest score."""
-    if description.best is not None and score <= description.best:
+def keep_best(workdir: Workdir, state: TrainState, description: Description, validation_map: float) -> Description:
+    """Saves `state` in best/ if its mAP is the highest so far; returns the description with the highest mAP."""
+    if description.best is not None and validation_map <= description.best:
         return description
     with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
         if description.best is None:
             checkpoint.drop_later(manager, -1)  # damaged ones, which Orbax would read before it saves
-        description = description._replace(best=score)
+        description = description._replace(best=validation_map)
         checkpoint.save(manager, state, description)
         checkpoint.finish(manager)
     return description
@@ -204,13 +204,13 @@ def stop_signals() -> Iterator[list[str]]:
     numbers = [signal.SIGTERM, signal.SIGINT]
     numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
     try:
-        before = {number: signal.signal(number, handle) for number in numbers}
+        previous = {number: signal.signal(number, handle) for number in numbers}
     except ValueError:  # not the main thread, where signals cannot be caught
-        before = {}
+        previous = {}
     try:
         yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

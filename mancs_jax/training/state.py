@@ -36,8 +36,8 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: 
             progress = jnp.clip((step - warmup) / max(num_steps - warmup, 1), 0, 1)
             factor = 0.5 * (1 + jnp.cos(jnp.pi * progress))
         elif optim.schedule == "exponential":
-            late = jnp.maximum(step // steps_per_epoch - optim.decay_start, 0)
-            factor = optim.decay_rate ** (late / optim.decay_epochs)
+            epochs_of_decay = jnp.maximum(step // steps_per_epoch - optim.decay_start, 0)
+            factor = optim.decay_rate ** (epochs_of_decay / optim.decay_epochs)
         else:
             factor = 1.0
         return optim.learning_rate * factor * (jnp.minimum(1.0, (step + 1) / warmup) if warmup else 1.0)
@@ -48,15 +48,19 @@ def learning_rate_schedule(config: ConfigDict, steps_per_epoch: int, num_steps: 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Chains clipping, coupled weight decay, Adam or SGD, schedule, and the heads' multiple of the learning rate."""
     optim = config.optim
-    by_name = {"adam": optax.scale_by_adam, "sgd": lambda: optax.trace(optim.momentum, nesterov=True)}
+    optimizers = {"adam": optax.scale_by_adam, "sgd": lambda: optax.trace(optim.momentum, nesterov=True)}
 
     def outside_backbone(params):
-        return {name: jax.tree.map(lambda _, new=name != "backbone": new, tree) for name, tree in params.items()}
+        """Returns a mask of the parameters: True for FABs and heads, which no pretrained backbone has."""
+        return {
+            name: jax.tree.map(lambda _, is_outside=name != "backbone": is_outside, tree)
+            for name, tree in params.items()
+        }
 
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay) if optim.weight_decay else optax.identity(),
-        by_name[optim.name](),
+        optimizers[optim.name](),
         optax.scale_by_learning_rate(schedule),
         optax.masked(optax.scale(optim.head_multiplier), outside_backbone),
     )
