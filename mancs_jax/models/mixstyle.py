@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Key
 
 EPSILON = 1e-6  # added to variances, as in the authors' code
 
 
 def mix_style(
-    x: Float[jax.Array, "B H W C"],
+    x: Float[jax.Array | np.ndarray, "B H W C"],
     keys: Key[jax.Array, " B"],
     probability: float,
     alpha: float,
