@@ -159,7 +159,7 @@ def finetune(variant: str = "") -> ConfigDict:
     """Fine-tunes a pretrained model on your own identities; `config.data.name` has to be given.
 
     The learning rate is low, BatchNorm keeps the statistics of the pretrained model, and training ends early where the
-    held-out identities gain nothing. The values were chosen on walkers: see docs/fine_tuning.md.
+    held-out identities gain nothing. Learning rate and length have not been tuned: see docs/fine_tuning.md.
     """
     if variant:
         raise ValueError(f"finetune has no variant {variant!r}: it has none")
