@@ -32,7 +32,7 @@ from mancs_jax.training.description import Description
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
 
-CAMERAS = {2: LEAST_IMAGES, 7: LEAST_IMAGES + 6}  # camera -> images
+CAMERAS = {2: adaptation.BATCH, 7: adaptation.BATCH + 6}  # camera -> images
 
 
 def assert_near(found, expected, tolerance=1e-4):
@@ -362,11 +362,11 @@ def test_evaluation_embeds_each_image_by_its_own_camera(place):
 def test_the_commands(place, capsys, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr("mancs_jax.cli.command_line.keep_compiled_programs", lambda: None)
-    few = ["path,camid", *(f"2_{i:03d}.png,2" for i in range(LEAST_IMAGES))]
+    few = ["path,camid", *(f"2_{i:03d}.png,2" for i in range(CAMERAS[2]))]
     (place / "few.csv").write_text("\n".join(few))
     run(command, ["adapt", "--workdir=w", "--source=boxes", "--csv=few.csv", "--output=half", "--weight=0.25"])
     said = capsys.readouterr().out
-    assert f"camera 2: {LEAST_IMAGES} images" in said and "no thresholds: no two people" in said
+    assert f"camera 2: {CAMERAS[2]} images" in said and "no thresholds: no two people" in said
     assert 'mancs_jax.load("half")' in said
     half, site = load_trained("half"), load_trained("site")
     assert half.card["adapted"]["weight"] == 0.25 and half.card["thresholds"] is None
