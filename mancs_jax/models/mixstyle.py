@@ -21,7 +21,7 @@ def mix_style(
     6 and 7). Each image samples for itself whether it is mixed, its share and the other image, over the devices of
     `axis_name`, so that the result does not depend on how a batch is split. (The authors sample once per batch.)
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
     mean = wide.mean((1, 2))
     deviation = jnp.sqrt(jnp.maximum((wide * wide).mean((1, 2)) - mean * mean, 0) + EPSILON)
     statistics = jax.lax.stop_gradient(jnp.stack([mean, deviation], axis=1))  # [B, 2, C]
