@@ -102,7 +102,7 @@ def checked_limit(
 
 def are_normalized(embedding: np.ndarray) -> bool:
     """Returns whether embeddings [N, D] have norm 1, as normalised ones have."""
-    norms = np.sqrt(np.einsum("nd,nd->n", embedding, embedding, dtype=np.float64))
+    norms = np.sqrt(np.vecdot(embedding, embedding, dtype=np.float64))
     return bool(len(norms)) and bool(np.abs(norms - 1).max() < UNIT)
 
 
