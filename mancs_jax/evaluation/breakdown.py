@@ -106,7 +106,7 @@ def by_cameras(outcomes: Outcomes, comparison: Comparison, threshold: float | No
     The gallery is cut down to the images of one camera. Only queries whose person was seen there take part.
 
     Returns:
-      `query_cameras` (A) and `gallery_cameras` (C); matrices [A][C] of `queries`, `identities`, `rank1`,
+      `query_cameras` (A) and `gallery_cameras` (C); matrices A x C of `queries`, `identities`, `rank1`,
       `rank1_interval`, `pairs` (positive ones), `tpr` and `tpr_interval`, None where there is none; `threshold`; and
       `worst`, the pair of cameras with the lowest rank-1 of those with at least ten identities, or None. None with one
       camera or more than MOST_CAMERAS.

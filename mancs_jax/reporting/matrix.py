@@ -22,8 +22,8 @@ def matrix_svg(
     Args:
       rows: names of A rows.
       columns: names of C columns.
-      shares: [A][C], from 0 to 1 or None.
-      counts: [A][C].
+      shares: A x C, from 0 to 1 or None.
+      counts: A x C.
       row_title: what the rows are.
       column_title: what the columns are.
     """
