@@ -1,6 +1,8 @@
 """Fine-tuning: the architecture of the pretrained network, frozen BatchNorm statistics, early stopping."""
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,3 +96,16 @@ def test_a_network_without_a_card(place, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"x")
     with pytest.raises(ValueError, match="config.like_pretrained is True, but .*weights.pth has no card"):
         with_pretrained_model(config_of(place, pretrained=str(tmp_path / "weights.pth")))
+
+
+@pytest.mark.usefixtures("one_device")
+def test_the_benchmark_scores_the_other_identities_before_and_after(place, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    benchmark = importlib.import_module("fine_tuning")
+    monkeypatch.setattr(benchmark, "keep_compiled_programs", lambda: None)
+    flags = [f"--network={place / 'first.json'}", "--dataset=market1501", f"--root={place / 'data'}", "--subsets=1"]
+    flags += ["--identities", "10", f"--workdirs={tmp_path}", f"--json={tmp_path / 'figures.json'}"]
+    benchmark.main([*flags, "--set", "max_steps=1", "data.p=4", "optim.learning_rate=1e-12"])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [(row["training identities"], row["score"]) for row in rows] == [(10, "rank-1"), (10, "plain mAP")]
+    assert all(row["before"] == row["after"] > 0 and row["gain"] == 0 for row in rows)  # at this learning rate

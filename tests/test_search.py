@@ -61,6 +61,19 @@ def test_answers_within_a_distance():
             search(gallery, gallery, 1, max_distance=wrong)
 
 
+@pytest.mark.parametrize("chosen", [[2, 9], [2, 5, 9, 11], [3, 4]], ids=["few", "all", "none of them"])
+def test_chosen_ids_of_rows_with_gaps(chosen):
+    ids = np.array([2, 5, 9, 11])  # 5 is the nearest to the query, then 9, 11 and 2
+    rows = np.float32([[9, 0], [1, 0], [3, 0], [5, 0]])
+    for copies in (1, 8):  # few of many rows are gathered, many are compared in place
+        more = np.arange(20, 20 + 4 * (copies - 1))
+        every_id, every_row = np.append(ids, more), np.vstack([rows, np.zeros((len(more), 2), np.float32)])
+        block = exact.Block(every_id, every_row, exact.half_squared_norms(every_row))
+        nearest = exact.nearest(np.zeros((1, 2), np.float32), [block], 2, "euclidean", np.array(chosen))
+        expected = [i for i in (5, 9, 11, 2) if i in chosen][:2]
+        assert nearest.ids.tolist() == [expected + [-1] * (2 - len(expected))]
+
+
 def on_device(monkeypatch):
     """Searches as on an accelerator, on the CPU."""
     monkeypatch.setattr(sys.modules[search.__module__], "ACCELERATORS", ("cpu",))
