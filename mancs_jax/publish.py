@@ -75,15 +75,13 @@ def export_network(
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a network: give letters, digits, _, - and . alone, as my_network")
+        raise ValueError(f"{name!r} is not a valid model name: use only letters, digits, _, - and ., as in my_model")
     folder = local_path(folder)
     for suffix in (WEIGHTS, CARD):
         check_writable(folder / f"{name}{suffix}")
     trained = load_trained(workdir)
     if trained.network.cameras:
-        raise ValueError(
-            f"{workdir}: the network is adapted to cameras; share the two files of mancs adapt as they are"
-        )
+        raise ValueError(f"{workdir}: the model is adapted to cameras; share the two files of mancs adapt as they are")
     data = trained.network.config.data
     if scores:
         for source in sources(data.name):
@@ -143,11 +141,11 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
     """The thresholds and the calibration of another network's card; one line where they are not for this network."""
     other = load_trained(source)
     if not other.card.get("thresholds"):
-        raise ValueError(f"--thresholds_of={source}: its card has no thresholds; give a network that was scored")
+        raise ValueError(f"--thresholds_of={source}: its card has no thresholds; use a model that was evaluated")
     if config.data.validation_ids or not scores:
         raise ValueError(
-            "--thresholds_of is for a scored network that trained on all identities: this one "
-            + ("held identities out and sets its own" if scores else "is not scored")
+            "--thresholds_of is for an evaluated model that was trained on all identities: this one "
+            + ("held identities out and sets its own" if scores else "is not evaluated")
         )
     for name, there, here in (
         ("data set", other.card["trained_on"], config.data.name),
@@ -157,10 +155,10 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
         if there != here:
             raise ValueError(f"--thresholds_of={source}: its {name} is another, so its distances are, too")
     if not other.network.config.data.validation_ids:
-        raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; give the network that set them")
+        raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; use the model that set them")
     taken = {name: other.card[name] for name in ("thresholds", "calibration") if other.card.get(name)}
     return {
-        name: of | {"set_on": f"{of['set_on']}, by the network {other.card['network']}"} for name, of in taken.items()
+        name: of | {"set_on": f"{of['set_on']}, by the model {other.card['network']}"} for name, of in taken.items()
     }
 
 

@@ -301,8 +301,8 @@ def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
         wanted = single_shot_parts(arrays.split_names(dataset, root), dataset, root)
         if "query" not in wanted and dataset in names.sources(data.name):
             raise ValueError(
-                f"the network was trained on the people of {dataset}, which has no others (split {wanted[0]}): scores "
-                "on them say nothing about other people; score it on another data set (--dataset=NAME)"
+                f"the model was trained on the identities of {dataset}, which has no others (split {wanted[0]}): "
+                "scores on them say nothing about other people; score it on another data set (--dataset=NAME)"
             )
     if task.multi_query and "gt_bbox" not in (there := arrays.split_names(dataset, root)):
         raise ValueError(

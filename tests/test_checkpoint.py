@@ -221,7 +221,7 @@ def test_a_workdir_of_patterns_is_no_network(tmp_path):
     """Reading from such a path is no loss; there is nothing there."""
     write_workdir(tmp_path / "w")
     assert mancs_jax.load(tmp_path / "w").width
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         mancs_jax.load(tmp_path / "w[1]")
 
 

@@ -138,6 +138,6 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
     )
     assert not (tmp_path / "new").exists()
     assert "must end in .safetensors" in refused(convert.export_weights, workdir, tmp_path / "mancs.pth")
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         convert.export_weights(tmp_path / "new", tmp_path / "mancs.safetensors")
     assert list(tmp_path.iterdir()) == []

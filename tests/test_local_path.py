@@ -132,7 +132,7 @@ def test_a_folder_with_the_name_of_a_network(tmp_path, monkeypatch):
     cv2.imwrite("photos/a.jpg", np.zeros((8, 4, 3), np.uint8))
     (tmp_path / "market1501").mkdir()
     arguments = ["photos", "--network=./market1501", "--output=a.npz"]
-    assert refused(embed, *arguments).startswith("embed: ./market1501: no network there; give the --workdir of a run")
+    assert refused(embed, *arguments).startswith("embed: ./market1501: no model there; use the --workdir of a run")
 
 
 def test_home_in_every_call_from_python(tmp_path, monkeypatch):

@@ -157,7 +157,7 @@ def test_a_report_that_cannot_be_is_refused_before_the_work(tmp_path):
     (tmp_path / "report.html").mkdir()
     line = run_script("visualize", f"--workdir={tmp_path}")
     assert line.endswith(f"{tmp_path / 'report.html'} cannot be written (it is a folder): choose another place")
-    assert "no network there" in run_script("visualize", "--workdir=/proc/nowhere/x")
+    assert "no model there" in run_script("visualize", "--workdir=/proc/nowhere/x")
 
 
 def test_a_root_is_looked_at_before_the_images(monkeypatch):

@@ -75,7 +75,7 @@ def test_networks_are_averaged(tmp_path):
     kernel = lambda network: np.asarray(network.variables["params"]["rank_fc"]["kernel"], np.float64)  # noqa: E731
     np.testing.assert_allclose(kernel(mean), 0.75 * kernel(one) + 0.25 * kernel(other), rtol=1e-6)
     assert kernel(averaged(one, other, 0.0)).tolist() == kernel(one).tolist()
-    with pytest.raises(ValueError, match=r"the share of the other network is 1\.5: it has to be from 0 to 1"):
+    with pytest.raises(ValueError, match=r"the share of the other model is 1\.5: it has to be from 0 to 1"):
         averaged(one, other, 1.5)
     fewer = other._replace(variables=others | {"params": others["params"] | {"rank_fc": {}}})
     with pytest.raises(ValueError, match="cannot be averaged: params/rank_fc/bias and 1 more are not"):

@@ -54,7 +54,7 @@ def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
     monkeypatch.chdir(pair.parent)
     (pair.parent / "tiny").mkdir()
     np.testing.assert_array_equal(mancs_jax.load("tiny")(IMAGE), expected)
-    with pytest.raises(FileNotFoundError, match=r"^\./tiny: no network there; .* of the package: tiny$"):
+    with pytest.raises(FileNotFoundError, match=r"^\./tiny: no model there; .* or a pretrained model: tiny$"):
         mancs_jax.load("./tiny")
 
 
@@ -185,16 +185,16 @@ def test_numbers_too_large_for_half_precision(workdir):
 def test_a_folder_with_two_networks_asks_which(pair):
     for suffix in (".json", ".safetensors"):
         (pair / f"other{suffix}").write_bytes((pair / f"tiny{suffix}").read_bytes())
-    with pytest.raises(ValueError, match="holds several networks: give one of the files other.safetensors, tiny.safe"):
+    with pytest.raises(ValueError, match="holds several models: use one of the files other.safetensors, tiny.safe"):
         mancs_jax.load(pair)
     assert mancs_jax.load(pair / "other.json").width == WIDTH
 
 
 def test_a_missing_half(pair):
     (pair / "tiny.json").rename(pair / "elsewhere.json")
-    with pytest.raises(FileNotFoundError, match=r"tiny\.json: no such file; a network is a pair of files"):
+    with pytest.raises(FileNotFoundError, match=r"tiny\.json: no such file; a model is a pair of files"):
         mancs_jax.load(pair / "tiny.safetensors")
-    with pytest.raises(FileNotFoundError, match="shared: no network there"):
+    with pytest.raises(FileNotFoundError, match="shared: no model there"):
         mancs_jax.load(pair)
 
 
@@ -212,8 +212,8 @@ def refused(folder):
         (b"{", "tiny.json: not JSON, or cut off"),
         (b"\xff\xfe", "tiny.json: not JSON, or cut off"),
         (b"[" * 100_000, "tiny.json: not JSON, or cut off"),
-        (b"[1, 2]", "tiny.json: not the card of a network (format 1), which `mancs export --format=weights` writes"),
-        (b'{"format": 2}', "tiny.json: not the card of a network (format 1)"),
+        (b"[1, 2]", "tiny.json: not the card of a model (format 1), which `mancs export --format=weights` writes"),
+        (b'{"format": 2}', "tiny.json: not the card of a model (format 1)"),
         (b'{"format": 1}', "tiny.json: no usable input, embedding, network, num_classes, step, best, data_fingerprint"),
     ],
 )

@@ -190,8 +190,8 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--output=out/a b.safetensors", "--noscores"], "'a b' is no name of a network: give letters"),
-        (["--output=out/.hidden.safetensors", "--noscores"], "'.hidden' is no name of a network"),
+        (["--output=out/a b.safetensors", "--noscores"], "'a b' is not a valid model name: use only letters"),
+        (["--output=out/.hidden.safetensors", "--noscores"], "'.hidden' is not a valid model name"),
         (["--output=out/fine.safetensors"], "/home/me/data"),
         (["--noscores"], "--output is missing"),
         (["--output=out/fine.safetensors", "--flip"], "--flip is for --format=onnx and jax, not for weights"),
@@ -235,7 +235,7 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
     output, root = f"--output={tmp_path}/all.safetensors", f"--root={config.data.root}"
     run(export, ["export", "--format=weights", f"--workdir={on_everybody}", output, root, f"--thresholds_of={path}"])
     card = json.loads((tmp_path / "all.json").read_text())
-    assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the network {published[1]['network']}"
+    assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the model {published[1]['network']}"
     network = load_trained(tmp_path / "all.json").network
     for distance in publish.DISTANCES:
         same, other = pair_distances(network, test, distance)
@@ -259,7 +259,7 @@ def test_thresholds_that_do_not_fit_are_one_line(published, place, on_everybody,
         return str(error.value)
 
     assert "held identities out and sets its own" in refused(place[0] / "w", thresholds_of=path)
-    assert "this one is not scored" in refused(on_everybody, thresholds_of=path, scores=False)
+    assert "this one is not evaluated" in refused(on_everybody, thresholds_of=path, scores=False)
     assert "its card has no thresholds" in refused(on_everybody, thresholds_of=on_everybody)
     assert "its model is another" in refused(on_everybody, thresholds_of="market1501")
     assert "its thresholds are borrowed" in refused(on_everybody, thresholds_of=changed(published, tmp_path, {}, 0))

@@ -191,7 +191,7 @@ def test_single_shot_on_people_of_the_training_is_refused(root, tmp_path):
         build.build(contents, root)
     write_untrained(tmp_path / "own", root, name="cuhk01")
     task = scoring.Task(single_shot=SingleShot(splits=2))
-    with pytest.raises(ValueError, match="trained on the people of cuhk01, which has no others"):
+    with pytest.raises(ValueError, match="trained on the identities of cuhk01, which has no others"):
         scoring.score(tmp_path / "own", task, progress=False)
     write_untrained(tmp_path / "other", root)
     (result,) = results_of(tmp_path / "other", task._replace(dataset="cuhk01")).values()
@@ -238,7 +238,7 @@ def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
             results_of(workdir[0], scoring.Task(dataset="nowhere", options=options))
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         results_of(tmp_path / "empty")
 
 

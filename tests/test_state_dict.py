@@ -347,7 +347,7 @@ def test_a_network_beside_other_tensors_is_found(tmp_path, state_dict, name_of, 
     found = read_tensors(tmp_path / "w.pth").keys()
     if prefix:
         assert found == {name_of(name).removeprefix(prefix) for name in state_dict}
-        told = f"{tmp_path / 'w.pth'}: the network is below {prefix}; skipped: criterion.centers\n"
+        told = f"{tmp_path / 'w.pth'}: the model is below {prefix}; skipped: criterion.centers\n"
         assert capsys.readouterr().err == told
     else:
         assert found == tensors.keys() and capsys.readouterr().err == ""

@@ -81,7 +81,7 @@ def adapt(
     for suffix in (WEIGHTS, CARD):
         check_writable(folder / f"{folder.name}{suffix}")
     if not 0 <= weight <= 1:
-        raise ValueError(f"weight is {weight}: it has to be from 0 (the network's own statistics) to 1 (the camera's)")
+        raise ValueError(f"weight is {weight}: it has to be from 0 (the model's own statistics) to 1 (the camera's)")
     trained = load_trained(network)
     with open_site(source, csv) as site, ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = _rows_by_camera(site.camid, csv)
@@ -175,7 +175,7 @@ def _rows_by_camera(camid: Int32[np.ndarray, " N"], csv: str | Path) -> dict[int
     if few := [f"{camera} ({len(of)} images)" for camera, of in rows.items() if len(of) < LEAST_IMAGES]:
         raise ValueError(
             f"{csv}: statistics of a camera need {LEAST_IMAGES} images, and these have fewer: {name_some(few)}; add "
-            "images, or leave such cameras out, which then use the network's own statistics"
+            "images, or leave such cameras out, which then use the model's own statistics"
         )
     return {camera: np.random.default_rng(camera).permutation(of) for camera, of in rows.items()}
 

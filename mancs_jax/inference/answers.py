@@ -197,7 +197,7 @@ def page(
     options = [name for name in ("flip", "normalize") if getattr(gallery, name)]
     facts = {
         "gallery": f"{place}, {len(gallery.name):,} images",
-        "network": f"{network}, {', '.join(options)}" if options else network,
+        "model": f"{network}, {', '.join(options)}" if options else network,
         "distance": distance,
         "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),

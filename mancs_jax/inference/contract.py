@@ -59,7 +59,7 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
         raise ValueError(f"{where}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(
-            f"{where}: not the card of a network (format {FORMAT}), which `mancs export --format=weights` writes"
+            f"{where}: not the card of a model (format {FORMAT}), which `mancs export --format=weights` writes"
         )
     wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
     if wrong or not 1 <= card["num_classes"] < LARGEST:
@@ -83,7 +83,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     ]:
         wrong.append("input")
     if wrong:
-        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its card; export the network again")
+        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its card; export the model again")
     try:
         config = checks.from_json(card["config"])
         checks.validate(config, num_devices=1)
@@ -92,7 +92,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{where}: the configuration in its card makes no network ({reason})") from None
     if not fits:
-        raise ValueError(f"{where}: its card names two sizes of images; export the network again")
+        raise ValueError(f"{where}: its card names two sizes of images; export the model again")
 
 
 def described_input(kind: str, height: int, width: int) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Embedder:
             return list(camera_groups(self.cameras, camid))
         if np.any(camid != built_in):
             raise ValueError(
-                f"the exported file has the statistics of camera {built_in} alone: load the adapted network for other "
+                f"the exported file has the statistics of camera {built_in} only: load the adapted model for other "
                 "cameras, or leave camera out"
             )
         return [(None, np.arange(len(camid)))]
@@ -167,7 +167,7 @@ def load(
       devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
-      FileNotFoundError: no network there.
+      FileNotFoundError: no model there.
       ValueError: `batch` is below 1, a file is damaged, or an argument does not apply to it.
       ImportError: an ONNX file, and the libraries of the extra `onnx` are not installed.
       RuntimeError: one line: this process was forked from one that has loaded a network.

@@ -352,11 +352,11 @@ def _fault_of(fields: dict[str, np.ndarray]) -> str:
 
 
 def check_network(gallery: Gallery, embedder: Embedder) -> None:
-    """Raises ValueError where the gallery was embedded by another network, or in another way."""
+    """Raises ValueError where the gallery was embedded by another model, or in another way."""
     if gallery.network != embedder.network:
         raise ValueError(
-            "the gallery was embedded by another network, or by another step of its training: embed it again with "
-            "this one"
+            "the gallery was embedded by another model, or by another step of its training: embed it again with "
+            "this model"
         )
     if (gallery.flip, gallery.normalize) != (embedder.flip, embedder.normalize):
         raise ValueError(

@@ -144,9 +144,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     card_path, weights_path = (local_path(path).with_suffix(suffix) for suffix in (CARD, WEIGHTS))
     for file in (card_path, weights_path):
         if not file.is_file():
-            raise FileNotFoundError(
-                f"{file}: no such file; a network is a pair of files, NAME.safetensors and NAME.json"
-            )
+            raise FileNotFoundError(f"{file}: no such file; a model is a pair of files, NAME.safetensors and NAME.json")
     card = read_json_card(card_path)
     leaves = {key: np.asarray(array, np.float32) for key, array in read_safetensors(weights_path).items()}
     shapes: Any = None

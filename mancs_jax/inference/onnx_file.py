@@ -59,7 +59,7 @@ def onnx_content(network: Network, card: dict[str, Any], *, input: str, flip: bo
     exported = card["exported"] | {"opset": OPSET, "file": digest(graph)}
     onnx.helper.set_model_props(model, {CONTRACT: json.dumps(card | {"exported": exported}, allow_nan=False)})
     if model.ByteSize() > MOST_BYTES:
-        raise ValueError(f"the network has {model.ByteSize():,} bytes, more than an ONNX file holds")
+        raise ValueError(f"the model has {model.ByteSize():,} bytes, more than an ONNX file holds")
     return model.SerializeToString()
 
 
@@ -137,7 +137,7 @@ def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
     if any(entry.domain or entry.version > OPSET for entry in model.opset_import) or model.functions:
         return "it asks for operations of another library"
     if model.training_info or graph.sparse_initializer or graph.quantization_annotation:
-        return "it holds more than a network"
+        return "it holds more than a model"
     for node in graph.node:
         if node.op_type not in OPERATIONS or node.domain:
             return f"it asks for the operation {node.domain[:40]}.{node.op_type[:40]}".replace(" .", " ")

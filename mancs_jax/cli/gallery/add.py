@@ -30,7 +30,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string("camera", None, "Camera of all images.")
     values.DEFINE_string("time", None, "Time of all images; `modified` for the time of each file's last change.")
     values.DEFINE_bool("replace", False, "Let images replace those of their names.")
-    values.DEFINE_bool("embed_again", False, "Embed all images again by another network.")
+    values.DEFINE_bool("embed_again", False, "Embed all images again by another model.")
     values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
     values.DEFINE_bool("flip", False, "For a new gallery: average with the mirror image.")
     values.DEFINE_bool("normalize", False, "For a new gallery: divide embeddings by their norms.")
