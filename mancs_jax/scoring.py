@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
@@ -19,7 +20,7 @@ from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
 from mancs_jax.evaluation.calibration import calibrated
-from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.comparison import Comparison, kept, within_groups
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.per_query import PerQuery, write_queries
@@ -63,6 +64,15 @@ class Task(NamedTuple):
 
 
 USUAL = Task()
+
+
+class HeldOut(NamedTuple):
+    """The identities that a run held out, of all its data sets together."""
+
+    query: arrays.Split
+    gallery: arrays.Split
+    query_source: Int[np.ndarray, " Q"]  # data set of each query, from 0
+    gallery_source: Int[np.ndarray, " G"]
 
 
 class Scored(NamedTuple):
@@ -261,8 +271,8 @@ def _has_held_out(config: ConfigDict) -> bool:
     return config.choose_on == "validation" and config.data.validation_ids > 0
 
 
-def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays.Split] | None:
-    """Reads the identities that a run held out: (query, gallery), of all its data sets; None if there are none.
+def held_out_images(config: ConfigDict, root: str) -> HeldOut | None:
+    """Reads the identities that a run held out, of all its data sets; None if there are none.
 
     Raises:
       FileNotFoundError: a data set is not there.
@@ -272,8 +282,22 @@ def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays
     config = checks.from_json(config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config).validation
-    query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
-    return query, gallery
+    parts = list(zip(*held_out.values(), strict=True))
+    query, gallery = (join(splits, list(held_out)) for splits in parts)
+    sources = (np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts)
+    return HeldOut(query, gallery, *sources)
+
+
+def compare_held_out(query: Labelled, gallery: Labelled, held_out: HeldOut, options: Options) -> Comparison:
+    """Compares the embedded images of held-out identities, to set thresholds and a calibration on them.
+
+    Only pairs within a data set count: people of different data sets are so easy to tell apart that these pairs would
+    lower the false positive rates.
+    """
+    comparison = protocols.compared(query, gallery, options)
+    if not held_out.gallery_source.any():
+        return comparison
+    return within_groups(comparison, held_out.query_source, held_out.gallery_source)
 
 
 def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -> dict[str, Any] | None:
@@ -284,8 +308,8 @@ def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -
         return None if task.flip or task.options.normalize else trained.card
     held_out = held_out_images(config, root)
     assert held_out is not None  # see `score_network`
-    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
-    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out[:2])
+    comparison = compare_held_out(query, gallery, held_out, task.options._replace(rerank=False))
     who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
     found = calibrated({task.options.distance: comparison}, who)
     if found[task.options.distance] is None:
