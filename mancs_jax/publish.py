@@ -169,7 +169,7 @@ def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, 
     test = score_network(trained, Task(root=root))
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config, found = trained.network.config, dict(borrowed)
-    if held_out := held_out_images(config, root):
+    if held_out := held_out_images(trained, root):
         embedded = score_network(trained, validation=held_out[:2]).embedded
         compared = {
             distance: kept(
@@ -177,9 +177,11 @@ def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, 
             )
             for distance in DISTANCES
         }
-        who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
         points = {distance: _points(comparison) for distance, comparison in compared.items()}
-        found = {"thresholds": {"set_on": who} | points, "calibration": calibrated(compared, who)}
+        found = {
+            "thresholds": {"set_on": held_out.people} | points,
+            "calibration": calibrated(compared, held_out.people),
+        }
     on = f"the people of query and gallery of {sources(config.data.name)[0]}, {test.results[NETWORK]['split']}"
     compared = by_distance(test) if found else {}
     for name, measure in (("thresholds", _measured), ("calibration", measured_calibration)):
