@@ -15,10 +15,11 @@ from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.scoring import NETWORK, Scored, Task, held_out_images, score_network
+from mancs_jax.scoring import NETWORK, Scored, Task, compare_held_out, held_out_images, score_network
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
@@ -166,12 +167,20 @@ def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, 
     test = score_network(trained, Task(root=root))
     of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config, found = trained.network.config, dict(borrowed)
-    if held_out := held_out_images(config, root):
-        compared = by_distance(score_network(trained, validation=held_out))
-        who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
+    if held_out := held_out_images(trained, root):
+        embedded = score_network(trained, validation=held_out[:2]).embedded
+        compared = {
+            distance: kept(
+                compare_held_out(embedded["query"], embedded["gallery"], held_out, Options(distance=distance))
+            )
+            for distance in DISTANCES
+        }
         points = {distance: _points(comparison) for distance, comparison in compared.items()}
-        found = {"thresholds": {"set_on": who} | points, "calibration": calibrated(compared, who)}
-    on = f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}"
+        found = {
+            "thresholds": {"set_on": held_out.people} | points,
+            "calibration": calibrated(compared, held_out.people),
+        }
+    on = f"the people of query and gallery of {sources(config.data.name)[0]}, {test.results[NETWORK]['split']}"
     compared = by_distance(test) if found else {}
     for name, measure in (("thresholds", _measured), ("calibration", measured_calibration)):
         if name in found:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
@@ -19,7 +20,7 @@ from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
 from mancs_jax.evaluation.calibration import calibrated
-from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.comparison import Comparison, kept, within_groups
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.per_query import PerQuery, write_queries
@@ -32,7 +33,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
-from mancs_jax.weights.start import load_into
+from mancs_jax.weights.start import data_sets_seen, load_into
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
@@ -63,6 +64,16 @@ class Task(NamedTuple):
 
 
 USUAL = Task()
+
+
+class HeldOut(NamedTuple):
+    """The identities that a run held out, of all its data sets together."""
+
+    query: arrays.Split
+    gallery: arrays.Split
+    query_source: Int[np.ndarray, " Q"]  # data set of each query, from 0
+    gallery_source: Int[np.ndarray, " G"]
+    people: str  # how many, and of which data sets
 
 
 class Scored(NamedTuple):
@@ -261,35 +272,54 @@ def _has_held_out(config: ConfigDict) -> bool:
     return config.choose_on == "validation" and config.data.validation_ids > 0
 
 
-def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays.Split] | None:
-    """Reads the identities that a run held out: (query, gallery), of all its data sets; None if there are none.
+def held_out_images(trained: Trained, root: str) -> HeldOut | None:
+    """Reads the identities that a run held out; None if there are none.
+
+    Of several data sets, those that the pretrained model was trained on are left out, unless none would remain.
 
     Raises:
       FileNotFoundError: a data set is not there.
     """
-    if not _has_held_out(config):
+    if not _has_held_out(trained.network.config):
         return None
-    config = checks.from_json(config.to_dict()).unlock()
+    config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config).validation
-    query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
-    return query, gallery
+    unseen = held_out.keys() - data_sets_seen(config, trained.description.data_fingerprint)
+    held_out = {name: held_out[name] for name in held_out if name in unseen or not unseen}
+    parts = list(zip(*held_out.values(), strict=True))
+    query, gallery = (join(splits, list(held_out)) for splits in parts)
+    sources = (np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts)
+    people = f"{config.data.validation_ids} held-out training identities of {' and of '.join(held_out)}"
+    return HeldOut(query, gallery, *sources, people)
+
+
+def compare_held_out(query: Labelled, gallery: Labelled, held_out: HeldOut, options: Options) -> Comparison:
+    """Compares the embedded images of held-out identities, to set thresholds and a calibration on them.
+
+    Only pairs within a data set count: people of different data sets are so easy to tell apart that these pairs would
+    lower the false positive rates.
+    """
+    comparison = protocols.compared(query, gallery, options)
+    if not held_out.gallery_source.any():
+        return comparison
+    return within_groups(comparison, held_out.query_source, held_out.gallery_source)
 
 
 def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -> dict[str, Any] | None:
     """A card with the calibration of the distances of a task: its own, or one that is made on held-out identities."""
-    config = trained.network.config
     if not task.analyses.calibrate:
         # That of a card holds for the embeddings as they are.
         return None if task.flip or task.options.normalize else trained.card
-    held_out = held_out_images(config, root)
+    held_out = held_out_images(trained, root)
     assert held_out is not None  # see `score_network`
-    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
-    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
-    who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
-    found = calibrated({task.options.distance: comparison}, who)
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out[:2])
+    comparison = compare_held_out(query, gallery, held_out, task.options._replace(rerank=False))
+    found = calibrated({task.options.distance: comparison}, held_out.people)
     if found[task.options.distance] is None:
-        raise ValueError(f"--calibrate: {who} have too few pairs, or pairs that do not overlap; hold out more")
+        raise ValueError(
+            f"--calibrate: {held_out.people} have too few pairs, or pairs that do not overlap; hold out more"
+        )
     return {"calibration": found}
 
 

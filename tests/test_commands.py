@@ -154,8 +154,8 @@ def test_a_mistyped_field(name, field, line):
         (
             "markt",
             "no recipe 'markt'. Did you mean \"market\"? The recipes are market, duke, cuhk03, walkers, finetune, "
-            "ablation, with variants such as market:authors, market:small, market:scratch; or give the path of a "
-            "recipe file",
+            "general, ablation, with variants such as market:authors, market:small, market:scratch; or give the path "
+            "of a recipe file",
         ),
         ("small", "no recipe 'small'. Did you mean \"market:small\"? The recipes are market, "),
         ("market:smal", "market has no variant 'smal'; it has: authors, small, scratch"),
