@@ -22,7 +22,7 @@ from mancs_jax.inference import adaptation, network
 from mancs_jax.inference.adaptation import LEAST_IMAGES, adapt, camera_statistics
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import fingerprint_of, of_camera
+from mancs_jax.inference.network import fingerprint_of, network_of_camera
 from mancs_jax.inference.network_file import card_of, write_network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.conv_norm import MOMENTUM
@@ -351,7 +351,7 @@ def test_evaluation_embeds_each_image_by_its_own_camera(place):
     image = np.concatenate([images_of(2)[:20], images_of(7)[:20], images_of(2)[20:25]])
     camid = np.array([2] * 20 + [7] * 20 + [4] * 5)
     found = embed(site.network, image, camid)
-    expected = [embed(of_camera(site.network, camera), image[camid == camera]) for camera in (2, 7, 4)]
+    expected = [embed(network_of_camera(site.network, camera), image[camid == camera]) for camera in (2, 7, 4)]
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=1e-5 * np.abs(found).max())
     np.testing.assert_array_equal(expected[2], embed(load_trained(place / "w").network, image[40:]))
     np.testing.assert_array_equal(

@@ -105,7 +105,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
-    (scored,) = scoring.score(workdir, progress=False).results.values()
+    (scored,) = scoring.evaluate(workdir, progress=False).results.values()
 
     def embedded(part):
         split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)

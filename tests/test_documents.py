@@ -37,8 +37,8 @@ CALLS = {
     "embed": ["mancs_jax.inference.gallery.find_images"],
     "evaluate": [
         "mancs_jax.evaluation.groups.read_groups",
-        "mancs_jax.scoring.score",
-        "mancs_jax.evaluation.features.score_file",
+        "mancs_jax.scoring.evaluate",
+        "mancs_jax.evaluation.features.evaluate_file",
     ],
     "export": [
         "mancs_jax.inference.export.export",
@@ -54,7 +54,7 @@ CALLS = {
     "search": ["mancs_jax.inference.gallery.load_gallery"],
     "train": ["mancs_jax.run.train_and_evaluate"],
     "verify": ["mancs_jax.inference.embedder.load"],
-    "visualize": ["mancs_jax.scoring.score"],
+    "visualize": ["mancs_jax.scoring.evaluate"],
 }
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 

@@ -214,7 +214,7 @@ def test_links_that_give_no_image_are_told(tmp_path):
     (tmp_path / "photos" / "good.jpg").symlink_to(tmp_path / "album" / "a.jpg")
     told = ["album (a link to a folder)", "dead.jpg (a link that leads nowhere)"]
     assert find_images(tmp_path / "photos") == (["c.jpg", "good.jpg"], told)
-    assert find_queries(tmp_path / "photos").others == told
+    assert find_queries(tmp_path / "photos").not_images == told
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "album").symlink_to(tmp_path / "album")
     with pytest.raises(

@@ -114,7 +114,7 @@ def test_the_scores_are_those_of_the_file(published, place, capsys):
     for name in ("mAP", "cmc", "verification", "fingerprint", "step", "seed", "trained_on"):
         assert card["scores"][name] == scored[name]
     task = scoring.Task(root=str(place[0] / "data"))
-    of_workdir = scoring.score(place[0] / "w", task, progress=False).results["Mancs"]
+    of_workdir = scoring.evaluate(place[0] / "w", task, progress=False).results["Mancs"]
     assert abs(of_workdir["mAP"] - scored["mAP"]) < 0.02  # float16 may swap neighbours of so few images
     assert not (path.parent / "results").exists()
 

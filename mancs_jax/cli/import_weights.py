@@ -48,4 +48,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         show(import_backbone(values.source, values.arch, values.output))
     else:
         show(import_network(values.source, values.config, values.workdir))
-        show(f"score it: mancs evaluate --workdir={values.workdir}")
+        show(f"evaluate it: mancs evaluate --workdir={values.workdir}")

@@ -66,8 +66,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         check_writable(path)
     gallery = load_gallery(values.gallery)
     queries = answers.find_queries(arguments[0])
-    if queries.others:
-        show(f"{len(queries.others):,} skipped, not an image by name: {name_some(queries.others)}")
+    if queries.not_images:
+        show(f"{len(queries.not_images):,} skipped, not an image by name: {name_some(queries.not_images)}")
     labels = read_labels(queries.folder, values.csv, skip_missing=True) if values.csv else None
     number = len(queries.names)
     if values.picture and number > answers.MOST_DRAWN:

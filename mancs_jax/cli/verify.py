@@ -52,11 +52,11 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     answer = "same person" if verified.is_same else "different people"
     show(f"{answer}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
     if values.json:
-        of_threshold = verified.threshold._asdict() | {"network": embedder.network}
+        threshold_fields = verified.threshold._asdict() | {"network": embedder.network}
         images = {"first": arguments[0], "second": arguments[1]}
         write_json(
             values.json,
-            images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": of_threshold},
+            images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": threshold_fields},
         )
         show(f"answer: {values.json}")
     if not verified.is_same:

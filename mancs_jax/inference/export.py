@@ -17,7 +17,7 @@ from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, card_path, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
-from mancs_jax.inference.network import Network, of_one_camera
+from mancs_jax.inference.network import Network, network_for_file
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.convolution import for_unknown_processors
 from mancs_jax.models.mancs import create_model
@@ -94,7 +94,7 @@ def export(
     for path in (output, card_path(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
-    network = of_one_camera(trained.network, camera)
+    network = network_for_file(trained.network, camera)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
     card = trained.card | ({} if camera is None else {"camera": camera})

@@ -26,14 +26,14 @@ class Network(NamedTuple):
     cameras: Mapping[int, dict[str, Any]] = MappingProxyType({})  # camid -> "batch_stats"; see `inference.adaptation`
 
 
-def of_camera(network: Network, camera: int | None) -> Network:
+def network_of_camera(network: Network, camera: int | None) -> Network:
     """Returns the network with the BatchNorm statistics of one camera; None, or a camera it does not have: its own."""
     if camera is None or camera not in network.cameras:
         return network._replace(cameras={})
     return network._replace(variables=network.variables | {"batch_stats": network.cameras[camera]}, cameras={})
 
 
-def of_one_camera(network: Network, camera: int | None) -> Network:
+def network_for_file(network: Network, camera: int | None) -> Network:
     """Returns the network for a file that has the statistics of one camera; None: it is not adapted.
 
     Raises ValueError, one line: an adapted network needs one of its cameras, and no other network has one.
@@ -44,7 +44,7 @@ def of_one_camera(network: Network, camera: int | None) -> Network:
         raise ValueError(f"the model is adapted to cameras, and a file has the statistics of one: {known}{given}")
     if camera is not None and not network.cameras:
         raise ValueError(f"camera {camera}: the model is not adapted to cameras; leave it out, or run mancs adapt")
-    return of_camera(network, camera)
+    return network_of_camera(network, camera)
 
 
 def stored_variables(network: Network) -> dict[str, Any]:

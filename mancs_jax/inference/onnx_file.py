@@ -122,10 +122,10 @@ def open_onnx(content: bytes, where: str | Path) -> Run:
 
 
 def _card(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
-    found = [entry.value for entry in model.metadata_props if entry.key == CONTRACT]
-    if len(found) != 1:
+    cards = [entry.value for entry in model.metadata_props if entry.key == CONTRACT]
+    if len(cards) != 1:
         raise ValueError(f"{path}: an ONNX file without a card, or no ONNX file; mancs export writes one")
-    card = check_card(found[0], path)
+    card = check_card(cards[0], path)
     check_exported(card, ONNX, path)
     return card
 
@@ -149,8 +149,8 @@ def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
         numbers = math.prod(tensor.dims) if all(side >= 0 for side in tensor.dims) else -1
         if tensor.data_type not in SIZES or numbers * SIZES[tensor.data_type] != len(tensor.raw_data):
             return f"{tensor.name[:80]} has another shape than its numbers"
-    if (found := _signature(graph)) != (expected := _expected(card)):
-        return f"it takes and gives {found[:300]}, but its card says {expected}"
+    if (signature := _signature(graph)) != (expected := _expected(card)):
+        return f"it takes and gives {signature[:300]}, but its card says {expected}"
     return ""
 
 

@@ -78,8 +78,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
             time=values.time,
             replace=values.replace,
         )
-        if added.others:
-            show(f"{len(added.others):,} files skipped, no images by name: {name_some(added.others)}")
+        if added.not_images:
+            show(f"{len(added.not_images):,} files skipped, no images by name: {name_some(added.not_images)}")
         if added.damaged:
             show(f"{len(added.damaged):,} images skipped, damaged: {name_faults(added.damaged)}")
         _show(values.gallery, gallery, added.added)
