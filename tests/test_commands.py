@@ -58,10 +58,7 @@ def test_an_unknown_command_gets_the_nearest():
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        (
-            "export-network",
-            "export-network is now `mancs export --format=weights --workdir=W --output=FOLDER/",
-        ),
+        ("export-network", "export-network is now `mancs export --format=weights --workdir=W --output=FOLDER/"),
         ("export_weights", "export-weights is now `mancs export --format=torch --workdir=W --output=FILE.safetensors`"),
     ],
 )
@@ -72,10 +69,7 @@ def test_commands_of_earlier_versions(name, line):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (
-            ["--output=x.safetensors"],
-            "--output=x.safetensors: its suffix says no format; give --format=onnx, jax, ",
-        ),
+        (["--output=x.safetensors"], "--output=x.safetensors: its suffix says no format; give --format=onnx, jax, "),
         (["--output=x"], "--output=x: its suffix says no format"),
         (["--output=x.onnx", "--root=data"], "--root is for --format=weights, not for onnx"),
         (["--output=x.jax", "--dtype=float16"], "--dtype is for --format=onnx and weights, not for jax"),

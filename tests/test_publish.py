@@ -12,6 +12,7 @@ from tiny_workdir import write_untrained
 from mancs_jax import publish, scoring
 from mancs_jax.cli import evaluate, export
 from mancs_jax.cli.command_line import run
+from mancs_jax.data.arrays import load_split
 from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
@@ -62,41 +63,29 @@ HOME = "/home/alice"
 @pytest.mark.parametrize(
     ("words", "command"),
     [
-        (["mancs", "train", "--config=market:small", f"--workdir={HOME}/w"], "mancs train --config=market:small"),
-        (["mancs", "train", "--config", "market", "--workdir", f"{HOME}/run"], "mancs train --config=market"),
+        (f"mancs train --config=market:small --workdir={HOME}/w", "train --config=market:small"),
+        (f"mancs train --config market --workdir {HOME}/run", "train --config=market"),
         (
-            ["train.py", f"-config={HOME}/alice/own.py:small", "-workdir", HOME, "--config.seed", "-1"],
-            "mancs train --config=own.py:small --config.seed=-1",
+            f"train.py -config={HOME}/alice/own.py:small -workdir {HOME} --config.seed -1",
+            "train --config=own.py:small --config.seed=-1",
         ),
         (
-            ["__main__.py", "train", "--config=market", "--config.data.root", f"{HOME}/d", "--config.eval_baselines"],
-            "mancs train --config=market --config.eval_baselines",
+            f"__main__.py train --config=market --config.data.root {HOME}/d --config.eval_baselines",
+            "train --config=market --config.eval_baselines",
         ),
         (
-            [
-                "mancs",
-                "train",
-                "--config=market",
-                "--noconfig.report",
-                "--workdir",
-                "w",
-                "--config.pretrained",
-                f"{HOME}/a.pth",
-            ],
-            "mancs train --config=market --noconfig.report --config.pretrained=a.pth",
+            f"mancs train --config=market --noconfig.report --workdir w --config.pretrained {HOME}/a.pth",
+            "train --config=market --noconfig.report --config.pretrained=a.pth",
         ),
         (
-            ["mancs", "cuhk03-classic", "--config=cuhk03:classic", f"--workdir={HOME}"],
-            "mancs cuhk03-classic --config=cuhk03:classic",
+            f"mancs cuhk03-classic --config=cuhk03:classic --workdir={HOME}",
+            "cuhk03-classic --config=cuhk03:classic",
         ),
-        (
-            ["mancs", "import-weights", f"--source={HOME}/m.pth", "--config=market"],
-            "mancs import-weights --config=market",
-        ),
+        (f"mancs import-weights --source={HOME}/m.pth --config=market", "import-weights --config=market"),
     ],
 )
 def test_a_command_for_everybody_has_no_path(words, command):
-    assert publish.without_paths(words) == f"{command} --workdir=W" and "alice" not in command
+    assert publish.without_paths(words.split()) == f"mancs {command} --workdir=W" and "alice" not in command
 
 
 @pytest.mark.parametrize(
@@ -136,7 +125,7 @@ def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published,
     config = network.config.copy_and_resolve_references()
     config.data.root = str(place[0] / "data")
     held_out = load_training_data(config).validation["market1501"]
-    test = [market1501_split(config, part) for part in ("query", "gallery")]
+    test = [load_split("market1501", config.data.root, part, config.data.image_size) for part in ("query", "gallery")]
     assert card["thresholds"]["set_on"] == "4 held-out training identities of market1501"
     assert card["thresholds"][distance]
     for threshold in card["thresholds"][distance]:
@@ -146,12 +135,6 @@ def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published,
             assert abs(np.mean(same <= threshold["max_distance"]) - threshold[name]["tpr"]) <= 2.1 / len(same)
             assert abs(np.mean(other <= threshold["max_distance"]) - threshold[name]["fpr"]) <= 2.1 / len(other)
         assert threshold["set_on"]["fpr"] <= threshold["max_fpr"] == 0.1
-
-
-def market1501_split(config, part):
-    from mancs_jax.data import arrays
-
-    return arrays.load_split("market1501", config.data.root, part, config.data.image_size)
 
 
 def pair_distances(network, parts, distance):
@@ -167,16 +150,8 @@ def pair_distances(network, parts, distance):
 
 
 def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
-    run(
-        export,
-        [
-            "export",
-            "--format=weights",
-            f"--workdir={place[0] / 'w'}",
-            f"--output={tmp_path}/bare.safetensors",
-            "--noscores",
-        ],
-    )
+    flags = f"--format=weights --workdir={place[0] / 'w'} --output={tmp_path}/bare.safetensors --noscores"
+    run(export, ["export", *flags.split()])
     card = json.loads((tmp_path / "bare.json").read_text())
     assert card["scores"] is None and card["thresholds"] is None
     size = (tmp_path / "bare.safetensors").stat().st_size
@@ -225,7 +200,7 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
     network = load_trained(on_everybody).network
     config = network.config.copy_and_resolve_references()
     config.data.root = str(place[0] / "data")
-    test = [market1501_split(config, part) for part in ("query", "gallery")]
+    test = [load_split("market1501", config.data.root, part, config.data.image_size) for part in ("query", "gallery")]
     lent = dict(published[1]["thresholds"])
     for distance in publish.DISTANCES:
         limit = float(np.median(pair_distances(network, test, distance)[1]))
