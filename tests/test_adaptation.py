@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from drawn_network import drawn_images, drawn_network
-from tiny_exports import refused
+from refusals import refused
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax

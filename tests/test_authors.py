@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from refusals import refused
 
 from mancs_jax.losses.identity import attention_loss, focal_loss
 from mancs_jax.losses.sampling import Triplets
@@ -24,7 +25,6 @@ from tiny_release import (  # noqa: E402
     authors_config,
     create_reference,
     draw_variables,
-    refused,
 )
 from torch_resnet import save_safetensors  # noqa: E402
 

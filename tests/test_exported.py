@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from datetime import date, datetime
 from importlib import metadata
 
@@ -13,7 +11,9 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from tiny_exports import refused, write_exports
+from programs import run_python
+from refusals import refused
+from tiny_exports import write_exports
 from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
@@ -156,11 +156,9 @@ def test_without_the_libraries_of_onnx(place, tmp_path):
         "from mancs_jax.cli.main import main\n"
         f"main(['mancs', 'export', '--workdir={place / 'w'}', '--output={tmp_path / 'a.onnx'}'])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (
-        1,
-        'export: ONNX files need two libraries: pip install "mancs_jax[onnx]"\n',
-    )
+    result = run_python(code)
+    line = 'export: ONNX files need two libraries: pip install "mancs_jax[onnx]"\n'
+    assert (result.returncode, result.stderr) == (1, line)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_exports import refused, write_exports
+from refusals import refused
+from tiny_exports import write_exports
 from tiny_workdir import WIDTH
 
 import mancs_jax

@@ -1,14 +1,13 @@
 """The files a run leaves: rows that survive kills, and the board of their numbers."""
 
 import json
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from programs import run_python
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import mancs_jax
@@ -71,7 +70,7 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
-    ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    ended = run_python(code, tmp_path)
     line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free disk space, and run the same"
     assert ended.returncode == 1 and line in ended.stderr and "Traceback" not in ended.stderr
 
