@@ -319,7 +319,7 @@ def test_an_exported_file_has_one_camera(place, suffix, capsys):
     assert np.abs(exported(image) - expected).max() <= 1e-5 * np.abs(expected).max()
     np.testing.assert_array_equal(exported(image, camera=7), exported(image))
     assert exported.network == embedder.network and exported.card["camera"] == 7 and exported.cameras == ()
-    line = "the exported file has the statistics of camera 7 alone"
+    line = "the exported file has the statistics of camera 7 only"
     assert refused(exported, image, camera=2).startswith(line)
     assert refused(export, place / "site", path) == (
         "the model is adapted to cameras, and a file has the statistics of one: 2, 7"
