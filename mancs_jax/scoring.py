@@ -289,9 +289,11 @@ def held_out_images(trained: Trained, root: str) -> HeldOut | None:
     held_out = {name: held_out[name] for name in held_out if name in unseen or not unseen}
     parts = list(zip(*held_out.values(), strict=True))
     query, gallery = (join(splits, list(held_out)) for splits in parts)
-    sources = (np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts)
+    query_source, gallery_source = (
+        np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts
+    )
     people = f"{config.data.validation_ids} held-out training identities of {' and of '.join(held_out)}"
-    return HeldOut(query, gallery, *sources, people)
+    return HeldOut(query, gallery, query_source, gallery_source, people)
 
 
 def compare_held_out(query: Labelled, gallery: Labelled, held_out: HeldOut, options: Options) -> Comparison:
