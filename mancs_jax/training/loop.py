@@ -117,7 +117,7 @@ def train(
                     checkpoint.save(manager, state, description)
             log.flush()
             if step < num_steps and not is_stopped:
-                log.say(f"no network was better than that of step {best_step}: training ends after step {step}")
+                log.say(f"no checkpoint was better than that of step {best_step}: training ends after step {step}")
             if is_stopped:
                 checkpoint.save(manager, state, description)
                 reason = received_signals[0] if received_signals else "a signal to another process"
