@@ -161,6 +161,23 @@ def test_unreadable_images_are_named(tmp_path, as_zip, data, problem):
     assert source.name_faults(unreadable) == (f"query/a.jpg ({problem})" if problem else "")
 
 
+def test_a_long_name_that_differs_in_the_directory_and_before_the_data(tmp_path):
+    """The message of zipfile repeats both names."""
+    name = f"query/{chr(1)}{'n' * 6000}.jpg"
+    path = write(tmp_path / "source.zip", FILES | {name: WHOLE}, True)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"n" * 6000, b"m" * 6000, 1))  # the local header comes first
+    with open_source(path) as found:
+        unreadable = source.find_unreadable([name, "query/b.jpg"], found.read)
+    line = source.name_faults(unreadable)
+    assert unreadable.keys() == {name} and len(line) < 420
+    assert line.startswith(r"query/\x01nnn") and " (cannot be read: File name in directory 'query/" in line
+    assert (
+        source.name_some([name] * 9)
+        == ", ".join([r"query/\x01" + "n" * 268 + "..." + "n" * 135 + ".jpg"] * 5) + " and 4 more"
+    )
+
+
 def test_md5_and_name_some(tmp_path):
     (tmp_path / "file").write_bytes(WHOLE * 3000)
     assert source.md5(tmp_path / "file") == hashlib.md5(WHOLE * 3000).hexdigest()

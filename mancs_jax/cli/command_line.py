@@ -20,6 +20,7 @@ from mancs_jax.cli.outputs_and_inputs import outputs_and_inputs
 from mancs_jax.common.local_path import cache_folder, local_path
 from mancs_jax.common.outputs import check_outputs
 from mancs_jax.common.processor import set_cpu_flags
+from mancs_jax.common.quoted import shortened
 from mancs_jax.common.screen import encodable, escaped, keep_going, show, tell
 
 # A recipe file that takes names; its own file, since ml_collections loads recipes by path.
@@ -125,8 +126,8 @@ def _told(error: BaseException) -> str:
             "pip install 'mancs_jax[cuda12]'"
         )
     if isinstance(error, RuntimeError):  # of JAX and other libraries, which tell what they lack
-        return f"{one_line(error)[:LONGEST]} (traceback: {_kept_traceback()})"
-    line = f"{type(error).__name__}: {one_line(error)[:LONGEST]}"
+        return f"{shortened(one_line(error), LONGEST)} (traceback: {_kept_traceback()})"
+    line = f"{type(error).__name__}: {shortened(one_line(error), LONGEST)}"
     return f"{line}; this is a fault of mancs_jax, please report it with {_kept_traceback()}"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import encodable, tell
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -93,7 +94,9 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise OSError(f"{path} cannot be written ({error.strerror or error}): choose another place") from None
+        raise OSError(
+            f"{path} cannot be written ({error.strerror or reason_of(error)}): choose another place"
+        ) from None
 
 
 def _refuse_read_only(path: Path) -> None:
@@ -176,7 +179,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"result for {path} is not plain JSON: {error}") from error
+        raise ValueError(f"result for {path} is not plain JSON: {reason_of(error)}") from error
     write_text(path, text + "\n")
 
 
@@ -196,7 +199,7 @@ def read_list(path: str | os.PathLike[str], key: str) -> list[Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         aside = path.with_name(f"{path.name}.damaged")
         path.replace(aside)
-        tell(f"{path} is damaged ({' '.join(str(error).split())[:80]}) and was renamed to {aside.name}")
+        tell(f"{path} is damaged ({reason_of(error)}) and was renamed to {aside.name}")
         return []
 
 

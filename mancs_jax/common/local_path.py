@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+from mancs_jax.common.quoted import reason_of
+
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 LOCAL = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 
@@ -25,7 +27,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # no such user
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {reason_of(error)}") from None
 
 
 def cache_folder() -> Path | None:

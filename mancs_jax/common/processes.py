@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from mancs_jax.common.out_of_memory import OUT_OF_MEMORY
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import tell
 
 ASK_EVERY = 10  # steps
@@ -51,7 +52,7 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
             )
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster supplies them"
-        raise ValueError(f"cannot join the other processes ({str(error).splitlines()[0]}); {hint}") from error
+        raise ValueError(f"cannot join the other processes ({reason_of(error)}); {hint}") from error
 
 
 def _is_address(coordinator: str) -> bool:
@@ -71,8 +72,8 @@ def _wait_for(coordinator: str) -> None:
         except OSError as error:
             if time.monotonic() > end:
                 raise ValueError(
-                    f"cannot join the other processes: process 0 does not answer at {coordinator} ({error}); it has to "
-                    "run, and its port has to be open to this machine"
+                    f"cannot join the other processes: process 0 does not answer at {coordinator} "
+                    f"({reason_of(error)}); it has to run, and its port has to be open to this machine"
                 ) from error
         if not is_told:
             tell(f"waiting for process 0 at {coordinator}, up to {CONNECT_TIMEOUT:.0f} s")
@@ -105,7 +106,7 @@ def ending_at_once() -> Iterator[None]:
             raise
         line = " ".join(str(error).split())
         if XLA_STATUS.match(line) and OUT_OF_MEMORY not in line:
-            line = f"JAX failed, as it does where another process was lost ({line[:200]}); {RESTART}"
+            line = f"JAX failed, as it does where another process was lost ({reason_of(error)}); {RESTART}"
         elif not isinstance(error, (ValueError, OSError, ArithmeticError)):
             traceback.print_exc()
         tell(f"\ntrain: {line}")

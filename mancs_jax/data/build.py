@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.data.prepared import VERSION, prepared_path
 from mancs_jax.data.sources.items import Contents
 
@@ -100,7 +101,7 @@ def _write(builder, root):
     except (OSError, RuntimeError) as error:  # array_record raises a RuntimeError where it cannot write
         if isinstance(error, RuntimeError) and "write() failed" not in str(error):
             raise
-        reason = _FULL if _FULL in str(error) else error
+        reason = _FULL if _FULL in str(error) else reason_of(error)
         raise OSError(f"{root}: {builder.name} cannot be built ({reason}); nothing of it was kept") from error
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from mancs_jax.common.environment import environment
 from mancs_jax.common.fingerprint import fingerprint as digest_of
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.data.sources.csv_table import Listed, read_table
 from mancs_jax.data.sources.labels import Label, names_of, parse_labels
 from mancs_jax.evaluation import protocols
@@ -299,18 +300,14 @@ def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        raise ValueError(f"{path} is not a .npz file of plain arrays, or is cut off ({_first_line(error)})") from error
+        raise ValueError(f"{path} is not a .npz file of plain arrays, or is cut off ({reason_of(error)})") from error
 
 
 def _mapped(file: Path) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
-        raise ValueError(f"{file} is not a .npy file of numbers, or is cut off ({_first_line(error)})") from error
-
-
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{file} is not a .npy file of numbers, or is cut off ({reason_of(error)})") from error
 
 
 def score_embeddings(

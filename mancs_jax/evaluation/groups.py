@@ -9,6 +9,7 @@ import numpy as np
 import scipy.io
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 
 Groups = dict[str, dict[int, str]]  # attribute -> pid -> value
 
@@ -68,7 +69,7 @@ def _from_csv(path: Path) -> Iterator[tuple[int, str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8 ({' '.join(str(error).split())[:100]})") from None
+        raise ValueError(f"{path} is no CSV file in UTF-8 ({reason_of(error)})") from None
     if not rows or "pid" not in rows[0]:
         raise ValueError(f"{path} has no column pid, or no rows: the first line names the columns")
     for number, row in enumerate(rows, start=2):
@@ -86,9 +87,7 @@ def _from_mat(path: Path) -> Iterator[tuple[int, str, str]]:
     try:
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
     except Exception as error:  # those of a damaged file have no common class
-        raise ValueError(
-            f"{path} is no .mat file of version 7 or older ({' '.join(str(error).split())[:100]})"
-        ) from None
+        raise ValueError(f"{path} is no .mat file of version 7 or older ({reason_of(error)})") from None
     tables = [table for name, value in content.items() if not name.startswith("__") for table in _tables(value)]
     if not tables:
         raise ValueError(f"{path} has no struct with a field {PIDS}, the identities: give a CSV file instead")

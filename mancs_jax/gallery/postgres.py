@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.gallery import traces
 from mancs_jax.gallery.entry import Facts, Match
 from mancs_jax.gallery.filters import Filter
@@ -91,7 +92,7 @@ class PostgresStore(Store):
         try:
             parts = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
-            raise ValueError(f"{url.partition('@')[2] or url}: {_line(error)}") from None
+            raise ValueError(f"{url.partition('@')[2] or url}: {reason_of(error)}") from None
         self.place = f"postgresql://{parts.get('host', '')}/{parts.get('dbname', '')}"
         with naming(self.place):
             self.connection = psycopg.connect(url, autocommit=True)
@@ -273,7 +274,7 @@ class PostgresStore(Store):
                 self.run(f"SET lock_timeout = '{READERS_S}s'")
                 self.run(f"VACUUM FULL {table}")  # writes the live rows to a new file
             except OSError as error:
-                notes.append(f"VACUUM FULL {table} was not possible ({error}): give the same command again")
+                notes.append(f"VACUUM FULL {table} was not possible ({reason_of(error)}): give the same command again")
             finally:
                 self.run("SET lock_timeout = 0")
         files: list[dict[str, Any]] = []
@@ -285,7 +286,9 @@ class PostgresStore(Store):
                 files.append({"file": f"{path} ({name})", "bytes": size})
                 is_found |= found
         except OSError as error:
-            notes.append(f"the server's files could not be read ({error}): let its superuser give the same command")
+            notes.append(
+                f"the server's files could not be read ({reason_of(error)}): let its superuser give the same command"
+            )
         is_shared = self.is_shared(wanted, is_found)
         left = int(np.count_nonzero(is_found & ~is_shared))
         if left and not notes:
@@ -352,11 +355,7 @@ def naming(place: str) -> Iterator[None]:
             raise OSError(
                 f"{place}: the server has no pgvector: install it there (github.com/pgvector/pgvector)"
             ) from None
-        raise OSError(f"{place}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise OSError(f"{place}: {reason_of(error)}") from None
 
 
 def _indexed(width: int) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.gallery import approximate, traces
 from mancs_jax.gallery.approximate import Covering
 from mancs_jax.gallery.cache import Cache, State, flush, shred
@@ -173,7 +174,7 @@ class SqliteStore(Store):
                 flush(self.path.parent)
             except OSError as error:
                 raise OSError(
-                    f"{self.place} cannot be made ({error.strerror or error}): choose another place"
+                    f"{self.place} cannot be made ({error.strerror or reason_of(error)}): choose another place"
                 ) from None
             finally:
                 for end in ("", "-wal", "-shm", "-journal"):
@@ -550,11 +551,15 @@ def naming(place: str) -> Iterator[None]:
             text = f"{place}: the disk is full. What was confirmed is kept; free some space, and start again"
             raise OSError(text) from None
         if code in CANNOT_WRITE:
-            raise OSError(f"{place} cannot be written ({error}): its disk or its folder is read-only or full") from None
+            raise OSError(
+                f"{place} cannot be written ({reason_of(error)}): its disk or its folder is read-only or full"
+            ) from None
         if code == sqlite3.SQLITE_IOERR:
-            raise OSError(f"{place} cannot be read or written ({error}): is the disk full or damaged?") from None
+            raise OSError(
+                f"{place} cannot be read or written ({reason_of(error)}): is the disk full or damaged?"
+            ) from None
         if code in NO_DATABASE:
-            raise ValueError(f"{place} is damaged ({error}): restore it from a backup") from None
+            raise ValueError(f"{place} is damaged ({reason_of(error)}): restore it from a backup") from None
         raise
 
 

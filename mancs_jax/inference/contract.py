@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.config import checks
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.version import __version__
@@ -56,7 +57,7 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON, or cut off ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(f"{where}: not JSON, or cut off ({reason_of(error)})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(
             f"{where}: not the card of a model (format {FORMAT}), which `mancs export --format=weights` writes"
@@ -89,8 +90,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
         checks.validate(config, num_devices=1)
         fits = list(config.data.image_size) == size[:2]
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where}: the configuration in its card makes no network ({reason})") from None
+        raise ValueError(f"{where}: the configuration in its card makes no network ({reason_of(error)})") from None
     if not fits:
         raise ValueError(f"{where}: its card names two sizes of images; export the model again")
 

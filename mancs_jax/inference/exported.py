@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.common.pipelined import pipelined
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.config.checks import from_json
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import JAX, check_exported, read_json_card
@@ -123,10 +124,9 @@ def open_jax(
             [(str(each.dtype), each.shape[1:]) for each in avals] for avals in (exported.in_avals, exported.out_avals)
         ]
     except Exception as error:  # of flatbuffers, MLIR and JAX, which have no common class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(
-            f"{path}: this JAX cannot read it ({reason}); it was exported on {card['exported']['date'][:10]}, "
-            "see docs/export.md for how long such a file lives"
+            f"{path}: this JAX cannot read it ({reason_of(error)}); it was exported on "
+            f"{card['exported']['date'][:10]}, see docs/export.md for how long such a file lives"
         ) from None
     if calls - CALLS:
         raise ValueError(f"{path}: refused, nothing of it was run: it calls {', '.join(sorted(calls - CALLS))[:200]}")

@@ -13,6 +13,7 @@ from jaxtyping import Float, Integer, Shaped, UInt8
 
 from mancs_jax.common.atomic_write import atomic_write
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
 from mancs_jax.data.sources.csv_table import read_table
@@ -222,7 +223,7 @@ def _image_or_fault(folder: Path, image_size: tuple[int, int], name: str) -> np.
     except FileNotFoundError:
         return "not there any more"
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return f"cannot be read: {error.strerror or reason_of(error)}"
     except ValueError as error:
         return images.find_fault(encoded) or str(error)
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import shortened
 from mancs_jax.common.screen import bar
 from mancs_jax.evaluation.distances import check_distance, checked_norms, normalized, pair_distances
 from mancs_jax.evaluation.labelled import checked_embedding
@@ -241,7 +242,7 @@ def _drawn(gallery: np.ndarray, number: int) -> np.ndarray:
 
 def _reason(error: RuntimeError) -> str:
     """The end of a message of FAISS, after its "Error in FUNCTION at FILE:LINE: Error: 'CONDITION' failed: "."""
-    return " ".join(str(error).split()).rpartition("failed: ")[2] or "it fails without a reason"
+    return shortened(" ".join(str(error).split()).rpartition("failed: ")[2]) or "it fails without a reason"
 
 
 def fingerprint_of(gallery: np.ndarray) -> str:

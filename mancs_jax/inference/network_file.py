@@ -15,6 +15,7 @@ from flax import traverse_util
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
@@ -155,8 +156,9 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
         if card.get("fits") != digest_of(card) or _fingerprint(leaves) != card["network"] or not is_sound:
             shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{card_path}: its configuration makes no network ({reason}); get the file again") from None
+        raise ValueError(
+            f"{card_path}: its configuration makes no network ({reason_of(error)}); get the file again"
+        ) from None
     if shapes is not None:
         _check(leaves, shapes, card, card_path, weights_path)
     variables = jax.device_put(traverse_util.unflatten_dict(leaves, sep="."), jax.local_devices()[0])

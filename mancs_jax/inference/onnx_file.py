@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mancs_jax.common.fingerprint import fingerprint
+from mancs_jax.common.quoted import reason_of, shortened
 from mancs_jax.inference.contract import ONNX, check_card, check_exported
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.onnx_graph import INPUT, OUTPUT, build_graph
@@ -86,14 +87,14 @@ def read_onnx(path: str | Path) -> tuple[bytes, dict[str, Any]]:
         raise ValueError(f"{path}: not an ONNX file, or damaged at {size:,} bytes; get the file again") from None
     card = _card(model, path)
     if reason := _refusal(model, card):
-        raise ValueError(f"{path}: {_printable(reason)}{REFUSED}")
+        raise ValueError(f"{path}: {shortened(reason)}{REFUSED}")
     if digest(model.graph) != card["exported"]["file"]:
         raise ValueError(f"{path} has other numbers or operations than its card says{REFUSED}")
     try:
         onnx.checker.check_model(model, full_check=True)
         too_large = _too_large(model)
     except Exception as error:  # the checker's errors have no common class
-        raise ValueError(f"{path}: {' '.join(str(error).split())[:200]}{REFUSED}") from None
+        raise ValueError(f"{path}: {reason_of(error)}{REFUSED}") from None
     if too_large:
         raise ValueError(f"{path}: {too_large} has no size, or more numbers than {MOST_NUMBERS:,}{REFUSED}")
     return content, card
@@ -110,13 +111,13 @@ def open_onnx(content: bytes, where: str | Path) -> Run:
     try:
         session = onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its errors have no common class
-        raise ValueError(f"{where}: ONNX Runtime refuses it ({' '.join(str(error).split())[:200]})") from None
+        raise ValueError(f"{where}: ONNX Runtime refuses it ({reason_of(error)})") from None
 
     def run(images: np.ndarray) -> np.ndarray:
         try:
             return np.asarray(session.run([OUTPUT], {INPUT: images})[0])
         except Exception as error:
-            raise ValueError(f"{where}: ONNX Runtime failed ({' '.join(str(error).split())[:200]})") from None
+            raise ValueError(f"{where}: ONNX Runtime failed ({reason_of(error)})") from None
 
     return run
 
@@ -184,10 +185,5 @@ def _too_large(model: onnx.ModelProto) -> str:
         # A first side that is known counts: it is not the batch.
         sides = [side.dim_value or int(axis == 0) for axis, side in enumerate(known.get(name, ()))]
         if not sides or not all(sides) or math.prod(sides) > MOST_NUMBERS:
-            return _printable(name[:80])
+            return shortened(name)
     return ""
-
-
-def _printable(text: str) -> str:
-    """Keeps names of a file on one line, and out of the terminal's escapes."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

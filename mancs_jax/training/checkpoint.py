@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 
 from mancs_jax.common import processes
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import tell
 from mancs_jax.training.description import Description
 from mancs_jax.training.echoes import leave_out_echoes
@@ -20,7 +21,6 @@ Read = TypeVar("Read")
 PATTERNS = "*?[]"  # Orbax treats these in a path as wildcards, and then does not find what it has just written
 # Of errors of the disk, after which the checkpoint may be whole.
 NO_DAMAGE = ("PERMISSION_DENIED", "Permission denied", "Input/output error", "Stale file handle", "Too many open files")
-REASON_LENGTH = 160  # characters of a library's message that our line quotes
 
 
 def check_path(directory: Path) -> None:
@@ -72,7 +72,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
     except (ValueError, TypeError, OSError) as error:
         raise OSError(
             f"{manager.directory}: the checkpoint of step {step} was written, but cannot be read back "
-            f"({_reason(error)}); check the disk"
+            f"({reason_of(error)}); check the disk"
         ) from error
 
 
@@ -85,7 +85,7 @@ def _naming_kept_step(manager: ocp.CheckpointManager) -> Iterator[None]:
         step = latest_on_disk(Path(manager.directory))
         kept = "there is none before it" if step is None else f"that of step {step} is kept"
         disk_full = "No space left on device"
-        reason = disk_full if disk_full in str(error) else _reason(error)
+        reason = disk_full if disk_full in str(error) else reason_of(error)
         raise OSError(
             f"{manager.directory}: the checkpoint cannot be written ({reason}); {kept}; free disk space, and run the "
             "same command again to resume"
@@ -168,8 +168,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise
             if isinstance(error, OSError) or any(reason in str(error) for reason in NO_DAMAGE):
-                raise OSError(f"{manager.directory}: step {step} cannot be read now ({_reason(error)})") from error
-            damaged.append(f"step {step} ({_reason(error)})")
+                raise OSError(f"{manager.directory}: step {step} cannot be read now ({reason_of(error)})") from error
+            damaged.append(f"step {step} ({reason_of(error)})")
             tell(f"{manager.directory}: the checkpoint of {damaged[-1]} is damaged; trying the previous one")
     if damaged:
         raise ValueError(
@@ -181,10 +181,6 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
 
 def _description(manager: ocp.CheckpointManager, step: int) -> Description:
     return Description(**manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
 
 
 def restore_variables(directory: Path, step: int, like: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +211,6 @@ def _naming_damage(directory: Path) -> Iterator[None]:
         yield
     except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{directory}: a _CHECKPOINT_METADATA in it is damaged ({_reason(error)}); delete that file, which is "
+            f"{directory}: a _CHECKPOINT_METADATA in it is damaged ({reason_of(error)}); delete that file, which is "
             "not needed"
         ) from error

@@ -8,6 +8,7 @@ import safetensors
 import safetensors.numpy
 
 from mancs_jax.common.atomic_write import write_bytes
+from mancs_jax.common.quoted import reason_of, shortened
 
 DTYPES = {
     "F64": np.float64,
@@ -37,14 +38,14 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     try:
         entries = safetensors.deserialize(content)
     except safetensors.SafetensorError as error:
-        reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path}: damaged safetensors file, or cut short at {len(content):,} bytes ({reason}); get the file again"
+            f"{path}: damaged safetensors file, or cut short at {len(content):,} bytes ({reason_of(error)}); get "
+            "the file again"
         ) from None
     tensors = {}
     for name, entry in entries:
         if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: tensor {name} is {entry['dtype']}; convert it to float32 first")
+            raise ValueError(f"{path}: tensor {shortened(name)} is {entry['dtype']}; convert it to float32 first")
         tensors[name] = np.frombuffer(entry["data"], DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return tensors
 

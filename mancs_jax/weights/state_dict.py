@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import shortened
 from mancs_jax.common.screen import tell
 from mancs_jax.weights.safetensors_file import read_safetensors
 from mancs_jax.weights.torch_file import read_torch_file
@@ -113,7 +114,9 @@ def rename(tensors: Tensors, name_of: Callable[[str], str], path: str | Path) ->
     renamed = {}
     for name, array in tensors.items():
         if name_of(name) in renamed:
-            raise ValueError(f"{path}: two tensors are {name_of(name)}, one of them under the name {name}")
+            raise ValueError(
+                f"{path}: two tensors are {shortened(name_of(name))}, one of them under the name {shortened(name)}"
+            )
         renamed[name_of(name)] = array
     return renamed
 
@@ -140,7 +143,7 @@ def check(tensors: Tensors, leaves: dict[str, Leaf], path: str | Path, network: 
 
 
 def _first_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(map(shortened, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def to_variables(tensors: Tensors, leaves: dict[str, Leaf]) -> dict[str, Any]:

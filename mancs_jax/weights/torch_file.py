@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from mancs_jax.common.quoted import reason_of, shortened
 from mancs_jax.common.screen import tell
 
 # PyTorch names the type of a tensor by a storage class, or by the type itself; here both are only text.
@@ -155,25 +156,29 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             tensors, skipped = _read_archive(archive)
     except _Forbidden as error:
         raise ValueError(
-            f"{path}: refused, nothing of it was run: it asks for {str(error)!r}, and only tensors, dictionaries, "
-            "lists, numbers and text are read; save only the weights: torch.save(model.state_dict(), NEW)"
+            f"{path}: refused, nothing of it was run: it asks for {shortened(str(error))!r}, and only tensors, "
+            "dictionaries, lists, numbers and text are read; save only the weights: torch.save(model.state_dict(), NEW)"
         ) from None
     except _Several as error:
         first, *_ = error.args[0]
+        names = shortened(", ".join(map(repr, error.args[0])))
         raise ValueError(
-            f"{path}: {', '.join(map(repr, error.args[0]))} in it hold tensors, and none of them has a name such as "
-            f"state_dict or model; save the one that you mean: torch.save(torch.load({str(path)!r}, 'cpu')[{first!r}], "
-            "NEW)"
+            f"{path}: {names} in it hold tensors, and none of them has a name such as state_dict or model; save the "
+            f"one that you mean: torch.save(torch.load({str(path)!r}, 'cpu')[{shortened(repr(first))}], NEW)"
         ) from None
     except zipfile.BadZipFile as error:
         size = Path(path).stat().st_size
-        raise ValueError(f"{path}: cut short or damaged at {size:,} bytes ({error}); get the file again") from None
+        raise ValueError(
+            f"{path}: cut short or damaged at {size:,} bytes ({reason_of(error)}); get the file again"
+        ) from None
     except Exception as error:  # a hostile pickle can fail in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        raise ValueError(f"{path}: no state dict that torch.save wrote, or a damaged one ({reason})") from None
+        raise ValueError(
+            f"{path}: no state dict that torch.save wrote, or a damaged one "
+            f"({type(error).__name__}: {reason_of(error)})"
+        ) from None
     if skipped:
         more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-        tell(f"{path}: cannot be used and skipped: {', '.join(skipped[:SHOWN])}{more}")
+        tell(f"{path}: cannot be used and skipped: {', '.join(map(shortened, skipped[:SHOWN]))}{more}")
     return tensors
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of, shortened
 from mancs_jax.data.sources.source import UNREADABLE, Source, name_some
 
 LARGEST = 2**31 - 1  # pid and camid are int32
@@ -46,11 +47,11 @@ def read_table(source: Source | Listed, table: str | Path) -> str:
     try:
         content = file.read_bytes() if isinstance(source, Listed) or file.is_file() else source.read(inside)
     except UNREADABLE as error:
-        raise ValueError(f"{table}: cannot be read ({error}); copy or download it again") from error
+        raise ValueError(f"{table}: cannot be read ({reason_of(error)}); copy or download it again") from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table}: not a CSV in UTF-8 ({error})") from error
+        raise ValueError(f"{table}: not a CSV in UTF-8 ({reason_of(error)})") from error
 
 
 def parse_rows(
@@ -83,7 +84,7 @@ def parse_rows(
         header = next(reader, [])
         if tuple(header) not in headers:
             known = ", or ".join(f"{','.join(columns)!r}{words}" for columns, words in headers.items())
-            raise ValueError(f"{table} line 1: is {','.join(header)!r}; it has to be {known}")
+            raise ValueError(f"{table} line 1: is {shortened(','.join(header))!r}; it has to be {known}")
         for values in reader:
             if not values:
                 continue
@@ -101,7 +102,7 @@ def parse_rows(
             line_of[file] = line
             rows.append(Row(file, _below(fields["path"], source), fields))
     except csv.Error as error:
-        raise ValueError(f"{table} line {reader.line_num}: {error}") from error
+        raise ValueError(f"{table} line {reader.line_num}: {reason_of(error)}") from error
     if wrong:
         raise ValueError(f"{table} {name_some(wrong)}")
     return rows

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.config.names import NUM_TESTSETS
 from mancs_jax.data.prepared import ALL_IMAGES
 from mancs_jax.data.sources.cuhk03_protocol import PROTOCOL_PAGE, Protocol, read_protocol
@@ -148,7 +149,8 @@ def _open_mat(path: Path) -> Iterator[h5py.File]:
             mat = stack.enter_context(h5py.File(file, "r"))
         except OSError as error:
             raise ValueError(
-                f"{path}: not an HDF5 file (MATLAB v7.3), as {MAT} is, nor a zip with it, or cut off ({error})"
+                f"{path}: not an HDF5 file (MATLAB v7.3), as {MAT} is, nor a zip with it, or cut off "
+                f"({reason_of(error)})"
             ) from error
         yield mat
 
@@ -163,9 +165,11 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
             with archive.open(member) as packed:
                 shutil.copyfileobj(packed, file, 1 << 20)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise ValueError(f"{path}: {MAT} in it is damaged, or encrypted ({error})") from error
+            raise ValueError(f"{path}: {MAT} in it is damaged, or encrypted ({reason_of(error)})") from error
         except OSError as error:
-            raise OSError(f"{path} cannot be unpacked into {tempfile.gettempdir()} (see TMPDIR): {error}") from error
+            raise OSError(
+                f"{path} cannot be unpacked into {tempfile.gettempdir()} (see TMPDIR): {reason_of(error)}"
+            ) from error
         yield file
 
 
@@ -174,7 +178,7 @@ def _naming_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, RuntimeError, TypeError, OSError) as error:  # errors of h5py for a damaged file
-        raise ValueError(f"{path}: damaged inside ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{path}: damaged inside ({type(error).__name__}: {reason_of(error)})") from error
 
 
 def _read_cells(mat: h5py.File, boxes: str, path: Path) -> list[np.ndarray]:

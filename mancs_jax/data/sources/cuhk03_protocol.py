@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.quoted import shortened
 
 PROTOCOL_PAGE = "https://github.com/zhunzhong07/person-re-ranking"
 PROTOCOL_SPLITS = ("train", "query", "gallery")
@@ -33,7 +34,7 @@ def read_protocol(path: str | Path) -> Protocol:
     command = [sys.executable, "-m", __name__, str(path)]
     result = subprocess.run(command, capture_output=True, check=False)
     if result.returncode:
-        reason = (result.stderr.decode(errors="replace").splitlines() or ["the file is damaged"])[-1][:200]
+        reason = shortened((result.stderr.decode(errors="replace").splitlines() or ["the file is damaged"])[-1])
         raise ValueError(
             f"{path} is not a file of the 767/700 protocol (MATLAB v5; {reason}); they are at {PROTOCOL_PAGE}"
         )

@@ -13,11 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from mancs_jax.common.local_path import local_path
-from mancs_jax.common.screen import escaped
+from mancs_jax.common.quoted import reason_of, shortened
 from mancs_jax.data.images import find_fault
 
 # Files that file managers, macOS and network disks add.
 SKIPPED = ("Thumbs.db", "desktop.ini", "@eaDir", "#recycle", "__MACOSX")
+LONGEST_NAME, LONGEST_ITEM = 180, 420  # characters of a name, and of a name with its fault, in a message
 # Errors of zipfile and the disk for a file that cannot be read.
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError)
 
@@ -81,7 +82,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a zip file, or is cut off ({error})") from error
+        raise ValueError(f"{path} is not a zip file, or is cut off ({reason_of(error)})") from error
 
 
 def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> dict[str, str]:
@@ -103,12 +104,13 @@ def md5(path: Path) -> str:
 
 def name_faults(unreadable: Mapping[str, str]) -> str:
     """Names the first five files of `find_unreadable` with their faults, and counts the others."""
-    return name_some([f"{file} ({fault})" for file, fault in unreadable.items()])
+    return name_some([f"{shortened(file, LONGEST_NAME)} ({fault})" for file, fault in unreadable.items()])
 
 
 def name_some(items: Sequence[str]) -> str:
     """Names the first five items, and counts the others."""
-    return ", ".join(map(escaped, items[:5])) + (f" and {len(items) - 5:,} more" if len(items) > 5 else "")
+    named = ", ".join(shortened(item, LONGEST_ITEM) for item in items[:5])
+    return f"{named} and {len(items) - 5:,} more" if len(items) > 5 else named
 
 
 def is_skipped(path: PurePosixPath | str) -> bool:
@@ -158,5 +160,5 @@ def _what_is_wrong(file, read):
     try:
         encoded = read(file)
     except UNREADABLE as error:
-        return f"cannot be read: {error}"
+        return f"cannot be read: {reason_of(error)}"
     return find_fault(encoded)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mancs_jax.common.quoted import reason_of
 from mancs_jax.data.walkers.cameras import CAMERAS
 from mancs_jax.data.walkers.chance import VISIT
 from mancs_jax.data.walkers.pictures import Shot, take
@@ -122,7 +123,7 @@ def _pictures(seed: int, listed: Sequence[Shot], processes: int) -> Generator[by
         try:
             yield from pool.map(partial(take, seed), listed, chunksize=CHUNK)
         except BrokenExecutor as error:
-            raise ChildProcessError(f"walkers: a process that renders was killed ({error})") from None
+            raise ChildProcessError(f"walkers: a process that renders was killed ({reason_of(error)})") from None
 
 
 def _end_with_parent() -> None:
