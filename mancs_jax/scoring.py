@@ -14,6 +14,7 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import checks, names
 from mancs_jax.data import arrays
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.data.prepared import ALL_IMAGES
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
@@ -161,7 +162,7 @@ def score_network(
     """Scores a network that is loaded, as `score`, and writes nothing.
 
     A network that is adapted to cameras embeds each image by its own. `embed_all` stands for a network without
-    parameters: uint8 [N, H, W, 3], camid [N] -> float32 [N, D].
+    parameters: uint8 [N, H, W, 3], cameras [N] -> float32 [N, D].
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
@@ -178,13 +179,15 @@ def score_network(
         check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
+    camera_of = partial(_cameras, network, root=root)
     embedded = {
-        part: Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for part, split in parts.items()
+        part: Labelled(embed_all(split.image, camera_of(split.camid, dataset)), split.pid, split.camid)
+        for part, split in parts.items()
     }
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
-            embedded["gallery"], task.distractors, root, data.image_size, embed_all
+            embedded["gallery"], task.distractors, root, data.image_size, embed_all, camera_of
         )
 
     comparisons = {} if task.single_shot else _compared(embedded, task, progress)
@@ -237,6 +240,16 @@ def score_network(
     return Scored(network, trained.workdir, parts, embedded, results, queries, comparisons)
 
 
+def _cameras(network: Network, camid: np.ndarray, dataset: str, root: str) -> np.ndarray:
+    """Returns what `embed` takes as the cameras [N] of images: their names, where an adapted network may know them."""
+    if not network.cameras or len(names.sources(dataset)) > 1:
+        return camid
+    if each_its_own(camid):  # these numbers name no camera
+        return np.full(len(camid), -1)
+    _, name_of = arrays.names_of(dataset, root)
+    return np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()])
+
+
 def _check(task: Task, is_classic: bool, root: str) -> None:
     """Refuses what cannot work before anything is embedded."""
     check_distance(task.options.distance)
@@ -284,7 +297,14 @@ def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -
         return None if task.flip or task.options.normalize else trained.card
     held_out = held_out_images(config, root)
     assert held_out is not None  # see `score_network`
-    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out)
+    query, gallery = (
+        Labelled(
+            embed_all(split.image, _cameras(trained.network, split.camid, config.data.name, root)),
+            split.pid,
+            split.camid,
+        )
+        for split in held_out
+    )
     comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
     who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
     found = calibrated({task.options.distance: comparison}, who)
@@ -347,11 +367,13 @@ def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: O
     return single_shot.evaluate(images, protocol, options)
 
 
-def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
+def _with_distractors(
+    gallery: Labelled, dataset: str, root: str, image_size, embed_all, camera_of
+) -> tuple[Labelled, list[str]]:
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
-        embeddings.append(embed_all(block.image, block.camid))
+        embeddings.append(embed_all(block.image, camera_of(block.camid, dataset)))
         camids.append(block.camid)
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)
