@@ -56,9 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
                 adapted = adapted_to(network, image, camid, weight, number, seed) if weight else network
                 embedding = embed(adapted, image[scored], camid[scored], progress=True)
                 images = Labelled(embedding, pid[scored], camid[scored])
-                mean = single_shot.score(images, SingleShot(identities=flags.identities), Options(distance="cosine"))[
-                    "mean"
-                ]
+                protocol = SingleShot(identities=flags.identities)
+                mean = single_shot.evaluate(images, protocol, Options(distance="cosine")).result["mean"]
                 scores.append((100 * mean["rank-1"], 100 * mean["mAP_plain"]))
             rank1, plain = np.transpose(scores)
             rows.append(

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             others = ~np.isin(split.pid, arrays.leave_out(split, config.data.unused_ids, seed).pid)
             scores.append(
                 [
-                    score(embedding, split, others, flags.scored)
+                    mean_scores(embedding, split, others, flags.scored)
                     for embedding in (before[others], embed(trained, split.image[others], progress=True))
                 ]
             )
@@ -93,10 +93,10 @@ def recipe(flags: argparse.Namespace, split: Split, number: int, seed: int) -> C
     return config.lock()
 
 
-def score(embedding: np.ndarray, split: Split, rows: np.ndarray, identities: int) -> tuple[float, float]:
+def mean_scores(embedding: np.ndarray, split: Split, rows: np.ndarray, identities: int) -> tuple[float, float]:
     """(rank-1, plain mAP) in per cent, means over ten splits."""
     images = Labelled(embedding, split.pid[rows], split.camid[rows])
-    mean = single_shot.score(images, SingleShot(identities=identities), Options(distance="cosine"))["mean"]
+    mean = single_shot.evaluate(images, SingleShot(identities=identities), Options(distance="cosine")).result["mean"]
     return 100 * mean["rank-1"], 100 * mean["mAP_plain"]
 
 

@@ -80,8 +80,8 @@ def run_all(runs: list[Run], base: str, workdir: Path) -> dict[str, Any] | None:
         results = train_and_evaluate(run.config, local_path(workdir) / run.row / f"seed_{run.seed}", report=False)
         if results is None:
             return None
-        scored = {name: results[NETWORK][name] for name in KEPT}
-        done.append({"row": run.row, "seed": run.seed, "config": run.config.to_dict()} | scored)
+        scores = {name: results[NETWORK][name] for name in KEPT}
+        done.append({"row": run.row, "seed": run.seed, "config": run.config.to_dict()} | scores)
         write_summary(path, base, done)
         jax.clear_caches()  # compiled programs of all runs together exceed Linux's limit of mapped regions
     return write_summary(path, base, done)

@@ -12,7 +12,7 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
 from mancs_jax.data.sources.labels import Camera
-from mancs_jax.inference.network import of_one_camera
+from mancs_jax.inference.network import network_for_file
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
@@ -73,7 +73,7 @@ def export_weights(source: str | Path, output: str | Path, camera: Camera | None
     output = local_path(output)
     _check_output(output)
     trained = load_trained(source)
-    network, step = of_one_camera(trained.network, camera), trained.step
+    network, step = network_for_file(trained.network, camera), trained.step
     tensors = authors.to_released(network.variables)
     write_safetensors(tensors, output)
     config = network.config

@@ -15,10 +15,11 @@ from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
+from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.scoring import NETWORK, Scored, Task, held_out_images, score_network
+from mancs_jax.scoring import NETWORK, ModelEvaluation, Task, compare_held_out, evaluate_network, held_out_images
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
@@ -75,15 +76,13 @@ def export_network(
       OSError: cannot be written.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a network: give letters, digits, _, - and . alone, as my_network")
+        raise ValueError(f"{name!r} is not a valid model name: use only letters, digits, _, - and ., as in my_model")
     folder = local_path(folder)
     for suffix in (WEIGHTS, CARD):
         check_writable(folder / f"{name}{suffix}")
     trained = load_trained(workdir)
     if trained.network.cameras:
-        raise ValueError(
-            f"{workdir}: the network is adapted to cameras; share the two files of mancs adapt as they are"
-        )
+        raise ValueError(f"{workdir}: the model is adapted to cameras; share the two files of mancs adapt as they are")
     data = trained.network.config.data
     if scores:
         for source in sources(data.name):
@@ -143,48 +142,56 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
     """The thresholds and the calibration of another network's card; one line where they are not for this network."""
     other = load_trained(source)
     if not other.card.get("thresholds"):
-        raise ValueError(f"--thresholds_of={source}: its card has no thresholds; give a network that was scored")
+        raise ValueError(f"--thresholds_of={source}: its card has no thresholds; use a model that was evaluated")
     if config.data.validation_ids or not scores:
         raise ValueError(
-            "--thresholds_of is for a scored network that trained on all identities: this one "
-            + ("held identities out and sets its own" if scores else "is not scored")
+            "--thresholds_of is for an evaluated model that was trained on all identities: this one "
+            + ("held identities out and sets its own" if scores else "is not evaluated")
         )
-    for name, there, here in (
+    for name, other_value, value in (
         ("data set", other.card["trained_on"], config.data.name),
         ("model", other.network.config.model, config.model),
         ("size of images", other.network.config.data.image_size, config.data.image_size),
     ):
-        if there != here:
+        if other_value != value:
             raise ValueError(f"--thresholds_of={source}: its {name} is another, so its distances are, too")
     if not other.network.config.data.validation_ids:
-        raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; give the network that set them")
+        raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; use the model that set them")
     taken = {name: other.card[name] for name in ("thresholds", "calibration") if other.card.get(name)}
     return {
-        name: of | {"set_on": f"{of['set_on']}, by the network {other.card['network']}"} for name, of in taken.items()
+        name: of | {"set_on": f"{of['set_on']}, by the model {other.card['network']}"} for name, of in taken.items()
     }
 
 
 def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, Any]:
-    test = score_network(trained, Task(root=root))
-    of_test = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
-    config, found = trained.network.config, dict(borrowed)
-    if held_out := held_out_images(config, root):
-        compared = by_distance(score_network(trained, validation=held_out))
-        who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
+    test = evaluate_network(trained, Task(root=root))
+    test_scores = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
+    config, entries = trained.network.config, dict(borrowed)
+    if held_out := held_out_images(trained, root):
+        embedded = evaluate_network(trained, validation=held_out[:2]).embedded
+        compared = {
+            distance: kept(
+                compare_held_out(embedded["query"], embedded["gallery"], held_out, Options(distance=distance))
+            )
+            for distance in DISTANCES
+        }
         points = {distance: _points(comparison) for distance, comparison in compared.items()}
-        found = {"thresholds": {"set_on": who} | points, "calibration": calibrated(compared, who)}
-    on = f"the people of query and gallery of {config.data.name}, {test.results[NETWORK]['split']}"
-    compared = by_distance(test) if found else {}
+        entries = {
+            "thresholds": {"set_on": held_out.people} | points,
+            "calibration": calibrated(compared, held_out.people),
+        }
+    on = f"the people of query and gallery of {sources(config.data.name)[0]}, {test.results[NETWORK]['split']}"
+    compared = by_distance(test) if entries else {}
     for name, measure in (("thresholds", _measured), ("calibration", measured_calibration)):
-        if name in found:
-            of_distances = {distance: measure(found[name][distance], compared[distance]) for distance in DISTANCES}
-            found[name] = {"set_on": found[name]["set_on"], "measured_on": on, **of_distances}
-    return {"scores": of_test, "thresholds": None, "calibration": None} | found
+        if name in entries:
+            measured = {distance: measure(entries[name][distance], compared[distance]) for distance in DISTANCES}
+            entries[name] = {"set_on": entries[name]["set_on"], "measured_on": on, **measured}
+    return {"scores": test_scores, "thresholds": None, "calibration": None} | entries
 
 
-def by_distance(scored: Scored) -> dict[str, Comparison]:
+def by_distance(evaluation: ModelEvaluation) -> dict[str, Comparison]:
     """Compares query and gallery by each distance."""
-    query, gallery = scored.embedded["query"], scored.embedded["gallery"]
+    query, gallery = evaluation.embedded["query"], evaluation.embedded["gallery"]
     return {distance: kept(compare(query, gallery, distance=distance)) for distance in DISTANCES}
 
 

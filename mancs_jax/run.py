@@ -29,7 +29,7 @@ from mancs_jax.evaluation.ranking import hit_ranks
 from mancs_jax.evaluation.results import table
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
-from mancs_jax.scoring import NETWORK, Task, score, write_results
+from mancs_jax.scoring import NETWORK, Task, evaluate, write_results
 from mancs_jax.training import checkpoint
 from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
@@ -51,8 +51,8 @@ def train_and_evaluate(
     with its images (unless `report` is False). With `allow_config_change` a checkpoint with another configuration or
     other data is resumed, too.
 
-    Returns the results of `scoring.score`, with " on NAME" after their names where there are several data sets; None if
-    a signal stopped the run, whose state is then saved. Raises ValueError or FileNotFoundError where configuration,
+    Returns the results of `scoring.evaluate`, with " on NAME" after their names where there are several data sets; None
+    if a signal stopped the run, whose state is then saved. Raises ValueError or FileNotFoundError where configuration,
     data or checkpoint do not fit, or another process uses the workdir: nothing has changed then; and Diverged where a
     loss is not finite: checkpoints are kept.
     """
@@ -61,7 +61,7 @@ def train_and_evaluate(
     checkpoint.check_path(paths.latest)
     for name in names.sources(config.data.name):
         arrays.check_dataset(name, config.data.root)
-    _check_scorable(config)
+    _check_test_set(config)
     if not paths.latest.is_dir():  # a resumed run was checked when it started
         _check_matches(config)
     with locked(paths):
@@ -88,23 +88,25 @@ def train_and_evaluate(
             return None
         # A test set that selected the checkpoint is evaluated in any case.
         held_out = {} if config.choose_on == "test" else validation
-        tasks = {name: Task(dataset=name, baselines=config.eval_baselines) for name in held_out or scorable(config)}
+        tasks = {
+            name: Task(dataset=name, baselines=config.eval_baselines) for name in held_out or with_test_set(config)
+        }
         results: dict[str, dict[str, Any]] = {}
         for name, task in tasks.items():
-            scored = score(paths.root, task, validation=held_out.get(name), write=False)
+            evaluation = evaluate(paths.root, task, validation=held_out.get(name), write=False)
             is_first, suffix = not results, "" if len(tasks) == 1 else f" on {name}"
-            results |= {f"{result}{suffix}": value for result, value in scored.results.items()}
+            results |= {f"{result}{suffix}": value for result, value in evaluation.results.items()}
             try:
-                write_results(scored)
+                write_results(evaluation)
                 if report and is_first and processes.is_writer():
-                    write_report(paths.root, scored, task)
+                    write_report(paths.root, evaluation, task)
             except OSError:
                 show(table(results))  # so that a full disk does not lose the scores
                 raise
         return results
 
 
-def scorable(config: ConfigDict) -> list[str]:
+def with_test_set(config: ConfigDict) -> list[str]:
     """Returns the data sets of `config.data.name` that have a query and a gallery."""
     data = config.data
 
@@ -114,10 +116,10 @@ def scorable(config: ConfigDict) -> list[str]:
     return [name for name in names.sources(data.name) if data.testset or has_test_set(name)]
 
 
-def _check_scorable(config: ConfigDict) -> None:
+def _check_test_set(config: ConfigDict) -> None:
     """Refuses, before the first step, data sets on which the trained model could not be evaluated."""
     data = config.data
-    if data.testset or (data.validation_ids and config.choose_on == "validation") or scorable(config):
+    if data.testset or (data.validation_ids and config.choose_on == "validation") or with_test_set(config):
         return
     present = arrays.split_names(names.sources(data.name)[0], data.root)
     missing = [part for part in ("query", "gallery") if part not in present]
@@ -133,7 +135,7 @@ def _check_matches(config: ConfigDict) -> None:
     data = config.data
     if data.validation_ids and config.choose_on == "validation":
         return
-    for name in set(scorable(config)).difference(names.DATASETS):
+    for name in set(with_test_set(config)).difference(names.DATASETS):
         query, gallery = (arrays.open_split(name, data.root, part) for part in ("query", "gallery"))
         try:
             check_known(query.pid)

@@ -1,4 +1,4 @@
-"""Scores a trained network: a workdir in, results on disk and a table out."""
+"""Evaluates a trained model: a workdir in, results on disk and a table out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from mancs_jax.common import processes
@@ -20,7 +21,7 @@ from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
 from mancs_jax.evaluation.calibration import calibrated
-from mancs_jax.evaluation.comparison import Comparison, kept
+from mancs_jax.evaluation.comparison import Comparison, kept, within_groups
 from mancs_jax.evaluation.distances import check_distance
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.per_query import PerQuery, write_queries
@@ -33,7 +34,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
-from mancs_jax.weights.start import load_into
+from mancs_jax.weights.start import data_sets_seen, load_into
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
@@ -49,25 +50,35 @@ Parts = dict[str, arrays.Split]  # "query" and "gallery", and "gt_bbox" for mult
 
 
 class Task(NamedTuple):
-    """The protocols and data to score a network on."""
+    """The protocols and data to evaluate a model on."""
 
-    dataset: str = ""  # to score on; "": the one that the network was trained for
+    dataset: str = ""  # to evaluate on; "": the one that the model was trained for
     root: str = ""  # directory of the data sets; "": that of the training
-    multi_query: bool = False  # score multi-query too
+    multi_query: bool = False  # evaluate multi-query too
     distractors: str = ""  # data set whose split "distractors" joins the gallery
     flip: bool = False  # average the embeddings of an image and its mirror image
-    baselines: bool = False  # score an untrained network and a colour histogram too
+    baselines: bool = False  # evaluate an untrained network and a colour histogram too
     repeats: int = 100  # galleries drawn, in CUHK03's classic protocol
-    single_shot: SingleShot | None = None  # score by the single-shot protocol instead, see `single_shot_parts`
+    single_shot: SingleShot | None = None  # evaluate by the single-shot protocol instead, see `single_shot_parts`
     analyses: Analyses = NONE  # beyond the scores, of the official single-query protocol
-    options: Options = protocols.DEFAULT  # of the distances; with re-ranking, it is scored without it too
+    options: Options = protocols.DEFAULT  # of the distances; with re-ranking, the model is evaluated without it too
 
 
 USUAL = Task()
 
 
-class Scored(NamedTuple):
-    """A network, what it saw, and what it scored."""
+class HeldOut(NamedTuple):
+    """The identities that a run held out, of all its data sets together."""
+
+    query: arrays.Split
+    gallery: arrays.Split
+    query_source: Int[np.ndarray, " Q"]  # data set of each query, from 0
+    gallery_source: Int[np.ndarray, " G"]
+    people: str  # how many, and of which data sets
+
+
+class ModelEvaluation(NamedTuple):
+    """A model, the images it was evaluated on, and the results."""
 
     network: Network
     workdir: Workdir | None  # that it comes from; None of a shared network, whose results are written nowhere
@@ -79,21 +90,21 @@ class Scored(NamedTuple):
     comparisons: dict[str, Comparison]
 
 
-def score(
+def evaluate(
     source: str | Path,
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
     progress: bool = True,
     write: bool = True,
-) -> Scored:
-    """Scores a trained network, and writes the results of a workdir into it.
+) -> ModelEvaluation:
+    """Evaluates a trained model, and writes the results of a workdir into it.
 
     Args:
       source: see `mancs_jax.load`.
-      task: on what, and by which protocols. A network that was trained on one of CUHK03's classic splits is scored by
-        the classic protocol on that split, in boxes of either kind.
-      validation: (query, gallery) of held-out training identities, to be scored instead of the official ones.
+      task: on what, and by which protocols. A network that was trained on one of CUHK03's classic splits is evaluated
+        by the classic protocol on that split, in boxes of either kind.
+      validation: (query, gallery) of held-out training identities, to be evaluated on instead of the official ones.
       progress: whether bars are shown.
       write: whether results are written, see `write_results`.
 
@@ -106,18 +117,18 @@ def score(
       ValueError: one line: the data set has no images for the protocol, or the options do not fit.
     """
     if exported_path(source) is not None:
-        return _score_exported(load(source, flip=task.flip), task, progress)
+        return _evaluate_exported(load(source, flip=task.flip), task, progress)
     trained = load_trained(source, take_latest=True)
     if write and trained.workdir is not None:
         check_writable(trained.workdir.result("single_query"))
-    scored = score_network(trained, task, validation=validation, progress=progress)
+    evaluation = evaluate_network(trained, task, validation=validation, progress=progress)
     if write:
-        write_results(scored)
-    return scored
+        write_results(evaluation)
+    return evaluation
 
 
-def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
-    """Scores a file of `mancs export` as the network that it was made of; its parameters are not known here."""
+def _evaluate_exported(embedder: Embedder, task: Task, progress: bool) -> ModelEvaluation:
+    """Evaluates a file of `mancs export` as the network that it was made of; its parameters are not known here."""
     card = embedder.card
     description = Description(card["config"], card["num_classes"], card["data_fingerprint"], card["best"])
     network = Network(embedder.config, card["num_classes"], {})
@@ -128,10 +139,10 @@ def _score_exported(embedder: Embedder, task: Task, progress: bool) -> Scored:
             raise ValueError("no images to embed: the split is empty")
         return embedder(image, progress=progress)
 
-    return score_network(trained, task._replace(flip=embedder.flip), embed_all=embed_all, progress=progress)
+    return evaluate_network(trained, task._replace(flip=embedder.flip), embed_all=embed_all, progress=progress)
 
 
-def write_results(scored: Scored) -> None:
+def write_results(evaluation: ModelEvaluation) -> None:
     """Writes each result to results/ in the workdir of the network, if it has one, with the scores of its queries.
 
     The files are single_query.json, multi_query_mean.json, ..., with the options that are not the usual ones in the
@@ -141,25 +152,25 @@ def write_results(scored: Scored) -> None:
     Raises:
       OSError: a file cannot be written.
     """
-    if scored.workdir is None or not processes.is_writer():
+    if evaluation.workdir is None or not processes.is_writer():
         return
-    for name, result in scored.results.items():
-        is_other_dataset = result["dataset"] != names.sources(scored.network.config.data.name)[0]
+    for name, result in evaluation.results.items():
+        is_other_dataset = result["dataset"] != names.sources(evaluation.network.config.data.name)[0]
         stem = _stem(result, is_other_dataset, result["split"] == HELD_OUT)
-        write_json(scored.workdir.result(stem), result)
-        if name in scored.queries:
-            write_queries(scored.workdir.result(stem), {name: scored.queries[name]})
+        write_json(evaluation.workdir.result(stem), result)
+        if name in evaluation.queries:
+            write_queries(evaluation.workdir.result(stem), {name: evaluation.queries[name]})
 
 
-def score_network(
+def evaluate_network(
     trained: Trained,
     task: Task = USUAL,
     *,
     validation: tuple[arrays.Split, arrays.Split] | None = None,
     embed_all: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     progress: bool = True,
-) -> Scored:
-    """Scores a network that is loaded, as `score`, and writes nothing.
+) -> ModelEvaluation:
+    """Evaluates a model that is loaded, as `evaluate`, and writes nothing.
 
     A network that is adapted to cameras embeds each image by its own. `embed_all` stands for a network without
     parameters: uint8 [N, H, W, 3], cameras [N] -> float32 [N, D].
@@ -180,6 +191,8 @@ def score_network(
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
     camera_of = partial(_cameras, network, root=root)
+    # Before all else: what cannot be calibrated is refused before an evaluation that takes long.
+    card = _calibration(trained, task, root, lambda image, camid: embed_all(image, camera_of(camid, data.name)))
     embedded = {
         part: Labelled(embed_all(split.image, camera_of(split.camid, dataset)), split.pid, split.camid)
         for part, split in parts.items()
@@ -199,30 +212,29 @@ def score_network(
         results[NETWORK] = _classic(embedded, task)
     else:
         evaluated = _official(embedded, comparisons, task, progress)
-        card = _calibration(trained, task, root, embed_all)
         evaluated[NETWORK] = analyse(comparisons[NETWORK], evaluated[NETWORK], task.analyses, card)
     results |= {name: of.result for name, of in evaluated.items()}
-    for name, of_baseline in _baselines(network, parts, embed_by) if task.baselines else ():
+    for name, baseline in _baselines(network, parts, embed_by) if task.baselines else ():
         options = task.options._replace(rerank=False)
         if is_classic:
-            scored = _classic(of_baseline, task)
+            result = _classic(baseline, task)
         else:
             evaluated[name] = (
-                _single_shot(of_baseline, task.single_shot, options)
+                _single_shot(baseline, task.single_shot, options)
                 if task.single_shot
-                else protocols.evaluate_single_query(of_baseline["query"], of_baseline["gallery"], options)
+                else protocols.evaluate_single_query(baseline["query"], baseline["gallery"], options)
             )
-            scored = evaluated[name].result
-        results[name] = scored | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
+            result = evaluated[name].result
+        results[name] = result | {"embedding": name, "flip": task.flip and name != HISTOGRAM}
 
-    scored_on = {
+    about_data = {
         "dataset": dataset,
         "split": HELD_OUT if validation else f"test set {testset}" if testset else _name_of_split(parts, dataset),
         "distractors": task.distractors,
         "fingerprint": fingerprint,
         **environment(jax.local_devices()),
     }
-    of_network = {
+    about_model = {
         "embedding": NETWORK,
         "network": trained.card["network"],
         "flip": task.flip,
@@ -235,9 +247,9 @@ def score_network(
         "config": description.config,
     } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
     for name, result in results.items():
-        results[name] = (result if "embedding" in result else result | of_network) | scored_on
+        results[name] = (result if "embedding" in result else result | about_model) | about_data
     queries = {name: of.queries for name, of in evaluated.items()}
-    return Scored(network, trained.workdir, parts, embedded, results, queries, comparisons)
+    return ModelEvaluation(network, trained.workdir, parts, embedded, results, queries, comparisons)
 
 
 def _cameras(network: Network, camid: np.ndarray, dataset: str, root: str) -> np.ndarray:
@@ -265,52 +277,66 @@ def _check(task: Task, is_classic: bool, root: str) -> None:
     if (task.single_shot or is_classic) and (asked := task.analyses.named()):
         raise ValueError(f"{', '.join(asked)}: only of the official single-query protocol; leave them out")
     if task.distractors and task.baselines:
-        raise ValueError("baselines are not scored with distractors: leave one of them out")
-    if task.distractors and "distractors" not in (there := arrays.split_names(task.distractors, root)):
-        raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(there)}")
+        raise ValueError("baselines are not evaluated with distractors: leave one of them out")
+    if task.distractors and "distractors" not in (present := arrays.split_names(task.distractors, root)):
+        raise ValueError(f"{task.distractors} has no split distractors, only {', '.join(present)}")
 
 
 def _has_held_out(config: ConfigDict) -> bool:
     return config.choose_on == "validation" and config.data.validation_ids > 0
 
 
-def held_out_images(config: ConfigDict, root: str) -> tuple[arrays.Split, arrays.Split] | None:
-    """Reads the identities that a run held out: (query, gallery), of all its data sets; None if there are none.
+def held_out_images(trained: Trained, root: str) -> HeldOut | None:
+    """Reads the identities that a run held out; None if there are none.
+
+    Of several data sets, those that the pretrained model was trained on are left out, unless none would remain.
 
     Raises:
       FileNotFoundError: a data set is not there.
     """
-    if not _has_held_out(config):
+    if not _has_held_out(trained.network.config):
         return None
-    config = checks.from_json(config.to_dict()).unlock()
+    config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config).validation
-    query, gallery = (join(part, list(held_out)) for part in zip(*held_out.values(), strict=True))
-    return query, gallery
+    unseen = held_out.keys() - data_sets_seen(config, trained.description.data_fingerprint)
+    held_out = {name: held_out[name] for name in held_out if name in unseen or not unseen}
+    parts = list(zip(*held_out.values(), strict=True))
+    query, gallery = (join(splits, list(held_out)) for splits in parts)
+    query_source, gallery_source = (
+        np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts
+    )
+    people = f"{config.data.validation_ids} held-out training identities of {' and of '.join(held_out)}"
+    return HeldOut(query, gallery, query_source, gallery_source, people)
+
+
+def compare_held_out(query: Labelled, gallery: Labelled, held_out: HeldOut, options: Options) -> Comparison:
+    """Compares the embedded images of held-out identities, to set thresholds and a calibration on them.
+
+    Only pairs within a data set count: people of different data sets are so easy to tell apart that these pairs would
+    lower the false positive rates.
+    """
+    comparison = protocols.compared(query, gallery, options)
+    if not held_out.gallery_source.any():
+        return comparison
+    return within_groups(comparison, held_out.query_source, held_out.gallery_source)
 
 
 def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -> dict[str, Any] | None:
     """A card with the calibration of the distances of a task: its own, or one that is made on held-out identities."""
-    config = trained.network.config
     if not task.analyses.calibrate:
         # That of a card holds for the embeddings as they are.
         return None if task.flip or task.options.normalize else trained.card
-    held_out = held_out_images(config, root)
-    assert held_out is not None  # see `score_network`
-    query, gallery = (
-        Labelled(
-            embed_all(split.image, _cameras(trained.network, split.camid, config.data.name, root)),
-            split.pid,
-            split.camid,
+    held_out = held_out_images(trained, root)
+    assert held_out is not None  # see `evaluate_network`
+    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out[:2])
+    comparison = compare_held_out(query, gallery, held_out, task.options._replace(rerank=False))
+    calibration = calibrated({task.options.distance: comparison}, held_out.people)
+    if calibration[task.options.distance] is None:
+        raise ValueError(
+            f"--calibrate: {held_out.people} have too few pairs, or pairs that do not overlap; hold out more"
         )
-        for split in held_out
-    )
-    comparison = protocols.compared(query, gallery, task.options._replace(rerank=False))
-    who = f"{config.data.validation_ids} held-out training identities of {config.data.name}"
-    found = calibrated({task.options.distance: comparison}, who)
-    if found[task.options.distance] is None:
-        raise ValueError(f"--calibrate: {who} have too few pairs, or pairs that do not overlap; hold out more")
-    return {"calibration": found}
+    return {"calibration": calibration}
 
 
 def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
@@ -321,18 +347,18 @@ def _load_parts(task, dataset, root, data, testset, validation) -> Parts:
         wanted = single_shot_parts(arrays.split_names(dataset, root), dataset, root)
         if "query" not in wanted and dataset in names.sources(data.name):
             raise ValueError(
-                f"the network was trained on the people of {dataset}, which has no others (split {wanted[0]}): scores "
-                "on them say nothing about other people; score it on another data set (--dataset=NAME)"
+                f"the model was trained on the identities of {dataset}, which has no others (split {wanted[0]}): "
+                "scores on them say nothing about other people; evaluate it on another data set (--dataset=NAME)"
             )
-    if task.multi_query and "gt_bbox" not in (there := arrays.split_names(dataset, root)):
+    if task.multi_query and "gt_bbox" not in (present := arrays.split_names(dataset, root)):
         raise ValueError(
-            f"{dataset} under {root} has no split gt_bbox, only {', '.join(there)}: multi-query needs the images of "
+            f"{dataset} under {root} has no split gt_bbox, only {', '.join(present)}: multi-query needs the images of "
             "each query's person under its camera; prepare the data set with them, or leave multi-query out"
         )
     return {part: arrays.load_split(dataset, root, part, data.image_size, testset) for part in wanted}
 
 
-def single_shot_parts(there: Sequence[str], dataset: str, root: str) -> list[str]:
+def single_shot_parts(present: Sequence[str], dataset: str, root: str) -> list[str]:
     """Returns the splits whose images single-shot evaluation draws from: query and gallery together, which have the
     test identities; of a data set without them, train or all_images.
 
@@ -340,9 +366,9 @@ def single_shot_parts(there: Sequence[str], dataset: str, root: str) -> list[str
       ValueError: the data set has none of these splits.
     """
     for wanted in (["query", "gallery"], ["train"], [ALL_IMAGES]):
-        if set(wanted) <= set(there):
+        if set(wanted) <= set(present):
             return wanted
-    raise ValueError(f"{dataset} under {root} has no images for single-shot evaluation, only {', '.join(there)}")
+    raise ValueError(f"{dataset} under {root} has no images for single-shot evaluation, only {', '.join(present)}")
 
 
 def _name_of_split(parts: Parts, dataset: str) -> str:
@@ -414,8 +440,8 @@ def _official(
 def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
     query, gallery = embedded["query"], embedded["gallery"]
     distances = single_shot.distance_matrix(query.embedding, gallery.embedding, task.options)
-    scored = cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=task.repeats)
-    return scored | task.options.described()
+    result = cuhk03_classic.evaluate(distances, query.pid, gallery.pid, repeats=task.repeats)
+    return result | task.options.described()
 
 
 def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
@@ -427,9 +453,12 @@ def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str,
         name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
     first = Network(config, network.num_classes, variables)
     ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
-    scored = {part: split for part, split in parts.items() if part != "gt_bbox"}
+    single_parts = {part: split for part, split in parts.items() if part != "gt_bbox"}
     for name, way in ways.items():
-        yield name, {part: Labelled(way(split.image), split.pid, split.camid) for part, split in scored.items()}
+        yield (
+            name,
+            {part: Labelled(way(split.image), split.pid, split.camid) for part, split in single_parts.items()},
+        )
 
 
 def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:

@@ -21,7 +21,7 @@ from mancs_jax.reporting.findings import finding_charts, findings
 from mancs_jax.reporting.histograms import histograms
 from mancs_jax.reporting.ranked_lists import mask_picture, ranked_lists, write_picture
 from mancs_jax.reporting.report import Lists, report_html
-from mancs_jax.scoring import NETWORK, RERANKED, Scored, Task
+from mancs_jax.scoring import NETWORK, RERANKED, ModelEvaluation, Task
 from mancs_jax.training.log import read_rows
 from mancs_jax.workdir import Workdir
 
@@ -30,7 +30,7 @@ NUM_DRAWN = 8  # queries in each picture of ranked lists
 LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in the page
 
 
-def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
+def write_report(workdir: str | Path, evaluation: ModelEvaluation, task: Task) -> Path:
     """Writes report.html and the images of an evaluated model, and returns the path of the report.
 
     results/ gets curves.svg (from metrics.jsonl), cmc.svg, roc.svg, distances.svg, curriculum.svg, open_set.svg,
@@ -40,26 +40,26 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
 
     Args:
       workdir: of the run.
-      scored: result of `scoring.score`.
-      task: argument of `scoring.score`.
+      evaluation: result of `scoring.evaluate`.
+      task: argument of `scoring.evaluate`.
 
     Raises:
       ValueError: it was evaluated with distractors, whose images are not kept.
     """
     if task.distractors:
-        raise ValueError("a report shows no distractors of another data set: score without them")
+        raise ValueError("a report shows no distractors of another data set: evaluate without them")
     paths = Workdir(local_path(workdir))
     results = paths.results
-    query, gallery = scored.parts["query"], scored.parts["gallery"]
-    lists = {name: _lists(comparison) for name, comparison in scored.comparisons.items()}
-    people, cameras = _names(scored, task)
-    masks = attention_masks(scored.network, query.image, flip=task.flip)
+    query, gallery = evaluation.parts["query"], evaluation.parts["gallery"]
+    lists = {name: _lists(comparison) for name, comparison in evaluation.comparisons.items()}
+    people, cameras = _names(evaluation, task)
+    masks = attention_masks(evaluation.network, query.image, flip=task.flip)
 
     spread = {f"conv-{stage}": float(mask.std(axis=(1, 2)).mean()) for stage, mask in masks.items()}
     write_json(results / "masks.json", {"num_queries": len(query.pid), "spread": spread})
 
-    charts = _charts(paths, scored, histograms(scored.comparisons[NETWORK]))
-    for name, svg in (charts | finding_charts(scored.results[NETWORK])).items():
+    charts = _charts(paths, evaluation, histograms(evaluation.comparisons[NETWORK]))
+    for name, svg in (charts | finding_charts(evaluation.results[NETWORK])).items():
         write_text(results / f"{name}.svg", svg)
     for name, each in lists.items():
         suffix = "_reranked" if name == RERANKED else ""
@@ -69,18 +69,18 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     rows = _drawn(lists[NETWORK].average_precision)["random"]
     write_picture(results / "masks.png", mask_picture(query.image[rows], {s: m[rows] for s, m in masks.items()}))
     page = report_html(
-        title=f"{NETWORK} on {scored.results[NETWORK]['dataset']}",
-        about=_about(scored),
-        table=cells(scored.results),
-        config=scored.network.config.to_dict(),
+        title=f"{NETWORK} on {evaluation.results[NETWORK]['dataset']}",
+        about=_about(evaluation),
+        table=cells(evaluation.results),
+        config=evaluation.network.config.to_dict(),
         charts=list(charts.values()),
         query=query,
         gallery=gallery,
         lists={LISTS[name]: each for name, each in lists.items()},
         masks=masks,
-        reading=reading.of_scores(scored.results[NETWORK]),
-        sections=reading.of_thresholds(scored.results, NETWORK),
-        findings=list(findings(scored.results[NETWORK]).values()),
+        reading=reading.score_paragraphs(evaluation.results[NETWORK]),
+        sections=reading.threshold_sections(evaluation.results, NETWORK),
+        findings=list(findings(evaluation.results[NETWORK]).values()),
         people=people,
         cameras=cameras,
     )
@@ -88,9 +88,9 @@ def write_report(workdir: str | Path, scored: Scored, task: Task) -> Path:
     return paths.report
 
 
-def _names(scored: Scored, task: Task) -> tuple[dict[int, str], dict[int, str]]:
+def _names(evaluation: ModelEvaluation, task: Task) -> tuple[dict[int, str], dict[int, str]]:
     """Names of people and cameras of the data set; of several, whose numbers are shifted, none."""
-    dataset, root = scored.results[NETWORK]["dataset"], task.root or scored.network.config.data.root
+    dataset, root = evaluation.results[NETWORK]["dataset"], task.root or evaluation.network.config.data.root
     return names_of(dataset, root) if is_prepared(root, dataset) else ({}, {})
 
 
@@ -106,22 +106,22 @@ def _drawn(average_precision):
     return {"best": order[:NUM_DRAWN], "worst": order[::-1][:NUM_DRAWN], "random": random[:NUM_DRAWN]}
 
 
-def _charts(paths: Workdir, scored: Scored, shares: dict[str, np.ndarray]) -> dict[str, str]:
+def _charts(paths: Workdir, evaluation: ModelEvaluation, shares: dict[str, np.ndarray]) -> dict[str, str]:
     charts = {}
     if paths.metrics.exists() and (rows := read_rows(paths.metrics)):  # none in a run shorter than log_every
         charts["curves"] = curves_svg(rows)
     cmcs = {
         name: np.stack([np.arange(1, len(result["cmc"]) + 1), result["cmc"]], axis=1)
-        for name, result in scored.results.items()
+        for name, result in evaluation.results.items()
     }
     charts["cmc"] = chart.document([chart.lines("CMC", cmcs, 50, "rank")])
-    of_pairs = {name: result.get("verification") for name, result in scored.results.items()}
-    if curves := {name: verification["curve"] for name, verification in of_pairs.items() if verification}:
+    verifications = {name: result.get("verification") for name, result in evaluation.results.items()}
+    if curves := {name: verification["curve"] for name, verification in verifications.items() if verification}:
         charts["roc"] = _roc_chart(curves)
     last = max(points[-1, 0] for points in shares.values())
-    charts["distances"] = chart.document([chart.lines("distances, shares", shares, last, _distance(scored))])
-    if scored.network.config.loss.sampling == "curriculum":
-        charts["curriculum"] = figure_3({scored.network.config.recipe: scored.network.config})
+    charts["distances"] = chart.document([chart.lines("distances, shares", shares, last, _distance(evaluation))])
+    if evaluation.network.config.loss.sampling == "curriculum":
+        charts["curriculum"] = figure_3({evaluation.network.config.recipe: evaluation.network.config})
     return charts
 
 
@@ -134,18 +134,18 @@ def _roc_chart(curves: dict[str, list]) -> str:
     return chart.document([panel])
 
 
-def _about(scored):
-    result = scored.results[NETWORK]
+def _about(evaluation):
+    result = evaluation.results[NETWORK]
     cameras = "" if result.get("cameras_known", True) else f"; {UNKNOWN}"
     return (
         f"recipe {result['recipe']}, step {result['step']:,}, seed {result['seed']}; {result['num_queries']:,} queries "
-        f"({result['split']}), {_distance(scored)}, {result['date']}{cameras}"
+        f"({result['split']}), {_distance(evaluation)}, {result['date']}{cameras}"
     )
 
 
-def _distance(scored):
+def _distance(evaluation):
     """Describes the distance of lists and histograms."""
-    result = scored.results[NETWORK]
+    result = evaluation.results[NETWORK]
     words = ["Euclidean distance" if result["distance"] == "euclidean" else "cosine distance"]
     words += ["embeddings of norm 1"] * result["normalize"] + ["mean with the mirror image"] * result["flip"]
     return ", ".join(words)

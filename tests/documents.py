@@ -1,4 +1,4 @@
-"""Commands, blocks of Python and links, taken out of the text of the documents. For tests."""
+"""Commands and blocks of Python, taken out of the text of the documents. For tests."""
 
 import ast
 import json
@@ -71,14 +71,3 @@ def _words(line: str) -> tuple[str, ...]:
     line = re.sub(r"\s+#.*$", "", line).rstrip(".:;,")
     line = re.sub(r"\[(--[^\]]*)\]", r"\1", line).replace(" [...]", "").replace(" ...", "")
     return tuple(shlex.split(line))
-
-
-def links(path: Path) -> list[str]:
-    """Targets of links and pictures."""
-    return re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text()))
-
-
-def anchors(path: Path) -> set[str]:
-    """Returns the names of a page's headings for `#...`, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

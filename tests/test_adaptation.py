@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from drawn_network import drawn_images, drawn_network
-from tiny_exports import refused
+from refusals import refused
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
@@ -22,7 +22,7 @@ from mancs_jax.inference import adaptation, network
 from mancs_jax.inference.adaptation import LEAST_IMAGES, adapt, camera_statistics
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import fingerprint_of, of_camera
+from mancs_jax.inference.network import fingerprint_of, network_of_camera
 from mancs_jax.inference.network_file import card_of, write_network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.conv_norm import MOMENTUM
@@ -283,8 +283,8 @@ def test_an_unknown_camera_uses_the_networks_own_statistics(place, capsys):
     for _ in range(2):
         np.testing.assert_array_equal(embedder(image, camera=5, progress=False), plain(image, progress=False))
     line = (
-        "camera 5 is not one of this network's cameras (2, 7): images of cameras that it does not know are embedded "
-        "with the network's own statistics\n"
+        "camera 5 is not one of this model's cameras (2, 7): images of cameras that it does not know are embedded "
+        "with the model's own statistics\n"
     )
     assert capsys.readouterr().err == line  # once
     np.testing.assert_array_equal(embedder(image), plain(image))
@@ -296,7 +296,7 @@ def test_an_unknown_camera_uses_the_networks_own_statistics(place, capsys):
         np.testing.assert_array_equal(embedder(image, camera=nothing), plain(image))
     assert "is not one" not in capsys.readouterr().err
     np.testing.assert_array_equal(plain(image, camera=3, progress=False), plain(image))
-    assert capsys.readouterr().err.startswith("camera 3 makes no difference: this network is not adapted to cameras")
+    assert capsys.readouterr().err.startswith("camera 3 makes no difference: this model is not adapted to cameras")
 
 
 def test_cameras_share_one_program(place, monkeypatch):
@@ -330,10 +330,10 @@ def test_an_exported_file_has_one_camera(place, suffix, capsys):
     line = "the exported file has the statistics of camera 7 only"
     assert refused(exported, image, camera=2).startswith(line)
     assert refused(export, place / "site", path) == (
-        "the network is adapted to cameras, and a file has the statistics of one: 2, 7"
+        "the model is adapted to cameras, and a file has the statistics of one: 2, 7"
     )
     assert refused(export, place / "site", path, camera=3).endswith("the statistics of one: 2, 7, not 3")
-    assert refused(export, place / "w", path, camera=3).startswith("camera 3: the network is not adapted to cameras")
+    assert refused(export, place / "w", path, camera=3).startswith("camera 3: the model is not adapted to cameras")
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "jax"])
@@ -359,7 +359,7 @@ def test_evaluation_embeds_each_image_by_its_own_camera(place):
     image = np.concatenate([images_of(2)[:20], images_of(7)[:20], images_of(2)[20:25]])
     camid = np.array([2] * 20 + [7] * 20 + [4] * 5)
     found = embed(site.network, image, camid)
-    expected = [embed(of_camera(site.network, camera), image[camid == camera]) for camera in (2, 7, 4)]
+    expected = [embed(network_of_camera(site.network, camera), image[camid == camera]) for camera in (2, 7, 4)]
     np.testing.assert_allclose(found, np.concatenate(expected), rtol=0, atol=1e-5 * np.abs(found).max())
     np.testing.assert_array_equal(expected[2], embed(load_trained(place / "w").network, image[40:]))
     np.testing.assert_array_equal(
@@ -500,7 +500,7 @@ def test_cameras_have_names(named, capsys):
     np.testing.assert_array_equal(embedder(image[4:], camera="door"), embedder(image[4:], camera=" door "))
     assert "not one of" not in capsys.readouterr().err
     np.testing.assert_array_equal(embedder(image, camera=7), site(image))
-    assert f"camera 7 is not one of this network's cameras (door, {NAMES['2']})" in capsys.readouterr().err
+    assert f"camera 7 is not one of this model's cameras (door, {NAMES['2']})" in capsys.readouterr().err
 
 
 def test_a_file_with_one_camera_by_name(named, tmp_path):

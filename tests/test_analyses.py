@@ -45,7 +45,7 @@ def any_fit(monkeypatch):
 
 def test_a_run_is_calibrated_on_the_people_it_held_out(place, any_fit):
     task = scoring.Task(analyses=Analyses(open_set=True, calibrate=True), options=Options(rerank=True, k1=4, k2=2))
-    results = scoring.score(place / "w", task, progress=False).results
+    results = scoring.evaluate(place / "w", task, progress=False).results
     result = results["Mancs"]
     assert result["calibration"]["set_on"] == "4 held-out training identities of market1501"
     of_distance = result["calibration"]["euclidean"]
@@ -62,17 +62,17 @@ def test_the_mapping_of_a_card_is_evaluated_without_a_flag(place, any_fit):
         of_card = card["calibration"][distance]
         options = Options(distance=distance)
         task = scoring.Task(root=str(place / "data"), options=options)
-        result = scoring.score(path, task, progress=False).results["Mancs"]["calibration"]
+        result = scoring.evaluate(path, task, progress=False).results["Mancs"]["calibration"]
         assert result == {
             "set_on": card["calibration"]["set_on"],
             distance: {"knots": of_card["knots"], "measured_on": of_card["measured_on"]},
         }
         assert of_card["set_on"]["num_negative_pairs"] != of_card["measured_on"]["num_negative_pairs"]
         for other in (task._replace(flip=True), task._replace(options=options._replace(normalize=True))):
-            assert "calibration" not in scoring.score(path, other, progress=False).results["Mancs"]
+            assert "calibration" not in scoring.evaluate(path, other, progress=False).results["Mancs"]
     assert "by the network" not in card["calibration"]["set_on"]
     card = export_network(place / "all", "b", place / "b", root=str(place / "data"), thresholds_of=path)[1]
-    assert card["calibration"]["set_on"].endswith(f", by the network {mancs_jax.load(path).network}")
+    assert card["calibration"]["set_on"].endswith(f", by the model {mancs_jax.load(path).network}")
     knots = [one["calibration"]["euclidean"]["knots"] for one in (card, mancs_jax.load(path).card)]
     assert knots[0] == knots[1]
 
@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     assert "no query has a pid of this file" in refused(place, workdir, f"--groups={tmp_path}/groups.csv")
     with pytest.raises(ValueError, match="--open_set: only of the official single-query protocol; leave them out"):
         task = scoring.Task(single_shot=SingleShot(), analyses=Analyses(open_set=True))
-        scoring.score(place / "all", task, progress=False)
+        scoring.evaluate(place / "all", task, progress=False)
 
 
 @pytest.fixture

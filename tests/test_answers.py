@@ -103,7 +103,7 @@ def test_the_page_names_its_search_and_says_where_nothing_matches(place, monkeyp
             assert tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
             facts = dict(row.split("\t") for row in tab.inner_text("#facts").splitlines())
     assert "no match within 0.001" in shown["0.001"] and "no match" not in shown["1e6"]
-    assert facts["gallery"] == "unknown.npz, 48 images" and facts["network"] == "workdirs/market"
+    assert facts["gallery"] == "unknown.npz, 48 images" and facts["model"] == "workdirs/market"
     assert facts["distance"] == "euclidean" and facts["threshold"] == "1e+06" and facts["date"].startswith("20")
 
 
@@ -118,7 +118,7 @@ def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):
     shutil.copy(place / "queries" / "b.jpg", place / "mixed")
     (place / "mixed" / "notes.txt").write_text("x")
     run(place, monkeypatch, "mixed", "--gallery=unknown.npz", "--k=1")
-    assert capsys.readouterr().out.startswith("1 passed over, no image by name: notes.txt\nrank")
+    assert capsys.readouterr().out.startswith("1 skipped, not an image by name: notes.txt\nrank")
 
 
 def test_queries_of_the_gallery_are_no_answers(place):

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from refusals import refused
 
 from mancs_jax.losses.identity import attention_loss, focal_loss
 from mancs_jax.losses.sampling import Triplets
@@ -24,7 +25,6 @@ from tiny_release import (  # noqa: E402
     authors_config,
     create_reference,
     draw_variables,
-    refused,
 )
 from torch_resnet import save_safetensors  # noqa: E402
 
@@ -49,14 +49,19 @@ def fixed_triplets(labels, seed=0):
     return torch.tensor(np.array(rows)), Triplets(positive, negative, np.where(later, 2.0, 0.0).astype(np.float32))
 
 
-def losses(config, out, labels, triplets):
+X, LABELS = np.random.default_rng(1).normal(size=(8, 64, 32, 3)).astype(np.float32), np.repeat([3, 1], 4)
+TORCH_X, TORCH_LABELS = torch.from_numpy(X.transpose(0, 3, 1, 2)), torch.from_numpy(LABELS)
+ROWS, TRIPLETS = fixed_triplets(LABELS)
+
+
+def losses(config, out):
     """The three losses and their sum, as the training step takes them from a configuration."""
     loss = config.loss
     focal = partial(focal_loss, gamma=loss.gamma, probability=loss.probability, detach_weight=loss.detach_focal)
     parts = (
-        triplet_loss(euclidean_distances(out.f_rank, out.f_rank), triplets, loss.margin),
-        focal(out.cls_logits, labels),
-        attention_loss(out.att_logits, labels, kind=loss.attention),
+        triplet_loss(euclidean_distances(out.f_rank, out.f_rank), TRIPLETS, loss.margin),
+        focal(out.cls_logits, LABELS),
+        attention_loss(out.att_logits, LABELS, kind=loss.attention),
     )
     return *parts, loss.rank_weight * parts[0] + loss.cls_weight * parts[1] + loss.att_weight * parts[2]
 
@@ -72,26 +77,23 @@ def test_outputs_and_losses_equal_those_of_pytorch(tmp_path, options, train):
     torch.save({"state_dict": reference.state_dict()}, tmp_path / "model.pth")
     variables, num_classes = authors.load_released(tmp_path / "model.pth", config)
     assert num_classes == CLASSES
-    x = np.random.default_rng(1).normal(size=(8, 64, 32, 3)).astype(np.float32)
-    labels = np.repeat([3, 1], 4)
-    rows, triplets = fixed_triplets(labels)
     model = create_model(config, num_classes)
 
     @jax.jit
     def run(params, batch_stats):
         variables = {"params": params, "batch_stats": batch_stats}
-        out = model.apply(variables, x, train=train, mutable=["batch_stats"] if train else False)
+        out = model.apply(variables, X, train=train, mutable=["batch_stats"] if train else False)
         return out[0] if train else out
 
     out = run(variables["params"], variables["batch_stats"])
     with torch.set_grad_enabled(False):
-        outputs = reference(torch.from_numpy(x.transpose(0, 3, 1, 2)))
-        expected = torch_mancs.losses(outputs, torch.from_numpy(labels), rows)
+        outputs = reference(TORCH_X)
+        expected = torch_mancs.losses(outputs, TORCH_LABELS, ROWS)
     for name, output in zip(("f_rank", "cls_logits", "att_logits"), outputs):
         output = output.numpy()
         assert np.ptp(output, axis=0).min() > 0.01  # images differ
         assert np.abs(getattr(out, name) - output).max() <= tolerance * np.abs(output).max(), name
-    found = losses(config, out, labels, triplets)
+    found = losses(config, out)
     np.testing.assert_allclose(found, [loss.item() for loss in expected], rtol=tolerance)
     assert min(found) > 0.1
 
@@ -100,19 +102,16 @@ def test_gradients_equal_those_of_pytorch(tmp_path, small):
     torch.save(small.state_dict(), tmp_path / "model.pth")
     config = authors_config(**SMALL)
     variables, num_classes = authors.load_released(tmp_path / "model.pth", config)
-    x = np.random.default_rng(1).normal(size=(8, 64, 32, 3)).astype(np.float32)
-    labels = np.repeat([3, 1], 4)
-    rows, triplets = fixed_triplets(labels)
     model = create_model(config, num_classes)
 
     @jax.jit
     @jax.grad
     def gradient(params):
-        out = model.apply({"params": params, "batch_stats": variables["batch_stats"]}, x, train=False)
-        return losses(config, out, labels, triplets)[-1]
+        out = model.apply({"params": params, "batch_stats": variables["batch_stats"]}, X, train=False)
+        return losses(config, out)[-1]
 
     found = authors.to_released({"params": gradient(variables["params"])})
-    total = torch_mancs.losses(small(torch.from_numpy(x.transpose(0, 3, 1, 2))), torch.from_numpy(labels), rows)[-1]
+    total = torch_mancs.losses(small(TORCH_X), TORCH_LABELS, ROWS)[-1]
     small.zero_grad()
     total.backward()
     for name, parameter in small.named_parameters():

@@ -23,6 +23,7 @@ import jax  # noqa: E402
 import measure  # noqa: E402
 import ours  # noqa: E402
 import recipe  # noqa: E402
+import several_data_sets  # noqa: E402
 import start_up  # noqa: E402
 import torch  # noqa: E402
 import torch_mancs  # noqa: E402
@@ -40,7 +41,13 @@ NETWORK = ["--arch=resnet10", "--width=8", "--image_size", "64", "32", "--k=2", 
 def run(monkeypatch, tmp_path, capsys):
     """Runs a benchmark's main with flags, its sides in threads, not processes: (JSON, rows of the printed table)."""
     monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers))
-    for module in (training_step, input_pipeline, embedding, command_line):  # it is for the whole process
+    for module in (
+        training_step,
+        input_pipeline,
+        several_data_sets,
+        embedding,
+        command_line,
+    ):  # it is for the whole process
         monkeypatch.setattr(module, "keep_freed_memory", lambda: None)
     for module in (measure, start_up):
         monkeypatch.setattr(module, "set_cpu_flags", lambda: None)
@@ -135,6 +142,11 @@ def test_curriculum_loss(run):
     for row in figures["rows"]:
         assert row["ours / it"] == pytest.approx(row["ms"] / figures["rows"][0]["ms"])
         assert row["% of our training step"] == pytest.approx(100 * row["ms"] / figures["ms_a_step_of_as_many_images"])
+
+
+def test_several_data_sets(run):
+    figures, _ = run(several_data_sets, "--batch=8", "--rounds=1", "--steps=1")
+    assert [row["data sets"] for row in figures["rows"]] == [1, 2] and figures["rows"][0]["of one data set"] == 1
 
 
 def test_input_pipeline(run):

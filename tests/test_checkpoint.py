@@ -5,8 +5,6 @@ import logging
 import os
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from programs import run_python
 from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, write_workdir
 
@@ -238,7 +237,7 @@ def test_a_workdir_of_patterns_is_no_network(tmp_path):
     """Reading from such a path is no loss; there is nothing there."""
     write_workdir(tmp_path / "w")
     assert mancs_jax.load(tmp_path / "w").width
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         mancs_jax.load(tmp_path / "w[1]")
 
 
@@ -265,9 +264,9 @@ with checkpoint.open_checkpoints(__import__("pathlib").Path(sys.argv[1]), keep=3
 
 def test_a_full_disk_is_one_line(tmp_path):
     # In a process of its own: Orbax leaves tasks behind where a save fails, which other tests would stumble over.
-    place = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "checkpoints")]
-    result = subprocess.run(command, capture_output=True, text=True, env=place, check=False)
+    result = run_python(
+        FULL_DISK, tmp_path / "checkpoints", PYTHONPATH=os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    )
     words = r"train: .*: the checkpoint cannot be written \(.*\); that of step 9 is kept; free disk space, and r.*\n"
     assert result.returncode == 1 and re.fullmatch(words, result.stderr), result.stderr
     assert checkpoint.peek(tmp_path / "checkpoints")[0] == 9

@@ -1,7 +1,6 @@
 """One line for a mistake, where compiled programs are kept, and the programs that no other test runs."""
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import printed_by, run_python
 from tiny_sources import run_script, write_cuhk03
 
 from mancs_jax import ablation, scoring
@@ -52,11 +52,7 @@ def test_compiled_programs_are_kept_where_users_keep_caches(environment, expecte
         "print(jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs)"
     )
     mine = ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-    others = {name: value for name, value in os.environ.items() if name not in mine}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=others | environment, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.strip() == expected
+    assert printed_by(code, without=mine, **environment).strip() == expected
 
 
 def test_a_user_without_a_home_directory_keeps_no_compiled_programs():
@@ -71,9 +67,7 @@ def test_a_user_without_a_home_directory_keeps_no_compiled_programs():
         "print(jax.config.jax_compilation_cache_dir, '--xla_backend_optimization_level=2' in os.environ['XLA_FLAGS'])"
     )
     mine = ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS")
-    environment = {name: value for name, value in os.environ.items() if name not in mine}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "None True"
+    assert printed_by(code, without=mine).strip() == "None True"
 
 
 def test_figure3(tmp_path):
@@ -143,7 +137,7 @@ command.define, command.ARGUMENTS = (lambda values, argv: None), ()
 command.main = lambda values, arguments: 1 // int(sys.argv[1])
 command_line.run(command, ["command"])
 """
-    ended = subprocess.run([sys.executable, "-c", program, str(int(not fails))], capture_output=True, text=True)
+    ended = run_python(program, int(not fails))
     assert ended.stdout.split() == [*map(str, COLLECTED_AFTER), str(not fails)]
     assert (ended.returncode, ended.stderr) == (
         (1, "command: integer division or modulo by zero\n") if fails else (0, "")
@@ -167,6 +161,5 @@ for turn in range(2):
     libc.free(block)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    first, second = map(int, out.split())
+    first, second = map(int, printed_by(program).split())
     assert second < 10 < first

@@ -66,52 +66,47 @@ def with_value(array, index, value):
     return array
 
 
+def query(**fields):
+    return {"query": QUERY._replace(**fields)}
+
+
+def gallery(**fields):
+    return {"gallery": GALLERY._replace(**fields)}
+
+
+Q, G = QUERY.embedding, GALLERY.embedding
 BAD_INPUTS = {
-    "query embeddings are float64 [3, 1]: they must be float32 [images, width]": {
-        "query": QUERY._replace(embedding=QUERY.embedding.astype(float))
-    },
-    "gallery embeddings are float32 [9]: they must be float32 [images, width]": {
-        "gallery": GALLERY._replace(embedding=GALLERY.embedding[:, 0])
-    },
-    "query embeddings are empty, [0, 1]: there is nothing to rank": {
-        "query": QUERY._replace(embedding=QUERY.embedding[:0])
-    },
-    "gallery embeddings are empty, [9, 0]: there is nothing to rank": {
-        "gallery": GALLERY._replace(embedding=GALLERY.embedding[:, :0])
-    },
-    "query pids are float32: they must be integers": {"query": QUERY._replace(pid=np.float32([1, 3, 2]))},
-    "gallery camids are float64: they must be integers": {"gallery": GALLERY._replace(camid=GALLERY.camid / 1)},
-    "query camids have shape [2], but there are 3 query images": {"query": QUERY._replace(camid=QUERY.camid[:2])},
-    "gallery pids have shape [9, 1], but there are 9 gallery images": {
-        "gallery": GALLERY._replace(pid=GALLERY.pid[:, None])
-    },
-    "query pids do not fit int32: number them anew": {"query": QUERY._replace(pid=np.array([2**40, 3, 2]))},
-    "gallery image 8 has pid -2: pids are -1 (junk), 0 (distractor) or above": {
-        "gallery": GALLERY._replace(pid=with_value(GALLERY.pid, 8, -2))
-    },
-    "every gallery image has pid -1 (junk): there is nothing to rank": {
-        "gallery": GALLERY._replace(pid=np.full(9, -1))
-    },
+    "query embeddings are float64 [3, 1]: they must be float32 [images, width]": query(embedding=Q.astype(float)),
+    "gallery embeddings are float32 [9]: they must be float32 [images, width]": gallery(embedding=G[:, 0]),
+    "query embeddings are empty, [0, 1]: there is nothing to rank": query(embedding=Q[:0]),
+    "gallery embeddings are empty, [9, 0]: there is nothing to rank": gallery(embedding=G[:, :0]),
+    "query pids are float32: they must be integers": query(pid=np.float32([1, 3, 2])),
+    "gallery camids are float64: they must be integers": gallery(camid=GALLERY.camid / 1),
+    "query camids have shape [2], but there are 3 query images": query(camid=QUERY.camid[:2]),
+    "gallery pids have shape [9, 1], but there are 9 gallery images": gallery(pid=GALLERY.pid[:, None]),
+    "query pids do not fit int32: number them anew": query(pid=np.array([2**40, 3, 2])),
+    "gallery image 8 has pid -2: pids are -1 (junk), 0 (distractor) or above": gallery(
+        pid=with_value(GALLERY.pid, 8, -2)
+    ),
+    "every gallery image has pid -1 (junk): there is nothing to rank": gallery(pid=np.full(9, -1)),
     "query 1 has pid 0, which is no person: leave it out, or, if people are numbered from 0, add 1 to every pid "
-    "above -1 of query and gallery": {"query": QUERY._replace(pid=np.array([1, 0, 2]))},
-    "query embeddings are 1 wide, gallery embeddings 2: take both from the same model": {
-        "gallery": GALLERY._replace(embedding=np.repeat(GALLERY.embedding, 2, axis=1))
-    },
-    "query embedding 2 has NaN or infinite values: check the model (1 of 3 are so)": {
-        "query": QUERY._replace(embedding=with_value(QUERY.embedding, 2, np.nan))
-    },
-    "gallery embedding 3 has NaN or infinite values: check the model (2 of 9 are so)": {
-        "gallery": GALLERY._replace(embedding=with_value(GALLERY.embedding, [3, 5], np.inf))
-    },
-    "gallery embedding 0 has a norm above 1e18: scale the embeddings (1 of 9 are so)": {
-        "gallery": GALLERY._replace(embedding=with_value(GALLERY.embedding, 0, 1e30))
-    },
+    "above -1 of query and gallery": query(pid=np.array([1, 0, 2])),
+    "query embeddings are 1 wide, gallery embeddings 2: take both from the same model": gallery(
+        embedding=np.repeat(G, 2, axis=1)
+    ),
+    "query embedding 2 has NaN or infinite values: check the model (1 of 3 are so)": query(
+        embedding=with_value(Q, 2, np.nan)
+    ),
+    "gallery embedding 3 has NaN or infinite values: check the model (2 of 9 are so)": gallery(
+        embedding=with_value(G, [3, 5], np.inf)
+    ),
+    "gallery embedding 0 has a norm above 1e18: scale the embeddings (1 of 9 are so)": gallery(
+        embedding=with_value(G, 0, 1e30)
+    ),
     "query embedding 0 has norm 0 (below 1e-18), so no cosine distance: check the model (1 of 3 are so)": {
         "distance": "cosine"
     },
-    "query embeddings all have norms below 1e-18: scale them": {
-        "query": QUERY._replace(embedding=QUERY.embedding * np.float32(1e-20))
-    },
+    "query embeddings all have norms below 1e-18: scale them": query(embedding=Q * np.float32(1e-20)),
     "unknown distance 'manhattan': use one of euclidean, cosine": {"distance": "manhattan"},
 }
 

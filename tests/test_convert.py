@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 import numpy as np
 import pytest
 import tiny
+from refusals import refused
 from tiny_runs import write_data
 from tiny_sources import run_script
 
@@ -20,7 +21,7 @@ from mancs_jax.weights import authors
 
 torch = pytest.importorskip("torch")
 import torch_resnet  # noqa: E402
-from tiny_release import CLASSES, SMALL, assert_bits_equal, authors_config, create_reference, refused  # noqa: E402
+from tiny_release import CLASSES, SMALL, assert_bits_equal, authors_config, create_reference  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 
@@ -105,7 +106,7 @@ def test_a_checkpoint_becomes_a_workdir_that_is_scored(imported, small):
     assert (step, description.data_fingerprint, config.pretrained) == (0, "", str(source))
     assert_bits_equal(variables, authors.load_released(source, config)[0])
     assert (workdir / "config.json").exists() and str(source) in (workdir / "run.json").read_text()
-    (scored,) = scoring.score(workdir, progress=False).results.values()
+    (scored,) = scoring.evaluate(workdir, progress=False).results.values()
 
     def embedded(part):
         split = arrays.load_split("market1501", config.data.root, part, config.data.image_size)
@@ -133,11 +134,10 @@ def test_what_cannot_be_imported_or_exported(tmp_path, imported):
     assert f"{workdir}: has a model already" in refused(convert.import_network, source, config, workdir)
     wrong = authors_config(**SMALL | {"cls_dim": 7})
     assert "6 wrong: classifier_x2.weight" in refused(convert.import_network, source, wrong, tmp_path / "new")
-    assert "config.model.arch" in refused(
-        convert.import_network, source, authors_config(**SMALL | {"arch": "vgg"}), tmp_path / "new"
-    )
+    unknown = authors_config(**SMALL | {"arch": "vgg"})
+    assert "config.model.arch" in refused(convert.import_network, source, unknown, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert "must end in .safetensors" in refused(convert.export_weights, workdir, tmp_path / "mancs.pth")
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         convert.export_weights(tmp_path / "new", tmp_path / "mancs.safetensors")
     assert list(tmp_path.iterdir()) == []

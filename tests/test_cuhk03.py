@@ -118,11 +118,6 @@ def test_the_classic_protocol(root):
         load("all_images", 1)
 
 
-def test_images_come_back_as_they_were(root):
-    found = arrays.load_split("cuhk03_detected", root, "query", (14, 8))
-    np.testing.assert_array_equal(found.image[0], cuhk03_image("detected", 1, 3, 2))  # 14 x 8: it is not resized
-
-
 @pytest.mark.skipif(not PROTOCOLS.is_dir(), reason="needs the official files of the protocol")
 @pytest.mark.parametrize("boxes", ["labeled", "detected"])
 def test_the_official_protocol(boxes):

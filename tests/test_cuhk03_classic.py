@@ -30,7 +30,7 @@ def test_it_is_a_loop_over_queries_and_repeats(seed):
     gallery_pid = rng.permutation(np.repeat([3, 5, 8, 9, 12, 40], [1, 2, 3, 4, 5, 3]))
     query_pid = rng.choice([3, 5, 8, 9, 12, 40, 41], 25)  # 41 is not in the gallery
     distances = rng.integers(0, 6, (25, 18)).astype(float)  # many ties
-    result = cuhk03_classic.score(distances, query_pid, gallery_pid, repeats=9, seed=seed)
+    result = cuhk03_classic.evaluate(distances, query_pid, gallery_pid, repeats=9, seed=seed)
     np.testing.assert_allclose(result["cmc"], by_loops(distances, query_pid, gallery_pid, 9, seed), rtol=0, atol=1e-12)
     assert (result["num_queries"], result["num_gallery"], result["repeats"]) == (25, 6, 9)
     assert result["num_matched_queries"] == np.sum(query_pid != 41)
@@ -41,9 +41,9 @@ def test_perfect_and_random_embeddings():
     pid = np.repeat(np.arange(1, 101), 5)
     perfect = np.eye(101, dtype=np.float32)[pid]
     distances = distance_matrix(perfect, perfect)
-    assert cuhk03_classic.score(distances, pid, pid, repeats=3)["cmc"] == [1.0] * 50
+    assert cuhk03_classic.evaluate(distances, pid, pid, repeats=3)["cmc"] == [1.0] * 50
     random = [rng.standard_normal((500, 32)).astype(np.float32) for _ in range(2)]
-    result = cuhk03_classic.score(distance_matrix(*random), pid, pid, repeats=50)
+    result = cuhk03_classic.evaluate(distance_matrix(*random), pid, pid, repeats=50)
     assert 0.005 < result["cmc"][0] < 0.015  # one in a hundred
     assert result["cmc"][49] == pytest.approx(0.5, abs=0.05)
 
@@ -68,4 +68,4 @@ def test_mean_and_deviation_over_the_splits():
 )
 def test_bad_input_gets_one_line(distances, options, message):
     with pytest.raises(ValueError, match=message):
-        cuhk03_classic.score(distances, np.array([1, 2]), np.array([1, 2, 2]), **options)
+        cuhk03_classic.evaluate(distances, np.array([1, 2]), np.array([1, 2, 2]), **options)

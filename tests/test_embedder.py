@@ -176,13 +176,13 @@ def test_files_that_are_no_images(embedder, tmp_path):
 
 
 def test_what_cannot_be_loaded(workdir, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         mancs_jax.load(tmp_path)
     with pytest.raises(ValueError, match="batch is 0; it has to be at least 1"):
         mancs_jax.load(workdir[0], batch=0)
 
 
-def test_images_of_every_suffix_are_found_and_what_is_passed_over_is_told(embedder, tmp_path):
+def test_images_of_every_suffix_are_found_and_what_is_skipped_is_told(embedder, tmp_path):
     image = pictures(1)[0]
     for i, kind in enumerate((".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff", ".ppm")):
         (tmp_path / f"{i}{kind}").write_bytes(cv2.imencode(kind, image)[1].tobytes())
@@ -214,7 +214,7 @@ def test_links_that_give_no_image_are_told(tmp_path):
     (tmp_path / "photos" / "good.jpg").symlink_to(tmp_path / "album" / "a.jpg")
     told = ["album (a link to a folder)", "dead.jpg (a link that leads nowhere)"]
     assert find_images(tmp_path / "photos") == (["c.jpg", "good.jpg"], told)
-    assert find_queries(tmp_path / "photos").others == told
+    assert find_queries(tmp_path / "photos").not_images == told
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "album").symlink_to(tmp_path / "album")
     with pytest.raises(

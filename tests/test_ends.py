@@ -1,16 +1,15 @@
 """Every end of a command is one line and the right status."""
 
-import os
-import subprocess
-import sys
 import types
 from pathlib import Path
 
 import pytest
+from programs import run_python
 
 from mancs_jax.cli import command_line
 
 REPOSITORY = Path(__file__).parents[1]
+EMBED = ("embed", "docs/people", "--network=market1501")
 # A command that fails while JAX still computes: the process may not crash at its end.
 STILL_COMPUTING = """
 import sys, types
@@ -76,17 +75,14 @@ def test_other_errors_are_one_line_and_keep_their_traceback(error, start, end, t
 @pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense"])
 def test_devices_that_are_not_there(platforms, tmp_path):
     code = "import jax; from mancs_jax.cli.main import main; main()"
-    command = [sys.executable, "-c", code, "embed", "docs/people", "--network=market1501", f"--output={tmp_path}/o.npz"]
-    ended = subprocess.run(
-        command, env=os.environ | {"JAX_PLATFORMS": platforms}, capture_output=True, text=True, cwd=REPOSITORY
-    )
+    ended = run_python(code, *EMBED, f"--output={tmp_path}/o.npz", cwd=REPOSITORY, JAX_PLATFORMS=platforms)
     line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
     assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
 
 
 def test_no_crash_while_jax_computes():
     for _ in range(2):
-        ended = subprocess.run([sys.executable, "-c", STILL_COMPUTING], capture_output=True, text=True, cwd=REPOSITORY)
+        ended = run_python(STILL_COMPUTING, cwd=REPOSITORY)
         assert (ended.returncode, ended.stderr) == (1, "command: nowhere.jpg: no such file\n")
 
 
@@ -100,6 +96,5 @@ for name in ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "USER", "LOG
 from mancs_jax.cli.main import main
 main()
 """
-    command = [sys.executable, "-c", code, "embed", "docs/people", "--network=market1501", f"--output={tmp_path}/o.npz"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    ended = run_python(code, *EMBED, f"--output={tmp_path}/o.npz", cwd=REPOSITORY)
     assert (ended.returncode, ended.stderr) == (0, "") and ended.stdout.endswith("o.npz: 3 embeddings, 320 wide\n")

@@ -1,13 +1,12 @@
 """The exported file: the network's numbers, on three platforms, where only jax, flatbuffers and numpy are."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.export
 import numpy as np
 import pytest
+from programs import run_python
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
@@ -85,8 +84,7 @@ def test_the_printed_lines_need_only_jax_flatbuffers_and_numpy(exported):
     assert len([line for line in lines.splitlines() if line and line[0] != "#"]) <= 9
     np.save(file.parent / "images.npy", images())
     code = WITHOUT_THE_REST + lines + OUR_IMAGES
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
+    result = run_python(code, cwd=file.parent)
     assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
     expected = mancs_jax.load(workdir)(images())
     assert expected.std(axis=0).max() > 0.05
@@ -103,8 +101,7 @@ def test_the_printed_lines_need_only_onnxruntime_and_numpy(exported, tmp_path, i
     np.save(tmp_path / "images.npy", given)
     run = 'np.save("embeddings.npy", session.run(None, {"images": np.load("images.npy")})[0])\n'
     code = WITHOUT_THE_REST.replace('"jax", "jaxlib",', '"onnxruntime",') + lines + run
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = run_python(code, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
     assert_same(np.load(tmp_path / "embeddings.npy"), mancs_jax.load(exported[0])(images()))
 

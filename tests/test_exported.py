@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from datetime import date, datetime
 from importlib import metadata
 
@@ -13,11 +11,14 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from tiny_exports import refused, write_exports
+from programs import run_python
+from refusals import refused
+from tiny_exports import write_exports
 from tiny_runs import write_data
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
+from mancs_jax import scoring
 from mancs_jax.cli import command_line, embed, evaluate, search, visualize
 from mancs_jax.evaluation.calibration import knots_of, log_likelihood_ratio
 from mancs_jax.inference.export import export
@@ -25,7 +26,7 @@ from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.gallery import load_gallery
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.publish import export_network
-from mancs_jax.scoring import Task, score
+from mancs_jax.scoring import Task
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -155,11 +156,9 @@ def test_without_the_libraries_of_onnx(place, tmp_path):
         "from mancs_jax.cli.main import main\n"
         f"main(['mancs', 'export', '--workdir={place / 'w'}', '--output={tmp_path / 'a.onnx'}'])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (
-        1,
-        'export: ONNX files need two libraries: pip install "mancs_jax[onnx]"\n',
-    )
+    result = run_python(code)
+    line = 'export: ONNX files need two libraries: pip install "mancs_jax[onnx]"\n'
+    assert (result.returncode, result.stderr) == (1, line)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,7 +201,7 @@ def test_commands_take_a_file(place, tmp_path, monkeypatch, capsys):
 def test_the_baselines_of_an_exported_network(place, tmp_path):
     write_data(tmp_path / "data", tiny.write_folder(tmp_path / "source"))
     task = Task(root=str(tmp_path / "data"), baselines=True)
-    found, expected = (score(place / name, task, progress=False).results for name in ("n.onnx", "w"))
+    found, expected = (scoring.evaluate(place / name, task, progress=False).results for name in ("n.onnx", "w"))
     assert found.keys() == expected.keys() and len(found) == 3
     assert found["untrained network"]["mAP"] == expected["untrained network"]["mAP"]
 

@@ -32,30 +32,23 @@ def test_padding_and_devices_do_not_show(setting):
     assert np.abs(whole - whole.mean(0)).max() > 0
 
 
-def test_it_is_f_rank_of_the_normalised_pixels(setting):
+def test_embedding_is_f_rank_of_the_normalised_pixels_and_masks_are_means_over_the_channels(setting):
     network, image = setting
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    x = ((image[:2] / 255 - mean) / std).astype(np.float32)
-    expected = create_model(network.config, 5).apply(network.variables, x, train=False).f_rank
-    found = embed(network, image[:2], devices=jax.devices()[:1])
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    x = ((image / 255 - mean) / std).astype(np.float32)
+    expected = create_model(network.config, 5).apply(network.variables, x, train=False)
+    embedding = embed(network, image, devices=jax.devices()[:1])
+    np.testing.assert_allclose(embedding, expected.f_rank, rtol=1e-4, atol=1e-6)
+    masks = attention_masks(network, image)
+    assert masks.keys() == expected.masks.keys() == {2, 3, 4}
+    for stage, mask in masks.items():
+        np.testing.assert_allclose(mask, expected.masks[stage].mean(-1), rtol=1e-4)
 
 
 def test_nothing_to_embed_is_an_error(setting):
     network, image = setting
     with pytest.raises(ValueError, match="no images to embed"):
         embed(network, image[:0])
-
-
-def test_masks_are_means_over_the_channels(setting):
-    network, image = setting
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    x = ((image / 255 - mean) / std).astype(np.float32)
-    expected = create_model(network.config, 5).apply(network.variables, x, train=False).masks
-    found = attention_masks(network, image)
-    assert found.keys() == expected.keys() == {2, 3, 4}
-    for stage, mask in found.items():
-        np.testing.assert_allclose(mask, expected[stage].mean(-1), rtol=1e-4)
 
 
 def test_one_program_for_all_networks_of_one_form(setting, monkeypatch):

@@ -240,16 +240,16 @@ def test_an_approximate_index_finds_nearly_all(gallery):
 def test_another_network_is_refused(place):
     with Gallery(place) as gallery:
         fill(gallery)
-    with pytest.raises(ValueError, match="was embedded by another network, .* --embed_again"):
+    with pytest.raises(ValueError, match="was embedded by another model, .* --embed_again"):
         Gallery(place, Pixels("f" * 32))
     with Gallery(place) as gallery:
-        with pytest.raises(ValueError, match="was embedded by another network"):
+        with pytest.raises(ValueError, match="was embedded by another model"):
             gallery.add(drawn(1), ["x"], network="f" * 32)
         with pytest.raises(ValueError, match="embeddings 24 wide, and these are 3 wide"):
             gallery.add(np.ones((1, 3), np.float32), ["x"])
         with pytest.raises(ValueError, match="embeddings 24 wide, and the query's is 3 wide"):
             gallery.search(np.ones((1, 3), np.float32))
-        with pytest.raises(ValueError, match="images need a network"):
+        with pytest.raises(ValueError, match="images need a model"):
             gallery.search("query.jpg")
         assert len(gallery) == 200
 

@@ -143,7 +143,9 @@ def test_damaged_images_are_skipped(tmp_path, folder):
     with Gallery(tmp_path / "people.gallery", Pixels()) as gallery:
         added = gallery.add_folder(folder, progress=False)
         assert (
-            added.added == Added(new=19) and set(added.damaged) == {"cam0/0000.jpg"} and added.others == ["notes.txt"]
+            added.added == Added(new=19)
+            and set(added.damaged) == {"cam0/0000.jpg"}
+            and added.not_images == ["notes.txt"]
         )
 
 

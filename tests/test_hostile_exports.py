@@ -8,7 +8,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_exports import refused, write_exports
+from refusals import refused
+from tiny_exports import write_exports
 from tiny_workdir import WIDTH
 
 import mancs_jax
@@ -52,7 +53,7 @@ def test_a_card_that_is_missing_or_of_another_file(place, pair):
     assert "n.jax.json: not JSON, or cut off" in refused(mancs_jax.load, pair)
     pair.with_name("n.jax.json").unlink()
     line = refused(mancs_jax.load, pair, error=FileNotFoundError)
-    assert "n.jax: no network in it: it is no ONNX file, and n.jax.json, the card of a jax.export file" in line
+    assert "n.jax: no model in it: it is no ONNX file, and n.jax.json, the card of a jax.export file" in line
 
 
 def test_programs_that_are_not_taken(place, pair):
@@ -93,7 +94,7 @@ def test_programs_that_are_not_taken(place, pair):
         (lambda card: card["config"]["model"].update(arch="resnet19"), "card makes no network (config.model.arch"),
         (lambda card: card["embedding"].update(width=7), "but its card says"),
         (lambda card: card["embedding"].pop("width"), "no usable size in its card"),
-        (lambda card: card.update(format=2), "not the card of a network (format 1)"),
+        (lambda card: card.update(format=2), "not the card of a model (format 1)"),
         (lambda card: card.update(num_classes=2**40), "no usable num_classes in it"),
     ],
 )

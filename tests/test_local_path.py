@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import refusals
 import tiny
 from absl import flags
 from tiny_workdir import write_workdir
@@ -53,10 +54,7 @@ def test_every_flag_is_a_path_or_known_to_be_none(name):
 
 
 def refused(command, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        command_line.run(command, ["mancs", *arguments])
-    assert "\n" not in str(stop.value)
-    return str(stop.value)
+    return refusals.refused(command_line.run, command, ["mancs", *arguments], error=SystemExit)
 
 
 def test_commands_refuse_remote_paths_at_once(tmp_path, monkeypatch):
@@ -132,7 +130,7 @@ def test_a_folder_with_the_name_of_a_network(tmp_path, monkeypatch):
     cv2.imwrite("photos/a.jpg", np.zeros((8, 4, 3), np.uint8))
     (tmp_path / "market1501").mkdir()
     arguments = ["photos", "--network=./market1501", "--output=a.npz"]
-    assert refused(embed, *arguments).startswith("embed: ./market1501: no network there; give the --workdir of a run")
+    assert refused(embed, *arguments).startswith("embed: ./market1501: no model there; use the --workdir of a run")
 
 
 def test_home_in_every_call_from_python(tmp_path, monkeypatch):

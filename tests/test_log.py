@@ -1,18 +1,16 @@
-"""The files a run leaves: rows that survive kills, and JSON that is whole or old."""
+"""The files a run leaves: rows that survive kills, and the board of their numbers."""
 
 import json
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from programs import run_python
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 import mancs_jax
-from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.training.log import Diverged, MetricsLog, keep_rows
 from mancs_jax.workdir import Workdir
@@ -72,7 +70,7 @@ try:
 except OSError as error:
     sys.exit(str(error))
 """
-    ended = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    ended = run_python(code, tmp_path)
     line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free disk space, and run the same"
     assert ended.returncode == 1 and line in ended.stderr and "Traceback" not in ended.stderr
 
@@ -89,10 +87,8 @@ def test_the_board_has_the_numbers(tmp_path):
         content = content[16 + length :]
     version, start, *numbers = events
     assert version.file_version == "brain.Event:2"
-    assert (start.step, start.session_log.status) == (
-        8,
-        SessionLog.START,
-    )  # hides what an earlier file has from there on
+    # The start hides what an earlier file has from step 8 on.
+    assert (start.step, start.session_log.status) == (8, SessionLog.START)
     shown = [(event.step, value.tag, value.simple_value) for event in numbers for value in event.summary.value]
     assert shown == [(8, "loss", 0.5), (8, "accuracy", 0.25)]
 
@@ -106,14 +102,6 @@ def test_the_term_that_is_not_finite_is_named_with_its_step(tmp_path, value):
         log.flush()
     log.close()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-
-
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="not plain JSON"):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_environment_names_versions_and_devices():

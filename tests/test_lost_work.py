@@ -75,25 +75,13 @@ def only_images(train, query, gallery):
     }
 
 
+NO_PERSON = r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set again"
+NO_MATCH = "no person of query is in gallery under another camera, so that the trained model could not be evaluated"
+
+
 @pytest.mark.parametrize(
     ("query", "gallery", "words"),
-    [
-        (
-            [0, 1],
-            [0, 1],
-            r"query 0 has pid 0, which is no person: .* add 1 to every pid .*, and prepare the data set again",
-        ),
-        (
-            [1, 2],
-            [-1, -1],
-            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
-        ),
-        (
-            [1, 2],
-            [3, 0],
-            r"no person of query is in gallery under another camera, so that the trained model could not be evaluated",
-        ),
-    ],
+    [([0, 1], [0, 1], NO_PERSON), ([1, 2], [-1, -1], NO_MATCH), ([1, 2], [3, 0], NO_MATCH)],
 )
 def test_pids_that_cannot_be_scored_are_refused_before_the_first_step(query, gallery, words, tmp_path):
     splits = only_images([1, 1, 2, 2, 3, 3, 4, 4], query, gallery)
@@ -157,7 +145,7 @@ def test_a_report_that_cannot_be_is_refused_before_the_work(tmp_path):
     (tmp_path / "report.html").mkdir()
     line = run_script("visualize", f"--workdir={tmp_path}")
     assert line.endswith(f"{tmp_path / 'report.html'} cannot be written (it is a folder): choose another place")
-    assert "no network there" in run_script("visualize", "--workdir=/proc/nowhere/x")
+    assert "no model there" in run_script("visualize", "--workdir=/proc/nowhere/x")
 
 
 def test_a_root_is_looked_at_before_the_images(monkeypatch):
@@ -191,11 +179,15 @@ def test_a_file_system_that_flushes_no_folders(tmp_path, monkeypatch, code):
         atomic_write.write_text(tmp_path / "a.txt", "more")
 
 
-def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, capsys):
+def fail_to_lock(monkeypatch, code):
     def flock(*_):
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fcntl.flock", flock)
+
+
+def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, capsys):
+    fail_to_lock(monkeypatch, errno.ENOSYS)
     with run.locked(Workdir(tmp_path / "w")):
         (tmp_path / "w" / "config.json").write_text("{}")
     line = "its file system has no locks (Function not implemented), so that nothing prevents a second run"
@@ -203,10 +195,7 @@ def test_a_file_system_without_locks_trains_all_the_same(tmp_path, monkeypatch, 
 
 
 def test_other_errors_of_a_lock_are_errors(tmp_path, monkeypatch):
-    def flock(*_):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("fcntl.flock", flock)
+    fail_to_lock(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), run.locked(Workdir(tmp_path / "w")):
         pass
     assert not (tmp_path / "w").exists()

@@ -40,12 +40,6 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def with_fabs_outside(params):
-    """The parameters with the FABs at the top, wherever the network keeps them."""
-    fabs = {name: tree for name, tree in params["backbone"].items() if name.startswith("fab")}
-    return params | fabs | {"backbone": {name: t for name, t in params["backbone"].items() if name not in fabs}}
-
-
 def dense(n_in, n_out, bias=True):
     return n_in * n_out + bias * n_out
 
@@ -53,16 +47,9 @@ def dense(n_in, n_out, bias=True):
 BACKBONE = 25_557_032 - dense(2048, 1000)  # torchvision's ResNet-50 less its classifier
 
 
-@pytest.mark.parametrize("recipe", [PAPER, AUTHORS], ids=["paper", "authors"])
-def test_fabs_are_outside_the_backbone(recipe):  # `optim.head_multiplier` is for what is outside
-    params = shapes_of(Mancs(num_classes=CLASSES, **SMALL, **recipe))[0]["params"]
-    assert {"fab2", "fab3", "fab4"} <= params.keys()
-    assert not [name for name in params["backbone"] if name.startswith("fab")]
-
-
 def test_parameter_count_of_the_paper():
     variables, _ = shapes_of(Mancs(num_classes=751, **PAPER))
-    parts = {name: count(tree) for name, tree in with_fabs_outside(variables["params"]).items()}
+    parts = {name: count(tree) for name, tree in variables["params"].items()}
     assert parts == {
         "backbone": BACKBONE + 1,  # the slope of the last PReLU
         "fab2": dense(256, 16) + dense(16, 256),
@@ -78,7 +65,7 @@ def test_parameter_count_of_the_paper():
 
 def test_parameter_count_of_the_release():
     variables, _ = shapes_of(Mancs(num_classes=676, **AUTHORS))
-    parts = {name: count(tree) for name, tree in with_fabs_outside(variables["params"]).items()}
+    parts = {name: count(tree) for name, tree in variables["params"].items()}
     assert parts == {
         "backbone": BACKBONE + 1,
         **{f"fab{stage}": dense(c, 16) + dense(16, c) + 1 for stage, c in ((2, 256), (3, 512), (4, 1024))},
@@ -199,7 +186,7 @@ def small(request):
     x = np.random.default_rng(0).normal(size=(4, 64, 32, 3)).astype(np.float32)
     variables = random_like(shapes_of(model)[0])
     out = jax.jit(partial(model.apply, train=False))(variables, x)
-    params, stats = with_fabs_outside(variables["params"]), variables["batch_stats"]
+    params, stats = variables["params"], variables["batch_stats"]
     return request.param, params, stats, jax.tree.map(partial(np.asarray, dtype=np.float64), out)
 
 
@@ -251,7 +238,6 @@ def test_head_initialisation():
     model = Mancs(num_classes=64, head_init=0.02, cls_head="bn_prelu", att_head="bn_prelu", arch="resnet10", width=16)
     x = jnp.zeros((1, 32, 32, 3))
     params = jax.jit(partial(model.init, train=False))(jax.random.key(0), x)["params"]
-    params = with_fabs_outside(params)
     for name in ("rank_fc", "cls_fc", "cls_classifier"):
         np.testing.assert_allclose(np.std(params[name]["kernel"]), 0.02, rtol=0.15)
     width = 16 + 32 + 64
@@ -299,26 +285,3 @@ def test_dropout_is_on_in_training_only():
         np.testing.assert_array_equal(getattr(out, name) != 0, drop(ones, 0.5, keys, branch) != 0)
     evaluated = jax.jit(partial(model.apply, train=False))(variables, x)
     assert np.all(evaluated.f_cls != 0) and np.all(evaluated.f_att != 0)
-
-
-def test_batch_norm_over_the_devices_equals_the_whole_batch():
-    options = SMALL | {"fab_stages": (2,)} | {"cls_head": "bn_prelu", "rank_head": "pool"}
-    x = np.random.default_rng(0).normal(size=(2, 4, 64, 32, 3)).astype(np.float32)
-    whole = Mancs(num_classes=CLASSES, **options)
-    variables = random_like(shapes_of(whole)[0])
-
-    def train(model, x):
-        out, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
-        return out.f_rank, out.cls_logits, updated
-
-    expected = jax.jit(partial(train, whole))(x.reshape(8, 64, 32, 3))
-    split = jax.vmap(partial(train, whole.clone(devices_axis="devices")), axis_name="devices")
-    f_rank, logits, updated = jax.jit(split)(x)
-    close = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3)
-    close(f_rank.reshape(8, -1), expected[0])
-    close(logits.reshape(8, -1), expected[1])
-    for shard in range(2):
-        jax.tree.map(close, jax.tree.map(lambda leaf, i=shard: leaf[i], updated), expected[2])
-    # Each device its own statistics gives other features: the comparison above sees the difference.
-    alone = jax.jit(partial(train, whole))(x[0])
-    assert np.abs(alone[0] - expected[0][:4]).max() > 0.01

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from refusals import refused
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
@@ -16,7 +17,7 @@ from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.weights import shared
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
-from mancs_jax.weights.start import check_start, knows_held_out, load_into
+from mancs_jax.weights.start import check_start, data_sets_seen, load_into
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), np.uint8)
 
@@ -54,7 +55,7 @@ def test_a_pair_gives_the_numbers_of_its_workdir(workdir, pair, monkeypatch):
     monkeypatch.chdir(pair.parent)
     (pair.parent / "tiny").mkdir()
     np.testing.assert_array_equal(mancs_jax.load("tiny")(IMAGE), expected)
-    with pytest.raises(FileNotFoundError, match=r"^\./tiny: no network there; .* of the package: tiny$"):
+    with pytest.raises(FileNotFoundError, match=r"^\./tiny: no model there; .* or a pretrained model: tiny$"):
         mancs_jax.load("./tiny")
 
 
@@ -111,11 +112,14 @@ def test_a_start_that_cannot_be_is_refused_before_the_first_step(workdir, pair):
 def test_a_network_that_may_know_those_who_are_held_out(workdir, pair):
     config = workdir[1][0].copy_and_resolve_references().unlock()
     config.pretrained, config.data.validation_ids = str(pair / "tiny.safetensors"), 3
-    assert knows_held_out(config, "other") and not knows_held_out(config, "f")
+    name = config.data.name
+    assert data_sets_seen(config, "other") == {name} and data_sets_seen(config, "f") == set()
+    config.data.name = f"elsewhere,{name}"
+    assert data_sets_seen(config, "other") == {name}
     config.data.name = "elsewhere"
-    assert not knows_held_out(config, "other")
-    config.data.name, config.data.validation_ids = workdir[1][0].data.name, 0
-    assert not knows_held_out(config, "other")
+    assert data_sets_seen(config, "other") == set()
+    config.data.name, config.data.validation_ids = name, 0
+    assert data_sets_seen(config, "other") == set()
 
 
 def test_training_of_another_model_does_not_start_from_it(workdir, pair):
@@ -185,25 +189,21 @@ def test_numbers_too_large_for_half_precision(workdir):
 def test_a_folder_with_two_networks_asks_which(pair):
     for suffix in (".json", ".safetensors"):
         (pair / f"other{suffix}").write_bytes((pair / f"tiny{suffix}").read_bytes())
-    with pytest.raises(ValueError, match="holds several networks: give one of the files other.safetensors, tiny.safe"):
+    with pytest.raises(ValueError, match="holds several models: use one of the files other.safetensors, tiny.safe"):
         mancs_jax.load(pair)
     assert mancs_jax.load(pair / "other.json").width == WIDTH
 
 
 def test_a_missing_half(pair):
     (pair / "tiny.json").rename(pair / "elsewhere.json")
-    with pytest.raises(FileNotFoundError, match=r"tiny\.json: no such file; a network is a pair of files"):
+    with pytest.raises(FileNotFoundError, match=r"tiny\.json: no such file; a model is a pair of files"):
         mancs_jax.load(pair / "tiny.safetensors")
-    with pytest.raises(FileNotFoundError, match="shared: no network there"):
+    with pytest.raises(FileNotFoundError, match="shared: no model there"):
         mancs_jax.load(pair)
 
 
-def refused(folder):
-    with pytest.raises(ValueError) as error:
-        mancs_jax.load(folder / "tiny.safetensors")
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 500
-    return message.removeprefix(f"{folder}/")
+def refusal(folder):
+    return refused(mancs_jax.load, folder / "tiny.safetensors").removeprefix(f"{folder}/")
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def refused(folder):
         (b"{", "tiny.json: not JSON, or cut off"),
         (b"\xff\xfe", "tiny.json: not JSON, or cut off"),
         (b"[" * 100_000, "tiny.json: not JSON, or cut off"),
-        (b"[1, 2]", "tiny.json: not the card of a network (format 1), which `mancs export --format=weights` writes"),
-        (b'{"format": 2}', "tiny.json: not the card of a network (format 1)"),
+        (b"[1, 2]", "tiny.json: not the card of a model (format 1), which `mancs export --format=weights` writes"),
+        (b'{"format": 2}', "tiny.json: not the card of a model (format 1)"),
         (b'{"format": 1}', "tiny.json: no usable input, embedding, network, num_classes, step, best, data_fingerprint"),
     ],
 )
 def test_no_card(pair, content, message):
     (pair / "tiny.json").write_bytes(content)
-    assert refused(pair).startswith(message)
+    assert refusal(pair).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_card_that_does_not_fit(pair, fields, message):
         model = fields["config"]["model"]
         fields = {"config": config | {"model": config["model"] | model if isinstance(model, dict) else model}}
     changed(pair, **fields)
-    assert message in refused(pair)
+    assert message in refusal(pair)
 
 
 def test_only_a_changed_card_is_checked_against_its_network(pair, monkeypatch):
@@ -278,9 +278,9 @@ def test_weights_that_do_not_fit(pair):
     path = pair / "tiny.safetensors"
     tensors = read_safetensors(path)
     write_safetensors(tensors | {"surplus": np.zeros(3, np.float32)}, path)
-    assert refused(pair).startswith("tiny.safetensors: surplus is (3,), but missing in the network of tiny.json; get")
+    assert refusal(pair).startswith("tiny.safetensors: surplus is (3,), but missing in the network of tiny.json; get")
     for name in ("params.att_classifier.bias.x", "params.att_classifier"):  # behind another name, and before
         write_safetensors(tensors | {name: np.zeros(3, np.float32)}, path)
-        assert refused(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the network")
+        assert refusal(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the network")
     path.write_bytes(path.read_bytes()[:-1])
-    assert "damaged safetensors file, or cut short" in refused(pair)
+    assert "damaged safetensors file, or cut short" in refusal(pair)

@@ -41,7 +41,7 @@ def test_it_embeds_as_it_did(workdir):
 
 
 def test_it_scores_as_it_did(workdir):
-    result = scoring.score(workdir, progress=False).results["Mancs"]
+    result = scoring.evaluate(workdir, progress=False).results["Mancs"]
     assert {name: result[name] for name in EXPECTED["scores"]} == EXPECTED["scores"]
     assert result["train_fingerprint"] == EXPECTED["data_fingerprint"]
     assert result["fingerprint"] == EXPECTED["fingerprint"]

@@ -9,13 +9,14 @@ import pytest
 import tiny
 from tiny_workdir import write_workdir
 
+from mancs_jax import scoring
 from mancs_jax.cli import command_line, evaluate
 from mancs_jax.data.cameras import UNKNOWN, each_its_own
 from mancs_jax.data.prepare import prepare
 from mancs_jax.data.sources.items import Counts
 from mancs_jax.evaluation import results
 from mancs_jax.reporting.ranked_lists import BORDER, LEAST_WIDTH
-from mancs_jax.scoring import Task, score
+from mancs_jax.scoring import Task
 from mancs_jax.visualize import write_report
 
 
@@ -60,7 +61,7 @@ def test_the_table_of_the_data_set_says_so(place):
 def test_scores_say_so(place, capsys):
     place, _ = place
     scored = {
-        name: score(place / "run", Task(dataset=name, root=str(place / "data")), progress=False, write=False)
+        name: scoring.evaluate(place / "run", Task(dataset=name, root=str(place / "data")), progress=False, write=False)
         for name in ("with", "without")
     }
     found = {name: of.results["Mancs"] for name, of in scored.items()}
@@ -95,7 +96,9 @@ def test_single_shot_scores_a_training_split_from_the_command(place, capsys, tmp
 def test_the_page_shows_no_cameras(place):
     place, _ = place
     task = Task(dataset="without", root=str(place / "data"))
-    text = write_report(place / "run", score(place / "run", task, progress=False, write=False), task).read_text()
+    text = write_report(
+        place / "run", scoring.evaluate(place / "run", task, progress=False, write=False), task
+    ).read_text()
     assert UNKNOWN in text and '"camid":null' in text and not re.search(r'"camid":\d', text)
     drawn = cv2.imread(str(place / "run" / "results" / "ranked_lists_best.png"))
     assert drawn.shape[1] > 4 * (LEAST_WIDTH + 2 * BORDER)

@@ -1,8 +1,6 @@
 """The package as pip sees it, and its public names. `.ci/wheel` installs it in an empty environment."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from programs import printed_by, run_python
 from setuptools import find_packages
 
 import mancs_jax
@@ -68,8 +67,8 @@ def test_this_environment_is_one_that_is_supported():
 
 def test_importing_the_package_imports_no_jax():
     code = "import sys, mancs_jax; print(sorted(dir(mancs_jax))); assert 'jax' not in sys.modules"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert all(f"'{name}'" in run.stdout for name in PUBLIC)
+    printed = printed_by(code)
+    assert all(f"'{name}'" in printed for name in PUBLIC)
 
 
 def test_all_names_exist_without_the_extras():
@@ -86,7 +85,7 @@ def test_all_names_exist_without_the_extras():
         "assert all(name in text for name in mancs_jax.__all__)\n"
         "build_index([[0.0, 1.0]])\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = run_python(code)
     assert run.stderr.splitlines()[-1] == "ImportError: an index needs FAISS: pip install faiss-cpu", run.stderr
 
 
@@ -113,4 +112,4 @@ def test_importing_training_changes_no_logging():
         "import mancs_jax.run\n"
         "assert before == (absl.get_verbosity(), logging.getLogger('orbax').level)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    printed_by(code)

@@ -2,10 +2,9 @@
 
 import os
 import platform
-import subprocess
-import sys
 
 import pytest
+from programs import printed_by
 
 from mancs_jax.common import processor
 
@@ -86,10 +85,7 @@ command.define, command.ARGUMENTS = (lambda values, argv: None), ()
 command.main = lambda values, arguments: print(os.environ["XLA_FLAGS"])
 command_line.run(command, ["command"])
 """
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    command = [sys.executable, "-c", program, str(tmp_path / "cpuinfo")]
-    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert out.strip() == BOTH
+    assert printed_by(program, tmp_path / "cpuinfo", without=["XLA_FLAGS"]).strip() == BOTH
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="only known of x86")
@@ -105,6 +101,5 @@ arrays = jnp.zeros((8, 8, 8, 64)), jnp.zeros((3, 3, 64, 64))
 print("__ynn_fusion" in jax.jit(partial(convolve, padding=0)).lower(*arrays).compile().as_text())
 print("tensor<8x9x8x64xf32>" in jax.jit(partial(convolve, padding=1)).lower(*arrays).as_text())
 """
-    environment = os.environ | {"XLA_FLAGS": processor.EIGEN if eigen else "", "JAX_PLATFORMS": "cpu"}
-    out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert out.stdout.split() == [str(not eigen)] * 2
+    printed = printed_by(program, XLA_FLAGS=processor.EIGEN if eigen else "", JAX_PLATFORMS="cpu")
+    assert printed.split() == [str(not eigen)] * 2

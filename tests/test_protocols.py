@@ -22,6 +22,10 @@ def drawn(number, seed, people=6):
     return Labelled(embedding, pid, rng.integers(1, 4, number))
 
 
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
 def test_single_query_by_hand():
     result = protocols.single_query(QUERY, GALLERY)
     assert result.pop("verification")["num_positive_pairs"] == 1  # tests/test_roc.py has the rest
@@ -101,9 +105,6 @@ def test_the_distances_of_a_comparison():
     query, gallery = drawn(10, 3), drawn(40, 4)
     gallery.pid[:3] = -1
 
-    def unit(x):
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
-
     def apart(one, other):
         return np.linalg.norm(one[:, None] - other, axis=2)
 
@@ -145,9 +146,6 @@ def test_max_takes_the_largest_of_each_element():
 def test_multi_query_is_single_query_with_unit_vectors_of_pooled_embeddings():
     query, gallery, more = drawn(20, 5), drawn(90, 6), drawn(60, 7)
     result = protocols.multi_query(query, gallery, more, "mean")
-
-    def unit(x):
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
 
     pooled, numbers = unit(query.embedding), []
     for row, (pid, camid) in enumerate(zip(query.pid, query.camid)):

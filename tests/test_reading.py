@@ -26,14 +26,14 @@ RESULT = {
 
 
 def test_an_interval_in_words():
-    first, *others = reading.of_scores(RESULT)
+    first, *others = reading.score_paragraphs(RESULT)
     assert first.startswith("How to read 80.8 [78.9, 82.6]: for 80.8 % of the queries of these 750 people, ")
     assert "lies between 78.9 and 82.6 %" in first and len(others) == 2
-    assert reading.of_scores({"cmc": [0.5]}) == []  # of CUHK03's classic protocol
+    assert reading.score_paragraphs({"cmc": [0.5]}) == []  # of CUHK03's classic protocol
 
 
 def test_false_alarms_in_words():
-    (section,) = reading.of_thresholds({"Mancs": RESULT, "Mancs, re-ranked": {"verification": None}}, "Mancs")
+    (section,) = reading.threshold_sections({"Mancs": RESULT, "Mancs, re-ranked": {"verification": None}}, "Mancs")
     assert section.rows[1] == [
         "Mancs",
         "0.1 %",
@@ -44,4 +44,4 @@ def test_false_alarms_in_words():
     ]
     assert "63.2 % of the pairs of images of one person are accepted" in section.paragraphs[0]
     assert section.paragraphs[1].endswith("0.1 % of 200,000 images of other people are 200 false alarms per query.")
-    assert reading.of_thresholds({"Mancs": {"verification": None}}, "Mancs") == []
+    assert reading.threshold_sections({"Mancs": {"verification": None}}, "Mancs") == []

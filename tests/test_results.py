@@ -14,15 +14,6 @@ def result_with(**scores):
     return {"mAP": 0.823, "mAP_plain": 0.8251, "mINP": 0.5, "cmc": [0.931] + [0.97] * 19} | scores
 
 
-def test_a_written_result_reads_back(tmp_path):
-    result = result_with(recipe="paper", versions={"jax": "x"})
-    path = tmp_path / "results" / "single_query.json"
-    write_json(path, result)
-    assert json.loads(path.read_text()) == result
-    assert path.read_text().endswith("}\n")
-    assert [entry.name for entry in path.parent.iterdir()] == ["single_query.json"]
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32(1), {1, 2}])
 def test_a_result_that_is_not_json_leaves_the_old_file(tmp_path, value):
     path = tmp_path / "result.json"

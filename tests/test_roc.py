@@ -101,6 +101,27 @@ def test_rates_are_those_of_all_pairs(problem, way):
 
 
 @settings(max_examples=50)
+@given(problems(), st.booleans())
+def test_only_pairs_within_a_group_count(problem, in_tiles):
+    """People with odd and with even numbers are two groups; a distractor (0) is in the even one."""
+    groups = [labelled.pid % 2 for labelled in problem]
+    kinds = [
+        all_pairs(*(Labelled(*(field[of == group] for field in labelled)) for labelled, of in zip(problem, groups)))
+        for group in (0, 1)
+    ]
+    positives, negatives = map(np.concatenate, zip(*kinds))
+    with pytest.MonkeyPatch.context() as patch:
+        if in_tiles:
+            patch.setattr(comparison, "TILE_BYTES", 8 * 4 * 4)
+        found = roc.create_roc(comparison.within_groups(compare(*problem), *groups))
+    assert (found.num_positives, found.num_negatives) == (len(positives), len(negatives))
+    if len(positives) and len(negatives):
+        false, true = corners(positives, negatives)
+        for rate in roc.RATES:
+            assert abs(roc.at_rate(found, rate)["tpr"] - true[false <= rate].max()) < 1e-12
+
+
+@settings(max_examples=50)
 @given(problems(), st.lists(st.floats(0, 6), min_size=1, max_size=3))
 def test_rates_within_distances(problem, thresholds):
     positives, negatives = all_pairs(*problem)

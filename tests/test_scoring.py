@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 
 def results_of(workdir, task=scoring.USUAL):
-    return scoring.score(workdir, task, progress=False).results
+    return scoring.evaluate(workdir, task, progress=False).results
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
         embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
     )
     distances = single_shot.distance_matrix(query.embedding, gallery.embedding)
-    assert cuhk03_classic.score(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
+    assert cuhk03_classic.evaluate(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
     with pytest.raises(ValueError, match="CUHK03's classic protocol is single-query"):
         results_of(tmp_path, scoring.Task(multi_query=True))
@@ -136,7 +136,7 @@ def test_baselines_are_scored_as_the_network_is(workdir, root, tmp_path):
     assert list(results) == ["Mancs", "untrained network", "colour histogram"]
     assert [result["distance"] for result in results.values()] == ["cosine"] * 3
     assert [result["flip"] for result in results.values()] == [True, True, False]
-    with pytest.raises(ValueError, match="baselines are not scored with distractors"):
+    with pytest.raises(ValueError, match="baselines are not evaluated with distractors"):
         results_of(workdir[0], scoring.Task(baselines=True, distractors="elsewhere"))
     write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
     results = results_of(tmp_path, scoring.Task(baselines=True, repeats=3))
@@ -147,7 +147,7 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     path, protocol = workdir[0], SingleShot(splits=4, identities=3, seed=2)
     options = Options(distance="cosine", rerank=True, k1=4, k2=2)
     task = scoring.Task(single_shot=protocol, dataset="elsewhere", options=options, baselines=True, flip=True)
-    scored = scoring.score(path, task, progress=False)
+    scored = scoring.evaluate(path, task, progress=False)
     assert list(scored.results) == ["Mancs", "Mancs, re-ranked", "untrained network", "colour histogram"]
     assert scored.comparisons == {} and list(scored.parts) == ["query", "gallery"]
     images = Labelled(
@@ -157,7 +157,7 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
         )
     )
     for name, of_way in (("Mancs", options._replace(rerank=False)), ("Mancs, re-ranked", options)):
-        assert single_shot.score(images, protocol, of_way).items() <= scored.results[name].items()
+        assert single_shot.evaluate(images, protocol, of_way).result.items() <= scored.results[name].items()
     of_histogram = scored.results["colour histogram"]
     assert of_histogram["protocol"] == "single_shot" and of_histogram["num_queries"] == 3 and not of_histogram["flip"]
     files = written(path)
@@ -177,7 +177,7 @@ def test_single_shot_scores_an_exported_file(workdir, root, tmp_path):
     export(workdir[0], tmp_path / "mancs.onnx")
     task = scoring.Task(single_shot=SingleShot(splits=2), root=str(root))
     of_file, of_workdir = (
-        scoring.score(source, task, progress=False, write=False).results["Mancs"]
+        scoring.evaluate(source, task, progress=False, write=False).results["Mancs"]
         for source in (tmp_path / "mancs.onnx", workdir[0])
     )
     assert of_file["exported"] and not (tmp_path / "results").exists()
@@ -191,8 +191,8 @@ def test_single_shot_on_people_of_the_training_is_refused(root, tmp_path):
         build.build(contents, root)
     write_untrained(tmp_path / "own", root, name="cuhk01")
     task = scoring.Task(single_shot=SingleShot(splits=2))
-    with pytest.raises(ValueError, match="trained on the people of cuhk01, which has no others"):
-        scoring.score(tmp_path / "own", task, progress=False)
+    with pytest.raises(ValueError, match="trained on the identities of cuhk01, which has no others"):
+        scoring.evaluate(tmp_path / "own", task, progress=False)
     write_untrained(tmp_path / "other", root)
     (result,) = results_of(tmp_path / "other", task._replace(dataset="cuhk01")).values()
     assert result["split"] == "train" and set(result["fingerprint"]) == {"train"}
@@ -238,7 +238,7 @@ def test_what_is_not_there_gets_one_line(workdir, root, tmp_path):
     ]:
         with pytest.raises(ValueError, match=line):  # before anything is embedded
             results_of(workdir[0], scoring.Task(dataset="nowhere", options=options))
-    with pytest.raises(FileNotFoundError, match="no network there"):
+    with pytest.raises(FileNotFoundError, match="no model there"):
         results_of(tmp_path / "empty")
 
 

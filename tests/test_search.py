@@ -318,8 +318,6 @@ def test_recall_of_galleries_that_are_hard_for_an_index(kind, distance):
 
 
 def test_an_index_whose_graph_finds_little_gets_lists(monkeypatch):
-    import faiss
-
     gallery = clusters(20, 2000, 64, people=2000)
     monkeypatch.setattr(index_module, "LINKS", 2)  # of an entry to others: the graph falls apart
     monkeypatch.setattr(index_module, "VISITED", (16, 16))
@@ -351,8 +349,6 @@ def test_an_index_of_another_gallery_is_refused(tmp_path):
 
 
 def test_a_file_of_an_index_without_its_facts(tmp_path):
-    import faiss
-
     index = mancs_jax.build_index(clusters(23, 100), tmp_path / "g.faiss")
     content = (tmp_path / "g.faiss").read_bytes()
     faiss.write_index(index.faiss_index, str(tmp_path / "plain.faiss"))

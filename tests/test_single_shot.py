@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mancs_jax.evaluation import reranking, single_shot
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
-from mancs_jax.evaluation.single_shot import SingleShot, draw, score
+from mancs_jax.evaluation.single_shot import SingleShot, draw, evaluate
 
 pytestmark = pytest.mark.quick
 
@@ -41,7 +41,7 @@ def test_ranks_that_can_be_counted_by_hand():
     draws = draw(images.pid, images.camid, protocol)
     for query, gallery in draws:
         assert query.tolist() == [0, 2, 4] and gallery.tolist() == [1, 3, 5, 6, 7]
-    result = score(images, protocol)
+    result = evaluate(images, protocol).result
     assert result["cmc"][:3] == pytest.approx([1 / 3, 1, 1])
     assert result["mAP_plain"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
     assert result["mAP"] == pytest.approx((1 + 1 / 4 + 1 / 4) / 3)
@@ -67,7 +67,7 @@ def test_the_deviation_over_splits_has_n_minus_1():
     images = labelled([(0, 1, 1), (10, 1, 1), (1, 1, 2), (9, 2, 2)])
     protocol = SingleShot(splits=40)
     draws = draw(images.pid, images.camid, protocol)
-    result = score(images, protocol)
+    result = evaluate(images, protocol).result
     first = [float(query[0] == 0) for query, _ in draws]
     assert 0 < sum(first) < 40
     assert result["mean"]["rank-1"] == pytest.approx(np.mean(first))
@@ -118,7 +118,7 @@ def test_every_draw_and_score_is_that_of_the_definition(images, is_named, distan
         if cameras:
             assert set(camid[query]) == {cameras[0]} and set(camid[gallery]) == {cameras[1]}
         of_splits.append([by_loop(embedding, pid, row, gallery, distance) for row in query.tolist()])
-    result = score(images, protocol, Options(distance=distance))
+    result = evaluate(images, protocol, Options(distance=distance)).result
     for rank in (1, 5, 10, 20):
         shares = [np.mean([found <= rank for found in ranks]) for ranks in of_splits]
         assert result["mean"][f"rank-{rank}"] == pytest.approx(np.mean(shares))
@@ -157,7 +157,10 @@ def test_draws_depend_on_the_seed_and_the_labels_only():
     assert len({tuple(q.tolist()) for q, _ in ten}) == 10
     embedding = rng.standard_normal((120, 4)).astype(np.float32)
     protocol = SingleShot(3, identities=9, seed=5)
-    assert score(Labelled(embedding, pid, camid), protocol) == score(Labelled(2 * embedding, pid, camid), protocol)
+    assert (
+        evaluate(Labelled(embedding, pid, camid), protocol).result
+        == evaluate(Labelled(2 * embedding, pid, camid), protocol).result
+    )
 
 
 def test_every_identity_image_and_pair_of_cameras_is_drawn_as_often():
@@ -183,7 +186,7 @@ def test_options_reach_the_distances(options):
         unit = embedding.astype(float) / np.linalg.norm(embedding.astype(float), axis=1)[:, None]
         distances = np.linalg.norm(unit[:6, None] - unit[None, 6:], axis=2)
     ranks = [1 + sum(row < row[person]) for person, row in enumerate(distances)]
-    result = score(images, SingleShot(splits=1), options)
+    result = evaluate(images, SingleShot(splits=1), options).result
     assert result["mAP_plain"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
     assert options.described().items() <= result.items()
 
@@ -202,7 +205,7 @@ def test_images_without_cameras_are_drawn_in_pairs():
     images = labelled([(row, pid, row) for row, pid in enumerate([1, 1, 2, 2, 2, 3])])
     draws = draw(images.pid, images.camid)
     assert all(query[0] != gallery[0] and gallery[-1] == 5 for query, gallery in draws)
-    assert not score(images)["cameras_known"]
+    assert not evaluate(images).result["cameras_known"]
 
 
 @pytest.mark.parametrize(
@@ -231,4 +234,4 @@ def test_bad_input_gets_one_line(pid, camid, protocol, message):
 def test_embeddings_that_are_not_finite_get_one_line():
     images = labelled([(1, 1, 1), (np.nan, 1, 2), (2, 2, 1), (3, 2, 2)])
     with pytest.raises(ValueError, match="single-shot embedding 1 has NaN"):
-        score(images)
+        evaluate(images)

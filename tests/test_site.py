@@ -6,7 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import badges
+import gather
 import pytest
+import reference
 
 import mancs_jax
 from mancs_jax.cli.main import COMMANDS
@@ -17,28 +20,23 @@ URL = "https://github.com/somebody/mancs_jax"
 
 
 @pytest.fixture
-def tool():
-    return importlib.import_module
-
-
-@pytest.fixture
-def gathered(tool, tmp_path, monkeypatch):
+def gathered(tmp_path, monkeypatch):
     """Builds the pages, with the report of a demo."""
     monkeypatch.setenv("REPOSITORY_URL", URL)
     (tmp_path / "report.html").write_text("<p>the report</p>")
-    tool("gather").gather(tmp_path / "site", tmp_path / "report.html")
+    gather.gather(tmp_path / "site", tmp_path / "report.html")
     return tmp_path / "site"
 
 
-def test_the_demo_is_linked_only_where_it_has_run(gathered, tool, tmp_path, monkeypatch):
+def test_the_demo_is_linked_only_where_it_has_run(gathered, tmp_path, monkeypatch):
     assert (gathered / "files" / "report.html").read_text() == "<p>the report</p>"
     assert "(files/report.html)" in (gathered / "demo.md").read_text()
-    tool("gather").gather(tmp_path / "other", tmp_path / "nothing.html")
+    gather.gather(tmp_path / "other", tmp_path / "nothing.html")
     assert not (tmp_path / "other" / "files" / "report.html").exists()
     assert "](" not in (tmp_path / "other" / "demo.md").read_text()
 
 
-def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
+def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path):
     outputs = [
         {"name": "stdout", "text": ["rank-1\n"]},
         {"name": "stderr", "text": ["a warning"]},
@@ -49,15 +47,14 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tool, tmp_path):
         {"cell_type": "code", "source": ["print(1)"], "outputs": outputs},
     ]
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
-    page = tool("gather").notebook_page(tmp_path / "n.ipynb", tmp_path / "n", URL)
+    page = gather.notebook_page(tmp_path / "n.ipynb", tmp_path / "n", URL)
     colab = "https://colab.research.google.com/github/somebody/mancs_jax/blob/main/notebooks/n.ipynb"
     assert page.startswith(f"# Title\n\nText.\n\n[![open in Colab](badges/colab.svg)]({colab})")
     assert page.endswith("```python\nprint(1)\n```\n\n```text\nrank-1\n```\n\n![output of the cell above](n/0.png)\n")
     assert (tmp_path / "n" / "0.png").read_bytes() == b"hi" and "warning" not in page
 
 
-def test_the_configuration_page_has_every_field_with_its_default(tool):
-    reference = tool("reference")
+def test_the_configuration_page_has_every_field_with_its_default():
     found = {field.name: field for field in reference.fields((REPOSITORY / "mancs_jax/config/defaults.py").read_text())}
     by_name = {"seed", "loss.cls_weight", "loss.att_weight", "loss.b", "optim.decay_epochs"}
     by_name |= {"augment.jitter_brightness", "augment.jitter_contrast", "augment.jitter_saturation"}
@@ -73,8 +70,8 @@ def test_the_configuration_page_has_every_field_with_its_default(tool):
     assert re.fullmatch(r"Equation 7 prints .* \(release\)", found["loss.probability"].comment)
 
 
-def test_the_commands_page_has_every_flag(tool):
-    page = tool("reference").commands()
+def test_the_commands_page_has_every_flag():
+    page = reference.commands()
     sections = dict(re.findall(r"^## mancs (\S+)\n(.*?)(?=^## |\Z)", page, re.M | re.DOTALL))
     assert list(sections) == [name for name in COMMANDS if name != "gallery"]  # whose commands have sections
     for name, section in sections.items():
@@ -85,17 +82,16 @@ def test_the_commands_page_has_every_flag(tool):
         assert head.partition(":")[0].rstrip(".") in section
 
 
-def test_reference_names_every_public_module_and_name(tool):
-    pages = tool("reference").pages()
+def test_reference_names_every_public_module_and_name():
+    pages = reference.pages()
     named = set(re.findall(r"^::: (\S+)$", "".join(pages.values()), re.M))
     assert {f"mancs_jax.{name}" for name in mancs_jax.__all__} <= named
-    for package in tool("reference").PACKAGES:
+    for package in reference.PACKAGES:
         for file in (REPOSITORY / "mancs_jax" / package).glob("[!_]*.py"):
             assert f"mancs_jax.{package}.{file.stem}" in named
 
 
-def test_badges_are_those_of_the_metadata(tool):
-    badges = tool("badges")
+def test_badges_are_those_of_the_metadata():
     for name, document in badges.badges().items():
         assert (badges.FOLDER / f"{name}.svg").read_text() == document, "run `make docs`"
     assert importlib.import_module("jax").__version__ in badges.badges()["jax"]

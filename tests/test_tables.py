@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import score_tables as tables
 
 pytestmark = pytest.mark.quick
 
@@ -13,12 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 TESTS = Path(__file__).parent
 
 
-@pytest.fixture
-def tables():
-    return importlib.import_module("score_tables")
-
-
-def test_the_documents_have_every_table_as_it_is_written(tables):
+def test_the_documents_have_every_table_as_it_is_written():
     shown = []
     for page in tables.pages():
         assert tables.with_tables(page.read_text()) == page.read_text(), f"{page}: run `make docs`"
@@ -26,13 +22,13 @@ def test_the_documents_have_every_table_as_it_is_written(tables):
     assert sorted(shown) == sorted(tables.TABLES)
 
 
-def test_a_changed_number_is_found(tables):
+def test_a_changed_number_is_found():
     page = (REPOSITORY / "README.md").read_text()
     changed = re.sub(r"\| [\d.]+ (?=\| `make demo` \|)", "| 12.3 ", page)
     assert changed != page and tables.with_tables(changed) == page
 
 
-def test_cells_are_the_numbers_of_the_files(tables):
+def test_cells_are_the_numbers_of_the_files():
     """By another way than the writer's: the text of each number is looked for in the row of its name."""
     result = json.loads((REPOSITORY / "docs/results/walkers/results.json").read_text())
     (row,) = re.findall(r"^.*`make demo` \|$", (REPOSITORY / "README.md").read_text(), re.M)
@@ -43,12 +39,12 @@ def test_cells_are_the_numbers_of_the_files(tables):
 
 
 @pytest.mark.parametrize("text", ["<!-- table: nothing -->\n<!-- end of table -->", "<!-- table: results -->\n"])
-def test_a_marker_without_table_or_end_is_refused(tables, text):
+def test_a_marker_without_table_or_end_is_refused(text):
     with pytest.raises(ValueError, match="table"):
         tables.with_tables(text)
 
 
-def test_results_of_the_demo_name_no_place_of_the_machine(tables, tmp_path):
+def test_results_of_the_demo_name_no_place_of_the_machine(tmp_path):
     (tmp_path / "results").mkdir()
     for suffix in tables.DEMO.values():
         result = {"cmc": [0.5], "config": {"data": {"root": "/home/somebody/data"}}} if not suffix else {"cmc": [0.1]}

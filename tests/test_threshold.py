@@ -9,7 +9,7 @@ from tiny_sources import run_script
 from tiny_workdir import write_place
 
 import mancs_jax
-from mancs_jax.evaluation.threshold import Threshold, are_normalized, checked_limit, of_points, read_threshold
+from mancs_jax.evaluation.threshold import Threshold, are_normalized, checked_limit, read_threshold, threshold_at
 from mancs_jax.inference import answers
 from mancs_jax.inference.gallery import embed_folder, write_gallery
 
@@ -55,15 +55,15 @@ def test_a_threshold_that_belongs_is_its_number():
 @pytest.mark.quick
 def test_points_of_a_rate():
     points = [{"max_fpr": 0.01, "max_distance": 3.0}, {"max_fpr": 0.001, "max_distance": None}]
-    assert of_points(points, 0.01, "it") == 3.0
+    assert threshold_at(points, 0.01, "it") == 3.0
     with pytest.raises(
         ValueError, match="it has no threshold for a false positive rate of 0.001; it has those for 0.01"
     ):
-        of_points(points, 0.001, "it")
+        threshold_at(points, 0.001, "it")
     with pytest.raises(
         ValueError, match="it has no decision thresholds: it has too few pairs; evaluate images of more"
     ):
-        of_points([], 0.001, "it")
+        threshold_at([], 0.001, "it")
 
 
 @pytest.mark.quick

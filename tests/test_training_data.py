@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 import tiny
 
+from mancs_jax import scoring
 from mancs_jax.config import checks
 from mancs_jax.data import arrays
 from mancs_jax.data.prepare import prepare
 from mancs_jax.data.training_data import join, load_training_data
+from mancs_jax.evaluation.labelled import Labelled
+from mancs_jax.evaluation.protocols import Options
+from mancs_jax.evaluation.roc import create_roc
+from mancs_jax.inference.network import Network
+from mancs_jax.inference.trained import Trained
 from mancs_jax.run import train_and_evaluate
+from mancs_jax.scoring import compare_held_out, held_out_images
+from mancs_jax.training.description import Description
 from mancs_jax.workdir import Workdir
 
 
@@ -110,6 +118,30 @@ def test_more_identities_than_a_source_has(root, changed, line):
 def test_configurations_that_cannot_work(root, changed, line):
     with pytest.raises(ValueError, match=line):
         checks.validate(config_of(root, **changed), num_devices=1)
+
+
+def test_thresholds_come_from_pairs_within_each_data_set(root, monkeypatch):
+    """The first data set has twelve people, the second six: no query is compared with a person of the other one."""
+    config = config_of(root, data__validation_ids=2)
+    trained = Trained(Network(config, 14, {}), 0, Description(config.to_dict(), 14, "f", None), {}, None)
+    held_out = held_out_images(trained, str(root))
+    assert held_out.people == "2 held-out training identities of market1501 and of other"
+    parts = [
+        Labelled(np.random.default_rng(0).normal(size=(len(split.pid), 3)).astype(np.float32), split.pid, split.camid)
+        for split in held_out[:2]
+    ]
+    curve = create_roc(compare_held_out(*parts, held_out, Options()))
+    positives = negatives = 0
+    for query, gallery in load_training_data(config).validation.values():
+        is_same = query.pid[:, None] == gallery.pid
+        positives += np.count_nonzero(is_same & (query.camid[:, None] != gallery.camid))
+        negatives += np.count_nonzero(~is_same)
+    assert (curve.num_positives, curve.num_negatives) == (positives, negatives)
+    assert negatives < np.count_nonzero(parts[0].pid[:, None] != parts[1].pid)
+    monkeypatch.setattr(scoring, "data_sets_seen", lambda *_: {"market1501"})  # by the pretrained model
+    unseen = held_out_images(trained, str(root))
+    assert unseen.people == "2 held-out training identities of other"
+    assert unseen.query.name.tolist() == load_training_data(config).validation["other"][0].name.tolist()
 
 
 def run_of(root, workdir, max_steps):

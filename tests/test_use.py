@@ -70,7 +70,7 @@ def test_command_line(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     ends, stdout = zip(*[run(line, capsys) for line in COMMANDS], strict=True)
     assert ends == ("",) * 8
-    others = "1 passed over, no image by name: notes.txt\n"
+    others = "1 skipped, not an image by name: notes.txt\n"
     assert stdout[0] == f"{others}gallery.npz: 48 embeddings, {WIDTH} wide, with pid and camid\n"
     gallery = load_gallery(place / "gallery.npz")
     assert gallery.name.tolist() == sorted(file.name for file in (place / "photos").glob("0*.jpg"))
@@ -82,7 +82,7 @@ def test_command_line(place, monkeypatch, capsys):
     assert stdout[2].count("query one.jpg\nrank") == stdout[2].count("query two.jpg\nrank") == 1
     assert stdout[2].endswith("answers: answers.json\nreport: answers.html\n")
     assert "networks/mine.json: the card" in stdout[3]
-    assert stdout[4].startswith("# mancs.onnx gives the network's numbers (opset 17). pip install onnxruntime")
+    assert stdout[4].startswith("# mancs.onnx gives the model's embeddings (opset 17). pip install onnxruntime")
     assert "np.zeros((2, 3, 64, 32), np.float32)" in stdout[5]
     assert stdout[6].endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))
     assert "\n# JAX promises to read it for six months" in stdout[6]
@@ -106,14 +106,14 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
     for name, content in {"a.jpg": whole, "b.jpg": whole[:-20], "c.jpg": whole}.items():
         (photos / name).write_bytes(content)
     line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
-    told = "1 passed over, damaged: b.jpg (cut off)\n"
+    told = "1 skipped, damaged: b.jpg (cut off)\n"
     stopped, out = run(f"mancs embed {line} --output=g.npz", capsys)
     assert stopped == "" and out.startswith(told)
     assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
     stopped, out = run(f"mancs search {line} --gallery=g.npz --json=a.json", capsys)
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
-    assert answers["passed_over"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
+    assert answers["skipped"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
 
 
 def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch, capsys):
@@ -135,7 +135,7 @@ def test_names_that_are_no_utf8(place, tmp_path, monkeypatch, capsys):
         (tmp_path / "photos" / os.fsdecode(name)).write_bytes((place / "query.jpg").read_bytes())
     network = f"--workdir={place / 'workdirs' / 'market'}"
     stopped, out = run(f"mancs embed photos {network} --output=g.npz", capsys)
-    assert stopped == "" and out.startswith("1 passed over, no image by name: \\xff.txt\ng.npz: 3 embeddings")
+    assert stopped == "" and out.startswith("1 skipped, not an image by name: \\xff.txt\ng.npz: 3 embeddings")
     gallery = load_gallery(tmp_path / "g.npz")
     assert sorted(os.fsencode(name) for name in gallery.name.tolist()) == sorted(names[:3])
     files = "--json=a.json --picture=a.png --report=a.html --images=photos"
@@ -165,7 +165,7 @@ def test_galleries_without_labels_and_of_another_network(place, tmp_path):
     assert table(short, gallery) == "rank  distance  name\n   1    0.5000  below/a.JPG"
     nothing = Found(np.array([[-1]], np.int32), np.array([[np.inf]], np.float32))
     assert table(nothing, gallery) == "no match"
-    with pytest.raises(ValueError, match="the gallery was embedded by another network"):
+    with pytest.raises(ValueError, match="the gallery was embedded by another model"):
         check_network(gallery._replace(network="0"), embedder)
     with pytest.raises(ValueError, match="embedded with flip=True, normalize=False, the query not"):
         check_network(gallery._replace(flip=True), embedder)

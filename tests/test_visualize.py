@@ -38,7 +38,7 @@ def workdir(tmp_path_factory):
 
 def report(workdir, root, **options):
     task = scoring.Task(root=str(root), options=Options(**options))
-    scored = scoring.score(workdir, task, progress=False)
+    scored = scoring.evaluate(workdir, task, progress=False)
     page = visualize.write_report(workdir, scored, task).read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
     return scored, json.loads(data), page
@@ -47,7 +47,7 @@ def report(workdir, root, **options):
 def test_a_page_has_the_sections_of_the_analyses(workdir, root):
     groups = {"kind": dict.fromkeys(range(1, 2000), "a")}
     task = scoring.Task(root=str(root), analyses=Analyses(open_set=True, groups=groups))
-    page = visualize.write_report(workdir, scoring.score(workdir, task, progress=False), task).read_text()
+    page = visualize.write_report(workdir, scoring.evaluate(workdir, task, progress=False), task).read_text()
     for title in ("If the person is not in the gallery", "pairs of cameras", "groups of people"):
         assert page.count(f"{title}</h2>") == 1
     assert {"open_set.svg", "cameras.svg", "cameras_tpr.svg"} < {path.name for path in (workdir / "results").iterdir()}

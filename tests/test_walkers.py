@@ -1,7 +1,6 @@
 """The synthetic pedestrians: layout, protocol, determinism, and that people stay recognisable."""
 
 import collections
-import hashlib
 import multiprocessing
 import re
 import signal
@@ -21,28 +20,10 @@ from mancs_jax.data.walkers.pictures import Shot, take
 
 NAME = re.compile(r"(-1|\d{4})_c([1-6])s[1-6]_\d{6}_\d{2}\.jpg")
 TINY = {"train_ids": 3, "test_ids": 2, "distractors": 6}
-PLAIN = Cloth("plain", (200, 30, 30), (0, 0, 0), 0.1)
-WALKER = Person(
-    1.0,
-    1.0,
-    1.0,
-    0.5,
-    (200, 160, 130),
-    "short",
-    (30, 20, 20),
-    "tshirt",
-    PLAIN,
-    (0, 0, 0),
-    "trousers",
-    Cloth("plain", (30, 30, 200), (0, 0, 0), 0.1),
-    1.0,
-    (90, 90, 90),
-    "",
-    (0, 0, 0),
-    "",
-    (20, 200, 20),
-    1,
-)
+RED, BLUE = (Cloth("plain", colour, (0, 0, 0), 0.1) for colour in ((200, 30, 30), (30, 30, 200)))
+BODY = (1.0, 1.0, 1.0, 0.5, (200, 160, 130), "short", (30, 20, 20))
+CLOTHES = ("tshirt", RED, (0, 0, 0), "trousers", BLUE, 1.0, (90, 90, 90), "", (0, 0, 0), "", (20, 200, 20), 1)
+WALKER = Person(*BODY, *CLOTHES)
 STANDING = Pose(0.0, 0.0, 0.3, 0.3, 0.0)
 
 
@@ -78,27 +59,20 @@ def tiny():
 @pytest.mark.parametrize("folder", walkers.FOLDERS)
 def test_names_parse_and_are_unique(folder):
     names = [name for name, _, _ in listing(folder)]
-    assert names
-    assert len(set(names)) == len(names)
+    assert names and len(set(names)) == len(names)
 
 
 def test_names_stay_parseable_at_the_largest_counts():
-    train = collections.deque(walkers.shots(0, 4999, 0, 0, "bounding_box_train"), maxlen=1)[0]
-    distractor = collections.deque(walkers.shots(0, 0, 1, 39999, "bounding_box_test"), maxlen=1)[0]
-    assert parse(train.name)[0] == 9998
-    assert parse(distractor.name)[0] == 0
+    *_, train = walkers.shots(0, 4999, 0, 0, "bounding_box_train")
+    *_, distractor = walkers.shots(0, 0, 1, 39999, "bounding_box_test")
+    assert (parse(train.name)[0], parse(distractor.name)[0]) == (9998, 0)
 
 
 def test_identities_of_the_folders():
-    train = {pid for _, pid, _ in listing("bounding_box_train")}
-    query = {pid for _, pid, _ in listing("query")}
-    gallery = {pid for _, pid, _ in listing("bounding_box_test")}
-    by_hand = {pid for _, pid, _ in listing("gt_bbox")}
-    assert len(train) == 40 and len(query) == 40
-    assert not train & gallery
-    assert gallery == query | {-1, 0}
-    assert by_hand == query
-    assert min(train | query) > 0
+    folders = ("bounding_box_train", "query", "bounding_box_test", "gt_bbox")
+    train, query, gallery, by_hand = ({pid for _, pid, _ in listing(folder)} for folder in folders)
+    assert len(train) == len(query) == 40 and min(train | query) > 0
+    assert gallery == query | {-1, 0} and by_hand == query and not train & gallery
 
 
 def test_every_query_has_a_match_in_another_camera():
@@ -133,8 +107,7 @@ def test_pictures_are_colour_jpegs_of_the_stated_size(tiny):
     assert {folder for folder, _, _ in tiny} == set(walkers.FOLDERS)
     for _, _, data in tiny:
         image = decode(data)
-        assert image.shape == (*IMAGE_SIZE, 3)
-        assert image.std() > 5
+        assert image.shape == (*IMAGE_SIZE, 3) and image.std() > 5
 
 
 def test_junk_and_distractors_are_in_the_gallery(tiny):
@@ -144,12 +117,7 @@ def test_junk_and_distractors_are_in_the_gallery(tiny):
 
 
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(tiny):
-    def digest(pictures):
-        return hashlib.sha256(
-            b"".join(folder.encode() + name.encode() + data for folder, name, data in pictures)
-        ).digest()
-
-    assert digest(walkers.render(**TINY)) == digest(tiny)
+    assert list(walkers.render(**TINY)) == tiny
     other = list(walkers.render(seed=1, **TINY))
     assert not {data for _, _, data in other} & {data for _, _, data in tiny}
 
@@ -245,8 +213,7 @@ def test_figure_wears_its_colours_above_and_below():
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_each_pattern_shows_both_of_its_colours(pattern):
     drawn = draw(WALKER._replace(top_cloth=Cloth(pattern, (200, 30, 30), (240, 240, 40), 0.08)))
-    assert near(drawn, (200, 30, 30)) > 60
-    assert near(drawn, (240, 240, 40)) > 60
+    assert min(near(drawn, (200, 30, 30)), near(drawn, (240, 240, 40))) > 60
 
 
 def test_unknown_pattern_is_refused():

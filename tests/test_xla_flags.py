@@ -1,12 +1,11 @@
 """Which flags the installed XLA knows: asked once in a child process, whatever version of JAX is installed."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from programs import printed_by
 
 from mancs_jax.common import local_path, xla_flags
 from mancs_jax.common.processor import EIGEN, LEVEL
@@ -96,7 +95,6 @@ import conftest
 print(os.environ["XLA_FLAGS"])
 """
     folders = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": folders}
-    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0" in run.stdout
-    assert ("--xla_cpu_use_fusion_emitters=false" in run.stdout) == (not unknown)
+    printed = printed_by(program, XLA_FLAGS="", PYTHONPATH=folders)
+    assert "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0" in printed
+    assert ("--xla_cpu_use_fusion_emitters=false" in printed) == (not unknown)

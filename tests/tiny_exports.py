@@ -1,8 +1,7 @@
-"""Exported files of the tiny network, and the one line that refuses a file."""
+"""Exported files of the tiny network."""
 
 from pathlib import Path
 
-import pytest
 from tiny_workdir import copy_written, write_workdir
 
 from mancs_jax.inference.export import export
@@ -22,10 +21,3 @@ def _write_exports(place: Path) -> None:
     export(place / "w", place / "float.onnx", input="float")
     export(place / "w", place / "flip.onnx", flip=True, format="onnx")
     export_network(place / "w", "n", place, dtype="float32", scores=False)
-
-
-def refused(call, *arguments, error=ValueError, **options):
-    with pytest.raises(error) as raised:
-        call(*arguments, **options)
-    assert "\n" not in str(raised.value) and len(str(raised.value)) < 700
-    return str(raised.value)

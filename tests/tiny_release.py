@@ -5,7 +5,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import torch_mancs
 import torch_resnet
 
@@ -20,10 +19,7 @@ SMALL = {"arch": "resnet10", "width": 8, "cls_dim": CLS_DIM}
 def authors_config(**model):
     """The `authors` recipe on small images, without dropout, whose masks differ; `model`: what else differs."""
     config = recipes.market("authors").unlock()
-    config.remat, config.batch_norm_groups = (
-        (),
-        1,
-    )  # one batch of statistics, as in the network of PyTorch on one device
+    config.remat, config.batch_norm_groups = (), 1  # one batch of statistics, as in PyTorch on one device
     config.data.image_size = (64, 32)
     config.model.update({"dropout": 0.0} | model)
     return config
@@ -49,11 +45,3 @@ def assert_bits_equal(tree, expected):
     for leaf, other in zip(jax.tree.leaves(tree), jax.tree.leaves(expected)):
         assert leaf.shape == other.shape and leaf.dtype == other.dtype == np.float32
         np.testing.assert_array_equal(np.asarray(leaf).view(np.int32), np.asarray(other).view(np.int32))
-
-
-def refused(call, *arguments):
-    """The one line of the ValueError that a call raises."""
-    with pytest.raises(ValueError) as refusal:
-        call(*arguments)
-    assert "\n" not in str(refusal.value)
-    return str(refusal.value)

@@ -81,18 +81,18 @@ def write(path: Path, files: dict[str, bytes], as_zip: bool, top: str = "") -> P
 # CUHK03 in miniature: people of each camera pair -> filled slots. Person 2 of pair 1 has no image of the second view.
 CUHK03_SLOTS = [[(1, 2, 6), (1, 3), (2, 6, 10)], [(1, 6), (5, 7)]]
 CUHK03_NAMES = [
-    "1_001_1_01.png",
-    "1_001_1_02.png",
-    "1_001_2_06.png",
-    "1_002_1_01.png",
-    "1_002_1_03.png",
-    "1_003_1_02.png",
-    "1_003_2_06.png",
-    "1_003_2_10.png",
-    "2_001_1_01.png",
-    "2_001_2_06.png",
-    "2_002_1_05.png",
-    "2_002_2_07.png",
+    f"{name}.png"
+    for name in [
+        "1_001_1_01",
+        "1_001_1_02",
+        "1_001_2_06",
+        "1_002_1_01",
+        "1_002_1_03",
+        "1_003_1_02",
+        "1_003_2_06",
+        "1_003_2_10",
+    ]
+    + ["2_001_1_01", "2_001_2_06", "2_002_1_05", "2_002_2_07"]
 ]
 CUHK03_PIDS = [1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5]
 CUHK03_CAMIDS = [1, 1, 2, 1, 1, 1, 2, 2, 1, 2, 1, 2]

@@ -48,15 +48,37 @@ def write_workdir(path, seed: int = 0):
 
 
 def _write_workdir(path, seed: int):
+    config, state = _configured(seed), untrained_state(seed)
+    head = jax.tree.map(lambda leaf: HEAD_SCALE * leaf, state.params["rank_fc"])
+    return config, _save(path, config, state.replace(params=state.params | {"rank_fc": head}))
+
+
+def _configured(seed: int):
     config = tiny.get_config().unlock()
     config.seed = seed
-    state = create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
-    head = jax.tree.map(lambda leaf: HEAD_SCALE * leaf, state.params["rank_fc"])
-    state = state.replace(params=state.params | {"rank_fc": head})
+    return config
+
+
+@cache
+def untrained_state(seed: int):
+    config = _configured(seed)
+    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
+
+
+def _save(path, config, state) -> dict:
+    """Writes a checkpoint; returns the variables."""
     description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
     with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
         checkpoint.save(manager, state, description)
-    return config, {"params": state.params, "batch_stats": state.batch_stats}
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def write_untrained(path, root, seed=0, **data):
+    """Writes a workdir of an untrained network for the data below `root`; returns the network."""
+    config = _configured(seed)
+    config.data.root = str(root)
+    config.data.update(data)
+    return Network(config, NUM_CLASSES, _save(path, config, untrained_state(seed)))
 
 
 def _write_site(place: Path) -> None:
@@ -100,23 +122,3 @@ def _write_place(place: Path) -> None:
     _write_site(place)
     frame = cv2.resize(cv2.imread(str(place / "query.jpg")), (320, 240), interpolation=cv2.INTER_LINEAR)
     assert cv2.imwrite(str(place / "frame.jpg"), frame)
-
-
-@cache
-def untrained_state(seed):
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    return create_train_state(config, NUM_CLASSES, create_optimizer(config, optax.constant_schedule(0.0)))
-
-
-def write_untrained(path, root, seed=0, **data):
-    """Writes a workdir of an untrained network for the data below `root`; returns the network."""
-    config = tiny.get_config().unlock()
-    config.seed = seed
-    config.data.root = str(root)
-    config.data.update(data)
-    state = untrained_state(seed)
-    description = checkpoint.Description(config.to_dict(), NUM_CLASSES, data_fingerprint="f")
-    with checkpoint.open_checkpoints(Workdir(path).latest, keep=1) as manager:
-        checkpoint.save(manager, state, description)
-    return Network(config, NUM_CLASSES, {"params": state.params, "batch_stats": state.batch_stats})

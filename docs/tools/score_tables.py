@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,9 @@ def market1501_on_walkers() -> str:
     return markdown(["", "mAP (official)", "mAP (plain)", "rank-1", "TPR at FPR 1 %", "EER"], lines)
 
 
-def market1501_thresholds() -> str:
-    """docs/results/market1501_scratch.md: the thresholds of the model card."""
-    card = json.loads((REPOSITORY / "mancs_jax" / "networks" / "market1501.json").read_text())["thresholds"]
+def thresholds(name: str) -> str:
+    """docs/results/: the thresholds of the card of a pretrained model."""
+    card = json.loads((REPOSITORY / "mancs_jax" / "networks" / f"{name}.json").read_text())["thresholds"]
 
     def rates(of):
         return f"{100 * of['fpr']:.2g} / {per_cent(of['tpr'])} %"
@@ -270,7 +271,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "compared": compared,
     "market1501_scratch": market1501_scratch,
     "market1501_on_walkers": market1501_on_walkers,
-    "market1501_thresholds": market1501_thresholds,
+    "market1501_thresholds": partial(thresholds, "market1501"),
     "market1501_open_set": market1501_open_set,
     "market1501_calibration": market1501_calibration,
     "market1501_reliability": market1501_reliability,

@@ -24,7 +24,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_network(values)
     values.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.")
     values.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.")
-    values.DEFINE_string("output", None, "Folder to write the adapted network to.")
+    values.DEFINE_string("output", None, "Folder to write the adapted model to.")
     values.DEFINE_float(
         "weight",
         None,

@@ -26,11 +26,12 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
 
     keep_compiled_programs()
     results = train_and_evaluate_splits(values.config, values.workdir, allow_config_change=values.allow_config_change)
-    for scored in (results or {}).values():
-        show(table({f"test set {n}": split for n, split in enumerate(scored["splits"], 1)} | {"mean": scored}))
+    for summary in (results or {}).values():
+        show(table({f"test set {n}": split for n, split in enumerate(summary["splits"], 1)} | {"mean": summary}))
         show(
             ", ".join(
-                f"{name} {100 * scored['mean'][name]:.2f} +- {100 * scored['sd'][name]:.2f}" for name in scored["mean"]
+                f"{name} {100 * summary['mean'][name]:.2f} +- {100 * summary['sd'][name]:.2f}"
+                for name in summary["mean"]
             )
         )
         show(f"results: {values.workdir}/results/cuhk03_classic.json")

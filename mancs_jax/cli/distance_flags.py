@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from mancs_jax.evaluation.protocols import Options
 
 
-def define_distance(values: Flags, of_normalize: str) -> None:
-    """Defines --distance, --normalize (explained by `of_normalize`), --rerank, --k1, --k2 and --lambda."""
+def define_distance(values: Flags, normalize_help: str) -> None:
+    """Defines --distance, --normalize (explained by `normalize_help`), --rerank, --k1, --k2 and --lambda."""
     values.DEFINE_enum("distance", "euclidean", DISTANCES, "Distance of two embeddings.")
-    values.DEFINE_bool("normalize", False, of_normalize)
+    values.DEFINE_bool("normalize", False, normalize_help)
     values.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal encoding (Zhong et al. 2017).")
     values.DEFINE_integer("k1", 20, "Of re-ranking: neighbours of an image.")
     values.DEFINE_integer("k2", 6, "Of re-ranking: images that an encoding is averaged over.")

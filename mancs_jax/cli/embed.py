@@ -58,9 +58,9 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
 
     keep_compiled_programs()
     check_writable(values.output)
-    names, others = find_images(arguments[0])  # before the network is loaded
-    if others:
-        show(f"{len(others):,} passed over, no image by name: {name_some(others)}")
+    names, not_images = find_images(arguments[0])  # before the network is loaded
+    if not_images:
+        show(f"{len(not_images):,} skipped, not an image by name: {name_some(not_images)}")
     labels = read_labels(arguments[0], values.csv) if values.csv else None
     if labels is not None:
         if unlisted := [name for name in names if name not in labels]:
@@ -76,7 +76,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     gallery = create_gallery(embedder, embedding, names, labels)
     write_gallery(values.output, gallery)
     if damaged:
-        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
+        show(f"{len(damaged):,} skipped, damaged: {name_faults(damaged)}")
     unlabelled = [name for name in names if labels is None and labels_of(name) is None]
     if 0 < len(unlabelled) < len(names):
         show(

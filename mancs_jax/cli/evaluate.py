@@ -29,7 +29,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string(
         "features",
         None,
-        "Embeddings to score instead: a .npz file with query [Q, D], gallery [G, D], query_pid, query_camid, "
+        "Embeddings to evaluate instead: a .npz file with query [Q, D], gallery [G, D], query_pid, query_camid, "
         "gallery_pid, gallery_camid, and for multi-query multi_query, multi_query_pid, multi_query_camid; or a folder "
         "with a .npy file for each, which may be larger than memory. Ids as in Market-1501: -1 is junk, 0 a "
         "distractor.",
@@ -61,11 +61,11 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     )
     define_distance(values, "Divide each embedding by its norm. Multi-query does so in any case.")
     values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
-    values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training (cross-domain).")
+    values.DEFINE_string("dataset", "", "Data set to evaluate on, where it is not that of the training (cross-domain).")
     values.DEFINE_bool("multi_query", False, "Score multi-query as well, pooled by mean and by max.")
     values.DEFINE_string("distractors", "", "Data set that joins the gallery: market1501_500k.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
-    values.DEFINE_bool("baselines", False, "Score an untrained network and a colour histogram too.")
+    values.DEFINE_bool("baselines", False, "Evaluate an untrained network and a colour histogram too.")
     values.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.")
     define_analyses(values)
     _define_single_shot(values)
@@ -97,11 +97,11 @@ def _define_single_shot(values: Flags) -> None:
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Scores and prints the table."""
+    """Evaluates and prints the table."""
     if sum(map(bool, (values.workdir, values.network, values.features))) != 1:
         raise ValueError("give one of --workdir=DIRECTORY of a run, --network=NAME and --features=FILE.npz")
     if values.features and (given := [f"--{name}" for name in (*OF_WORKDIR, "single_shot") if values[name].present]):
-        raise ValueError(f"the file of --features says what it is scored on; leave {', '.join(given)} out")
+        raise ValueError(f"the file of --features says what it is evaluated on; leave {', '.join(given)} out")
     if values.queries and not values.features:
         raise ValueError("--queries goes with --features=FILE of mancs embed")
     if values.csv and not values.features:
@@ -126,45 +126,45 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         keeps_queries = not is_opened(local_path(values.json))
         if keeps_queries:
             check_writable(queries_path(values.json))
-    of_network = None
+    evaluation = None
     options, analyses = distance_options(values), analyses_of(values)
     if values.features:
-        from mancs_jax.evaluation.features import SINGLE_QUERY, score_file  # without what networks need
+        from mancs_jax.evaluation.features import SINGLE_QUERY, evaluate_file  # without what networks need
 
-        scored, of_queries = score_file(
+        content, queries_by_row = evaluate_file(
             values.features, options, queries=values.queries, csv=values.csv, analyses=analyses
         )
-        rows = {SINGLE_QUERY: scored} | {name: of for name, of in scored.items() if name.startswith("multi_query")}
+        rows = {SINGLE_QUERY: content} | {name: of for name, of in content.items() if name.startswith("multi_query")}
     else:
         from mancs_jax.evaluation.single_shot import SingleShot
-        from mancs_jax.scoring import Task, score, write_results
+        from mancs_jax.scoring import Task, evaluate, write_results
 
         fields: dict[str, Any] = {name: values[name].value for name in OF_WORKDIR}
         if values.single_shot:
             protocol: dict[str, Any] = {name: values[name].value for name in OF_SINGLE_SHOT}
             fields["single_shot"] = SingleShot(**protocol)
         task = Task(**fields, analyses=analyses, options=options)
-        of_network = score(values.workdir or values.network, task, write=False)
-        scored = rows = of_network.results
-        of_queries = of_network.queries
+        evaluation = evaluate(values.workdir or values.network, task, write=False)
+        content = rows = evaluation.results
+        queries_by_row = evaluation.queries
     show(results.table(rows))
     if not values.single_shot and (line := results.interval_note(rows)):
         show(line)
     show(results.splits(rows) if values.single_shot else results.matches(rows))
-    if values.features and (line := results.distractors(scored)):
+    if values.features and (line := results.distractors(content)):
         show(line)
-    if of_pairs := results.verification_table(rows, values.gallery_size):
-        show(f"\n{of_pairs}\n{results.verification_note(rows, values.gallery_size)}")
+    if verification := results.verification_table(rows, values.gallery_size):
+        show(f"\n{verification}\n{results.verification_note(rows, values.gallery_size)}")
     for text in further_tables(rows):
         show(f"\n{text}")
     # After the screen: a disk that is full or read-only takes no result away.
     if values.json:
-        write_json(values.json, scored)
-        if of_queries and keeps_queries:
-            write_queries(values.json, of_queries)
+        write_json(values.json, content)
+        if queries_by_row and keeps_queries:
+            write_queries(values.json, queries_by_row)
     written = []
-    if of_network and of_network.workdir:
-        write_results(of_network)
-        written = [str(of_network.workdir.results)]
+    if evaluation and evaluation.workdir:
+        write_results(evaluation)
+        written = [str(evaluation.workdir.results)]
     written += [values.json] if values.json else []
     show(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")

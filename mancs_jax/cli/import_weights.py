@@ -40,7 +40,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         show("\n".join(f"{name} {t.dtype}{list(t.shape)}" for name, t in read_all(values.source).items()))
         return
     if bool(values.output) == bool(values.workdir) or bool(values.workdir) != bool(values["config"].present):
-        raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a network")
+        raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a whole model")
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.convert import import_backbone, import_network
 
@@ -48,4 +48,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         show(import_backbone(values.source, values.arch, values.output))
     else:
         show(import_network(values.source, values.config, values.workdir))
-        show(f"score it: mancs evaluate --workdir={values.workdir}")
+        show(f"evaluate it: mancs evaluate --workdir={values.workdir}")

@@ -9,7 +9,7 @@ def define_network(values: Flags) -> None:
     values.DEFINE_string(
         "network",
         None,
-        "Trained network instead of a workdir: one of the package by name (market1501), a file or folder of `mancs "
+        "Trained model instead of a workdir: a pretrained model by name (market1501), a file or folder of `mancs "
         "export --format=weights` or `mancs adapt`, or, where embeddings are all that is asked for, a file of `mancs "
         "export`.",
     )
@@ -20,7 +20,7 @@ def define_camera(values: Flags, images: str, name: str = "camera") -> None:
     values.DEFINE_string(
         name,
         None,
-        f"Camera of the {images}, whose statistics a network of `mancs adapt` uses. Without it, such a network "
+        f"Camera of the {images}, whose statistics a model of `mancs adapt` uses. Without it, such a model "
         "takes the cameras from names like Market-1501's (0002_c1s1_000451_03.jpg), or uses its own statistics.",
     )
 

@@ -38,11 +38,11 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
     if not outputs:  # of a command that writes into its workdir alone
         return {}, {}, {}
     if "format" in values:
-        outputs = _of_export(given["output"], given.get("format", ""))
+        outputs = _export_paths(given["output"], given.get("format", ""))
     if "baselines" in values and not is_opened(Path(given["json"])):  # mancs evaluate
         outputs[f"the scores by query of --json={given['json']}"] = queries_path(given["json"])
     if "weight" in values:  # mancs adapt
-        outputs = _of_export(str(Path(given["output"]) / Path(given["output"]).name), "weights")
+        outputs = _export_paths(str(Path(given["output"]) / Path(given["output"]).name), "weights")
     inputs = {f"--{name}={given[name]}": Path(given[name]) for name in INPUTS if name in given}
     inputs |= {argument: Path(argument) for argument in arguments}
     if "other_row" in values:  # mancs compare
@@ -53,15 +53,15 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
     for name in NETWORKS:
         if name in given:
             label = f"--{name}={given[name]}"
-            files, of_workdir = _of_network(given[name])
+            files, workdir_folders = _network_paths(given[name])
             inputs |= {f"{file}, which belongs to {label}": file for file in files}
-            folders |= {f"{folder}, which belongs to {label}": folder for folder in of_workdir}
+            folders |= {f"{folder}, which belongs to {label}": folder for folder in workdir_folders}
     for card in Path(given.get("root", "")).glob("*/*/dataset_info.json") if "root" in given else ():
         folders[f"the data set {card.parent}"] = card.parent
     return outputs, inputs, folders
 
 
-def _of_export(output: str, format: str) -> Paths:
+def _export_paths(output: str, format: str) -> Paths:
     """The files that `mancs export` writes: some come with a card."""
     name, path = f"--output={output}", Path(output)
     if format == "weights":
@@ -72,7 +72,7 @@ def _of_export(output: str, format: str) -> Paths:
     return {name: path}
 
 
-def _of_network(source: str) -> tuple[list[Path], list[Path]]:
+def _network_paths(source: str) -> tuple[list[Path], list[Path]]:
     """(files, folders) that a network is read from, see `inference.trained.load_trained`."""
     path = shipped_weights(source) or Path(source)
     if path.is_dir():

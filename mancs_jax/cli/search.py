@@ -66,8 +66,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         check_writable(path)
     gallery = load_gallery(values.gallery)
     queries = answers.find_queries(arguments[0])
-    if queries.others:
-        show(f"{len(queries.others):,} passed over, no image by name: {name_some(queries.others)}")
+    if queries.not_images:
+        show(f"{len(queries.not_images):,} skipped, not an image by name: {name_some(queries.not_images)}")
     labels = read_labels(queries.folder, values.csv, skip_missing=True) if values.csv else None
     number = len(queries.names)
     if values.picture and number > answers.MOST_DRAWN:
@@ -89,10 +89,10 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         labels=labels,
     )
     if damaged:
-        show(f"{len(damaged):,} passed over, damaged: {name_faults(damaged)}")
+        show(f"{len(damaged):,} skipped, damaged: {name_faults(damaged)}")
     show(answers.as_text(found, gallery, threshold))
     if values.json:
-        how = {"distance": values.distance, "k": values.k, **described(threshold), "passed_over": damaged}
+        how = {"distance": values.distance, "k": values.k, **described(threshold), "skipped": damaged}
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"answers: {values.json}")
     if values.picture:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 FLAGS = ("max_distance", "max_fpr", "thresholds_of")
 
 
-def define_threshold(values: Flags, of_max_distance: str) -> None:
-    """Defines --distance, --max_distance (explained by `of_max_distance`), --max_fpr and --thresholds_of."""
+def define_threshold(values: Flags, max_distance_help: str) -> None:
+    """Defines --distance, --max_distance (explained by `max_distance_help`), --max_fpr and --thresholds_of."""
     values.DEFINE_enum("distance", "euclidean", DISTANCES, "Distance of two embeddings.")
-    values.DEFINE_float("max_distance", None, of_max_distance, lower_bound=0.0)
+    values.DEFINE_float("max_distance", None, max_distance_help, lower_bound=0.0)
     values.DEFINE_float(
         "max_fpr",
         None,
@@ -34,9 +34,9 @@ def define_threshold(values: Flags, of_max_distance: str) -> None:
 
 def check_threshold(values: Flags) -> None:
     """Raises ValueError where the flags contradict each other."""
-    others = [f"--{name}" for name in FLAGS[1:] if values[name].value is not None]
-    if values.max_distance is not None and others:
-        raise ValueError(f"--max_distance is a threshold itself: leave {' and '.join(others)} out")
+    given = [f"--{name}" for name in FLAGS[1:] if values[name].value is not None]
+    if values.max_distance is not None and given:
+        raise ValueError(f"--max_distance is a threshold itself: leave {' and '.join(given)} out")
 
 
 def given_threshold(values: Flags, embedder: "Embedder") -> "Threshold | float | None":

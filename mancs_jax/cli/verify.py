@@ -27,7 +27,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
-    values.DEFINE_string("camera", None, "Camera of both images, for a network of `mancs adapt`.")
+    values.DEFINE_string("camera", None, "Camera of both images, for a model of `mancs adapt`.")
     values.DEFINE_string("json", None, "File that the answer is written to as well.")
 
 
@@ -52,11 +52,11 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     answer = "same person" if verified.is_same else "different people"
     show(f"{answer}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
     if values.json:
-        of_threshold = verified.threshold._asdict() | {"network": embedder.network}
+        threshold_fields = verified.threshold._asdict() | {"network": embedder.network}
         images = {"first": arguments[0], "second": arguments[1]}
         write_json(
             values.json,
-            images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": of_threshold},
+            images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": threshold_fields},
         )
         show(f"answer: {values.json}")
     if not verified.is_same:

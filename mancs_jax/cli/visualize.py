@@ -21,7 +21,7 @@ ARGUMENTS = ()
 def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.")
     values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
-    values.DEFINE_string("dataset", "", "Data set to score on, where it is not the one of the training.")
+    values.DEFINE_string("dataset", "", "Data set to evaluate on, where it is not the one of the training.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     define_distance(values, "Divide each embedding by its norm.")
     define_analyses(values)
@@ -35,7 +35,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
             f"--workdir={values.workdir} is a file: a report shows masks and curves of a run; give its folder"
         )
     from mancs_jax.common.atomic_write import check_writable
-    from mancs_jax.scoring import Task, score
+    from mancs_jax.scoring import Task, evaluate
     from mancs_jax.visualize import write_report
     from mancs_jax.workdir import Workdir
 
@@ -49,5 +49,5 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     keep_compiled_programs()
     if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
         check_writable(Workdir(Path(values.workdir)).report)
-    path = write_report(values.workdir, score(values.workdir, task), task)
+    path = write_report(values.workdir, evaluate(values.workdir, task), task)
     show(f"report: {path}\npictures: {path.parent / 'results'}")

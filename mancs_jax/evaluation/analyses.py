@@ -77,9 +77,9 @@ def analyse(
             added["groups"] = by_groups(outcomes, false_accepts, comparison, is_first, analyses.groups, threshold)
     knots = calibration.knots_of(card, comparison.distance)
     if card and knots:
-        of_pairs = {"knots": knots, "measured_on": calibration.quality(comparison, knots)}
+        mapping = {"knots": knots, "measured_on": calibration.quality(comparison, knots)}
         who = str(card["calibration"].get("set_on", "unknown"))
-        added["calibration"] = {"set_on": who, comparison.distance: of_pairs}
+        added["calibration"] = {"set_on": who, comparison.distance: mapping}
     return evaluated._replace(result=evaluated.result | added)
 
 

@@ -244,8 +244,8 @@ def _pairs_by_query_person(
     pairs: FalseAccepts, weights: Float64[np.ndarray, "draws P"]
 ) -> tuple[Float64[np.ndarray, "draws P"], Float64[np.ndarray, "draws P"]]:
     """(accepted, all negative pairs) of the queries of each person, each with the weight of the other person."""
-    others = (weights @ pairs.images)[:, None] - weights * pairs.images
-    return (pairs.accepted @ weights.T).T, others * pairs.queries
+    other_weight = (weights @ pairs.images)[:, None] - weights * pairs.images
+    return (pairs.accepted @ weights.T).T, other_weight * pairs.queries
 
 
 def _by_number(value: str) -> tuple[float, str]:
@@ -275,15 +275,15 @@ def _shares(
       hit_draws: sums of the hits in the draws of a bootstrap.
       total_draws: likewise.
     """
-    found: list[dict[str, Any]] = []
+    shares: list[dict[str, Any]] = []
     for k in range(hits.shape[1]):
         total, number = totals[:, k].sum(), int(np.count_nonzero(totals[:, k]))
         if not total:
-            found.append({"share": None, "interval": None})
+            shares.append({"share": None, "interval": None})
             continue
         share, is_drawn = float(hits[:, k].sum() / total), total_draws[:, k] > 0
         draws = hit_draws[is_drawn, k] / total_draws[is_drawn, k]
         is_alike = not len(draws) or np.ptp(draws) < 1e-12
-        of = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
-        found.append({"share": share, "interval": of})
-    return found
+        ends = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
+        shares.append({"share": share, "interval": ends})
+    return shares

@@ -105,8 +105,10 @@ def logistic_regression(
     share = np.full(len(other), 1 / len(other)) if number is None else number / np.sum(number)
     centre = np.dot(share, other)
     scale = np.sqrt(np.dot(share, (other - centre) ** 2)) or 1.0
-    of_same = np.full(len(same), 1 / len(same))
-    kinds = [((of - centre) / scale, shares, sign) for of, shares, sign in ((same, of_same, 1.0), (other, share, -1.0))]
+    kinds = [
+        ((distances - centre) / scale, shares, sign)
+        for distances, shares, sign in ((same, np.full(len(same), 1 / len(same)), 1.0), (other, share, -1.0))
+    ]
 
     def cost(line: np.ndarray) -> tuple[float, np.ndarray]:
         total, gradient = 0.0, np.zeros(2)
@@ -118,8 +120,8 @@ def logistic_regression(
         return total, gradient
 
     bounds = [(None, None), (None, 0.0)]
-    found = minimize(cost, [0.0, -1.0], jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-10})
-    intercept, slope = found.x
+    fitted = minimize(cost, [0.0, -1.0], jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 0, "gtol": 1e-10})
+    intercept, slope = fitted.x
     return float(intercept - slope * centre / scale), float(slope / scale)
 
 
@@ -209,13 +211,13 @@ def calibrated(comparisons: Mapping[str, Comparison], set_on: str) -> dict[str, 
       `set_on` and, for each distance, `knots` and `set_on`, the quality on the same pairs without `reliability`; or
       None, see `fit`.
     """
-    found: dict[str, Any] = {"set_on": set_on}
+    calibration: dict[str, Any] = {"set_on": set_on}
     for distance, comparison in comparisons.items():
         knots = fit(comparison)
-        of_same = (quality(comparison, knots) if knots else None) or {}
-        of_same.pop("reliability", None)
-        found[distance] = knots and {"knots": knots, "set_on": of_same}
-    return found
+        quality_of_fit = (quality(comparison, knots) if knots else None) or {}
+        quality_of_fit.pop("reliability", None)
+        calibration[distance] = knots and {"knots": knots, "set_on": quality_of_fit}
+    return calibration
 
 
 def knots_of(card: Mapping[str, Any] | None, distance: str) -> Knots | None:
@@ -224,11 +226,11 @@ def knots_of(card: Mapping[str, Any] | None, distance: str) -> Knots | None:
     Raises:
       ValueError: one line: it has one that is damaged.
     """
-    of_distances = (card or {}).get("calibration")
-    found = of_distances.get(distance) if isinstance(of_distances, Mapping) else of_distances
-    if found is None:
+    calibration = (card or {}).get("calibration")
+    mapping = calibration.get(distance) if isinstance(calibration, Mapping) else calibration
+    if mapping is None:
         return None
-    knots = found.get("knots") if isinstance(found, Mapping) else None
+    knots = mapping.get("knots") if isinstance(mapping, Mapping) else None
     if not _is_monotone(knots):
         raise ValueError(
             f"the calibration for {distance} distance is damaged: knots must be pairs of finite numbers, distances "

@@ -144,6 +144,22 @@ def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled
     return Comparison(query, gallery, "given", layout, _where_counted, block_arrays, tile_arrays)
 
 
+def within_groups(
+    comparison: Comparison, query_group: Int[np.ndarray, " Q"], gallery_group: Int[np.ndarray, " G"]
+) -> Comparison:
+    """The same comparison, in which a query and a gallery image count only if they are of one group, as a data set."""
+    counted = comparison.layout.counted
+
+    def block_arrays(rows: Rows) -> tuple:
+        return comparison.block_arrays(rows), query_group[rows]
+
+    def tile_arrays(tile: slice) -> tuple:
+        return comparison.tile_arrays(tile), gallery_group[counted[tile]]
+
+    values = _values_within_groups(comparison.values)
+    return comparison._replace(values=values, block_arrays=block_arrays, tile_arrays=tile_arrays, memory=None)
+
+
 def kept(comparison: Comparison) -> Comparison:
     """The same comparison, whose values stay in memory once they are computed, if all fit into KEPT_BYTES.
 
@@ -312,6 +328,15 @@ def _where_counted(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
     # An infinite value ranks an image after every hit, which is as good as removing it.
     values, *query_labels = block
     return jnp.where(counts_for(*query_labels, *tile), values, jnp.inf)
+
+
+@cache
+def _values_within_groups(values: Callable) -> Callable:
+    def of_groups(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
+        (block, query_group), (tile, gallery_group) = block, tile
+        return jnp.where(query_group[:, None] == gallery_group[None], values(block, tile), jnp.inf)
+
+    return of_groups
 
 
 def _remembered(block: tuple, _: tuple) -> Float32[jax.Array, "B T"]:

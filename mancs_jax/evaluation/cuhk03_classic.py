@@ -6,7 +6,7 @@ from mancs_jax.evaluation import single_shot
 from mancs_jax.evaluation.labelled import check_known, checked_labels
 
 
-def score(
+def evaluate(
     distances: np.ndarray,
     query_pid: np.ndarray,
     gallery_pid: np.ndarray,

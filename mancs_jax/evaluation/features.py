@@ -1,4 +1,4 @@
-"""Embeddings that some other program made: read from a file, checked, scored."""
+"""Embeddings that some other program made: read from a file, checked, evaluated."""
 
 import tokenize
 import zipfile
@@ -45,7 +45,7 @@ def load_features(path: str | Path, queries: str = "", csv: str | Path | None = 
     Args:
       path: a .npz file with arrays `query` and `gallery` (floats [N, D]) and `query_pid`, `query_camid`, `gallery_pid`,
         `gallery_camid` (integers [N]), and for multi-query `multi_query`, `multi_query_pid`, `multi_query_camid`; or a
-        folder with a .npy file for each of these, memory-mapped: float32 that is scored single-query without
+        folder with a .npy file for each of these, memory-mapped: float32 that is evaluated single-query without
         re-ranking or normalising may be larger than memory. Or a file of `mancs embed` that knows people and cameras:
         its splits are taken where it has query and gallery; else each image with a person is a query, and all images
         are the gallery.
@@ -116,9 +116,9 @@ def _labelled_by(embedded: dict[str, np.ndarray], path: Path, csv: str | Path) -
             f"{csv} lists no image of {path}: its paths have to be relative to the folder that was embedded, as "
             f"{names[0] if names else 'a.jpg'}"
         )
-    found = [labels[names[row]] for row in rows]
-    pid, camid = np.array([(label.pid, label.camid) for label in found], np.int32).T
-    splits = np.array([label.split for label in found])
+    row_labels = [labels[names[row]] for row in rows]
+    pid, camid = np.array([(label.pid, label.camid) for label in row_labels], np.int32).T
+    splits = np.array([label.split for label in row_labels])
     fields = {"embedding": embedded["embedding"][rows], "name": embedded["name"][rows], "pid": pid, "camid": camid}
     return fields | ({SPLIT: splits} if splits.any() else {})
 
@@ -184,7 +184,7 @@ def _float32(part: str, embedding: np.ndarray) -> np.ndarray:
     return rounded
 
 
-def score_file(
+def evaluate_file(
     path: str | Path,
     options: Options = protocols.DEFAULT,
     *,
@@ -193,14 +193,14 @@ def score_file(
     analyses: Analyses = NONE,
     progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
-    """Scores embeddings of any origin, see `load_features` for the file and `score` for the result.
+    """Evaluates embeddings of any origin, see `load_features` for the file and `evaluate_features` for the result.
 
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    scored, of_queries = score(load_features(path, queries, csv), options, analyses, progress=progress)
-    scored |= {"features": Path(path).name} | _made_with(path) | _names(path, csv) | environment(jax.local_devices())
-    return scored, of_queries
+    result, queries_by_row = evaluate_features(load_features(path, queries, csv), options, analyses, progress=progress)
+    result |= {"features": Path(path).name} | _made_with(path) | _names(path, csv) | environment(jax.local_devices())
+    return result, queries_by_row
 
 
 def _made_with(path: str | Path) -> dict[str, Any]:
@@ -231,10 +231,10 @@ def _names(path: str | Path, csv: str | Path | None) -> dict[str, Any]:
     return {"names": names} if names else {}
 
 
-def score(
+def evaluate_features(
     features: dict[str, Labelled], options: Options, analyses: Analyses = NONE, *, progress: bool = False
 ) -> tuple[dict[str, Any], dict[str, PerQuery]]:
-    """Scores the parts of `load_features`.
+    """Evaluates the parts of `load_features`.
 
     Returns:
       The single-query result, with the multi-query results under "multi_query_mean" and "multi_query_max" where the
@@ -323,7 +323,7 @@ def score_embeddings(
     rerank: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Scores embeddings of any network by the official single-query rules.
+    """Evaluates embeddings of any model by the official single-query rules.
 
     Args:
       query: float32 [Q, D].

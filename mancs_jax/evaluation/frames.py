@@ -29,11 +29,11 @@ def frame_distances(
     order = np.argsort(frame, kind="stable")
     order = order[frame[order] >= 0]
     starts = np.flatnonzero(np.diff(frame[order], prepend=-1))
-    of_frames = [np.empty(0, np.float32)]
+    distances = [np.empty(0, np.float32)]
     for rows in np.split(order, starts[1:]):
         people = embedding[rows]
-        of_frames += [pair_distances(people[None, i : i + 1], people[None, :i], distance)[0] for i in range(len(rows))]
-    return np.sort(np.concatenate(of_frames))
+        distances += [pair_distances(people[None, i : i + 1], people[None, :i], distance)[0] for i in range(len(rows))]
+    return np.sort(np.concatenate(distances))
 
 
 def frame_thresholds(distances: Float32[np.ndarray, " P"], rates: Sequence[float] = RATES) -> list[dict[str, Any]]:

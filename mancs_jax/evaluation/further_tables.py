@@ -15,16 +15,16 @@ def further_tables(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     Args:
       results: name of the row -> result.
     """
-    of_results = [(name, result) for name, result in results.items() if "verification" in result]
+    with_pairs = [(name, result) for name, result in results.items() if "verification" in result]
     texts = [
-        open_set_table({name: result["open_set"] for name, result in of_results if result.get("open_set")}),
-        *(calibration_text(result["calibration"]) for _, result in of_results if result.get("calibration")),
+        open_set_table({name: result["open_set"] for name, result in with_pairs if result.get("open_set")}),
+        *(calibration_text(result["calibration"]) for _, result in with_pairs if result.get("calibration")),
         *(
             worst_cameras(result["cameras"], result.get("names", {}).get("cameras", {}))
-            for _, result in of_results
+            for _, result in with_pairs
             if result.get("cameras")
         ),
-        *(aligned(group_cells(result["groups"])) for _, result in of_results if result.get("groups")),
+        *(aligned(group_cells(result["groups"])) for _, result in with_pairs if result.get("groups")),
     ]
     return [text for text in texts if text]
 
@@ -58,10 +58,10 @@ def _threshold(at: Mapping[str, Any]) -> str:
 
 def calibration_text(calibration: Mapping[str, Any]) -> str:
     """A line on the quality of likelihood ratios."""
-    of_distance = next(calibration[distance] for distance in DISTANCES if distance in calibration)
-    if of_distance["measured_on"] is None:
+    mapping = next(calibration[distance] for distance in DISTANCES if distance in calibration)
+    if mapping["measured_on"] is None:
         return ""
-    cllr, least = of_distance["measured_on"]["cllr"], of_distance["measured_on"]["min_cllr"]
+    cllr, least = mapping["measured_on"]["cllr"], mapping["measured_on"]["min_cllr"]
     excess = f" ({100 * (cllr / least - 1):.1f} % above it)" if least else ""
     return (
         f"likelihood ratios: Cllr {cllr:.4f}, minimum {least:.4f}{excess}; 0 is perfect, 1 is no information; "

@@ -49,9 +49,9 @@ def read_groups(path: str | Path) -> Groups:
         raise FileNotFoundError(f"{path} does not exist: give a CSV file with a column pid, or a .mat file")
     groups: Groups = {}
     for pid, attribute, value in _from_mat(path) if path.suffix == ".mat" else _from_csv(path):
-        of_attribute = groups.setdefault(attribute, {})
-        if of_attribute.setdefault(pid, value) != value:
-            raise ValueError(f"{path}: {attribute} of pid {pid} is {of_attribute[pid]} and {value}: keep one of them")
+        value_of_pid = groups.setdefault(attribute, {})
+        if value_of_pid.setdefault(pid, value) != value:
+            raise ValueError(f"{path}: {attribute} of pid {pid} is {value_of_pid[pid]} and {value}: keep one of them")
     for attribute, value_of in groups.items():
         if (number := len(set(value_of.values()))) > MOST_VALUES:
             raise ValueError(

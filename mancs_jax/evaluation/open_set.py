@@ -55,15 +55,15 @@ def search_open_set(comparison: Comparison, repeats: int = REPEATS, seed: int = 
     non_mate = np.full((repeats, len(identity)), np.inf, np.float32)
     for rows, images, values, (row, column) in pair_blocks(comparison):
         np.minimum.at(mate, rows[row], values[row, column])
-        others = np.array(values)
-        others[row, column] = np.inf
+        non_mate_values = np.array(values)
+        non_mate_values[row, column] = np.inf
         pid = comparison.gallery.pid[images]
         position = np.minimum(np.searchsorted(identities, pid), len(identities) - 1)
         is_query_identity = identities[position] == pid
         for removed, nearest in zip(is_removed, non_mate, strict=True):
             is_left = ~(is_query_identity & removed[position])
             if is_left.any():
-                nearest[rows] = np.minimum(nearest[rows], others[:, is_left].min(axis=1))
+                nearest[rows] = np.minimum(nearest[rows], non_mate_values[:, is_left].min(axis=1))
     mate, non_mate = (from_pair(values, comparison.distance) for values in (mate, non_mate))
     return Searches(identity, mate, non_mate, is_removed)
 
@@ -123,7 +123,7 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
     rates = (*RATES, *CURVE_RATES)
     repeats = range(len(searches.is_removed))
     weights = identity_weights(searches.is_removed.shape[1])
-    found = _mean_over_repeats([rates_at(searches, repeat, rates) for repeat in repeats])
+    means = _mean_over_repeats([rates_at(searches, repeat, rates) for repeat in repeats])
     drawn = _mean_over_repeats([rates_at(searches, repeat, rates, weights) for repeat in repeats])
     is_non_mated = searches.is_removed[:, searches.identity]
     has_mate = np.isfinite(searches.mate)
@@ -131,10 +131,10 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
     at = [
         {
             "max_fpir": rate,
-            "fpir": _number(found.fpir[i, 0]),
-            "fnir": _number(found.fnir[i, 0]),
+            "fpir": _number(means.fpir[i, 0]),
+            "fnir": _number(means.fnir[i, 0]),
             "fnir_interval": _interval(drawn.fnir[i]),
-            "distance": _number(found.distance[i, 0]),
+            "distance": _number(means.distance[i, 0]),
             "distance_interval": _interval(drawn.distance[i]),
         }
         if rate * num_non_mated >= 1
@@ -143,7 +143,7 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
         for i, rate in enumerate(RATES)
     ]
     curve = [
-        [float(rate), _number(found.fnir[i, 0]), *(_interval(drawn.fnir[i]) or (None, None))]
+        [float(rate), _number(means.fnir[i, 0]), *(_interval(drawn.fnir[i]) or (None, None))]
         for i, rate in enumerate(CURVE_RATES, len(RATES))
         if rate * num_non_mated >= 1
     ]
@@ -160,8 +160,8 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
     }
 
 
-def _mean_over_repeats(of_repeats: Sequence[Rates]) -> Rates:
-    return Rates(*(np.mean(of, axis=0) for of in zip(*of_repeats, strict=True)))
+def _mean_over_repeats(rates: Sequence[Rates]) -> Rates:
+    return Rates(*(np.mean(values, axis=0) for values in zip(*rates, strict=True)))
 
 
 def _number(value: np.floating) -> float | None:

@@ -122,9 +122,9 @@ def rate_draws(comparison: Comparison, roc: Roc, rates: Sequence[float]) -> list
     while True:
         pairs = near_pairs(comparison, roc, wanted)
         weights = bootstrap.identity_weights(len(pairs.num_queries))
-        if (found := draws_at(pairs, weights, rates)) is not None:
+        if (draws := draws_at(pairs, weights, rates)) is not None:
             num_identities = sum(len(values) > 0 for values in pairs.positive)
-            return [(of, num_identities) for of in found]
+            return [(at_rate, num_identities) for at_rate in draws]
         wanted *= 2  # the threshold of a draw lies beyond
 
 
@@ -134,17 +134,19 @@ def near_pairs(comparison: Comparison, roc: Roc, wanted: float) -> NearPairs:
     limit = roc.distance[enough[0]] if len(enough) else np.float32(np.inf)
     query_pid, gallery_pid = comparison.query.pid, comparison.gallery.pid
     people = np.union1d(query_pid, gallery_pid[gallery_pid > 0])
-    of_query = np.searchsorted(people, query_pid).astype(np.int32)
-    of_gallery = np.where(gallery_pid > 0, np.searchsorted(people, gallery_pid), len(people)).astype(np.int32)
+    query_identity = np.searchsorted(people, query_pid).astype(np.int32)
+    gallery_identity = np.where(gallery_pid > 0, np.searchsorted(people, gallery_pid), len(people)).astype(np.int32)
     negatives, positives = [], []
     for block in pair_blocks(comparison):
         row, column = block.positive
-        positives.append((block.values[row, column], of_query[block.query[row]]))
+        positives.append((block.values[row, column], query_identity[block.query[row]]))
         is_near = from_pair(block.values, comparison.distance) <= limit
         is_near &= np.isfinite(block.values)
         is_near[row, column] = False
         row, column = np.nonzero(is_near)
-        negatives.append((block.values[row, column], of_query[block.query[row]], of_gallery[block.gallery[column]]))
+        negatives.append(
+            (block.values[row, column], query_identity[block.query[row]], gallery_identity[block.gallery[column]])
+        )
     value, query, gallery = (np.concatenate(part) for part in zip(*negatives, strict=True))
     order = np.argsort(value, kind="stable")
     positive, owner = (np.concatenate(part) for part in zip(*positives, strict=True))
@@ -157,8 +159,8 @@ def near_pairs(comparison: Comparison, roc: Roc, wanted: float) -> NearPairs:
         gallery=gallery[order],
         are_all=len(value) == roc.num_negatives,
         positive=np.split(positive[by_owner], starts),
-        num_queries=np.bincount(of_query, minlength=len(people)),
-        num_gallery=np.bincount(of_gallery[known], minlength=len(people)),
+        num_queries=np.bincount(query_identity, minlength=len(people)),
+        num_gallery=np.bincount(gallery_identity[known], minlength=len(people)),
         num_distractors=int(np.count_nonzero(gallery_pid == 0)),
     )
 
@@ -234,13 +236,13 @@ def _runs(
     parts = [rate * count * np.linspace(0.4, MARGIN, RUNS) for rate in rates]
     parts.append(np.linspace(0, number, 2 + number // LEAST_PAIRS))  # beyond
     edges = np.unique(np.clip(np.concatenate([*parts, [0, number], ends]), 0, number).astype(int))
-    of_query = np.ascontiguousarray(weights.T)
-    of_gallery = np.concatenate([of_query, np.ones((1, len(weights)))])
-    size = len(of_gallery), len(of_query)
+    query_weights = np.ascontiguousarray(weights.T)
+    gallery_weights = np.concatenate([query_weights, np.ones((1, len(weights)))])
+    size = len(gallery_weights), len(query_weights)
     for start, end in zip(edges[:-1], edges[1:], strict=True):
         place = (pairs.gallery[start:end], pairs.query[start:end])
         counts = scipy.sparse.csr_array((np.ones(end - start), place), shape=size)  # equal places are added
-        yield int(start), int(end), np.einsum("jd,jd->d", counts @ of_query, of_gallery)
+        yield int(start), int(end), np.einsum("jd,jd->d", counts @ query_weights, gallery_weights)
 
 
 def _crossing_values(
@@ -265,13 +267,13 @@ def _accepted(
     """Accepts the positive pairs that are nearer than the limit of each draw."""
     accepted, number = np.zeros(len(weights)), np.zeros(len(weights))
     farthest = np.full(len(weights), np.nan, np.float32)
-    for of_identity, values in zip(weights.T, pairs.positive, strict=True):
+    for weight, values in zip(weights.T, pairs.positive, strict=True):
         if len(values):
             within = values.searchsorted(limit, side="left")
-            accepted += of_identity * within
-            number += of_identity * len(values)
+            accepted += weight * within
+            number += weight * len(values)
             last: Float32[np.ndarray, " draws"] = values[np.maximum(within - 1, 0)]
-            is_drawn: Bool[np.ndarray, " draws"] = (within > 0) & (of_identity > 0)
+            is_drawn: Bool[np.ndarray, " draws"] = (within > 0) & (weight > 0)
             farthest = np.where(is_drawn, np.fmax(farthest, last), farthest)
     with np.errstate(invalid="ignore"):
         return _Accepted(accepted / number, farthest)

@@ -67,23 +67,23 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
     """
     people, identity = np.unique(first.pid, return_inverse=True)
     weights = bootstrap.identity_weights(len(people))
-    of_each = [intervals(queries)["intervals"] for queries in (first, second)]
+    ends = [intervals(queries)["intervals"] for queries in (first, second)]
     values = [score_values(queries) for queries in (first, second)]
-    found = {}
+    compared = {}
     for name in SCORES:
-        one, other = (of[name].astype(np.float64) for of in values)
+        one, other = (scores[name].astype(np.float64) for scores in values)
         low, high = bootstrap.interval(bootstrap.weighted_means(other - one, identity, weights))
         differing = np.count_nonzero(np.abs(np.bincount(identity, other - one)) > 1e-9)
-        found[name] = {
+        compared[name] = {
             "first": float(one.mean()),
-            "first_interval": of_each[0][name],
+            "first_interval": ends[0][name],
             "second": float(other.mean()),
-            "second_interval": of_each[1][name],
+            "second_interval": ends[1][name],
             "difference": float((other - one).mean()),
             "interval": [low, high],
             "exceeds_chance": bool(differing >= LEAST_DIFFERING and (low > 0 or high < 0)),
         }
-    return found
+    return compared
 
 
 def _rows(path: str | Path) -> dict[str, Row]:
@@ -95,16 +95,16 @@ def _rows(path: str | Path) -> dict[str, Row]:
         read = json.loads(path.read_bytes())
         if not isinstance(read, dict):
             raise TypeError
-        results = {name: of for name, of in read.items() if isinstance(of, dict) and "mAP" in of}
+        results = {name: result for name, result in read.items() if isinstance(result, dict) and "mAP" in result}
         if "mAP" in read:
             results[""] = read
     except (ValueError, TypeError, RecursionError):
         results = {}
     if not results:
         raise ValueError(f"{path} is no result of mancs evaluate: give the JSON of results/ in a workdir, or of --json")
-    of_queries = read_queries(path)
+    queries_by_row = read_queries(path)
     rows = {}
-    for name, queries in of_queries.items():
+    for name, queries in queries_by_row.items():
         # The file of one result, or of embeddings, has its scores at the top.
         result = results.get(name, results.get(""))
         if result is None or not _belong(result, queries):
@@ -141,11 +141,11 @@ def _compared(first: Row, second: Row) -> dict[str, Any]:
                 f"{len(second.queries.pid):,}, whose {name}s are not the same): evaluate both on the same test set"
             )
     for name in ("dataset", "split", "split_seed"):
-        of_each = [row.result.get(name) for row in (first, second)]
+        both = [row.result.get(name) for row in (first, second)]
         # A result of --features does not know its data set, so its queries are compared by pid and camid only.
-        is_unknown = None in of_each and name != "split_seed"
-        if of_each[0] != of_each[1] and not is_unknown:
-            values = f"{of_each[0]} and {of_each[1]}"
+        is_unknown = None in both and name != "split_seed"
+        if both[0] != both[1] and not is_unknown:
+            values = f"{both[0]} and {both[1]}"
             raise ValueError(
                 f"{first.file} and {second.file} have different queries ({name} {values}): evaluate both on the same "
                 "test set"

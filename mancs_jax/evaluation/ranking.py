@@ -58,7 +58,7 @@ class Found(NamedTuple):
         if self.knots is None:
             raise ValueError(
                 "no likelihood ratio: these distances have no calibration; give search(..., card=embed.card) the card "
-                "of a network that was calibrated on held-out identities (re-ranked distances have none)"
+                "of a model that was calibrated on held-out identities (re-ranked distances have none)"
             )
         return np.where(self.index >= 0, log_likelihood_ratio(self.knots, self.distance), np.nan)
 

@@ -18,11 +18,11 @@ def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
         cmc = {f"rank-{rank}": result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS}
         scores = {name: result.get(name) for name in ("mAP", "mAP_plain")} | cmc | {"mINP": result.get("mINP")}
         spread, intervals = result.get("sd", {}), result.get("intervals") or {}  # sd: over splits
-        rows.append([name, *(_score(score, spread.get(of), intervals.get(of)) for of, score in scores.items())])
+        rows.append([name, *(_score_text(score, spread.get(of), intervals.get(of)) for of, score in scores.items())])
     return rows
 
 
-def _score(score: float | None, deviation: float | None, interval: Sequence[float] | None) -> str:
+def _score_text(score: float | None, deviation: float | None, interval: Sequence[float] | None) -> str:
     if score is None:
         return "-"
     if deviation is not None:

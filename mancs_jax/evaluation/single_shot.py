@@ -5,7 +5,7 @@ draw of one image an identity, the ranks and the mean over splits serve `cuhk03_
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def _find_views(pid: np.ndarray, camid: np.ndarray, protocol: SingleShot) -> _Vi
         cameras=None,
         rows=rows,
         testable=[person for person, seen in rows.items() if len(seen) > 1],
-        only_gallery=[of_one for seen in rows.values() if len(seen) == 1 for of_one in seen.values()],
+        only_gallery=[images for seen in rows.values() if len(seen) == 1 for images in seen.values()],
         distractors=np.flatnonzero(pid == 0),
     )
 
@@ -125,24 +125,24 @@ def _draw_split(views: _Views, number: int, rng: np.random.Generator) -> Draw:
     return Draw(query, np.concatenate([gallery, one_each(views.only_gallery, rng), views.distractors]))
 
 
-def _named_or_only(there: Sequence[int], protocol: SingleShot) -> tuple[int, int] | None:
-    """(query camera, gallery camera); None where there are more than two and none is named."""
+def _named_or_only(cameras: Sequence[int], protocol: SingleShot) -> tuple[int, int] | None:
+    """(query camera, gallery camera); None where there are more than two cameras and none is named."""
     named = (protocol.query_camera, protocol.gallery_camera)
-    listed = ", ".join(map(str, there[:20])) + (", ..." if len(there) > 20 else "")
-    if len(there) < 2:
+    listed = ", ".join(map(str, cameras[:20])) + (", ..." if len(cameras) > 20 else "")
+    if len(cameras) < 2:
         raise ValueError(f"single-shot evaluation needs two cameras, but all people were seen by camera {listed}")
     if named == (None, None):
-        return (there[0], there[1]) if len(there) == 2 else None
+        return (cameras[0], cameras[1]) if len(cameras) == 2 else None
     first, second = named
     if first is None or second is None or first == second:
         raise ValueError(f"query_camera is {first} and gallery_camera {second}: name two different cameras, or neither")
-    if unknown := [str(camera) for camera in (first, second) if camera not in there]:
+    if unknown := [str(camera) for camera in (first, second) if camera not in cameras]:
         raise ValueError(f"no person was seen by camera {' or '.join(unknown)}; the cameras are {listed}")
     return first, second
 
 
 def evaluate(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEFAULT) -> Evaluated:
-    """Scores embeddings on the splits of `draw`.
+    """Evaluates embeddings on the splits of `draw`.
 
     Each query has one match, at rank r of the gallery. Its plain average precision is 1 / r. That of the official
     script of Market-1501 is 1 / (2 r), or 1 where r is 1.
@@ -168,14 +168,14 @@ def evaluate(images: Labelled, protocol: SingleShot = USUAL, options: Options = 
     embedding = Labelled.checked("single-shot", *images).embedding
     check_distance(options.distance)
     checked_norms("single-shot", embedding, options.distance)
-    results, of_splits = [], []
+    results, split_queries = [], []
     for query, gallery in draws:
         distances = distance_matrix(embedding[query], embedding[gallery], options)
         rank = match_ranks(distances, np.arange(len(query)), gallery)
         hits = HitRanks(rank[:, None].astype(np.int32), np.ones(len(rank), np.int32))
         results.append(metrics.scores(hits))
-        of_splits.append(per_query(hits, images.pid[query], images.camid[query]))
-    queries = PerQuery(*map(np.concatenate, zip(*of_splits, strict=True)))
+        split_queries.append(per_query(hits, images.pid[query], images.camid[query]))
+    queries = PerQuery(*map(np.concatenate, zip(*split_queries, strict=True)))
     spread = over_splits(results)
     query_camera, gallery_camera = views.cameras or (None, None)
     result = {
@@ -199,11 +199,6 @@ def evaluate(images: Labelled, protocol: SingleShot = USUAL, options: Options = 
     return Evaluated(result, queries)
 
 
-def score(images: Labelled, protocol: SingleShot = USUAL, options: Options = DEFAULT) -> dict[str, Any]:
-    """Returns the result of `evaluate`, with the same arguments."""
-    return evaluate(images, protocol, options).result
-
-
 def one_each(images_of: Iterable[Sequence[int] | np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """Draws one of the rows of each identity, each with the same probability: int [identities]."""
     return np.array([rows[int(rng.integers(len(rows)))] for rows in images_of], np.int64)
@@ -220,9 +215,9 @@ def match_ranks(distances: np.ndarray, match: np.ndarray, row: np.ndarray) -> np
     Returns:
       int [Q], from 1.
     """
-    of_match = distances[np.arange(len(match)), match][:, None]
+    match_distance = distances[np.arange(len(match)), match][:, None]
     first = row[None] < row[match][:, None]
-    return 1 + np.sum((distances < of_match) | ((distances == of_match) & first), axis=1)
+    return 1 + np.sum((distances < match_distance) | ((distances == match_distance) & first), axis=1)
 
 
 def distance_matrix(query: np.ndarray, gallery: np.ndarray, options: Options = DEFAULT) -> np.ndarray:
@@ -231,8 +226,8 @@ def distance_matrix(query: np.ndarray, gallery: np.ndarray, options: Options = D
         query, gallery = normalized("query", query), normalized("gallery", gallery)
     if options.rerank:
         k1, k2, weight, distance = options.k1, options.k2, options.weight, options.distance
-        of_all = reranking.reranked_distances(query, gallery, k1=k1, k2=k2, weight=weight, distance=distance)
-        return of_all(np.arange(len(query)))
+        distances_of = reranking.reranked_distances(query, gallery, k1=k1, k2=k2, weight=weight, distance=distance)
+        return distances_of(np.arange(len(query)))
     query, gallery = query.astype(np.float64), gallery.astype(np.float64)
     squared = squared_euclidean(query @ gallery.T, np.vecdot(query, query), np.vecdot(gallery, gallery))
     return squared / 2 if options.distance == "cosine" else np.sqrt(squared)
@@ -247,8 +242,8 @@ def over_splits(results: Sequence[dict]) -> dict:
     Returns:
       `num_splits`, `mean` and `sd` by the score's name ("rank-1", "mAP") as fractions, and the mean `cmc`.
     """
-    of_splits = [_averaged(result) for result in results]
-    values = {name: np.array([of[name] for of in of_splits]) for name in of_splits[0]}
+    split_scores = [_averaged(result) for result in results]
+    values = {name: np.array([scores[name] for scores in split_scores]) for name in split_scores[0]}
     return {
         "num_splits": len(results),
         "mean": {name: float(value.mean()) for name, value in values.items()},

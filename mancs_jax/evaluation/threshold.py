@@ -106,7 +106,7 @@ def are_normalized(embedding: np.ndarray) -> bool:
     return bool(len(norms)) and bool(np.abs(norms - 1).max() < UNIT)
 
 
-def of_points(points: Sequence[Mapping[str, Any]], max_fpr: float, where: str) -> float:
+def threshold_at(points: Sequence[Mapping[str, Any]], max_fpr: float, where: str) -> float:
     """Returns the distance that belongs to a false positive rate, of `max_fpr` and `max_distance` of each point.
 
     Raises:
@@ -154,7 +154,7 @@ def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | N
             if at["max_fpr"] * rates["num_negative_pairs"] >= 1  # a rate of less than one pair would be a guess
         ]
         threshold = Threshold(
-            of_points(points, max_fpr, str(path)),
+            threshold_at(points, max_fpr, str(path)),
             str(result["distance"]),
             bool(result["normalize"] or embedded.get("normalize")),
             bool(embedded.get("flip")),

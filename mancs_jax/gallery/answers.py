@@ -176,7 +176,7 @@ def page(
     conditions = described(make_filter(**how.conditions))
     facts = {
         "gallery": f"{place}, {number:,} images",
-        "network": network,
+        "model": network,
         "distance": how.distance,
         "threshold": words_of(how.max_distance, number),
         "conditions": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",

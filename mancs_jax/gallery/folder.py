@@ -38,7 +38,7 @@ class FolderAdded(NamedTuple):
 
     added: Added
     damaged: dict[str, str]  # name -> fault of the images that are skipped
-    others: list[str]  # files that are no images by name
+    not_images: list[str]  # files that are no images by name
 
 
 def read_csv(path: str | Path) -> dict[str, Labels]:
@@ -105,20 +105,20 @@ def add_folder(
     top = folder if relative_to is None else local_path(relative_to).absolute()
     if not folder.resolve().is_relative_to(top.resolve()):
         raise ValueError(f"{folder} is not below {top}, which names are to be relative to")
-    of_csv = read_csv(csv_file) if csv_file is not None else {}
+    csv_labels = read_csv(csv_file) if csv_file is not None else {}
     given = Labels(label_of(person, "person"), label_of(camera, "camera"), None)
     seconds = None if time in (None, MODIFIED) else seconds_of(time, "time")  # type: ignore[arg-type]
-    names, others = find_images(folder)
+    names, not_images = find_images(folder)
     below = folder.resolve().relative_to(top.resolve())
     names = [(below / name).as_posix() for name in names]
     if odd := [name for name in names if not _is_text(name)]:
         raise ValueError(f"{len(odd)} names are no UTF-8, the first one {odd[0]!a}: rename them")
-    if missing := sorted(set(of_csv) - set(names)):
+    if missing := sorted(set(csv_labels) - set(names)):
         raise ValueError(f"{csv_file} has {len(missing):,} paths that are no images of {top}: {name_some(missing)}")
 
     def labels(name: str) -> Labels:
         at = (top / name).stat().st_mtime if time == MODIFIED else seconds
-        return _first_known(of_csv.get(name, Labels()), given._replace(time=at))
+        return _first_known(csv_labels.get(name, Labels()), given._replace(time=at))
 
     new, changed, unchanged = _compare(store, top, names, labels, replace, by_camera, progress)
     added, damaged = Added(unchanged=unchanged), dict[str, str]()
@@ -134,7 +134,7 @@ def add_folder(
                 files, cameras = [top / record.name for record in whole], [record.camera for record in whole]
                 added = _sum(added, store.add(whole, embed(files, cameras)))
             progress_bar.update(len(block))
-    return FolderAdded(added, damaged, others)
+    return FolderAdded(added, damaged, not_images)
 
 
 def embed_again(
@@ -193,7 +193,7 @@ def _compare(
             for name, digest in zip(block, hashes, strict=True):
                 before = known.get(name)
                 kept = Labels(*((before.person, before.camera, before.time) if before else ()))
-                record = Record(name, *_first_known(labels(name), kept, _of_name(name)), path, digest)
+                record = Record(name, *_first_known(labels(name), kept, _labels_of_name(name)), path, digest)
                 if before is None or before.hash != digest or (by_camera and before.camera != record.camera):
                     new.append(record)
                     if before is not None and before.folder not in (None, path):
@@ -223,7 +223,7 @@ def _first_known(*several: Labels) -> Labels:
     return Labels(*found)
 
 
-def _of_name(name: str) -> Labels:
+def _labels_of_name(name: str) -> Labels:
     """Person and camera of a name like those of Market-1501; its distractors (0) and junk (-1) are nobody."""
     found = labels_of(name)
     if found is None:

@@ -95,7 +95,7 @@ class Gallery:
         """The network. ValueError where none was given, or where the gallery is of another one."""
         network = self._network
         if network is None:
-            raise ValueError(f"{self.store.place}: images need a network: Gallery(..., network='market1501')")
+            raise ValueError(f"{self.store.place}: images need a model: Gallery(..., network='market1501')")
         if isinstance(network, str | Path):
             from mancs_jax.inference.embedder import load  # not at the top: it imports jax
 
@@ -242,7 +242,7 @@ class Gallery:
 
             self._network = load(self._network)
         if self._network is None:
-            raise ValueError(f"{store.place}: images need a network: Gallery(..., network='market1501')")
+            raise ValueError(f"{store.place}: images need a model: Gallery(..., network='market1501')")
         embedder = self._network
         facts = _facts_of(embedder)
         while True:
@@ -572,12 +572,12 @@ def _facts_of(embedder: "Embedder") -> Facts:
 def _check_same(place: str, facts: Facts, other: Facts) -> None:
     if facts.network != other.network:
         raise ValueError(
-            f"{place} was embedded by another network, or by another step of its training: take that one, or embed "
+            f"{place} was embedded by another model, or by another step of its training: take that one, or embed "
             "the images again (mancs gallery add FOLDER --embed_again)"
         )
     if (facts.flip, facts.normalize) != (other.flip, other.normalize):
         raise ValueError(
-            f"{place} was embedded with flip={facts.flip}, normalize={facts.normalize}, and this network has "
+            f"{place} was embedded with flip={facts.flip}, normalize={facts.normalize}, and this model has "
             f"flip={other.flip}, normalize={other.normalize}"
         )
 

@@ -38,7 +38,7 @@ def facts_of(of: Summary) -> dict[str, str]:
         "without a person": f"{of.images - sum(person.images for person in known):,}",
         "cameras": ", ".join(cameras) or "none",
         "times": f"{moment_text(min(times))} to {moment_text(max(times))}" if times else "none",
-        "embeddings": f"{of.width} wide, network {of.network[:8] or 'unknown'}",
+        "embeddings": f"{of.width} wide, model {of.network[:8] or 'unknown'}",
     }
 
 

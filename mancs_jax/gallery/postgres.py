@@ -205,7 +205,7 @@ class PostgresStore(Store):
         with self.reading():
             total = self.count(filter)
             found = [self._nearest(of_query, min(k, total), total, filter, distance, index) for of_query in query]
-            images = self.of_ids(sorted({i for of_query in found for i, _ in of_query}))
+            images = self.images_by_id(sorted({i for of_query in found for i, _ in of_query}))
         return [[Match(at, images[i]) for i, at in of_query] for of_query in found]
 
     def _nearest(

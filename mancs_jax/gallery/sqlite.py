@@ -378,7 +378,7 @@ class SqliteStore(Store):
                     found = approximate.nearest(query, blocks, number, distance, usable)
                 else:
                     found = exact.nearest(query, blocks, number, distance, chosen)
-                images = self.of_ids(np.unique(found.ids[found.ids >= 0]).tolist())
+                images = self.images_by_id(np.unique(found.ids[found.ids >= 0]).tolist())
                 after = cache.state()
             # Rows may have been erased while they were compared, though not in this snapshot.
             if state is None or (after is not None and _erased(after) == _erased(state)):

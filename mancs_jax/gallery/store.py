@@ -210,7 +210,7 @@ class Store(ABC):
         sql = f"SELECT {COLUMNS} FROM {FROM} WHERE {one_of}"
         return {image.name: image for image in map(_image, self.rows(sql, (parameter,)))}
 
-    def of_ids(self, ids: Sequence[int]) -> dict[int, Image]:
+    def images_by_id(self, ids: Sequence[int]) -> dict[int, Image]:
         """The images under these ids, as far as they are there."""
         one_of, parameter = self.is_one_of("image.id", ids)
         sql = f"SELECT {COLUMNS} FROM {FROM} WHERE {one_of}"
@@ -340,8 +340,8 @@ class Store(ABC):
     def add_next(self, images: Sequence[Image], embedding: np.ndarray) -> None:
         """Keeps new embeddings of images, float32 [N, D], beside the old ones."""
         with self.writing():
-            there = self.of_ids([image.id for image in images])  # others are forgotten meanwhile
-            rows = [row for row, image in enumerate(images) if image.id in there]
+            remaining = self.images_by_id([image.id for image in images])  # others are forgotten meanwhile
+            rows = [row for row, image in enumerate(images) if image.id in remaining]
             self.insert_embeddings([images[row].id for row in rows], embedding[rows], "next_embedding")
 
     def finish_embedding_again(self, facts: Facts) -> int:

@@ -30,7 +30,7 @@ from mancs_jax.data.sources.source import name_some
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
 from mancs_jax.evaluation.results import significant
 from mancs_jax.inference.forward import run_batches
-from mancs_jax.inference.network import Network, embedding_width, of_camera
+from mancs_jax.inference.network import Network, embedding_width, network_of_camera
 from mancs_jax.inference.network_file import card_of, read_network, write_network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.conv_norm import BatchNorm
@@ -82,18 +82,18 @@ def adapt(
     for suffix in (WEIGHTS, CARD):
         check_writable(folder / f"{folder.name}{suffix}")
     if not 0 <= weight <= 1:
-        raise ValueError(f"weight is {weight}: it has to be from 0 (the network's own statistics) to 1 (the camera's)")
+        raise ValueError(f"weight is {weight}: it has to be from 0 (the model's own statistics) to 1 (the camera's)")
     trained = load_trained(network)
     with open_site(source, csv) as site, ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = _rows_by_camera(site.camera, csv)
-        own = of_camera(trained.network, None)
+        own = network_of_camera(trained.network, None)
         adapted = own._replace(cameras=_statistics(own, site, rows, weight, pool, progress))
         thresholds = _thresholds(adapted, site, pool, progress)
-    of_base = {"network": trained.card["network"], "weight": weight}
+    base = {"network": trained.card["network"], "weight": weight}
     dtype = trained.card.get("dtype", "float32")
     card = trained.card | {"name": folder.name, "dtype": dtype}
     card |= card_of(adapted, trained.step, trained.description)
-    card["adapted"] = of_base | {"cameras": {camera: len(images) for camera, images in rows.items()}}
+    card["adapted"] = base | {"cameras": {camera: len(images) for camera, images in rows.items()}}
     card["thresholds"] = thresholds
     path = write_network(folder, folder.name, adapted, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
@@ -142,13 +142,13 @@ def camera_statistics(
     layers = sorted({path[:-1] for path in own})
     mean, square, number = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0.0), 0
     for image in batches:
-        of_batch = flatten_dict(_batch_statistics(model, network.variables, image, weight))
-        of_batch = {path: np.float64(leaf) for path, leaf in of_batch.items()}
+        batch_statistics = flatten_dict(_batch_statistics(model, network.variables, image, weight))
+        batch_statistics = {path: np.float64(leaf) for path, leaf in batch_statistics.items()}
         number += len(image)
         for layer in layers:
-            of_layer, var = of_batch[*layer, "mean"], of_batch[*layer, "var"]
-            mean[layer] += (of_layer - mean[layer]) * len(image) / number
-            square[layer] += (var + of_layer**2 - square[layer]) * len(image) / number
+            layer_mean, var = batch_statistics[*layer, "mean"], batch_statistics[*layer, "var"]
+            mean[layer] += (layer_mean - mean[layer]) * len(image) / number
+            square[layer] += (var + layer_mean**2 - square[layer]) * len(image) / number
     pooled = {(*layer, "mean"): mean[layer] for layer in layers}
     pooled |= {(*layer, "var"): square[layer] - mean[layer] ** 2 for layer in layers}
     return unflatten_dict(
@@ -177,7 +177,7 @@ def _rows_by_camera(camera: Shaped[np.ndarray, " N"], csv: str | Path) -> dict[s
     if few := [f"{name} ({len(of)} images)" for name, of in rows.items() if len(of) < LEAST_IMAGES]:
         raise ValueError(
             f"{csv}: statistics of a camera need {LEAST_IMAGES} images, and these have fewer: {name_some(few)}; add "
-            "images, or leave such cameras out, which then use the network's own statistics"
+            "images, or leave such cameras out, which then use the model's own statistics"
         )
     return {name: np.random.default_rng(_seed_of(name)).permutation(of) for name, of in rows.items()}
 
@@ -209,8 +209,8 @@ def _thresholds(network: Network, site: Site, pool: Executor, progress: bool) ->
         for camera in network.cameras:
             is_own = site.camera[rows] == camera
             batches = _decoded(network, site, rows[is_own], pool, progress_bar)
-            of_batches = [found for found, _ in run_batches(of_camera(network, camera), batches, batch=BATCH)]
-            embedding[is_own] = np.concatenate([embedding[:0], *of_batches])
+            embeddings = [rows for rows, _ in run_batches(network_of_camera(network, camera), batches, batch=BATCH)]
+            embedding[is_own] = np.concatenate([embedding[:0], *embeddings])
     return {"set_on": f"pairs of people in one frame, {np.count_nonzero(number > 1):,} frames of the site"} | {
         distance: frame_thresholds(frame_distances(embedding, site.frame[rows], distance)) for distance in DISTANCES
     }

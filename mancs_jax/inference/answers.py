@@ -36,7 +36,7 @@ class Queries(NamedTuple):
 
     folder: Path
     names: list[str]  # paths below the folder, sorted
-    others: list[str]  # files that are no images by name
+    not_images: list[str]  # files that are no images by name
 
 
 class Answered(NamedTuple):
@@ -189,7 +189,7 @@ def page(
     used = sorted({i for one in answered for i, _ in answers_of(one.found)})
     row_of, folder = {i: row for row, i in enumerate(used)}, local_path(folder)
     query = [Shown(decoded(one.query, image_size), one.name, one.label) for one in answered]
-    found = [
+    shown_gallery = [
         Shown(decoded(folder / name, image_size), name, gallery.shown(i))
         for i, name in ((i, str(gallery.name[i])) for i in used)
     ]
@@ -197,13 +197,13 @@ def page(
     options = [name for name in ("flip", "normalize") if getattr(gallery, name)]
     facts = {
         "gallery": f"{place}, {len(gallery.name):,} images",
-        "network": f"{network}, {', '.join(options)}" if options else network,
+        "model": f"{network}, {', '.join(options)}" if options else network,
         "distance": distance,
         "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
     about = f"{len(answered):,} queries; nothing is scored"
-    return search_html("Search", about, query, found, lists, facts=facts, nothing=none_found(max_distance))
+    return search_html("Search", about, query, shown_gallery, lists, facts=facts, nothing=none_found(max_distance))
 
 
 def _labels(gallery: Gallery, i: int) -> dict[str, int | str]:

@@ -60,7 +60,7 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
         raise ValueError(f"{where}: not JSON, or cut off ({reason_of(error)})") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(
-            f"{where}: not the card of a network (format {FORMAT}), which `mancs export --format=weights` writes"
+            f"{where}: not the card of a model (format {FORMAT}), which `mancs export --format=weights` writes"
         )
     wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
     if wrong or not 1 <= card["num_classes"] < LARGEST:
@@ -84,7 +84,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     ]:
         wrong.append("input")
     if wrong:
-        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its card; export the network again")
+        raise ValueError(f"{where}: no usable {', '.join(wrong)} in its card; export the model again")
     try:
         config = checks.from_json(card["config"])
         checks.validate(config, num_devices=1)
@@ -92,7 +92,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
         raise ValueError(f"{where}: the configuration in its card makes no network ({reason_of(error)})") from None
     if not fits:
-        raise ValueError(f"{where}: its card names two sizes of images; export the network again")
+        raise ValueError(f"{where}: its card names two sizes of images; export the model again")
 
 
 def described_input(kind: str, height: int, width: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mancs_jax.data.sources.labels import camera_name
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.forward import batch_size, run_batches
-from mancs_jax.inference.network import Network, camera_groups, camera_names, of_camera
+from mancs_jax.inference.network import Network, camera_groups, camera_names, network_of_camera
 from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
@@ -118,7 +118,7 @@ class Embedder:
             return list(camera_groups(self.cameras, names))
         if np.any(names != camera_name(built_in)):
             raise ValueError(
-                f"the exported file has the statistics of camera {built_in} only: load the adapted network for other "
+                f"the exported file has the statistics of camera {built_in} only: load the adapted model for other "
                 "cameras, or leave camera out"
             )
         return [(None, np.arange(len(names)))]
@@ -130,10 +130,10 @@ class Embedder:
             ThreadPoolExecutor(os.cpu_count()) as pool,
             bar(desc="embedding", unit="image", total=number, delay=2, disable=not progress) as progress_bar,
         ):
-            of_batches = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool), camera)
+            embeddings = self.embed_batches(_decoded_batches(images, self.image_size, self.batch, pool), camera)
 
             def rows():
-                for embedding in of_batches:
+                for embedding in embeddings:
                     progress_bar.update(len(embedding))
                     yield embedding
 
@@ -168,7 +168,7 @@ def load(
       devices: all local ones by default; one for a `jax.export` file, and none for ONNX.
 
     Raises:
-      FileNotFoundError: no network there.
+      FileNotFoundError: no model there.
       ValueError: `batch` is below 1, a file is damaged, or an argument does not apply to it.
       ImportError: an ONNX file, and the libraries of the extra `onnx` are not installed.
       RuntimeError: one line: this process was forked from one that has loaded a network.
@@ -231,7 +231,7 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], Bo
 def _embed_batches(
     network: Network, batches: Iterable[np.ndarray], camera: str | None = None, **options: Any
 ) -> Iterator[Float32[np.ndarray, "B D"]]:
-    return (rows for rows, _ in run_batches(of_camera(network, camera), batches, **options))
+    return (rows for rows, _ in run_batches(network_of_camera(network, camera), batches, **options))
 
 
 def _several(images: Any) -> Iterable:

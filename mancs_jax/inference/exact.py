@@ -87,7 +87,7 @@ def _parts(query: np.ndarray, number: int) -> list[slice]:
 
 def distances(query: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Distances of one query [D] to rows [N, D], from differences in float64; [N]."""
-    query, found = query.astype(np.float64), np.empty(len(rows))
+    query, result = query.astype(np.float64), np.empty(len(rows))
     if distance == "cosine":
         query = query / np.sqrt(query @ query)
     size = max(COMPARED_BYTES // rows[:1].nbytes, 1) if len(rows) else 1
@@ -97,8 +97,8 @@ def distances(query: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
             part /= np.sqrt(np.vecdot(part, part))[:, None]
         part -= query
         squared = np.vecdot(part, part)
-        found[start : start + size] = squared / 2 if distance == "cosine" else np.sqrt(squared)
-    return found
+        result[start : start + size] = squared / 2 if distance == "cosine" else np.sqrt(squared)
+    return result
 
 
 def _chosen_of(block: Block, chosen: np.ndarray) -> Block:
@@ -174,9 +174,9 @@ def _improve_some(
     for row in np.flatnonzero(least <= bound):
         near = np.flatnonzero(values[row] <= bound[row])
         near = near[np.isfinite(values[row, near])]
-        found = Nearest(block.ids[None, near], distances(query[row], block.rows[near], distance)[None])
+        nearer = Nearest(block.ids[None, near], distances(query[row], block.rows[near], distance)[None])
         so_far = Nearest(best.ids[row : row + 1], best.distance[row : row + 1])
-        for field, joined in zip(so_far, merged(so_far, found), strict=True):
+        for field, joined in zip(so_far, merged(so_far, nearer), strict=True):
             field[:] = joined
 
 

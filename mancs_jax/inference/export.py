@@ -18,7 +18,7 @@ from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, card_path, digest, open_exported
 from mancs_jax.inference.forward import create_forward, embed
-from mancs_jax.inference.network import Network, of_one_camera
+from mancs_jax.inference.network import Network, network_for_file
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels.convolution import for_unknown_processors
 from mancs_jax.models.mancs import create_model
@@ -95,7 +95,7 @@ def export(
     for path in (output, card_path(output)) if kind == JAX else (output,):
         check_writable(path)
     trained = load_trained(source)
-    network = of_one_camera(trained.network, camera)
+    network = network_for_file(trained.network, camera)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
     card = trained.card | ({} if camera is None else {"camera": camera_name(camera)})
@@ -116,7 +116,7 @@ def check(path: Path, embed: Callable[[np.ndarray], np.ndarray], tolerance: floa
         difference = float(np.abs(exported - expected).max() / np.abs(expected).max())
         if not difference <= tolerance:
             raise ValueError(
-                f"the exported network is off by {difference:.1e} of its largest number, more than {tolerance}: "
+                f"the exported model is off by {difference:.1e} of its largest number, more than {tolerance}: "
                 "nothing was written"
             )
         largest = max(largest, difference)
@@ -161,7 +161,7 @@ def _write_onnx(output: Path, network: Network, card: dict[str, Any], options: d
         dtype=inputs["dtype"],
         dim=card["embedding"]["width"],
     )
-    return f"# {output} gives the network's numbers (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"
+    return f"# {output} gives the model's embeddings (opset {OPSET}). pip install onnxruntime numpy, then:\n{lines}"
 
 
 def jax_content(network: Network, flip: bool) -> bytes:
@@ -192,9 +192,9 @@ def _write_jax(output: Path, network: Network, card: dict[str, Any], options: di
     write_json(card_path(output), card)
     lines = USE.format(path=output, height=height, width=width, dim=card["embedding"]["width"])
     return (
-        f"# {output} gives the network's numbers, and {card_path(output).name} next to it says what it takes.\n"
+        f"# {output} gives the model's embeddings, and {card_path(output).name} next to it says what it takes.\n"
         f"# JAX promises to read it for six months after the release of jaxlib {metadata.version('jaxlib')}.\n"
-        "# To keep a network for longer, export ONNX or share its weights.\n"
+        "# To keep a model for longer, export ONNX or share its weights.\n"
         f"# To run it, pip install jax flatbuffers numpy, then:\n{lines}"
     )
 

@@ -88,7 +88,7 @@ def read_jax(path: Path) -> tuple[bytes, dict[str, Any]]:
     """
     if not card_path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: no network in it: it is no ONNX file, and {card_path(path).name}, the card of a jax.export "
+            f"{path}: no model in it: it is no ONNX file, and {card_path(path).name}, the card of a jax.export "
             "file, is not next to it; mancs export writes both"
         )
     card = read_json_card(card_path(path))

@@ -14,7 +14,7 @@ from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.processes import gathered, share
 from mancs_jax.common.screen import bar
 from mancs_jax.data.augment import normalize
-from mancs_jax.inference.network import Network, camera_groups, of_camera
+from mancs_jax.inference.network import Network, camera_groups, network_of_camera
 from mancs_jax.models.mancs import Mancs, create_model
 
 AHEAD = 2  # batches that run while one is fetched: enough to keep the device busy, and few enough for little memory
@@ -53,7 +53,7 @@ def embed(
     if camera is not None and network.cameras:
         options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
         groups = list(camera_groups(list(network.cameras), camera))
-        parts_by_camera = [embed(of_camera(network, name), image[rows], **options) for name, rows in groups]
+        parts_by_camera = [embed(network_of_camera(network, name), image[rows], **options) for name, rows in groups]
         return np.concatenate(parts_by_camera)[np.argsort(np.concatenate([rows for _, rows in groups]))]
     own_images = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.

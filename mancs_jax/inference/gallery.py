@@ -118,10 +118,10 @@ def create_gallery(
     `read_labels`), or else those that the names tell, if all do."""
     gallery = Gallery(embedding, np.array(names), embedder.network, embedder.flip, embedder.normalize)
     if labels is not None:
-        of_images = [labels[name] for name in names]
-        pid, camid = np.array([(of.pid, of.camid) for of in of_images], np.int32).T
+        row_labels = [labels[name] for name in names]
+        pid, camid = np.array([(of.pid, of.camid) for of in row_labels], np.int32).T
         person, camera, split = (
-            np.array(texts) for texts in zip(*((of.person, of.camera, of.split) for of in of_images), strict=True)
+            np.array(texts) for texts in zip(*((of.person, of.camera, of.split) for of in row_labels), strict=True)
         )
         return gallery._replace(
             pid=pid, camid=camid, person=person, camera=camera, split=split if split.any() else None
@@ -245,21 +245,21 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
         fault = "is a file: give the folder that it lies in" if folder.is_file() else "no such folder"
         raise FileNotFoundError(f"{folder}: {fault}")
     images: list[str] = []
-    others: list[str] = []
+    not_images: list[str] = []
     for name, kind in _files_below(folder, ""):
         is_image = not kind and name.lower().endswith(SUFFIXES)
-        (images if is_image else others).append(name + kind)
+        (images if is_image else not_images).append(name + kind)
     if not images:
-        found = f"; it has {name_some(others)}" if others else ""
-        raise ValueError(f"{folder}: no images in it{found}; names of images end in {', '.join(SUFFIXES)}")
-    return images, others
+        seen = f"; it has {name_some(not_images)}" if not_images else ""
+        raise ValueError(f"{folder}: no images in it{seen}; names of images end in {', '.join(SUFFIXES)}")
+    return images, not_images
 
 
 def _files_below(folder: Path, below: str) -> Iterator[tuple[str, str]]:
     """Yields (path relative to the folder, "" for a file, or a word for what else it is), sorted folder by folder."""
     try:
-        with os.scandir(folder / below) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder / below) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         yield below.removesuffix("/"), f" (a folder that cannot be read: {error.strerror})"
         return
@@ -279,8 +279,8 @@ def _files_below(folder: Path, below: str) -> Iterator[tuple[str, str]]:
 
 def labels_of(name: str) -> tuple[int, int] | None:
     """(pid, camid) of a name like those of Market-1501, 0002_c1s1_000451_03.jpg; None for others."""
-    found = LABELS.match(Path(name).name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = LABELS.match(Path(name).name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def shown_label(name: str) -> tuple[str, str] | None:
@@ -347,17 +347,17 @@ def _fault_of(fields: dict[str, np.ndarray]) -> str:
         if ndim and len(array) != number:
             return f"{name} has {len(array):,} entries, and embedding has {number:,}"
     if ("pid" in fields) != ("camid" in fields):
-        there, missing = ("pid", "camid") if "pid" in fields else ("camid", "pid")
-        return f"it has {there} without {missing}"
+        present, missing = ("pid", "camid") if "pid" in fields else ("camid", "pid")
+        return f"it has {present} without {missing}"
     return "" if fields["embedding"].size else "embedding is empty"
 
 
 def check_network(gallery: Gallery, embedder: Embedder) -> None:
-    """Raises ValueError where the gallery was embedded by another network, or in another way."""
+    """Raises ValueError where the gallery was embedded by another model, or in another way."""
     if gallery.network != embedder.network:
         raise ValueError(
-            "the gallery was embedded by another network, or by another step of its training: embed it again with "
-            "this one"
+            "the gallery was embedded by another model, or by another step of its training: embed it again with "
+            "this model"
         )
     if (gallery.flip, gallery.normalize) != (embedder.flip, embedder.normalize):
         raise ValueError(

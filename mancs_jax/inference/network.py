@@ -34,7 +34,7 @@ def camera_names(camera: Shaped[np.ndarray, " N"]) -> Shaped[np.ndarray, " N"]:
     return np.array([camera_name(each) for each in cameras.tolist()], np.str_)[row]
 
 
-def of_camera(network: Network, camera: Camera | None) -> Network:
+def network_of_camera(network: Network, camera: Camera | None) -> Network:
     """Returns the network with the BatchNorm statistics of one camera; None, or a camera it does not have: its own."""
     name = "" if camera is None else camera_name(camera)
     if name not in network.cameras:
@@ -42,7 +42,7 @@ def of_camera(network: Network, camera: Camera | None) -> Network:
     return network._replace(variables=network.variables | {"batch_stats": network.cameras[name]}, cameras={})
 
 
-def of_one_camera(network: Network, camera: Camera | None) -> Network:
+def network_for_file(network: Network, camera: Camera | None) -> Network:
     """Returns the network for a file that has the statistics of one camera; None: it is not adapted.
 
     Raises ValueError, one line: an adapted network needs one of its cameras, and no other network has one.
@@ -50,10 +50,10 @@ def of_one_camera(network: Network, camera: Camera | None) -> Network:
     if network.cameras and (camera is None or camera_name(camera) not in network.cameras):
         given = "" if camera is None else f", not {camera}"
         known = name_some(list(network.cameras))
-        raise ValueError(f"the network is adapted to cameras, and a file has the statistics of one: {known}{given}")
+        raise ValueError(f"the model is adapted to cameras, and a file has the statistics of one: {known}{given}")
     if camera is not None and not network.cameras:
-        raise ValueError(f"camera {camera}: the network is not adapted to cameras; leave it out, or run mancs adapt")
-    return of_camera(network, camera)
+        raise ValueError(f"camera {camera}: the model is not adapted to cameras; leave it out, or run mancs adapt")
+    return network_of_camera(network, camera)
 
 
 def stored_variables(network: Network) -> dict[str, Any]:
@@ -90,10 +90,10 @@ def camera_groups(
 @lru_cache(maxsize=4096)  # so that it is said once for each camera
 def _say_unknown(known: tuple[str, ...], camera: str) -> None:
     if known:
-        line = f"camera {camera} is not one of this network's cameras ({name_some(known)}): "
-        line += "images of cameras that it does not know are embedded with the network's own statistics"
+        line = f"camera {camera} is not one of this model's cameras ({name_some(known)}): "
+        line += "images of cameras that it does not know are embedded with the model's own statistics"
     else:
-        line = f"camera {camera} makes no difference: this network is not adapted to cameras; mancs adapt does that"
+        line = f"camera {camera} makes no difference: this model is not adapted to cameras; mancs adapt does that"
     tell(line)
 
 
@@ -120,14 +120,14 @@ def averaged(network: Network, other: Network, share: float) -> Network:
     networks differ in a name or a shape.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"the share of the other network is {share}: it has to be from 0 to 1")
+        raise ValueError(f"the share of the other model is {share}: it has to be from 0 to 1")
     own_leaves, other_leaves = (flatten_dict(each.variables) for each in (network, other))
     if network.num_classes != other.num_classes:
         other_leaves |= {path: leaf for path, leaf in own_leaves.items() if path[1].endswith("_classifier")}
     shapes = [{"/".join(path): leaf.shape for path, leaf in leaves.items()} for leaves in (own_leaves, other_leaves)]
     names = shapes[0].keys() | shapes[1].keys()
     if wrong := sorted(name for name in names if shapes[0].get(name) != shapes[1].get(name)):
-        raise ValueError(f"the networks cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
+        raise ValueError(f"the models cannot be averaged: {wrong[0]} and {len(wrong) - 1} more are not of one shape")
     mean = {
         path: np.asarray((1 - share) * np.float64(leaf) + share * np.float64(other_leaves[path]), np.float32)
         for path, leaf in own_leaves.items()

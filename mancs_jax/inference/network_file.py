@@ -94,7 +94,7 @@ def rounded(network: Network, dtype: str) -> Network:
       ValueError: a number is too large for `dtype`.
     """
 
-    def of_leaf(path, leaf):
+    def rounded_leaf(path, leaf):
         numbers = np.asarray(leaf, np.float32)
         if numbers.ndim < 2:
             return numbers
@@ -104,7 +104,7 @@ def rounded(network: Network, dtype: str) -> Network:
             raise ValueError(f"{jax.tree_util.keystr(path)} is too large for {dtype}: use float32")
         return small
 
-    return network._replace(variables=jax.tree_util.tree_map_with_path(of_leaf, network.variables))
+    return network._replace(variables=jax.tree_util.tree_map_with_path(rounded_leaf, network.variables))
 
 
 def write_network(folder: str | Path, name: str, network: Network, card: dict[str, Any], dtype: str) -> Path:
@@ -146,9 +146,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     card_path, weights_path = (local_path(path).with_suffix(suffix) for suffix in (CARD, WEIGHTS))
     for file in (card_path, weights_path):
         if not file.is_file():
-            raise FileNotFoundError(
-                f"{file}: no such file; a network is a pair of files, NAME.safetensors and NAME.json"
-            )
+            raise FileNotFoundError(f"{file}: no such file; a model is a pair of files, NAME.safetensors and NAME.json")
     card = read_json_card(card_path)
     leaves = {key: np.asarray(array, np.float32) for key, array in read_safetensors(weights_path).items()}
     shapes: Any = None
@@ -183,14 +181,14 @@ def _check(
     leaves: dict[str, np.ndarray], shapes: Any, card: dict[str, Any], card_path: Path, weights_path: Path
 ) -> None:
     expected = {key: leaf.shape for key, leaf in traverse_util.flatten_dict(shapes, sep=".").items()}
-    found = {key: array.shape for key, array in leaves.items()}
+    stored = {key: array.shape for key, array in leaves.items()}
     for camera in {name[1] for name in map(CAMERA_LEAF.match, leaves) if name}:
-        of_network = {key: shape for key, shape in expected.items() if key.startswith("batch_stats.")}
-        expected |= {f"{CAMERAS}.{camera}{key.removeprefix('batch_stats')}": shape for key, shape in of_network.items()}
-    if wrong := sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)):
+        statistics = {key: shape for key, shape in expected.items() if key.startswith("batch_stats.")}
+        expected |= {f"{CAMERAS}.{camera}{key.removeprefix('batch_stats')}": shape for key, shape in statistics.items()}
+    if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise ValueError(
-            f"{weights_path}: {shortened(key)} is {found.get(key, 'missing')}, but {expected.get(key, 'missing')} in "
+            f"{weights_path}: {shortened(key)} is {stored.get(key, 'missing')}, but {expected.get(key, 'missing')} in "
             f"the network of {card_path.name}{more}; get both files again"
         )
     if _fingerprint(leaves) != card["network"]:

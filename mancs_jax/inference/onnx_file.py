@@ -60,7 +60,7 @@ def onnx_content(network: Network, card: dict[str, Any], *, input: str, flip: bo
     exported = card["exported"] | {"opset": OPSET, "file": digest(graph)}
     onnx.helper.set_model_props(model, {CONTRACT: json.dumps(card | {"exported": exported}, allow_nan=False)})
     if model.ByteSize() > MOST_BYTES:
-        raise ValueError(f"the network has {model.ByteSize():,} bytes, more than an ONNX file holds")
+        raise ValueError(f"the model has {model.ByteSize():,} bytes, more than an ONNX file holds")
     return model.SerializeToString()
 
 
@@ -123,10 +123,10 @@ def open_onnx(content: bytes, where: str | Path) -> Run:
 
 
 def _card(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
-    found = [entry.value for entry in model.metadata_props if entry.key == CONTRACT]
-    if len(found) != 1:
+    cards = [entry.value for entry in model.metadata_props if entry.key == CONTRACT]
+    if len(cards) != 1:
         raise ValueError(f"{path}: an ONNX file without a card, or no ONNX file; mancs export writes one")
-    card = check_card(found[0], path)
+    card = check_card(cards[0], path)
     check_exported(card, ONNX, path)
     return card
 
@@ -138,7 +138,7 @@ def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
     if any(entry.domain or entry.version > OPSET for entry in model.opset_import) or model.functions:
         return "it asks for operations of another library"
     if model.training_info or graph.sparse_initializer or graph.quantization_annotation:
-        return "it holds more than a network"
+        return "it holds more than a model"
     for node in graph.node:
         if node.op_type not in OPERATIONS or node.domain:
             return f"it asks for the operation {node.domain[:40]}.{node.op_type[:40]}".replace(" .", " ")
@@ -150,8 +150,8 @@ def _refusal(model: onnx.ModelProto, card: dict[str, Any]) -> str:
         numbers = math.prod(tensor.dims) if all(side >= 0 for side in tensor.dims) else -1
         if tensor.data_type not in SIZES or numbers * SIZES[tensor.data_type] != len(tensor.raw_data):
             return f"{tensor.name[:80]} has another shape than its numbers"
-    if (found := _signature(graph)) != (expected := _expected(card)):
-        return f"it takes and gives {found[:300]}, but its card says {expected}"
+    if (signature := _signature(graph)) != (expected := _expected(card)):
+        return f"it takes and gives {signature[:300]}, but its card says {expected}"
     return ""
 
 

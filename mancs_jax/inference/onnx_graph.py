@@ -217,7 +217,7 @@ def _slope(graph, params, at) -> str:
 def _number(graph: Graph, name: str, value: np.ndarray) -> str:
     """A parameter in the dtype of the graph; both passes of `flip` share it."""
     if not np.isfinite(value).all():
-        raise ValueError(f"{name} has NaN or infinite numbers: the network cannot be exported")
+        raise ValueError(f"{name} has NaN or infinite numbers: the model cannot be exported")
     with np.errstate(over="ignore"):
         small = value.astype(graph.dtype)
     if not np.isfinite(small).all():

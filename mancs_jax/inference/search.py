@@ -93,8 +93,8 @@ def search(
     doubtful = np.isinf(kth) | (is_tied if k < number < len(gallery) else False)
     ordered = Found(ordered.index[:, :k], ordered.distance[:, :k])
     if doubtful.any():
-        found = _exact(query[doubtful], gallery, k, distance)
-        ordered.index[doubtful], ordered.distance[doubtful] = found.index, found.distance
+        exact = _exact(query[doubtful], gallery, k, distance)
+        ordered.index[doubtful], ordered.distance[doubtful] = exact.index, exact.distance
     return _limited(ordered, wanted, limit)._replace(knots=knots)
 
 

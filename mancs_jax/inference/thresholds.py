@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mancs_jax.evaluation.distances import check_distance
-from mancs_jax.evaluation.threshold import CALIBRATE, MAX_FPR, Threshold, of_points, read_threshold
+from mancs_jax.evaluation.threshold import CALIBRATE, MAX_FPR, Threshold, read_threshold, threshold_at
 from mancs_jax.inference.embedder import Embedder
 
 
@@ -28,5 +28,5 @@ def threshold_of(source: Embedder | str | Path, max_fpr: float = MAX_FPR, *, dis
     if not source.card.get("thresholds"):
         why = f" with {' and '.join(settings)}" if settings else ""
         raise ValueError(f"the model has no decision thresholds{why}: {CALIBRATE}")
-    limit = of_points(source.card["thresholds"][distance], max_fpr, "the card of the model")
+    limit = threshold_at(source.card["thresholds"][distance], max_fpr, "the card of the model")
     return Threshold(limit, distance, source.normalize, source.flip, source.network, max_fpr)

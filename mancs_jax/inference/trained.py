@@ -50,12 +50,12 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     cards = sorted(card for card in path.glob(f"*{CARD}") if card.with_suffix(WEIGHTS).is_file())
     if len(cards) > 1:
         names = ", ".join(card.with_suffix(WEIGHTS).name for card in cards)
-        raise ValueError(f"{source} holds several networks: give one of the files {names}")
+        raise ValueError(f"{source} holds several models: use one of the files {names}")
     if cards:
         return _shared(cards[0])
     raise FileNotFoundError(
-        f"{source}: no network there; give the --workdir of a run of mancs train, a file or folder of mancs "
-        f"export --format=weights, or one of the networks of the package: {', '.join(shipped_networks()) or 'none'}"
+        f"{source}: no model there; use the --workdir of a run of mancs train, a file or folder of mancs "
+        f"export --format=weights, or a pretrained model: {', '.join(shipped_networks()) or 'none'}"
     )
 
 

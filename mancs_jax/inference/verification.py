@@ -58,5 +58,5 @@ def verify(
     embedding = embedder([first, second], camera=list(camera) if isinstance(camera, tuple) else camera, progress=False)
     checked_norms("image", embedding, distance)
     wide = embedding.astype(np.float64)
-    found = float(pair_distances(wide[None, :1], wide[None, 1:], distance)[0, 0])
-    return Verified(found <= number, found, known)
+    value = float(pair_distances(wide[None, :1], wide[None, 1:], distance)[0, 0])
+    return Verified(value <= number, value, known)

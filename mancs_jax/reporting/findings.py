@@ -28,15 +28,15 @@ def findings(result: Mapping[str, Any]) -> dict[str, str]:
 
 def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
     """Draws the charts of these sections, by the names that their files have."""
-    found = {}
+    charts = {}
     if result.get("open_set") and result["open_set"]["curve"]:
-        found["open_set"] = open_set_svg(result["open_set"]["curve"])
-    if (calibration := _of_distance(result.get("calibration"))) and calibration["measured_on"]:
-        found["reliability"] = reliability_svg(calibration["measured_on"]["reliability"])
+        charts["open_set"] = open_set_svg(result["open_set"]["curve"])
+    if (calibration := _mapping_of(result.get("calibration"))) and calibration["measured_on"]:
+        charts["reliability"] = reliability_svg(calibration["measured_on"]["reliability"])
     if cameras := result.get("cameras"):
-        found["cameras"] = _camera_svg(cameras, "rank1", "queries")
-        found["cameras_tpr"] = _camera_svg(cameras, "tpr", "pairs")
-    return found
+        charts["cameras"] = _camera_svg(cameras, "rank1", "queries")
+        charts["cameras_tpr"] = _camera_svg(cameras, "tpr", "pairs")
+    return charts
 
 
 def open_set_svg(curve: Sequence[Sequence[float | None]]) -> str:
@@ -90,10 +90,10 @@ def _open_set(of: Mapping[str, Any]) -> str:
 
 
 def _calibration(of: Mapping[str, Any]) -> str:
-    found = _of_distance(of)
-    if not found or not found["measured_on"]:
+    mapping = _mapping_of(of)
+    if not mapping or not mapping["measured_on"]:
         return ""
-    quality, knots = found["measured_on"], found["knots"]
+    quality, knots = mapping["measured_on"], mapping["knots"]
     distance = (knots[0][0] + knots[-1][0]) / 2
     [ratio] = np.exp(log_likelihood_ratio(knots, np.array([distance])))
     rows = [["likelihood ratio", "one of 2 people", "one of 200 people", "one of 20,000 people"]]
@@ -168,7 +168,7 @@ def _chance(chance: float) -> str:
     return "below 0.01 %" if chance < 1e-4 else f"{significant(100 * chance, 2)} %"
 
 
-def _of_distance(calibration: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def _mapping_of(calibration: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return (
         next((calibration[distance] for distance in DISTANCES if distance in calibration), None)
         if calibration

@@ -7,7 +7,7 @@ from mancs_jax.evaluation.results import significant, verification_cells, verifi
 from mancs_jax.reporting.report import Section
 
 
-def of_scores(result: Mapping[str, Any]) -> list[str]:
+def score_paragraphs(result: Mapping[str, Any]) -> list[str]:
     """Explains the confidence intervals of a result; no paragraphs for a result without intervals."""
     if not result.get("intervals"):
         return []
@@ -26,7 +26,7 @@ def of_scores(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def of_thresholds(results: Mapping[str, Mapping[str, Any]], name: str) -> list[Section]:
+def threshold_sections(results: Mapping[str, Mapping[str, Any]], name: str) -> list[Section]:
     """The table of decision thresholds, explained by the result of one name; empty without thresholds."""
     if not (rows := verification_cells(results)):
         return []

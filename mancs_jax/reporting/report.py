@@ -147,7 +147,7 @@ def search_html(
         }
         for i, of in enumerate((*query, *gallery))
     ]
-    found = {
+    lists = {
         "answers": [[row for row, _ in of] for of in answers],
         "distances": [[round(distance, NUM_DIGITS) for _, distance in of] for of in answers],
     }
@@ -159,7 +159,7 @@ def search_html(
         "images": [thumbnail(of.image) for of in (*query, *gallery)],
         "queries": shown[: len(query)],
         "gallery": shown[len(query) :],
-        "lists": {"by distance": found},
+        "lists": {"by distance": lists},
         "masks": {},
         "facts": dict(facts or {}),
         "nothing": nothing,

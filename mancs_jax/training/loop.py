@@ -23,7 +23,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
-from mancs_jax.weights.start import knows_held_out, load_into
+from mancs_jax.weights.start import data_sets_seen, load_into
 from mancs_jax.workdir import Workdir
 
 Validate = Callable[[TrainState], dict[str, float]]
@@ -117,7 +117,7 @@ def train(
                     checkpoint.save(manager, state, description)
             log.flush()
             if step < num_steps and not is_stopped:
-                log.say(f"no network was better than that of step {best_step}: training ends after step {step}")
+                log.say(f"no checkpoint was better than that of step {best_step}: training ends after step {step}")
             if is_stopped:
                 checkpoint.save(manager, state, description)
                 reason = received_signals[0] if received_signals else "a signal to another process"
@@ -151,10 +151,10 @@ def restore_or_create(
             state.params, state.batch_stats, config.pretrained, config.model.arch, description.data_fingerprint
         )
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-        if knows_held_out(config, description.data_fingerprint):
+        if seen := data_sets_seen(config, description.data_fingerprint):
             tell(
-                f"{config.pretrained} was trained on people of {config.data.name}: held-out identities may be among "
-                "them, and their scores too high"
+                f"{config.pretrained} was trained on people of {', '.join(sorted(seen))}: held-out identities may be "
+                "among them, and their scores too high"
             )
     state = replicated(state, devices)
     if (restored := checkpoint.restore(manager, state)) is None:

@@ -102,15 +102,12 @@ def load_into(
     return _replaced(variables, flatten_dict(to_variables(fitting, leaves)))
 
 
-def knows_held_out(config: ConfigDict, data_fingerprint: str) -> bool:
-    """Returns whether the pretrained model may have been trained on held-out identities of this run."""
+def data_sets_seen(config: ConfigDict, data_fingerprint: str) -> set[str]:
+    """Returns the data sets of this run whose held-out identities the pretrained model may have been trained on."""
     card = _card(_path(config.pretrained)) if config.pretrained else None
-    return (
-        card is not None
-        and bool(config.data.validation_ids)
-        and bool(set(sources(card["trained_on"])) & set(sources(config.data.name)))
-        and card["data_fingerprint"] != data_fingerprint
-    )
+    if card is None or card["data_fingerprint"] == data_fingerprint or not config.data.validation_ids:
+        return set()
+    return set(sources(card["trained_on"])) & set(sources(config.data.name))
 
 
 def _missing(path: str, arch: str) -> str:

@@ -92,7 +92,7 @@ def read_tensors(path: str | Path) -> Tensors:
     if prefix := _prefix_of_network(tensors):
         inner = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
         skipped = sorted(name for name in tensors if not name.startswith(prefix))
-        tell(f"{path}: the network is below {prefix}; skipped: {_first_names(skipped)}")
+        tell(f"{path}: the model is below {prefix}; skipped: {_first_names(skipped)}")
         return inner
     return tensors
 

@@ -25,10 +25,7 @@ from typing import NamedTuple
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the fixtures of the tests
 
 import numpy as np
-import tiny
-
-from mancs_jax.data import build
-from mancs_jax.data.sources import market1501
+from tiny_runs import write_data
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK = 64 * 2**20  # bytes of the small file system
@@ -120,8 +117,7 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
       (how often each way was taken, the most steps that were made twice, a line for each fault).
     """
     rng, ways, faults, most = np.random.default_rng(seed), Counter(), [], 0
-    with market1501.open_source(tiny.write_folder(place / "source")) as contents:
-        build.build(contents, place / "root")
+    write_data(place / "root")
     (place / "undisturbed").mkdir()
     undisturbed = Soak(place / "undisturbed", place / "root", rng)
     undisturbed.disturb(UNDISTURBED)  # compiles

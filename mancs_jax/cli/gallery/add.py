@@ -30,7 +30,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string("camera", None, "Camera of all images.")
     values.DEFINE_string("time", None, "Time of all images; `modified` for the time of each file's last change.")
     values.DEFINE_bool("replace", False, "Let images replace those of their names.")
-    values.DEFINE_bool("embed_again", False, "Embed all images again by another network.")
+    values.DEFINE_bool("embed_again", False, "Embed all images again by another model.")
     values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
     values.DEFINE_bool("flip", False, "For a new gallery: average with the mirror image.")
     values.DEFINE_bool("normalize", False, "For a new gallery: divide embeddings by their norms.")
@@ -78,8 +78,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
             time=values.time,
             replace=values.replace,
         )
-        if added.others:
-            show(f"{len(added.others):,} files skipped, no images by name: {name_some(added.others)}")
+        if added.not_images:
+            show(f"{len(added.not_images):,} files skipped, no images by name: {name_some(added.not_images)}")
         if added.damaged:
             show(f"{len(added.damaged):,} images skipped, damaged: {name_faults(added.damaged)}")
         _show(values.gallery, gallery, added.added)

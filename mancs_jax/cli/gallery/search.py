@@ -55,8 +55,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     with Gallery(values.gallery) as gallery:
         facts = gallery.facts
     queries = find_queries(arguments[0])
-    if queries.others:
-        show(f"{len(queries.others):,} files skipped, no images by name: {name_some(queries.others)}")
+    if queries.not_images:
+        show(f"{len(queries.not_images):,} files skipped, no images by name: {name_some(queries.not_images)}")
     batch = 1 if len(queries.names) == 1 else 32
     embedder = load(source, batch=batch, flip=facts.flip, normalize=facts.normalize)
     with Gallery(values.gallery, embedder) as gallery:
