@@ -82,7 +82,7 @@ def adapted_to(
         rows = np.random.default_rng([seed, camera]).permutation(np.flatnonzero(camid == camera))
         rows = rows[:number] if number else rows
         batches = np.resize(rows, -(-len(rows) // BATCH) * BATCH).reshape(-1, BATCH)
-        cameras[camera] = camera_statistics(network, (image[batch] for batch in batches), weight)
+        cameras[str(camera)] = camera_statistics(network, (image[batch] for batch in batches), weight)
     return network._replace(cameras=cameras)
 
 

@@ -11,6 +11,7 @@ from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.common.local_path import local_path
 from mancs_jax.config import checks as configuration
 from mancs_jax.data import arrays
+from mancs_jax.data.sources.labels import Camera
 from mancs_jax.inference.network import network_for_file
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.training import checkpoint
@@ -63,7 +64,7 @@ def import_network(source: str | Path, config: ConfigDict, workdir: str | Path) 
     return f"{workdir}: {config.model.arch}, {num_classes} identities"
 
 
-def export_weights(source: str | Path, output: str | Path, camera: int | None = None) -> str:
+def export_weights(source: str | Path, output: str | Path, camera: Camera | None = None) -> str:
     """Writes a model as float32 .safetensors for PyTorch, with the names of `weights/authors.py`, and returns a line.
 
     `source`: see `mancs_jax.load`; `camera`: of an adapted model, the camera whose statistics are written. Raises

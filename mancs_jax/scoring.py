@@ -15,6 +15,7 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
 from mancs_jax.config import checks, names
 from mancs_jax.data import arrays
+from mancs_jax.data.cameras import each_its_own
 from mancs_jax.data.prepared import ALL_IMAGES
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
@@ -172,7 +173,7 @@ def evaluate_network(
     """Evaluates a model that is loaded, as `evaluate`, and writes nothing.
 
     A network that is adapted to cameras embeds each image by its own. `embed_all` stands for a network without
-    parameters: uint8 [N, H, W, 3], camid [N] -> float32 [N, D].
+    parameters: uint8 [N, H, W, 3], cameras [N] -> float32 [N, D].
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
@@ -189,13 +190,17 @@ def evaluate_network(
         check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
+    camera_of = partial(_cameras, network, root=root)
+    # Before all else: what cannot be calibrated is refused before an evaluation that takes long.
+    card = _calibration(trained, task, root, lambda image, camid: embed_all(image, camera_of(camid, data.name)))
     embedded = {
-        part: Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for part, split in parts.items()
+        part: Labelled(embed_all(split.image, camera_of(split.camid, dataset)), split.pid, split.camid)
+        for part, split in parts.items()
     }
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
-            embedded["gallery"], task.distractors, root, data.image_size, embed_all
+            embedded["gallery"], task.distractors, root, data.image_size, embed_all, camera_of
         )
 
     comparisons = {} if task.single_shot else _compared(embedded, task, progress)
@@ -207,7 +212,6 @@ def evaluate_network(
         results[NETWORK] = _classic(embedded, task)
     else:
         evaluated = _official(embedded, comparisons, task, progress)
-        card = _calibration(trained, task, root, embed_all)
         evaluated[NETWORK] = analyse(comparisons[NETWORK], evaluated[NETWORK], task.analyses, card)
     results |= {name: of.result for name, of in evaluated.items()}
     for name, baseline in _baselines(network, parts, embed_by) if task.baselines else ():
@@ -246,6 +250,16 @@ def evaluate_network(
         results[name] = (result if "embedding" in result else result | about_model) | about_data
     queries = {name: of.queries for name, of in evaluated.items()}
     return ModelEvaluation(network, trained.workdir, parts, embedded, results, queries, comparisons)
+
+
+def _cameras(network: Network, camid: np.ndarray, dataset: str, root: str) -> np.ndarray:
+    """Returns what `embed` takes as the cameras [N] of images: their names, where an adapted network may know them."""
+    if not network.cameras or len(names.sources(dataset)) > 1:
+        return camid
+    if each_its_own(camid):  # these numbers name no camera
+        return np.full(len(camid), -1)
+    _, name_of = arrays.names_of(dataset, root)
+    return np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()])
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
@@ -379,11 +393,13 @@ def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: O
     return single_shot.evaluate(images, protocol, options)
 
 
-def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
+def _with_distractors(
+    gallery: Labelled, dataset: str, root: str, image_size, embed_all, camera_of
+) -> tuple[Labelled, list[str]]:
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
-        embeddings.append(embed_all(block.image, block.camid))
+        embeddings.append(embed_all(block.image, camera_of(block.camid, dataset)))
         camids.append(block.camid)
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)

@@ -28,8 +28,8 @@ class Pixels:
         files = [images] if isinstance(images, str | Path) else list(images)
         self.calls.append(len(files))
         embedding = np.stack([self.embed(Path(file).read_bytes()) for file in files])
-        camera = np.broadcast_to(-1 if camera is None else camera, len(files))
-        return embedding + np.where(np.isin(camera, self.cameras), camera, 0).astype(np.float32)[:, None]
+        camera = np.broadcast_to("" if camera is None else np.array(camera, str), len(files))
+        return embedding + np.float32([int(name) if name in self.cameras else 0 for name in camera])[:, None]
 
     def embed(self, content: bytes) -> np.ndarray:
         """The embedding of one file."""

@@ -207,15 +207,15 @@ def nothing_said():
 
 def test_each_camera_has_the_statistics_of_its_images(place):
     own, site = load_trained(place / "w").network, load_trained(place / "site").network
-    assert list(site.cameras) == list(CAMERAS)
+    assert list(site.cameras) == ["2", "7"]
     jax.tree.map(np.testing.assert_array_equal, site.variables, own.variables)
     expected = camera_statistics(own, [images_of(2)], adaptation.WEIGHT)  # as many as a batch
-    assert_near(site.cameras[2], expected)
+    assert_near(site.cameras["2"], expected)
     order = np.resize(np.random.default_rng(7).permutation(CAMERAS[7]), 2 * adaptation.BATCH)
     batches = images_of(7)[order].reshape(2, adaptation.BATCH, 64, 32, 3)
-    assert_near(site.cameras[7], camera_statistics(own, batches, adaptation.WEIGHT))
+    assert_near(site.cameras["7"], camera_statistics(own, batches, adaptation.WEIGHT))
     plain = mancs_jax.load(place / "w")(images_of(7))
-    expected = embed(own._replace(variables=own.variables | {"batch_stats": site.cameras[7]}), images_of(7))
+    expected = embed(own._replace(variables=own.variables | {"batch_stats": site.cameras["7"]}), images_of(7))
     np.testing.assert_allclose(mancs_jax.load(place / "site")(images_of(7), camera=7), expected, rtol=0, atol=1e-5)
     assert np.abs(plain - expected).max() > 0.05 * np.abs(expected).max()
 
@@ -260,14 +260,16 @@ def test_one_camera_or_one_for_each_image(place, capsys):
         found = embedder(images, camera=camera)
         np.testing.assert_allclose(found[1:], expected[1:], rtol=0, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_array_equal(embedder(mixed[order], camera=camera.tolist()), embedder(mixed[order], camera=camera))
+    for same in (camera.astype(str), [f" 0{each}" for each in camera]):
+        np.testing.assert_array_equal(embedder(mixed[order], camera=same), embedder(mixed[order], camera=camera))
     box = [[0, 0, 32, 64]]
     np.testing.assert_array_equal(embedder(mixed[0], boxes=box, camera=7), embedder(mixed[:1], camera=7))
     assert embedder([], camera=[]).shape == embedder([], camera=7).shape == (0, WIDTH)
-    assert embedder.cameras == (2, 7) and "not one of" not in capsys.readouterr().err
+    assert embedder.cameras == ("2", "7") and "not one of" not in capsys.readouterr().err
     for wrong, line in (
-        ([2, 7], "camera has 2 integers for 9 images: give one for each image"),
-        ("2", "camera is '2': it has to be an integer, or one integer for each image"),
-        (2.0, "camera is 2.0: it has to be an integer"),
+        ([2, 7], "camera has 2 names for 9 images: give one for each image"),
+        (2.0, "camera is 2.0: it has to be a name or an integer, or one for each image"),
+        ([None] * 9, "camera is [None, "),
         ([[2]] * 9, "camera is "),
     ):
         assert refused(embedder, mixed, camera=wrong).startswith(line)
@@ -290,7 +292,8 @@ def test_an_unknown_camera_uses_the_networks_own_statistics(place, capsys):
     np.testing.assert_allclose(found[[0, 2]], plain(image)[[0, 2]], rtol=0, atol=1e-5 * np.abs(found).max())
     np.testing.assert_allclose(found[1:2], embedder(image[1:2], camera=2), rtol=0, atol=1e-5 * np.abs(found).max())
     assert capsys.readouterr().err.startswith("camera 9 is not one")
-    np.testing.assert_array_equal(embedder(image, camera=-1), plain(image))
+    for nothing in (-1, "", ["-1", "", " "]):
+        np.testing.assert_array_equal(embedder(image, camera=nothing), plain(image))
     assert "is not one" not in capsys.readouterr().err
     np.testing.assert_array_equal(plain(image, camera=3, progress=False), plain(image))
     assert capsys.readouterr().err.startswith("camera 3 makes no difference: this model is not adapted to cameras")
@@ -318,7 +321,12 @@ def test_an_exported_file_has_one_camera(place, suffix, capsys):
     expected = embedder(image, camera=7)
     assert np.abs(exported(image) - expected).max() <= 1e-5 * np.abs(expected).max()
     np.testing.assert_array_equal(exported(image, camera=7), exported(image))
-    assert exported.network == embedder.network and exported.card["camera"] == 7 and exported.cameras == ()
+    assert exported.network == embedder.network and exported.card["camera"] == "7" and exported.cameras == ()
+    if suffix == "jax":  # a card of an earlier version
+        card = json.loads((place / "camera7.jax.json").read_text())
+        (place / "camera7.jax.json").write_text(json.dumps(card | {"camera": 7}))
+        exported = mancs_jax.load(path)
+        np.testing.assert_array_equal(exported(image, camera="7"), exported(image))
     line = "the exported file has the statistics of camera 7 only"
     assert refused(exported, image, camera=2).startswith(line)
     assert refused(export, place / "site", path) == (
@@ -333,8 +341,8 @@ def test_a_camera_of_a_network_with_instance_norm(tmp_path, suffix):
     if suffix == "onnx":
         pytest.importorskip("onnxruntime")
     drawn, image = drawn_network("small", ibn_stages=(2, 3), stem_norm="instance"), drawn_images(8)
-    cameras = {4: camera_statistics(drawn, [image // 3])}
-    assert cameras[4]["backbone"].keys() == drawn.variables["batch_stats"]["backbone"].keys()  # without the stem
+    cameras = {"4": camera_statistics(drawn, [image // 3])}
+    assert cameras["4"]["backbone"].keys() == drawn.variables["batch_stats"]["backbone"].keys()  # without the stem
     site = drawn._replace(cameras=cameras)
     card = card_of(site, 1, Description(drawn.config.to_dict(), drawn.num_classes, "f"))
     write_network(tmp_path, "site", site, card, "float32")
@@ -371,7 +379,7 @@ def test_the_commands(place, capsys, monkeypatch):
     half, site = load_trained("half"), load_trained("site")
     assert half.card["adapted"]["weight"] == 0.25 and half.card["thresholds"] is None
     own = site.network.variables["batch_stats"]["backbone"]["bn1"]["mean"]
-    quarter, full = (each.network.cameras[2]["backbone"]["bn1"]["mean"] - own for each in (half, site))
+    quarter, full = (each.network.cameras["2"]["backbone"]["bn1"]["mean"] - own for each in (half, site))
     np.testing.assert_allclose(quarter, full * 0.25 / adaptation.WEIGHT, rtol=1e-3, atol=1e-6)
 
     (place / "photos").mkdir()
@@ -401,7 +409,11 @@ def test_the_commands(place, capsys, monkeypatch):
             "boxes.csv line 1: is 'path,camid,frame,x'; it has to be 'path,camid,frame'",
         ),
         ({"rows": ["path,camid"]}, "boxes.csv: no images are listed"),
-        ({"rows": ["path,camid", "2_000.png,two"]}, "boxes.csv line 2: camid 'two' is not an integer from 0"),
+        (
+            {"rows": ["path,camid", "2_000.png, ", "7_000.png,-3", "7_001.png,1.5"]},
+            "boxes.csv line 2: camid '' is neither an integer from 0 nor a name, line 3: camid '-3' is neither an "
+            "integer from 0 nor a name, line 4: camid '1.5' is",
+        ),
         ({"rows": ["path,camid", "2_000.png,2", "2_000.png,2"]}, "boxes.csv line 3: path '2_000.png' is there already"),
         ({"rows": ["path,camid", "x.png,2"]}, "boxes.csv line 2: path 'x.png' is no file in boxes"),
         (
@@ -428,8 +440,10 @@ def test_what_cannot_be_adapted_to(place, tmp_path, monkeypatch, changes, line):
     assert not (tmp_path / "site").exists()
 
 
-def test_the_csv_of_a_labelled_folder_serves_too(place, tmp_path):
-    rows = ["path,pid,camid,split", *(f"7_{i:03d}.png,{i + 1},7,train" for i in range(LEAST_IMAGES))]
+@pytest.mark.parametrize("split", [",split", ""])
+def test_the_csv_of_a_labelled_folder_serves_too(place, tmp_path, split):
+    end = ",train" if split else ""
+    rows = [f"path,pid,camid{split}", *(f"7_{i:03d}.png,{i + 1},7{end}" for i in range(LEAST_IMAGES))]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     _, card = adapt(place / "w", place / "boxes", tmp_path / "labels.csv", tmp_path / "site", progress=False)
     assert card["adapted"]["cameras"] == {"7": LEAST_IMAGES} and card["thresholds"] is None
@@ -452,7 +466,77 @@ def test_files_of_an_adapted_network_are_checked(place, tmp_path):
     assert line_of(tensors | {name: tensors[name] + 1}).startswith(f"{path} has other numbers than site.json says")
     assert f"{name} is missing" in line_of({key: leaf for key, leaf in tensors.items() if key != name})
     assert f"{name} is (3,)" in line_of(tensors | {name: tensors[name][:3]})
-    assert "cameras.x.mean is (8,), but missing in the network" in line_of(tensors | {"cameras.x.mean": tensors[name]})
+    assert "cameras.x.backbone.bn1.mean is missing, but (8,) in" in line_of(tensors | {"cameras.x.mean": tensors[name]})
+    assert "cameras.x y.mean is (8,), but missing in the network" in line_of(
+        tensors | {"cameras.x y.mean": tensors[name]}
+    )
+
+
+NAMES = {"2": "Tür 2.b/~%41", "7": "door"}  # other names for the cameras
+
+
+@pytest.fixture(scope="module")
+def named(place):
+    """A network adapted to the same images, whose cameras have names: named."""
+    rows = (place / "boxes.csv").read_text().splitlines()
+    for camera, name in NAMES.items():
+        rows = [row.replace(f".png,{camera},", f".png,{name},") for row in rows]
+    (place / "named.csv").write_text("\n".join(rows), encoding="utf-8")
+    adapt(place / "w", place / "boxes", place / "named.csv", place / "named", progress=False)
+    return place
+
+
+def test_cameras_have_names(named, capsys):
+    card, embedder = load_trained(named / "named").card, mancs_jax.load(named / "named")
+    assert card["adapted"]["cameras"] == {NAMES[str(camera)]: number for camera, number in CAMERAS.items()}
+    assert card["thresholds"] == load_trained(named / "site").card["thresholds"]  # frame 5 is another under each
+    assert embedder.cameras == ("door", NAMES["2"])
+    # In other batches, so that the statistics are near those of the network whose cameras are numbers.
+    site = mancs_jax.load(named / "site")
+    image = np.concatenate([images_of(2)[:4], images_of(7)[:4]])
+    expected = site(image, camera=[2] * 4 + [7] * 4)
+    found = embedder(image, camera=[NAMES["2"]] * 4 + ["door"] * 4)
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected - site(image)).max()
+    np.testing.assert_array_equal(embedder(image[4:], camera="door"), embedder(image[4:], camera=" door "))
+    assert "not one of" not in capsys.readouterr().err
+    np.testing.assert_array_equal(embedder(image, camera=7), site(image))
+    assert f"camera 7 is not one of this model's cameras (door, {NAMES['2']})" in capsys.readouterr().err
+
+
+def test_a_file_with_one_camera_by_name(named, tmp_path):
+    line = f"the statistics of one: door, {NAMES['2']}, not gate"
+    assert refused(export, named / "named", tmp_path / "f.jax", camera="gate").endswith(line)
+    export(named / "named", tmp_path / "f.jax", camera="door")
+    exported, expected = (
+        mancs_jax.load(tmp_path / "f.jax"),
+        mancs_jax.load(named / "named")(images_of(7), camera="door"),
+    )
+    assert exported.card["camera"] == "door"
+    assert np.abs(exported(images_of(7), camera="door") - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert refused(exported, images_of(7), camera=7).startswith("the exported file has the statistics of camera door")
+
+
+def test_commands_take_names_of_cameras(named, monkeypatch):
+    monkeypatch.chdir(named)
+    monkeypatch.setattr("mancs_jax.cli.command_line.keep_compiled_programs", lambda: None)
+    (named / "few").mkdir()
+    for camera in CAMERAS:
+        (named / "few" / f"{camera}.png").write_bytes((named / "boxes" / f"{camera}_000.png").read_bytes())
+    (named / "few.csv").write_text(f"path,pid,camid\n2.png,anna,{NAMES['2']}\n7.png,ben,door\n", encoding="utf-8")
+    embedder = mancs_jax.load("named")
+    image = np.concatenate([images_of(camera)[:1] for camera in CAMERAS])
+    for flag, camera in (("--camera=door", "door"), ("--csv=few.csv", [NAMES["2"], "door"])):
+        run(embed_command, ["embed", "few", "--network=named", "--output=few.npz", flag])
+        expected = embedder(image, camera=camera)
+        with np.load("few.npz") as gallery:
+            np.testing.assert_allclose(gallery["embedding"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_integers_are_stored_as_ever(place):
+    """Files of versions whose cameras were integers can be read."""
+    site = load_trained(place / "site")
+    cameras = {str(camera): site.network.cameras[str(camera)] for camera in CAMERAS}
+    assert site.card["network"] == fingerprint_of(site.network.variables | {"cameras": cameras})
 
 
 def test_training_starts_from_the_network_without_its_cameras(place):

@@ -78,7 +78,11 @@ def other_json(step):
     (step / "about" / "metadata").write_text(json.dumps({"of": "somebody else"}))
 
 
-DAMAGES = (empty_all, without_state, cut_data, no_json, other_json)
+def without_json(step):
+    (step / "about" / "metadata").unlink()
+
+
+DAMAGES = (empty_all, without_state, cut_data, no_json, other_json, without_json)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -100,6 +104,19 @@ def test_the_one_before_a_damaged_one_is_taken(directory, state, damage, capsys)
         checkpoint.save(manager, found.replace(step=np.int32(9)), description(config))
         checkpoint.finish(manager)
     assert checkpoint.peek(directory)[0] == 9
+
+
+def test_a_checkpoint_without_any_of_its_files_is_whole_or_damaged(directory, state, tmp_path):
+    """Never an error of the disk, which no later start would get over."""
+    config, optimizer, _ = state
+    files = sorted(file.relative_to(directory / "9") for file in (directory / "9").rglob("*") if file.is_file())
+    assert len(files) > 5
+    for number, file in enumerate(files):
+        copy = Path(shutil.copytree(directory, tmp_path / str(number) / "checkpoints"))
+        (copy / "9" / file).unlink()
+        with closing(checkpoint.open_checkpoints(copy, keep=3)) as manager:
+            found, best = restore_or_create(manager, config, description(config), optimizer, jax.devices()[:1])
+        assert (int(found.step), best) in ((9, 0.9), (6, 0.6)), file
 
 
 def test_all_damaged_is_one_line(directory, state):

@@ -86,7 +86,7 @@ def test_labels_of_a_csv_of_arguments_and_of_names(tmp_path, folder):
 
 def test_an_adapted_network_embeds_each_image_by_its_camera(tmp_path, folder):
     adapted, plain = Pixels(), Pixels()
-    adapted.cameras = (3, 7)
+    adapted.cameras = ("3", "7")
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     csv = tmp_path / "labels.csv"
 

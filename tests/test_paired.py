@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mancs_jax.cli import command_line, compare
-from mancs_jax.evaluation import bootstrap, paired, per_query
+from mancs_jax.evaluation import bootstrap, paired, per_query, results
 from mancs_jax.evaluation.per_query import PerQuery
 
 pytestmark = pytest.mark.quick
@@ -59,6 +59,17 @@ def test_what_is_hard_for_both_cancels_out():
     assert worse["interval"] == pytest.approx([-end for end in better["interval"][::-1]], abs=1e-12)
     same = paired.differences(drawn(0), drawn(0))["mAP"]
     assert same["interval"] == [0, 0] and not same["exceeds_chance"]
+
+
+def test_nine_people_have_no_intervals():
+    first, second = (drawn(0, shift=shift, num_identities=9) for shift in (0, 0.3))
+    for of in paired.differences(first, second).values():
+        assert of["first_interval"] is of["second_interval"] is of["interval"] is None and not of["exceeds_chance"]
+    both = {name: {"file": f"{name}.json", "row": "", "num_gallery": 1} for name in ("first", "second")}
+    about = {"num_queries": 36, "num_identities": 9, "scores": paired.differences(first, second)}
+    text = results.comparison_text(both | about)
+    assert text.endswith("unknown: 9 identities are too few for an interval")
+    assert "[" not in text.partition("per cent, [95 % interval]")[2] and " unknown" in text
 
 
 def test_few_identities_that_differ_prove_nothing():

@@ -29,14 +29,14 @@ def test_scores_are_the_means_of_the_values():
     ranks = [np.sort(rng.choice(np.arange(1, 60), number, replace=False)) for number in counts]
     hits = HitRanks(np.stack([np.pad(of, (0, 5 - len(of))) for of in ranks]).astype(np.int32), counts.astype(np.int32))
     scores = metrics.scores(hits)
-    queries = per_query.per_query(hits, rng.integers(1, 9, 40), np.zeros(40))
+    queries = per_query.per_query(hits, rng.integers(1, 11, 40), np.zeros(40))
     means = {name: value.mean() for name, value in per_query.score_values(queries).items()}
     expected = {f"rank-{rank}": scores["cmc"][rank - 1] for rank in (1, 5, 10, 20)}
     expected |= {name: scores[name] for name in ("mAP", "mAP_plain", "mINP")}
     assert means == pytest.approx(expected, abs=1e-12)
 
     found = per_query.intervals(queries)
-    assert found["bootstrap"]["num_identities"] == 8 and found["intervals"].keys() == expected.keys()
+    assert found["bootstrap"]["num_identities"] == 10 and found["intervals"].keys() == expected.keys()
     people = np.unique(queries.pid)
     weights = bootstrap.identity_weights(len(people))
     values = queries.average_precision
@@ -44,6 +44,14 @@ def test_scores_are_the_means_of_the_values():
     numbers = np.array([(queries.pid == person).sum() for person in people])
     draws = [(row * sums).sum() / (row * numbers).sum() for row in weights]
     assert found["intervals"]["mAP"] == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=1e-12)
+
+
+def test_fewer_than_ten_people_have_no_intervals():
+    hits = HitRanks(np.ones((10, 1), np.int32), np.ones(10, np.int32))
+    for people, has_intervals in ((9, False), (10, True)):
+        found = per_query.intervals(per_query.per_query(hits, np.arange(10) % people, np.zeros(10)))
+        assert (found["intervals"] is not None) == has_intervals
+        assert found["bootstrap"]["num_identities"] == people
 
 
 def test_the_file_reads_back(tmp_path):

@@ -126,6 +126,11 @@ def test_intervals_stand_behind_scores():
         "[low, high]: 95 % confidence interval, by 2,000 bootstrap draws over 750 query identities (seed 0)"
     )
     assert results.interval_note({"old": result_with()}) == ""
+    few = result_with(intervals=None, bootstrap=bootstrap | {"num_identities": 9})
+    assert " ".join(results.table({"few": few}).splitlines()[2].split()) == old.replace("old", "few")
+    assert results.interval_note({"few": few}) == (
+        "no confidence intervals: with 9 query identities they would be too narrow"
+    )
 
 
 def test_a_single_camera_is_explained():

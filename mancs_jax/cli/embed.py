@@ -70,8 +70,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         tell(line)
     embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     camera = values.camera
-    if labels is not None and camera is None and all(label.camera == str(label.camid) for label in labels.values()):
-        camera = {name: label.camid for name, label in labels.items()}  # numbers that a network may be adapted to
+    if labels is not None and camera is None:
+        camera = {name: label.camera for name, label in labels.items()}
     embedding, names, damaged = embed_whole(arguments[0], embedder, names, camera=camera)
     gallery = create_gallery(embedder, embedding, names, labels)
     write_gallery(values.output, gallery)

@@ -61,9 +61,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
         "Type of the weights; by default float32 in ONNX files and float16 in weights.",
     )
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
-    values.DEFINE_integer(
-        "camera", None, "Camera (camid) of a model of `mancs adapt`; a file has the statistics of one."
-    )
+    values.DEFINE_string("camera", None, "Camera of a model of `mancs adapt`; a file has the statistics of one.")
     values.DEFINE_string("root", "", "Of weights: directory of the data sets, if not that of the training.")
     values.DEFINE_string("average_with", "", "Of weights: another model of this architecture to average with.")
     values.DEFINE_float("average_share", 0.5, "Its weight in the average.", lower_bound=0.0, upper_bound=1.0)

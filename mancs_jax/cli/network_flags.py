@@ -17,12 +17,11 @@ def define_network(values: Flags) -> None:
 
 def define_camera(values: Flags, images: str, name: str = "camera") -> None:
     """Defines --camera, or a flag of another name, of commands that embed `images`, a word for the help."""
-    values.DEFINE_integer(
+    values.DEFINE_string(
         name,
         None,
-        f"Camera (camid) of the {images}, whose statistics a model of `mancs adapt` uses. Without it, such a model "
+        f"Camera of the {images}, whose statistics a model of `mancs adapt` uses. Without it, such a model "
         "takes the cameras from names like Market-1501's (0002_c1s1_000451_03.jpg), or uses its own statistics.",
-        lower_bound=0,
     )
 
 

@@ -27,7 +27,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
-    values.DEFINE_integer("camera", None, "Camera (camid) of both images, for a model of `mancs adapt`.", lower_bound=0)
+    values.DEFINE_string("camera", None, "Camera of both images, for a model of `mancs adapt`.")
     values.DEFINE_string("json", None, "File that the answer is written to as well.")
 
 

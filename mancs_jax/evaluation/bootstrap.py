@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64, Integer, Num
 DRAWS = 2000
 SEED = 0
 CONFIDENCE = 0.95
+LEAST_IDENTITIES = 10  # with fewer, an interval is far too narrow, and results have none
 NORMAL_QUANTILE = 1.959963984540054  # of (1 + CONFIDENCE) / 2
 
 

@@ -7,15 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Num
 from scipy.sparse import csr_array
 
-from mancs_jax.evaluation.bootstrap import identity_weights, interval, wilson
+from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES, identity_weights, interval, wilson
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that somebody reads
-# Behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst, and groups with
-# fewer have no rates.
-LEAST_IDENTITIES = 10
 MAX_FPR = 1e-3  # the false positive rate, over all pairs, at whose threshold pairs are accepted
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
-from mancs_jax.evaluation.bootstrap import identity_weights, interval
+from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES, identity_weights, interval
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
@@ -117,12 +117,14 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
       `repeats` and `seed`; `num_identities` and `num_removed`; means over the repeats of the numbers of searches,
       `num_non_mated` and `num_mated`; `num_without_mate`, queries that are no mated search in any repeat; `at`, for
       each of RATES: `max_fpir`, `fpir`, `fnir` and `distance` (the threshold), with `fnir_interval` and
-      `distance_interval`, None where less than one non-mated search is behind the rate; and `curve`, rows of an FPIR,
-      the FNIR there, and the ends of its interval.
+      `distance_interval`, None where less than one non-mated search is behind the rate, the intervals also with fewer
+      than `bootstrap.LEAST_IDENTITIES` identities; and `curve`, rows of an FPIR,
+      the FNIR there, and the ends of its interval, none with so few identities.
     """
     rates = (*RATES, *CURVE_RATES)
     repeats = range(len(searches.is_removed))
-    weights = identity_weights(searches.is_removed.shape[1])
+    num_identities = searches.is_removed.shape[1]
+    weights = identity_weights(num_identities)
     means = _mean_over_repeats([rates_at(searches, repeat, rates) for repeat in repeats])
     drawn = _mean_over_repeats([rates_at(searches, repeat, rates, weights) for repeat in repeats])
     is_non_mated = searches.is_removed[:, searches.identity]
@@ -133,9 +135,9 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
             "max_fpir": rate,
             "fpir": _number(means.fpir[i, 0]),
             "fnir": _number(means.fnir[i, 0]),
-            "fnir_interval": _interval(drawn.fnir[i]),
+            "fnir_interval": _interval(drawn.fnir[i], num_identities),
             "distance": _number(means.distance[i, 0]),
-            "distance_interval": _interval(drawn.distance[i]),
+            "distance_interval": _interval(drawn.distance[i], num_identities),
         }
         if rate * num_non_mated >= 1
         else {"max_fpir": rate, "fpir": None, "fnir": None, "fnir_interval": None}
@@ -143,14 +145,14 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
         for i, rate in enumerate(RATES)
     ]
     curve = [
-        [float(rate), _number(means.fnir[i, 0]), *(_interval(drawn.fnir[i]) or (None, None))]
+        [float(rate), _number(means.fnir[i, 0]), *(_interval(drawn.fnir[i], num_identities) or (None, None))]
         for i, rate in enumerate(CURVE_RATES, len(RATES))
-        if rate * num_non_mated >= 1
+        if rate * num_non_mated >= 1 and num_identities >= LEAST_IDENTITIES
     ]
     return {
         "repeats": len(repeats),
         "seed": seed,
-        "num_identities": searches.is_removed.shape[1],
+        "num_identities": num_identities,
         "num_removed": int(searches.is_removed[0].sum()),
         "num_non_mated": num_non_mated,
         "num_mated": float((~is_non_mated & has_mate).sum(axis=1).mean()),
@@ -169,9 +171,9 @@ def _number(value: np.floating) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _interval(draws: Float64[np.ndarray, " N"]) -> list[float] | None:
+def _interval(draws: Float64[np.ndarray, " N"], num_identities: int) -> list[float] | None:
     finite = draws[np.isfinite(draws)]
-    return interval(finite) if len(finite) else None
+    return interval(finite) if len(finite) and num_identities >= LEAST_IDENTITIES else None
 
 
 def _sorted_weights(

@@ -67,12 +67,13 @@ def with_intervals(comparison: Comparison, roc: Roc, described: dict[str, Any] |
       than ten negative pairs within the rate, or fewer than ten positive pairs accepted or rejected, the intervals are
       Wilson's: of the false positive rate among all negative pairs, and of the true positive rate among as many
       observations as there are identities with positive pairs. All are None where the rate is less than one negative
-      pair or more than MOST_PAIRS.
+      pair or more than MOST_PAIRS, and with fewer than `bootstrap.LEAST_IDENTITIES` query identities.
     """
     if described is None:
         return None
     rates = [at["max_fpr"] for at in described["at"]]
-    usable = [rate for rate in rates if 1 <= rate * roc.num_negatives <= MOST_PAIRS / MARGIN]
+    is_enough = len(np.unique(comparison.query.pid)) >= bootstrap.LEAST_IDENTITIES
+    usable = [rate for rate in rates if is_enough and 1 <= rate * roc.num_negatives <= MOST_PAIRS / MARGIN]
     draws = dict(zip(usable, rate_draws(comparison, roc, usable), strict=True)) if usable else {}
     points = [at | _intervals(at, roc, draws.get(at["max_fpr"]), comparison) for at in described["at"]]
     return described | {"at": points}

@@ -63,11 +63,12 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
     Returns:
       By the name of the score: `first` and `second` (means), `first_interval` and `second_interval`, `difference`
       (second - first), its `interval`, and `exceeds_chance`: whether the interval leaves 0 out and at least
-      LEAST_DIFFERING identities have different scores.
+      LEAST_DIFFERING identities have different scores. With fewer than `bootstrap.LEAST_IDENTITIES` identities,
+      intervals are None, and no difference exceeds chance.
     """
     people, identity = np.unique(first.pid, return_inverse=True)
     weights = bootstrap.identity_weights(len(people))
-    ends = [intervals(queries)["intervals"] for queries in (first, second)]
+    ends = [intervals(queries)["intervals"] or {} for queries in (first, second)]
     values = [score_values(queries) for queries in (first, second)]
     compared = {}
     for name in SCORES:
@@ -76,12 +77,12 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
         differing = np.count_nonzero(np.abs(np.bincount(identity, other - one)) > 1e-9)
         compared[name] = {
             "first": float(one.mean()),
-            "first_interval": ends[0][name],
+            "first_interval": ends[0].get(name),
             "second": float(other.mean()),
-            "second_interval": ends[1][name],
+            "second_interval": ends[1].get(name),
             "difference": float((other - one).mean()),
-            "interval": [low, high],
-            "exceeds_chance": bool(differing >= LEAST_DIFFERING and (low > 0 or high < 0)),
+            "interval": [low, high] if ends[0] else None,
+            "exceeds_chance": bool(ends[0] and differing >= LEAST_DIFFERING and (low > 0 or high < 0)),
         }
     return compared
 

@@ -53,20 +53,23 @@ def score_values(queries: PerQuery) -> dict[str, Float[np.ndarray, " Q"]]:
     } | {f"rank-{rank}": ((first > 0) & (first <= rank)).astype(np.float64) for rank in RANKS}
 
 
-def intervals(queries: PerQuery) -> dict[str, dict]:
+def intervals(queries: PerQuery) -> dict[str, dict | None]:
     """Computes the 95 % confidence interval of each score, see `bootstrap.mean_intervals`.
 
     Returns:
-      `intervals`, the name of a score -> [low, high] as fractions; and `bootstrap`, how they were made: `confidence`,
+      `intervals`, the name of a score -> [low, high] as fractions, None with fewer than
+      `bootstrap.LEAST_IDENTITIES` identities; and `bootstrap`, how they were made: `confidence`,
       `draws`, `seed` and `num_identities`.
     """
+    num_identities = len(np.unique(queries.pid))
+    is_enough = num_identities >= bootstrap.LEAST_IDENTITIES
     return {
-        "intervals": bootstrap.mean_intervals(score_values(queries), queries.pid),
+        "intervals": bootstrap.mean_intervals(score_values(queries), queries.pid) if is_enough else None,
         "bootstrap": {
             "confidence": bootstrap.CONFIDENCE,
             "draws": bootstrap.DRAWS,
             "seed": bootstrap.SEED,
-            "num_identities": len(np.unique(queries.pid)),
+            "num_identities": num_identities,
         },
     }
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mancs_jax.data.cameras import UNKNOWN
+from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES
 
 TABLE_RANKS = (1, 5, 10, 20)
 NO_MATCH = (
@@ -37,10 +38,12 @@ def with_interval(score: float, interval: Sequence[float] | None, digits: int = 
 
 
 def interval_note(results: Mapping[str, Mapping]) -> str:
-    """A line that says what the brackets in a table are; "" where no result has intervals."""
-    of = next((result["bootstrap"] for result in results.values() if result.get("intervals")), None)
+    """A line that says what the brackets in a table are, or why there are none; "" where no result may have any."""
+    of = next((result["bootstrap"] for result in results.values() if "bootstrap" in result), None)
     if of is None:
         return ""
+    if of["num_identities"] < LEAST_IDENTITIES:
+        return f"no confidence intervals: with {of['num_identities']} query identities they would be too narrow"
     return (
         f"[low, high]: {100 * of['confidence']:g} % confidence interval, by {of['draws']:,} bootstrap draws over "
         f"{of['num_identities']:,} query identities (seed {of['seed']})"
@@ -157,17 +160,20 @@ def comparison_text(compared: Mapping) -> str:
         lines.append(f"the galleries differ ({sizes}): so the difference is not one of the models only")
     rows = [["per cent, [95 % interval]", "A", "B", "B - A", "exceeds chance"]]
     for name, of in compared["scores"].items():
-        low, high = (f"{100 * end:+.2f}" for end in of["interval"])  # one digit may hide on which side of 0 it is
+        # One digit may hide on which side of 0 an end is.
+        ends = f" [{', '.join(f'{100 * end:+.2f}' for end in of['interval'])}]" if of["interval"] else ""
         rows.append(
             [
                 "mAP (plain)" if name == "mAP_plain" else name,
                 with_interval(of["first"], of["first_interval"]),
                 with_interval(of["second"], of["second_interval"]),
-                f"{100 * of['difference']:+.2f} [{low}, {high}]",
-                "yes" if of["exceeds_chance"] else "no",
+                f"{100 * of['difference']:+.2f}{ends}",
+                "unknown" if not ends else "yes" if of["exceeds_chance"] else "no",
             ]
         )
     lines += ["", aligned(rows), ""]
+    if compared["num_identities"] < LEAST_IDENTITIES:
+        return "\n".join([*lines, f"unknown: {compared['num_identities']} identities are too few for an interval"])
     verdicts = {of["exceeds_chance"] for of in compared["scores"].values()}
     if True in verdicts:
         lines.append("yes: two equally good models differ this much in fewer than 1 of 20 test sets, for each score")

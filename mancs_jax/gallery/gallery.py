@@ -298,7 +298,7 @@ class Gallery:
         by_person: bool = False,
         index: bool = False,
         leave_out: Callable[[Image], bool] | None = None,
-        query_camera: int | None = None,
+        query_camera: int | str | None = None,
     ) -> list[list[Match]]:
         """Finds the nearest images of each query, among those that meet the conditions.
 
@@ -534,7 +534,7 @@ class Gallery:
     def _check(self, embedder: "Embedder") -> None:
         _check_same(self.store.place, self.store.facts(), _facts_of(embedder))
 
-    def _embedded(self, query: Any, camera: int | None, distance: str) -> np.ndarray:
+    def _embedded(self, query: Any, camera: int | str | None, distance: str) -> np.ndarray:
         from mancs_jax.evaluation.distances import checked_norms  # not at the top: it imports jax
 
         if isinstance(query, np.ndarray) and query.dtype.kind == "f":
@@ -552,8 +552,8 @@ class Gallery:
 
 def _embed_files(embedder: "Embedder", files: list[Path], cameras: list[str | None]) -> np.ndarray:
     """Embeds files, by an adapted network with the statistics of their cameras, where it knows them."""
-    known = {str(camera): camera for camera in embedder.cameras}
-    camera = [known.get(label or "", -1) for label in cameras] if known else None
+    known = set(embedder.cameras)
+    camera = [label if label in known else "" for label in cameras] if known else None
     return embedder(files, camera=camera, progress=False)
 
 

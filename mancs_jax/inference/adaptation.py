@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Int32, UInt8
+from jaxtyping import Shaped, UInt8
 from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import check_writable
@@ -24,6 +24,7 @@ from mancs_jax.common.screen import bar
 from mancs_jax.config.names import DISTANCES
 from mancs_jax.data.augment import normalize
 from mancs_jax.data.images import decode_image
+from mancs_jax.data.sources.csv_table import is_integer
 from mancs_jax.data.sources.site import Site, open_site
 from mancs_jax.data.sources.source import name_some
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
@@ -84,7 +85,7 @@ def adapt(
         raise ValueError(f"weight is {weight}: it has to be from 0 (the model's own statistics) to 1 (the camera's)")
     trained = load_trained(network)
     with open_site(source, csv) as site, ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = _rows_by_camera(site.camid, csv)
+        rows = _rows_by_camera(site.camera, csv)
         own = network_of_camera(trained.network, None)
         adapted = own._replace(cameras=_statistics(own, site, rows, weight, pool, progress))
         thresholds = _thresholds(adapted, site, pool, progress)
@@ -92,7 +93,7 @@ def adapt(
     dtype = trained.card.get("dtype", "float32")
     card = trained.card | {"name": folder.name, "dtype": dtype}
     card |= card_of(adapted, trained.step, trained.description)
-    card["adapted"] = base | {"cameras": {str(camera): len(images) for camera, images in rows.items()}}
+    card["adapted"] = base | {"cameras": {camera: len(images) for camera, images in rows.items()}}
     card["thresholds"] = thresholds
     path = write_network(folder, folder.name, adapted, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
@@ -169,20 +170,25 @@ def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array,
     return updated["batch_stats"]
 
 
-def _rows_by_camera(camid: Int32[np.ndarray, " N"], csv: str | Path) -> dict[int, np.ndarray]:
+def _rows_by_camera(camera: Shaped[np.ndarray, " N"], csv: str | Path) -> dict[str, np.ndarray]:
     """camera -> rows of its images, in random order: neighbours in a list often show one person."""
-    rows = {int(camera): np.flatnonzero(camid == camera) for camera in np.unique(camid)}
-    if few := [f"{camera} ({len(of)} images)" for camera, of in rows.items() if len(of) < LEAST_IMAGES]:
+    names = sorted(set(camera.tolist()), key=lambda name: (len(name), name))
+    rows = {name: np.flatnonzero(camera == name) for name in names}
+    if few := [f"{name} ({len(of)} images)" for name, of in rows.items() if len(of) < LEAST_IMAGES]:
         raise ValueError(
             f"{csv}: statistics of a camera need {LEAST_IMAGES} images, and these have fewer: {name_some(few)}; add "
             "images, or leave such cameras out, which then use the model's own statistics"
         )
-    return {camera: np.random.default_rng(camera).permutation(of) for camera, of in rows.items()}
+    return {name: np.random.default_rng(_seed_of(name)).permutation(of) for name, of in rows.items()}
+
+
+def _seed_of(camera: str) -> int | list[int]:
+    return int(camera) if is_integer(camera, 0) else list(camera.encode())
 
 
 def _statistics(
-    network: Network, site: Site, rows: dict[int, np.ndarray], weight: float, pool: Executor, progress: bool
-) -> dict[int, dict[str, Any]]:
+    network: Network, site: Site, rows: dict[str, np.ndarray], weight: float, pool: Executor, progress: bool
+) -> dict[str, dict[str, Any]]:
     cameras = {}
     with bar(desc="statistics", unit="image", total=len(site.file), delay=2, disable=not progress) as progress_bar:
         for camera, of in rows.items():
@@ -201,7 +207,7 @@ def _thresholds(network: Network, site: Site, pool: Executor, progress: bool) ->
     embedding = np.empty((len(rows), embedding_width(network)), np.float32)
     with bar(desc="distances", unit="image", total=len(rows), delay=2, disable=not progress) as progress_bar:
         for camera in network.cameras:
-            is_own = site.camid[rows] == camera
+            is_own = site.camera[rows] == camera
             batches = _decoded(network, site, rows[is_own], pool, progress_bar)
             embeddings = [rows for rows, _ in run_batches(network_of_camera(network, camera), batches, batch=BATCH)]
             embedding[is_own] = np.concatenate([embedding[:0], *embeddings])

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.screen import escaped
-from mancs_jax.data.sources.labels import Label
+from mancs_jax.data.sources.labels import Camera, Label
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.evaluation.threshold import Limit, checked_limit, number_of, words_of
 from mancs_jax.inference.embedder import Embedder
@@ -67,7 +67,7 @@ def find_answers(
     gallery: Gallery,
     *,
     k: int,
-    camera: int | None = None,
+    camera: Camera | None = None,
     distance: str = "euclidean",
     max_distance: Limit = None,
     labels: Mapping[str, Label] | None = None,

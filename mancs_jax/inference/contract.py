@@ -74,7 +74,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
     if not isinstance(exported, dict) or exported.get("format") != kind:
         raise ValueError(f"{where}: not the card of a file that mancs export wrote as {kind}")
     wrong = [f"exported.{name}" for name, type_ in OF_EXPORTED.items() if type(exported.get(name)) is not type_]
-    wrong += ["camera"] if type(card.get("camera", 0)) is not int else []
+    wrong += ["camera"] if type(card.get("camera", "")) not in (str, int) else []
     size = [card["input"].get("height"), card["input"].get("width"), card["embedding"].get("width")]
     if not all(type(side) is int and 1 <= side < LARGEST for side in size):
         wrong.append("size")

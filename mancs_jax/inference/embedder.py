@@ -20,10 +20,11 @@ from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.screen import bar
 from mancs_jax.data import images
 from mancs_jax.data.boxes import FORM, checked_boxes, cut, to_pixels
+from mancs_jax.data.sources.labels import camera_name
 from mancs_jax.evaluation.distances import normalized
 from mancs_jax.inference.exported import open_exported
 from mancs_jax.inference.forward import batch_size, run_batches
-from mancs_jax.inference.network import Network, camera_groups, network_of_camera
+from mancs_jax.inference.network import Network, camera_groups, camera_names, network_of_camera
 from mancs_jax.inference.trained import exported_path, load_trained
 
 BATCH = 32  # quick enough for a single image, and large enough to keep a CPU or a GPU busy
@@ -43,7 +44,7 @@ class Embedder:
     normalize: bool
     network: str  # 32 hex digits that depend on every parameter: embeddings of two networks cannot be compared
     card: dict[str, Any] = field(repr=False)  # what the network is for, takes, gives and scores, see `network_file`
-    cameras: tuple[int, ...]  # that the network is adapted to, see `mancs_jax.adapt`
+    cameras: tuple[str, ...]  # that the network is adapted to, see `mancs_jax.adapt`
     embed_batches: Callable[..., Iterator[np.ndarray]] = field(repr=False)  # (batches, camera) -> embeddings of each
 
     def __call__(
@@ -66,10 +67,10 @@ class Embedder:
             or any iterable of the former, mixed and of any sizes. A generator is read as it is needed.
           boxes: numbers [N, 4], x1, y1, x2, y2 in pixels of one image, the frame, see `data.boxes`; fractions are
             rounded, and what lies outside the frame is cut off. Each box gives what its crop as an image gives.
-          camera: the camera of the images, whose statistics an adapted network uses: an integer for all, or integers
-            [N], one for each image. Images are then grouped by camera, and a generator of them is read to its end
-            first. None, -1 and cameras that the network does not know stand for its own statistics; of the last, a line
-            on stderr says so once.
+          camera: the camera of the images, whose statistics an adapted network uses: a name for all, or names [N], one
+            for each image; an integer stands for its digits. Images are then grouped by camera, and a generator of
+            them is read to its end first. None, -1, "" and cameras that the network does not know stand for its own
+            statistics; of the last, a line on stderr says so once.
           bad_boxes: "error" refuses a box that has NaN, no area, or no pixel in the frame; "zeros" gives it an
             embedding of zeros.
           progress: whether a bar is shown of what takes longer than two seconds.
@@ -80,14 +81,14 @@ class Embedder:
         Raises:
           FileNotFoundError: no such file.
           ValueError, TypeError: one line: a file that is no image, an array or an object of another kind, a box, with
-            its number, that cannot be cut out; boxes as fractions of the frame; or cameras that are not integers, one
-            or as many as images.
+            its number, that cannot be cut out; boxes as fractions of the frame; or cameras that are neither names nor
+            integers, one or as many as images.
           RuntimeError: one line: this process was forked from the one that loaded the network.
         """
         check_not_forked()
         if boxes is not None:
             if np.asarray(camera).ndim:
-                raise ValueError("boxes come from one frame, and a frame from one camera: give camera as one integer")
+                raise ValueError("boxes come from one frame, and a frame from one camera: give camera as one name")
             crops, is_good = _crops(images, boxes, bad_boxes)
             embedding = np.zeros((len(is_good), self.width), np.float32)
             embedding[is_good] = self(crops, camera=camera, progress=progress)
@@ -97,32 +98,32 @@ class Embedder:
         return self._embed(images, None, progress)
 
     def _by_camera(self, images: Any, camera: Any, progress: bool) -> np.ndarray:
-        camid = np.asarray(camera)
-        if (camid.dtype.kind not in "iu" and camid.size) or camid.ndim > 1:
-            raise ValueError(f"camera is {camera!r}: it has to be an integer, or one integer for each image")
-        camid = camid.astype(np.int64)  # an empty list is float
-        if camid.ndim == 0:
-            [(known, _)] = self._groups(camid[None])
+        given = np.asarray(camera)
+        if (given.dtype.kind not in "iuU" and given.size) or given.ndim > 1:
+            raise ValueError(f"camera is {camera!r}: it has to be a name or an integer, or one for each image")
+        names = camera_names(np.atleast_1d(given))
+        if given.ndim == 0:
+            [(known, _)] = self._groups(names)
             return self._embed(images, known, progress)
         images = [_path_or_array(f"image {number}", image) for number, image in enumerate(_several(images))]
-        if len(images) != len(camid):
-            raise ValueError(f"camera has {len(camid):,} integers for {len(images):,} images: give one for each image")
+        if len(images) != len(names):
+            raise ValueError(f"camera has {len(names):,} names for {len(images):,} images: give one for each image")
         embedding = np.empty((len(images), self.width), np.float32)
-        for known, rows in self._groups(camid):
+        for known, rows in self._groups(names):
             embedding[rows] = self._embed([images[row] for row in rows], known, progress)
         return embedding
 
-    def _groups(self, camid: np.ndarray) -> list[tuple[int | None, np.ndarray]]:
+    def _groups(self, names: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
         if (built_in := self.card.get("camera")) is None:
-            return list(camera_groups(self.cameras, camid))
-        if np.any(camid != built_in):
+            return list(camera_groups(self.cameras, names))
+        if np.any(names != camera_name(built_in)):
             raise ValueError(
                 f"the exported file has the statistics of camera {built_in} only: load the adapted model for other "
                 "cameras, or leave camera out"
             )
-        return [(None, np.arange(len(camid)))]
+        return [(None, np.arange(len(names)))]
 
-    def _embed(self, images: Any, camera: int | None, progress: bool) -> np.ndarray:
+    def _embed(self, images: Any, camera: str | None, progress: bool) -> np.ndarray:
         images = _several(images)
         number = len(images) if hasattr(images, "__len__") else None
         with (
@@ -174,21 +175,21 @@ def load(
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; it has to be at least 1")
-    cameras: tuple[int, ...] = ()
+    cameras: tuple[str, ...] = ()
     check_not_forked()
     if (path := exported_path(source)) is not None:
         exported = open_exported(path, batch=batch, flip=flip, devices=devices)
         config, card = exported.config, exported.card
         flip = card["exported"]["flip"]
 
-        def embed_batches(batches: Iterable[np.ndarray], camera: int | None = None) -> Iterator[np.ndarray]:
+        def embed_batches(batches: Iterable[np.ndarray], camera: str | None = None) -> Iterator[np.ndarray]:
             return exported.run_batches(batches)
 
     else:
         devices = jax.local_devices() if devices is None else devices
         trained = load_trained(source)
         config, card, batch = trained.network.config, trained.card, batch_size(batch, devices)
-        cameras = tuple(sorted(trained.network.cameras))
+        cameras = tuple(trained.network.cameras)
         embed_batches = partial(_embed_batches, trained.network, batch=batch, devices=devices, flip=flip)
     if flip or normalize:  # thresholds and calibration were set on distances of other embeddings
         card = card | {name: None for name in ("thresholds", "calibration") if card.get(name)}
@@ -228,7 +229,7 @@ def _crops(frame: Any, boxes: Any, bad_boxes: str) -> tuple[list[np.ndarray], Bo
 
 
 def _embed_batches(
-    network: Network, batches: Iterable[np.ndarray], camera: int | None = None, **options: Any
+    network: Network, batches: Iterable[np.ndarray], camera: str | None = None, **options: Any
 ) -> Iterator[Float32[np.ndarray, "B D"]]:
     return (rows for rows, _ in run_batches(network_of_camera(network, camera), batches, **options))
 

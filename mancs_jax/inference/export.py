@@ -13,6 +13,7 @@ import numpy as np
 
 from mancs_jax.common.atomic_write import atomic_write, check_writable, write_json
 from mancs_jax.common.local_path import local_path
+from mancs_jax.data.sources.labels import Camera, camera_name
 from mancs_jax.inference import contract
 from mancs_jax.inference.contract import JAX, ONNX, UINT8, exported_card
 from mancs_jax.inference.exported import JAX_SUFFIX, ONNX_SUFFIX, card_path, digest, open_exported
@@ -67,7 +68,7 @@ def export(
     format: str = "",
     input: str = UINT8,
     dtype: str = "float32",
-    camera: int | None = None,
+    camera: Camera | None = None,
 ) -> str:
     """Writes the trained network with its parameters and its card as one file for other programs.
 
@@ -97,7 +98,7 @@ def export(
     network = network_for_file(trained.network, camera)
     options = {"input": input, "flip": flip, "dtype": dtype if kind == ONNX else network.config.dtype}
     write = _write_onnx if kind == ONNX else _write_jax
-    card = trained.card | ({} if camera is None else {"camera": camera})
+    card = trained.card | ({} if camera is None else {"camera": camera_name(camera)})
     return write(output, network, card, options)
 
 

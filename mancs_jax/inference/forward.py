@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.processes import gathered, share
@@ -31,7 +31,7 @@ Forward = Callable[
 def embed(
     network: Network,
     image: Images,
-    camid: Int[np.ndarray, " B"] | None = None,
+    camera: Shaped[np.ndarray, " B"] | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
     flip: bool = False,
@@ -42,17 +42,18 @@ def embed(
     Args:
       network: `config.eval_batch` images go through all devices together.
       image: of the network's size; none at all is a ValueError.
-      camid: the camera of each image, whose statistics an adapted network uses; None: the network's own for all.
+      camera: of each image, a name or an integer, whose statistics an adapted network uses; None: the network's own
+        for all.
       devices: local devices; all of them by default.
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
     """
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
-    if camid is not None and network.cameras:
+    if camera is not None and network.cameras:
         options: dict[str, Any] = {"devices": devices, "flip": flip, "progress": progress}
-        groups = list(camera_groups(sorted(network.cameras), camid))
-        parts_by_camera = [embed(network_of_camera(network, camera), image[rows], **options) for camera, rows in groups]
+        groups = list(camera_groups(list(network.cameras), camera))
+        parts_by_camera = [embed(network_of_camera(network, name), image[rows], **options) for name, rows in groups]
         return np.concatenate(parts_by_camera)[np.argsort(np.concatenate([rows for _, rows in groups]))]
     own_images = image[share(len(image))]
     # A process without a share embeds one image all the same, for the width of an embedding.

@@ -17,7 +17,7 @@ from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import bar, escaped
 from mancs_jax.data import images
 from mancs_jax.data.sources.csv_table import read_table
-from mancs_jax.data.sources.labels import Label, parse_labels
+from mancs_jax.data.sources.labels import Camera, Label, parse_labels
 from mancs_jax.data.sources.source import is_skipped, name_faults, name_some, open_source
 from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.evaluation.ranking import Found
@@ -88,7 +88,7 @@ def embed_folder(
     embedder: Embedder,
     names: Sequence[str] | None = None,
     *,
-    camera: int | None = None,
+    camera: Camera | None = None,
     progress: bool = True,
 ) -> Gallery:
     """Embeds images of a folder and its subfolders.
@@ -159,7 +159,7 @@ def embed_whole(
     embedder: Embedder,
     names: Sequence[str],
     *,
-    camera: int | Mapping[str, int] | None = None,
+    camera: Camera | Mapping[str, Camera] | None = None,
     progress: bool = True,
 ) -> tuple[np.ndarray, list[str], dict[str, str]]:
     """Embeds the images of a folder that can be read; each is read once, a batch at a time.
@@ -207,10 +207,10 @@ def embed_whole(
     return np.concatenate(parts)[order], [whole[row] for row in order], damaged
 
 
-def _by_camera(names: Sequence[str], cameras: Sequence[int]) -> dict[int, list[str]]:
-    groups: dict[int, list[str]] = {camera: [] for camera in sorted(set(cameras))}
+def _by_camera(names: Sequence[str], cameras: Sequence[Camera]) -> dict[Camera, list[str]]:
+    groups: dict[Camera, list[str]] = {}
     for name, camera in zip(names, cameras, strict=True):
-        groups[camera].append(name)
+        groups.setdefault(camera, []).append(name)
     return groups
 
 
@@ -290,8 +290,8 @@ def shown_label(name: str) -> tuple[str, str] | None:
 
 
 def cameras_of(
-    names: Sequence[str], embedder: Embedder, camera: int | Mapping[str, int] | None = None
-) -> int | list[int] | None:
+    names: Sequence[str], embedder: Embedder, camera: Camera | Mapping[str, Camera] | None = None
+) -> Camera | list[Camera] | None:
     """Returns the camera whose statistics an adapted network uses for images, as `Embedder` takes it.
 
     Args:

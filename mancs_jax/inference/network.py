@@ -4,15 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from ml_collections import ConfigDict
 
 from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.common.screen import tell
+from mancs_jax.data.sources.labels import Camera, camera_name
 from mancs_jax.data.sources.source import name_some
 from mancs_jax.weights.shared import CAMERAS
 
@@ -23,24 +25,31 @@ class Network(NamedTuple):
     config: ConfigDict  # of the run that made it
     num_classes: int  # identities of its classifiers
     variables: dict[str, Any]  # "params" and "batch_stats"
-    cameras: Mapping[int, dict[str, Any]] = MappingProxyType({})  # camid -> "batch_stats"; see `inference.adaptation`
+    cameras: Mapping[str, dict[str, Any]] = MappingProxyType({})  # name -> "batch_stats"; see `inference.adaptation`
 
 
-def network_of_camera(network: Network, camera: int | None) -> Network:
+def camera_names(camera: Shaped[np.ndarray, " N"]) -> Shaped[np.ndarray, " N"]:
+    """Returns the names, text, of cameras that are integers or text, see `camera_name`."""
+    cameras, row = np.unique(camera, return_inverse=True)
+    return np.array([camera_name(each) for each in cameras.tolist()], np.str_)[row]
+
+
+def network_of_camera(network: Network, camera: Camera | None) -> Network:
     """Returns the network with the BatchNorm statistics of one camera; None, or a camera it does not have: its own."""
-    if camera is None or camera not in network.cameras:
+    name = "" if camera is None else camera_name(camera)
+    if name not in network.cameras:
         return network._replace(cameras={})
-    return network._replace(variables=network.variables | {"batch_stats": network.cameras[camera]}, cameras={})
+    return network._replace(variables=network.variables | {"batch_stats": network.cameras[name]}, cameras={})
 
 
-def network_for_file(network: Network, camera: int | None) -> Network:
+def network_for_file(network: Network, camera: Camera | None) -> Network:
     """Returns the network for a file that has the statistics of one camera; None: it is not adapted.
 
     Raises ValueError, one line: an adapted network needs one of its cameras, and no other network has one.
     """
-    if network.cameras and (camera is None or camera not in network.cameras):
+    if network.cameras and (camera is None or camera_name(camera) not in network.cameras):
         given = "" if camera is None else f", not {camera}"
-        known = name_some([str(each) for each in network.cameras])
+        known = name_some(list(network.cameras))
         raise ValueError(f"the model is adapted to cameras, and a file has the statistics of one: {known}{given}")
     if camera is not None and not network.cameras:
         raise ValueError(f"camera {camera}: the model is not adapted to cameras; leave it out, or run mancs adapt")
@@ -48,33 +57,40 @@ def network_for_file(network: Network, camera: int | None) -> Network:
 
 
 def stored_variables(network: Network) -> dict[str, Any]:
-    """Returns everything that is stored of a network: its variables and, where it is adapted, those of "cameras"."""
-    cameras = {str(camera): statistics for camera, statistics in network.cameras.items()}
+    """Returns everything that is stored of a network: its variables and, where it is adapted, those of "cameras", by
+    `camera_key`."""
+    cameras = {camera_key(name): statistics for name, statistics in network.cameras.items()}
     return network.variables | ({CAMERAS: cameras} if cameras else {})
 
 
-def camera_groups(
-    known: Sequence[int], camid: Int[np.ndarray, " N"]
-) -> Iterator[tuple[int | None, Int[np.ndarray, " n"]]]:
-    """Groups images by camera, since all images of a batch share statistics.
+def camera_key(name: str) -> str:
+    """Returns the name of a camera as files have it, in which letters outside a-z, A-Z, 0-9, _ and - are %XX."""
+    return quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
 
-    A line on stderr says, once for networks with the `known` cameras (ascending), that there are images of other
-    cameras; not for -1, a camera that is not known. Yields (camera, rows of its images); last (None, rows of the images
-    of all unknown cameras). No group is empty.
+
+def camera_groups(
+    known: Sequence[str], camera: Shaped[np.ndarray, " N"]
+) -> Iterator[tuple[str | None, Int[np.ndarray, " n"]]]:
+    """Groups images by camera, integers or text, since all images of a batch share statistics.
+
+    A line on stderr says, once for networks with the `known` cameras, that there are images of other cameras; not for
+    -1 and "", cameras that are not known. Yields (camera, rows of its images); last (None, rows of the images of all
+    unknown cameras). No group is empty.
     """
-    is_known = np.isin(camid, known)
-    for camera in np.unique(camid[is_known]).tolist():
-        yield camera, np.flatnonzero(camid == camera)
+    names = camera_names(camera)
+    is_known = np.isin(names, np.array(known, np.str_))
+    for name in np.unique(names[is_known]).tolist():
+        yield name, np.flatnonzero(names == name)
     if not is_known.all():
-        if (other := int(camid.max(initial=-1, where=~is_known))) >= 0:
+        if other := max(names[~is_known].tolist()):
             _say_unknown(tuple(known), other)
         yield None, np.flatnonzero(~is_known)
 
 
 @lru_cache(maxsize=4096)  # so that it is said once for each camera
-def _say_unknown(known: tuple[int, ...], camera: int) -> None:
+def _say_unknown(known: tuple[str, ...], camera: str) -> None:
     if known:
-        line = f"camera {camera} is not one of this model's cameras ({name_some([str(each) for each in known])}): "
+        line = f"camera {camera} is not one of this model's cameras ({name_some(known)}): "
         line += "images of cameras that it does not know are embedded with the model's own statistics"
     else:
         line = f"camera {camera} makes no difference: this model is not adapted to cameras; mancs adapt does that"

@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from flax import traverse_util
 from mancs_jax.common.atomic_write import write_json
 from mancs_jax.common.fingerprint import fingerprint
 from mancs_jax.common.local_path import local_path
-from mancs_jax.common.quoted import reason_of
+from mancs_jax.common.quoted import reason_of, shortened
 from mancs_jax.config import checks, defaults
 from mancs_jax.data.augment import MEAN, STD
 from mancs_jax.inference.contract import FORMAT, RESIZE, read_json_card
@@ -29,7 +30,7 @@ USE = (
     "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
     "data set hold for its weights, too. Do not decide anything about a person with it."
 )
-CAMERA_LEAF = re.compile(rf"{CAMERAS}\.(\d{{1,10}})\.")  # how the names of an adapted network's statistics begin
+CAMERA_LEAF = re.compile(rf"{CAMERAS}\.([\w%-]+)\.", re.ASCII)  # begins the names of statistics; see `camera_key`
 
 
 def card_of(network: Network, step: int, description: Description) -> dict[str, Any]:
@@ -162,8 +163,9 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     if shapes is not None:
         _check(leaves, shapes, card, card_path, weights_path)
     variables = jax.device_put(traverse_util.unflatten_dict(leaves, sep="."), jax.local_devices()[0])
-    cameras = {int(camera): statistics for camera, statistics in variables.pop(CAMERAS, {}).items()}
-    return Network(config, card["num_classes"], variables, dict(sorted(cameras.items()))), card
+    cameras = {unquote(key): statistics for key, statistics in variables.pop(CAMERAS, {}).items()}
+    names = sorted(cameras, key=lambda name: (len(name), name))  # integers ascending
+    return Network(config, card["num_classes"], variables, {name: cameras[name] for name in names}), card
 
 
 def _fingerprint(leaves: dict[str, np.ndarray]) -> str:
@@ -186,8 +188,8 @@ def _check(
     if wrong := sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key)):
         key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise ValueError(
-            f"{weights_path}: {key} is {stored.get(key, 'missing')}, but {expected.get(key, 'missing')} in the "
-            f"network of {card_path.name}{more}; get both files again"
+            f"{weights_path}: {shortened(key)} is {stored.get(key, 'missing')}, but {expected.get(key, 'missing')} in "
+            f"the network of {card_path.name}{more}; get both files again"
         )
     if _fingerprint(leaves) != card["network"]:
         raise ValueError(f"{weights_path} has other numbers than {card_path.name} says; get both files again")

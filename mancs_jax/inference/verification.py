@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mancs_jax.data.sources.labels import Camera
 from mancs_jax.evaluation.distances import check_distance, checked_norms, pair_distances
 from mancs_jax.evaluation.threshold import MAX_FPR, Threshold, checked_limit
 from mancs_jax.inference.embedder import Embedder
@@ -26,7 +27,7 @@ def verify(
     distance: str = "euclidean",
     max_fpr: float = MAX_FPR,
     threshold: Threshold | float | None = None,
-    camera: int | tuple[int, int] | None = None,
+    camera: Camera | tuple[Camera, Camera] | None = None,
 ) -> Verified:
     """Compares two images.
 

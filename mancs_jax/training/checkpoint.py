@@ -167,7 +167,8 @@ def _newest_whole(manager: ocp.CheckpointManager, read: Callable[[int, Descripti
         except Exception as error:  # of many classes: Orbax's, tensorstore's, json's
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise
-            if isinstance(error, OSError) or any(reason in str(error) for reason in NO_DAMAGE):
+            is_missing = isinstance(error, FileNotFoundError)  # a file of a checkpoint, which no later try will find
+            if not is_missing and (isinstance(error, OSError) or any(reason in str(error) for reason in NO_DAMAGE)):
                 raise OSError(f"{manager.directory}: step {step} cannot be read now ({reason_of(error)})") from error
             damaged.append(f"step {step} ({reason_of(error)})")
             tell(f"{manager.directory}: the checkpoint of {damaged[-1]} is damaged; trying the previous one")

@@ -13,6 +13,7 @@ HEADERS = {
     ("path", "pid", "split"): " without cameras",
     ("path", "pid"): " with neither",
 }
+Camera = int | str  # names of cameras are text; an integer stands for its digits
 SPLITS = ("train", "query", "gallery", "gt_bbox")
 NUMBER = re.compile(r"[-+]?\d+(\.\d*)?", re.ASCII)
 
@@ -55,6 +56,15 @@ def parse_labels(
     ]
 
 
+def camera_name(camera: Camera) -> str:
+    """Returns the name of a camera: text without spaces around it, and an integer without zeros in front of it; "" for
+    -1, a camera that is not known."""
+    name = str(camera).strip()
+    if is_integer(name, 0):
+        return str(int(name))
+    return "" if name == "-1" else name
+
+
 def names_of(labels: Sequence[Label]) -> dict[str, Any]:
     """Returns the names that stand for numbers, as JSON keeps them: "people" and "cameras", number -> text; a column
     of integers has no entry."""
@@ -75,15 +85,22 @@ def _numbered(texts: Sequence[str], least: int) -> tuple[list[int], list[str]]:
 
 def _fault_of(fields: dict[str, str]) -> str:
     for column, least in (("pid", -1), ("camid", 0)):
-        text = fields.get(column, "0").strip()
-        if not text or (NUMBER.fullmatch(text) and not is_integer(text, least)):
-            return f"{column} {text!r} is neither an integer from {least} nor a name"
+        if fault := fault_of_name(column, fields.get(column, "0"), least):
+            return fault
     pid, split = fields["pid"].strip(), fields.get("split")
     if split is None:
         return ""
     if is_integer(pid, -1) and (fault := no_person(int(pid), split)):
         return fault
     return "" if split in SPLITS else f"split {split!r} is not one of {', '.join(SPLITS)}"
+
+
+def fault_of_name(column: str, text: str, least: int) -> str:
+    """Says why a cell is no name of a person or a camera: empty, or a number that is no integer from `least`; ""."""
+    text = text.strip()
+    if not text or (NUMBER.fullmatch(text) and not is_integer(text, least)):
+        return f"{column} {text!r} is neither an integer from {least} nor a name"
+    return ""
 
 
 def no_person(pid: int, split: str) -> str:
