@@ -217,7 +217,7 @@ def test_the_commands_with_a_network(people, capsys, browser):
     assert [(answer["person"], answer["camera"]) for answer in answers] == [("1", "3")]
     assert abs(answers[0]["distance"] - 2.998) < 0.01
     data = data_of((people / "r.html").read_text())
-    assert data["facts"]["threshold"] == "3.5" and data["facts"]["network"] == "market1501"
+    assert data["facts"]["threshold"] == "3.5" and data["facts"]["model"] == "market1501"
     assert data["facts"]["gallery"] == "people.gallery, 3 images"
     nothing = run(capsys, "search", "query.jpg", *with_network, "--report=n.html", "--max_distance=0.1", "--camera=3")
     assert "no match within 0.1" in nothing
