@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -16,12 +15,6 @@ from mancs_jax.training.step import donated_arguments, make_train_step
 
 LAYERS = 12  # convolutions of a ResNet-10: the stem, two in each of four blocks, three shortcuts
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return import_module
 
 
 def traced_step() -> jax.stages.Traced:
@@ -49,9 +42,8 @@ def lowered(traced: jax.stages.Traced, platform: str) -> str:
 def cpu_paths(text: str, platform: str = "cuda") -> list[str]:
     """Names what a program has of the paths that only a CPU should take."""
     convolutions = re.findall(r"stablehlo\.convolution\(.*?\) dim_numbers = \[(.*?)\]x.*? : \((.*?)\) -> (\S+)", text)
-    found = (
-        [] if len(convolutions) == 3 * LAYERS - 1 else [f"{len(convolutions)} convolutions"]
-    )  # no gradient of pixels
+    # Pixels have no gradient.
+    found = [] if len(convolutions) == 3 * LAYERS - 1 else [f"{len(convolutions)} convolutions"]
     found += ["a convolution in float32" for _, operands, result in convolutions if "f32" in operands + result]
     found += ["a loop over chunks"] if "stablehlo.while" in text else []
     scatters = text.count('"stablehlo.select_and_scatter"')  # a GPU keeps the place of each maximum instead
@@ -102,8 +94,8 @@ ENTRY %main (x: bf16[2,8,8,3], k: bf16[3,3,3,4]) -> f32[4] {{
 """
 
 
-def test_bytes_of_a_program_are_counted(load):
-    moved, convolutions, loops = load("accelerators").count_text(HLO)
+def test_bytes_of_a_program_are_counted(load_benchmark):
+    moved, convolutions, loops = load_benchmark("accelerators").count_text(HLO)
     x, k, y, workspace, z = 2 * 8 * 8 * 3 * 2, 3 * 3 * 3 * 4 * 2, 2 * 8 * 8 * 4 * 2, 16, 4 * 4
     # The convolution reads x and k, the slice half of y, the reduction y, the fusion z twice; what is in the fusion
     # moves nothing.
@@ -111,15 +103,15 @@ def test_bytes_of_a_program_are_counted(load):
     assert convolutions == {"bf16 b01f_o01i->b01f": 1} and loops == 0
 
 
-def test_facts_of_a_gpu_are_text_that_xla_reads(load):
-    chips = load("chips")
+def test_facts_of_a_gpu_are_text_that_xla_reads(load_benchmark):
+    chips = load_benchmark("chips")
     text = chips.target_text(chips.CHIPS["h100"])
     assert "  core_count: 132\n" in text and "cuda_compute_capability { major: 9 minor: 0 }" in text
     assert "  memory_bandwidth: 3352320000000\n" in text and "  device_memory_size: 84942979072\n" in text
 
 
-def test_lines_say_what_binds_and_what_does_not_fit(load):
-    accelerators, chips = load("accelerators"), load("chips")
+def test_lines_say_what_binds_and_what_does_not_fit(load_benchmark):
+    accelerators, chips = load_benchmark("accelerators"), load_benchmark("chips")
     chip = chips.Chip("one", memory=1000.0, bandwidth=100.0, flops={"float32": 10.0})
     program = accelerators.Program(1.0, 500, 400, 700, 400, 50.0, 200, {}, 0)  # 500 + 400 - 400 + 700 bytes
     lines = accelerators.lines_of("step", 10, chip, "float32", program)

@@ -1,6 +1,5 @@
 """The measurements of docs/adapt.md run to their end at a small size, and count pairs as a loop does."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from tiny_workdir import write_workdir
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A workdir w, and a data set under data."""
@@ -30,9 +23,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def run(load, place, tmp_path, capsys, monkeypatch):
+def run(load_benchmark, place, tmp_path, capsys, monkeypatch):
     def run(name, *arguments):
-        module = load(name)
+        module = load_benchmark(name)
         monkeypatch.setattr(module, "keep_compiled_programs", lambda: None)
         module.main([f"--network={place / 'w'}", *map(str, arguments), f"--json={tmp_path / 'figures.json'}"])
         assert "| " in capsys.readouterr().out
@@ -52,15 +45,15 @@ def test_scores_by_weight_and_number_of_images(run, place):
     assert one_view[0]["weight"] == 0
 
 
-def test_first_views(load):
+def test_first_views(load_benchmark):
     pid, camid = np.array([1, 1, 2, 1, 1, 2]), np.array([1, 1, 1, 2, 1, 1])
-    views = load("adaptation").first_views
+    views = load_benchmark("adaptation").first_views
     assert views(pid, camid, 1).tolist() == [0, 2, 3] and views(pid, camid, 2).tolist() == [0, 1, 2, 3, 5]
     assert views(pid, camid, 0).tolist() == list(range(6))
 
 
-def test_rates_of_a_data_set_and_of_scenes(run, load, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(load("frames"), "RATES", (0.5, 1e-9))
+def test_rates_of_a_data_set_and_of_scenes(run, load_benchmark, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(load_benchmark("frames"), "RATES", (0.5, 1e-9))
     rows = run("frames", "--dataset=market1501", f"--root={place / 'data'}", "--weight=0.5")
     # Four people of query, each in both frames of both cameras: 4 x 6 pairs.
     assert [row["pairs in frames"] for row in rows] == [24] * 4
@@ -81,15 +74,15 @@ def test_rates_of_a_data_set_and_of_scenes(run, load, place, tmp_path, monkeypat
     assert [row["pairs in frames"] for row in rows] == [12] * 4
 
 
-def test_overlaps_of_boxes(load):
+def test_overlaps_of_boxes(load_benchmark):
     corners = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [100, 0, 110, 10], [0, 0, 10, 10]])
-    overlaps = load("frames").largest_overlaps
+    overlaps = load_benchmark("frames").largest_overlaps
     np.testing.assert_allclose(overlaps(corners), [1, 1 / 3, 0, 1])
     np.testing.assert_allclose(overlaps(corners[:1]), [0])
 
 
-def test_rates_elsewhere_equal_a_loop(load, monkeypatch):
-    frames, rng = load("frames"), np.random.default_rng(0)
+def test_rates_elsewhere_equal_a_loop(load_benchmark, monkeypatch):
+    frames, rng = load_benchmark("frames"), np.random.default_rng(0)
     monkeypatch.setattr(frames, "BLOCK", 7)
     pid, camid, frame = rng.integers(0, 6, 40), rng.integers(0, 3, 40), rng.integers(0, 12, 40)
     embedding = rng.standard_normal((40, 5)).astype(np.float32)

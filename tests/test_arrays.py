@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSource
+from tiny_sources import noise
 
 from mancs_jax.data import arrays, build, images
 from mancs_jax.data.arrays import Split
@@ -20,17 +21,13 @@ def png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
 
 
-def noise(seed: int, height: int = 8, width: int = 4) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
 LABELS = {"c.jpg": (0, 2), "a.jpg": (7, 1), "d.jpg": (3, 6), "b.jpg": (-1, 1)}
 
 
 def unsorted(splits=("train", "query"), names=tuple(LABELS), **images: bytes) -> Contents:
     """A data set whose records are not in the order of their names."""
     items = [Item(name, *LABELS[name], name) for name in names]
-    images = {name: png(noise(ord(name[0]))) for name in LABELS} | {
+    images = {name: png(noise(ord(name[0]), 8, 4)) for name in LABELS} | {
         f"{name}.jpg": file for name, file in images.items()
     }
     return Contents("unsorted", About("", "For a test."), dict.fromkeys(splits, items), images.__getitem__)
@@ -48,7 +45,7 @@ def test_load_split_sorts_by_name_and_keeps_rows_together(root):
     assert split.name.tolist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert split.pid.tolist() == [7, -1, 0, 3] and split.pid.dtype == np.int32
     assert split.camid.tolist() == [1, 1, 2, 6] and split.camid.dtype == np.int32
-    np.testing.assert_array_equal(split.image, np.stack([noise(ord(letter)) for letter in "abcd"]))
+    np.testing.assert_array_equal(split.image, np.stack([noise(ord(letter), 8, 4) for letter in "abcd"]))
     assert split.image.dtype == np.uint8 and split.image.flags.c_contiguous
 
 

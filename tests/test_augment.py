@@ -100,12 +100,8 @@ def erased_boxes(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def assert_boxes_are_legal(boxes: np.ndarray, height: int, width: int, area, aspect):
     """Inside the image; before its sides were rounded, its area and aspect may have been in their ranges."""
     top, left, h, w = np.asarray(boxes).T
-    assert top.min() >= 0
-    assert left.min() >= 0
-    assert np.all(top + h <= height)
-    assert np.all(left + w <= width)
-    assert h.min() >= 1
-    assert w.min() >= 1
+    assert min(top.min(), left.min()) >= 0 and min(h.min(), w.min()) >= 1
+    assert np.all(top + h <= height) and np.all(left + w <= width)
     part = (h < height) | (w < width)
     h, w, slack = h[part], w[part], 1e-4
     assert np.all((h + 0.5) * (w + 0.5) >= area[0] * height * width * (1 - slack))
@@ -244,8 +240,7 @@ def test_random_erasing_fills_with_pixels_of_the_whole_range():
         for one, (top, left, height, width) in zip(pixels(x), boxes, strict=True)
     ]
     values = np.concatenate(filled)
-    assert values.min() > -1e-3
-    assert values.max() < 255 + 1e-3
+    assert values.min() > -1e-3 and values.max() < 255 + 1e-3
     for channel in values.T:
         assert ks_1samp(channel, lambda v: np.clip(v / 255, 0, 1)).pvalue > LEAST_P_VALUE
     # Every pixel, channel and example has a draw of its own.
@@ -271,14 +266,8 @@ def test_chances_of_flip_and_erasing_are_right_and_independent():
 def test_crop_and_erased_box_are_independent():
     """Both out of the same ranges: if they shared a key they would be the same box."""
     num = 8 * BATCH
-    ranges = {"area": (0.1, 0.4), "aspect": (1.0, 3.0)}
-    options = NOTHING._replace(
-        crop_area=ranges["area"],
-        crop_aspect=ranges["aspect"],
-        erase=1.0,
-        erase_area=ranges["area"],
-        erase_aspect=ranges["aspect"],
-    )
+    area, aspect = (0.1, 0.4), (1.0, 3.0)
+    options = NOTHING._replace(crop_area=area, crop_aspect=aspect, erase=1.0, erase_area=area, erase_aspect=aspect)
     ramp = np.zeros((num, HEIGHT, WIDTH, 3), np.uint8)
     ramp[..., 0] = 4 * np.arange(HEIGHT)[:, None]
     cropped = run(ramp, options._replace(erase=0.0))

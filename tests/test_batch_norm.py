@@ -113,22 +113,6 @@ def test_channels_far_from_zero_keep_their_gradient_in_float32():
     assert np.linalg.norm(np.asarray(ours) - exact) < 1e-4 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("num_devices", [2, 4])
-def test_devices_share_their_statistics(num_devices):
-    whole = with_gradients(BatchNorm(use_running_average=False), X)
-    split = X.reshape(num_devices, -1, *X.shape[1:])
-    module = BatchNorm(use_running_average=False, sync=Sync("devices"))
-    losses, gradients = jax.pmap(
-        partial(with_gradients, module), axis_name="devices", devices=jax.devices()[:num_devices]
-    )(split)
-    np.testing.assert_allclose(losses[0].sum(), whole[0][0], rtol=1e-4)
-    for name in STATS:
-        np.testing.assert_allclose(losses[1][name][0], whole[0][1][name], rtol=1e-5)
-    np.testing.assert_allclose(gradients[0].reshape(X.shape), whole[1][0], rtol=1e-3, atol=2e-5)
-    for name in PARAMS:
-        np.testing.assert_allclose(gradients[1][name].sum(0), whole[1][1][name], rtol=1e-3, atol=1e-4)
-
-
 def test_half_precision_is_normalised_in_float32():
     x = X.astype(jnp.bfloat16)
     y, _ = BatchNorm(use_running_average=False, dtype=jnp.bfloat16).apply(
@@ -141,24 +125,32 @@ def test_half_precision_is_normalised_in_float32():
     np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize(("num_devices", "groups", "local"), [(1, 1, 4), (2, 0, 2), (4, 0, 1), (4, 4, 1), (8, 4, 1)])
-def test_groups_do_not_depend_on_the_devices(num_devices, groups, local):
-    """Four groups of two images: in one device, in each of several, or over pairs of devices."""
+@pytest.mark.parametrize(
+    ("parts", "num_devices", "groups", "local"),
+    [(1, 2, 1, 1), (1, 4, 1, 1), (4, 1, 1, 4), (4, 2, 0, 2), (4, 4, 0, 1), (4, 4, 4, 1), (4, 8, 4, 1)],
+)
+def test_groups_do_not_depend_on_the_devices(parts, num_devices, groups, local):
+    """One group of all images, or four groups of two: in one device, in each of several, or over several devices."""
     sync = Sync("devices", groups) if groups else None
     module = BatchNorm(use_running_average=False, sync=sync, groups=local)
     run_parts = jax.pmap(partial(run_all, module), axis_name="devices", devices=jax.devices()[:num_devices])
-    y, updates, dx = run_parts(X.reshape(num_devices, -1, *X.shape[1:]))
-    alone = partial(run_all, BatchNorm(use_running_average=False))
-    parts = [alone(part) for part in X.reshape(4, 2, *X.shape[1:])]
-    np.testing.assert_allclose(y.reshape(X.shape), np.concatenate([part[0] for part in parts]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(dx.reshape(X.shape), np.concatenate([part[2] for part in parts]), rtol=1e-3, atol=2e-5)
+    y, updates, dx, by_params = run_parts(X.reshape(num_devices, -1, *X.shape[1:]))
+    alone = [run_all(BatchNorm(use_running_average=False), part) for part in X.reshape(parts, 8 // parts, *X.shape[1:])]
+    np.testing.assert_allclose(y.reshape(X.shape), np.concatenate([part[0] for part in alone]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dx.reshape(X.shape), np.concatenate([part[2] for part in alone]), rtol=1e-3, atol=2e-5)
     for name in STATS:
-        mean = np.mean([part[1][name] for part in parts], axis=0)
+        mean = np.mean([part[1][name] for part in alone], axis=0)
         np.testing.assert_allclose(updates[name].mean(0), mean, rtol=1e-5)
+    for name in PARAMS:
+        total = np.sum([part[3][name] for part in alone], axis=0)
+        np.testing.assert_allclose(by_params[name].sum(0), total, rtol=1e-3, atol=1e-4)
 
 
 def run_all(module, x):
-    """(output, updated statistics, gradient of a weighted sum)."""
-    variables = {"params": PARAMS, "batch_stats": STATS}
-    y, pull, updates = jax.vjp(lambda x: module.apply(variables, x, mutable=["batch_stats"]), x, has_aux=True)
-    return y, updates["batch_stats"], pull(jnp.sin(y))[0]
+    """(output, updated statistics, gradients of a weighted sum by x and by the parameters)."""
+
+    def apply(x, params):
+        return module.apply({"params": params, "batch_stats": STATS}, x, mutable=["batch_stats"])
+
+    y, pull, updates = jax.vjp(apply, x, PARAMS, has_aux=True)
+    return y, updates["batch_stats"], *pull(jnp.sin(y))

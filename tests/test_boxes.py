@@ -109,13 +109,8 @@ def test_a_box_gives_what_its_crop_gives_in_every_form(embedder, tmp_path):
     assert_same(np.concatenate([embedder(crop) for crop in crops]), expected)  # one at a time
     frame = tmp_path / "frame.png"
     Image.fromarray(FRAME_IMAGE).save(frame)
-    for form in (
-        FRAME_IMAGE,
-        frame,
-        str(frame),
-        Image.open(frame),
-        np.ascontiguousarray(FRAME_IMAGE[:, ::-1])[:, ::-1],
-    ):
+    mirrored = np.ascontiguousarray(FRAME_IMAGE[:, ::-1])[:, ::-1]
+    for form in (FRAME_IMAGE, frame, str(frame), Image.open(frame), mirrored):
         assert_same(embedder(form, boxes=BOXES), expected)
         assert_same(embedder(form, np.float32(BOXES)), expected)
     assert_same(embedder(FRAME_IMAGE, boxes=PIXELS * 5), np.tile(expected, (5, 1)))  # more than a batch

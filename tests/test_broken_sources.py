@@ -271,3 +271,19 @@ def test_no_room_to_unpack(run, tmp_path, monkeypatch):
     monkeypatch.setattr(cuhk03.shutil, "copyfileobj", full)
     line = run("--dataset=cuhk03_labeled", f"--source={tmp_path / 'cuhk03_release.zip'}", "--check")
     assert f"cannot be unpacked into {tempfile.gettempdir()} (see TMPDIR): [Errno 28] No space left" in line
+
+
+def test_whatever_is_damaged_inside_a_mat_file_gets_one_line(tmp_path):
+    whole = write_cuhk03(tmp_path / "x.mat").read_bytes()
+    lines = 0
+    for place in range(512, len(whole), 211):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        (tmp_path / "x.mat").write_bytes(damaged)
+        try:
+            with cuhk03.open_source(tmp_path / "x.mat", "labeled"):
+                pass
+        except ValueError as error:
+            assert "x.mat" in str(error) and "\n" not in str(error).strip()
+            lines += 1
+    assert lines > 0

@@ -81,9 +81,8 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(array_record_module, "ArrayRecordWriter", FullDisk)
     with pytest.raises(OSError) as error:
         build.build(make(), tmp_path / "root")
-    assert str(error.value) == (
-        f"{tmp_path / 'root'}: tiny cannot be built (No space left on device); nothing of it was kept"
-    )
+    line = f"{tmp_path / 'root'}: tiny cannot be built (No space left on device); nothing of it was kept"
+    assert str(error.value) == line
     assert list(tmp_path.iterdir()) == []
 
 

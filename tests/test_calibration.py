@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from small_sets import small_sets
 
 from mancs_jax.evaluation import calibration, comparison
 from mancs_jax.evaluation.calibration import fit, knots_of, log_likelihood_ratio, probability, quality
@@ -48,20 +49,8 @@ def brute_minimum(same, other):
     return cost / 2
 
 
-@st.composite
-def problems(draw):
-    """Small whole numbers give many ties."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    num_queries, num_gallery, width = draw(st.tuples(st.integers(1, 20), st.integers(2, 40), st.integers(1, 4)))
-    query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
-    pid = np.append(rng.integers(0, 4), rng.integers(-1, 4, num_gallery - 1))
-    return Labelled(query, rng.integers(1, 4, num_queries), rng.integers(0, 2, num_queries)), Labelled(
-        gallery, pid, rng.integers(0, 2, num_gallery)
-    )
-
-
 @settings(max_examples=60)
-@given(problems(), st.booleans())
+@given(small_sets(3), st.booleans())
 def test_quality_is_that_of_a_loop(problem, in_tiles):
     same, other = all_pairs(*problem)
     with pytest.MonkeyPatch.context() as patch:

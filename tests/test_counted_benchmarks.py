@@ -1,6 +1,5 @@
 """The benchmarks that count bytes and operations instead of taking the time."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -14,24 +13,18 @@ PLUGINS = os.environ.get("MANCS_PLUGINS", "")  # the folder of NVIDIA's compiler
 
 
 @pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module
-
-
-@pytest.fixture
-def run(load, tmp_path, capsys):
+def run(load_benchmark, tmp_path, capsys):
     """Runs a benchmark on the tiny configuration: its JSON, and what it prints."""
 
     def run(name, *arguments):
-        load(name).main([f"--config={TINY}", f"--json={tmp_path / 'figures.json'}", *arguments])
+        load_benchmark(name).main([f"--config={TINY}", f"--json={tmp_path / 'figures.json'}", *arguments])
         return json.loads((tmp_path / "figures.json").read_text()), capsys.readouterr().out
 
     return run
 
 
-def test_a_share_at_a_time_takes_less_memory(load, run, monkeypatch):
-    memory = load("memory")
+def test_a_share_at_a_time_takes_less_memory(load_benchmark, run, monkeypatch):
+    memory = load_benchmark("memory")
     monkeypatch.setattr(memory, "REMAT", (memory.REMAT[0], memory.REMAT[-1]))
     figures, table = run("memory", f"--config={TINY}:bare", "--accumulate", "1", "4")
     rows = figures["rows"]
@@ -41,8 +34,8 @@ def test_a_share_at_a_time_takes_less_memory(load, run, monkeypatch):
     assert all(row["GB, measured"] is None for row in rows)
 
 
-def test_galleries_are_weighed(load, capsys, tmp_path):
-    load("scaling").main([f"--json={tmp_path / 'figures.json'}"])  # run("scaling") without a configuration
+def test_galleries_are_weighed(load_benchmark, capsys, tmp_path):
+    load_benchmark("scaling").main([f"--json={tmp_path / 'figures.json'}"])  # run("scaling") without a configuration
     printed, (small, *_, large) = capsys.readouterr().out, json.loads((tmp_path / "figures.json").read_text())
     # 2,048 numbers of 4 bytes; an H200 gives four fifths of its 141 GB, and reads 4.8 TB a second.
     assert small["float32"] == 2 * small["float16"] == 8_192_000_000 and small["cards"] == 1

@@ -10,6 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 from tiny_runs import write_data
+from tiny_sources import write
 from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
@@ -34,6 +35,10 @@ def embedder(workdir):
 
 def pictures(number, height=64, width=32):
     return np.random.default_rng(number).integers(0, 256, (number, height, width, 3), dtype=np.uint8)
+
+
+def encoded():
+    return cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
 
 
 def assert_same(found, expected):
@@ -184,31 +189,22 @@ def test_what_cannot_be_loaded(workdir, tmp_path):
 
 def test_images_of_every_suffix_are_found_and_what_is_skipped_is_told(embedder, tmp_path):
     image = pictures(1)[0]
-    for i, kind in enumerate((".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff", ".ppm")):
-        (tmp_path / f"{i}{kind}").write_bytes(cv2.imencode(kind, image)[1].tobytes())
-    jpeg = (tmp_path / "0.jpg").read_bytes()
-    for name in ("7.jpe", "8.JFIF", "sub/9.jpg/10.jpg"):  # a folder may end in .jpg as well
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(jpeg)
-    for name in ("notes.txt", "video.mp4", ".hidden.jpg", "@eaDir/0.jpg/THUMB.jpg", "Thumbs.db"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+    kinds = enumerate((".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff", ".ppm"))
+    files = {f"{i}{kind}": cv2.imencode(kind, image)[1].tobytes() for i, kind in kinds}
+    files |= dict.fromkeys(("7.jpe", "8.JFIF", "sub/9.jpg/10.jpg"), files["0.jpg"])  # a folder may end in .jpg as well
+    no_images = ("notes.txt", "video.mp4", ".hidden.jpg", "@eaDir/0.jpg/THUMB.jpg", "Thumbs.db")
+    write(tmp_path, files | dict.fromkeys(no_images, b"x"), False)
     names, others = find_images(tmp_path)
     assert [name.partition(".")[0] for name in names] == [*"012345678", "sub/9"]
     assert others == ["notes.txt", "video.mp4"]
     assert len(embed_folder(tmp_path, embedder, progress=False).embedding) == 10
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "a.heic").write_bytes(b"x")
+    write(tmp_path / "empty", {"a.heic": b"x"}, False)
     with pytest.raises(ValueError, match=r"no images in it; it has a\.heic; names of images end in \.jpg, \.jpeg"):
         find_images(tmp_path / "empty")
 
 
 def test_links_that_give_no_image_are_told(tmp_path):
-    (tmp_path / "album" / "sub").mkdir(parents=True)
-    (tmp_path / "photos").mkdir()
-    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
-    for name in ("album/a.jpg", "album/sub/b.jpg", "photos/c.jpg"):
-        (tmp_path / name).write_bytes(encoded)
+    write(tmp_path, dict.fromkeys(("album/a.jpg", "album/sub/b.jpg", "photos/c.jpg"), encoded()), False)
     (tmp_path / "photos" / "album").symlink_to(tmp_path / "album")
     (tmp_path / "photos" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "photos" / "good.jpg").symlink_to(tmp_path / "album" / "a.jpg")
@@ -217,22 +213,13 @@ def test_links_that_give_no_image_are_told(tmp_path):
     assert find_queries(tmp_path / "photos").not_images == told
     (tmp_path / "lone").mkdir()
     (tmp_path / "lone" / "album").symlink_to(tmp_path / "album")
-    with pytest.raises(
-        ValueError, match=r"no images in it; it has album \(a link to a folder\); names of images end in"
-    ):
+    with pytest.raises(ValueError, match=r"no images in it; it has album \(a link to a folder\); names of images end"):
         find_images(tmp_path / "lone")
 
 
 def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(embedder, tmp_path):
-    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
-    for name, content in {
-        "a.jpg": encoded,
-        "b.jpg": encoded[:-20],
-        "c.png": b"x",
-        "d.jpg": b"",
-        "e.jpg": encoded,
-    }.items():
-        (tmp_path / name).write_bytes(content)
+    files = {"a.jpg": encoded(), "b.jpg": encoded()[:-20], "c.png": b"x", "d.jpg": b"", "e.jpg": encoded()}
+    write(tmp_path, files, False)
     damaged = {"b.jpg": "cut off", "c.png": "damaged, or not an image", "d.jpg": "empty"}
     embedding, names, faults = embed_whole(tmp_path, embedder, find_images(tmp_path)[0], progress=False)
     assert (names, faults) == (["a.jpg", "e.jpg"], damaged)
@@ -247,9 +234,7 @@ def test_damaged_images_of_a_folder_are_told_and_do_not_stop_the_others(embedder
 
 def test_images_that_disappear_while_a_folder_is_embedded_are_told(embedder, tmp_path):
     """While the first batch is on the device, three images go, and a folder takes the place of another."""
-    encoded = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
-    for i in range(3 * embedder.batch):
-        (tmp_path / f"{i:03d}.jpg").write_bytes(encoded)
+    write(tmp_path, {f"{i:03d}.jpg": encoded() for i in range(3 * embedder.batch)}, False)
     names, _ = find_images(tmp_path)
     gone = names[embedder.batch : embedder.batch + 3]
 
@@ -275,9 +260,8 @@ def one_by_one(batches):
 
 
 def test_names_are_listed_folder_by_folder(tmp_path):
-    for name in ("b/1.jpg", "a/2.jpg", "a.jpg", "b.jpg", "a/a/1.jpg", "~x.jpg", "B.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+    names = ("b/1.jpg", "a/2.jpg", "a.jpg", "b.jpg", "a/a/1.jpg", "~x.jpg", "B.jpg")
+    write(tmp_path, dict.fromkeys(names, b"x"), False)
     os.mkfifo(tmp_path / "pipe.jpg")  # whoever opened it would wait
     images, others = find_images(tmp_path)
     assert images == sorted(images, key=lambda name: name.split("/")) and len(images) == 7
@@ -285,7 +269,7 @@ def test_names_are_listed_folder_by_folder(tmp_path):
 
 
 def test_a_name_that_begins_with_a_tilde_is_no_home_directory(embedder, tmp_path, monkeypatch):
-    (tmp_path / "~x.jpg").write_bytes(cv2.imencode(".jpg", pictures(1)[0])[1].tobytes())
+    (tmp_path / "~x.jpg").write_bytes(encoded())
     monkeypatch.chdir(tmp_path)
     assert len(embed_folder(".", embedder, progress=False).embedding) == 1
     assert len(embed_whole(".", embedder, ["~x.jpg"])[0]) == len(embedder("./~x.jpg")) == 1

@@ -83,9 +83,8 @@ def test_scores_thresholds_and_calibration_travel_unless_flip_changes_them(place
     distance = np.linspace(0, 8, 50)
     for path in (tmp_path / "m.onnx", tmp_path / "m.jax"):
         for name in ("euclidean", "cosine"):
-            ratios = [
-                log_likelihood_ratio(knots_of(one, name), distance) for one in (mancs_jax.load(path).card, shipped)
-            ]
+            cards = (mancs_jax.load(path).card, shipped)
+            ratios = [log_likelihood_ratio(knots_of(one, name), distance) for one in cards]
             assert np.abs(ratios[0] - ratios[1]).max() < 1e-12 < np.ptp(ratios[0])
     # The small network with the same scores and thresholds: the way of a card does not depend on the weights.
     shutil.copy(place / "n.safetensors", tmp_path)
@@ -116,9 +115,8 @@ def test_what_does_not_apply(place):
             line = refused(lambda images=wrong, run=opened.run_batches: list(run([images])))
             assert "but the card of the file says uint8 [N, 64, 32, 3], RGB" in line
     devices = jax.local_devices()
-    assert "ONNX Runtime chooses its device; leave devices out" in refused(
-        mancs_jax.load, place / "n.onnx", devices=devices[:1]
-    )
+    line = refused(mancs_jax.load, place / "n.onnx", devices=devices[:1])
+    assert "ONNX Runtime chooses its device; leave devices out" in line
     assert "an exported file runs on one device, not 8" in refused(mancs_jax.load, place / "n.jax", devices=devices)
     image = np.zeros((1, 64, 32, 3), np.uint8)
     assert mancs_jax.load(place / "n.jax", devices=devices[3:4])(image).shape == (1, WIDTH)
@@ -173,9 +171,8 @@ def test_commands_take_a_file(place, tmp_path, monkeypatch, capsys):
     write_data(tmp_path / "data", source)
     results, galleries = [], []
     for network in ("w", *KINDS, "flip.onnx"):
-        command(
-            evaluate, f"--network={place / network}", f"--root={tmp_path / 'data'}", f"--json={tmp_path / 'r.json'}"
-        )
+        output = f"--json={tmp_path / 'r.json'}"
+        command(evaluate, f"--network={place / network}", f"--root={tmp_path / 'data'}", output)
         results.append(json.loads((tmp_path / "r.json").read_text())["Mancs"])
         command(embed, str(source / "query"), f"--network={place / network}", f"--output={tmp_path / f'{network}.npz'}")
         galleries.append(load_gallery(tmp_path / f"{network}.npz"))

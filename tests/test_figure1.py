@@ -32,9 +32,8 @@ def test_each_output_stands_there_with_the_shape_that_is_computed(fab_stages):
     config.model.rank_dim, config.model.cls_dim = 24, 40
     shapes = jax.eval_shape(partial(init_variables, config, NUM_CLASSES))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    outputs = jax.jit(partial(create_model(config, NUM_CLASSES).apply, train=False))(
-        variables, np.zeros((2, 64, 32, 3), np.float32)
-    )
+    apply = jax.jit(partial(create_model(config, NUM_CLASSES).apply, train=False))
+    outputs = apply(variables, np.zeros((2, 64, 32, 3), np.float32))
     named = {f"maps[{stage}]": of for stage, of in outputs.maps.items()}
     named |= {f"masks[{stage}]": of for stage, of in outputs.masks.items()}
     named |= {name: of for name, of in outputs._asdict().items() if isinstance(of, jax.Array)}
@@ -56,11 +55,8 @@ def test_losses_and_weights_are_those_of_the_recipe():
 
 def test_boxes_do_not_overlap_and_are_inside():
     root = ElementTree.fromstring(figure_1(recipes.market(), NUM_CLASSES))
-    boxes = [
-        [float(box.get(name)) for name in ("x", "y", "width", "height")]
-        for box in root.iter(f"{SVG}rect")
-        if box.get("x")
-    ]
+    rects = [box for box in root.iter(f"{SVG}rect") if box.get("x")]
+    boxes = [[float(box.get(name)) for name in ("x", "y", "width", "height")] for box in rects]
     left, top, width, height = np.array(boxes).T
     assert left.min() >= 0 and (left + width).max() <= float(root.get("width"))
     assert top.min() >= 0 and (top + height).max() <= float(root.get("height"))

@@ -14,6 +14,7 @@ B, C = 6, 5
 RNG = np.random.default_rng(0)
 LOGITS = (3 * RNG.standard_normal((B, C))).astype(np.float32)
 LABELS = np.array([0, 4, 2, 2, 1, 3], np.int32)
+EXTREME = jnp.array([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4]], jnp.float32)
 
 focal = jax.jit(jax.value_and_grad(focal_loss), static_argnames=("gamma", "probability", "detach_weight"))
 attention = jax.jit(jax.value_and_grad(attention_loss), static_argnames="kind")
@@ -114,8 +115,7 @@ def test_sigmoid_focal_loss_by_hand():
 @pytest.mark.parametrize("detach", [False, True])
 def test_focal_loss_of_extreme_logits(probability, gamma, detach):
     """The true class sure and right costs nothing; sure and wrong costs |log p|, and the gradient is -1/B."""
-    logits = jnp.array([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4]], jnp.float32)
-    value, gradient = focal(logits, jnp.array([0, 0]), gamma=gamma, probability=probability, detach_weight=detach)
+    value, gradient = focal(EXTREME, jnp.array([0, 0]), gamma=gamma, probability=probability, detach_weight=detach)
     expected = 1e4 if probability == "sigmoid" else 2e4
     np.testing.assert_allclose(value, expected / 2, rtol=1e-5)
     assert np.all(np.isfinite(gradient))
@@ -125,8 +125,7 @@ def test_focal_loss_of_extreme_logits(probability, gamma, detach):
 
 @pytest.mark.parametrize(("kind", "expected"), [("sigmoid", 2e4 / 6), ("softmax", 2e4 / 2)])
 def test_attention_loss_of_extreme_logits(kind, expected):
-    logits = jnp.array([[1e4, -1e4, -1e4], [-1e4, 1e4, -1e4]], jnp.float32)
-    value, gradient = attention(logits, jnp.array([0, 0]), kind=kind)
+    value, gradient = attention(EXTREME, jnp.array([0, 0]), kind=kind)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     assert np.all(np.isfinite(gradient))
     np.testing.assert_array_equal(gradient[0], 0)

@@ -98,12 +98,8 @@ def test_a_recipe_in_the_home_directory(tmp_path, monkeypatch):
     )
     taken = {}
     monkeypatch.setattr("mancs_jax.run.train_and_evaluate", lambda config, workdir, **_: taken.update(locals()))
-    forms = (
-        ["--config=~/own/x.py:small"],
-        ["--config", "~/own/x.py:small"],
-        [f"--config=file://{tmp_path}/own/x.py:small"],
-    )
-    for form in forms:
+    by_url = [f"--config=file://{tmp_path}/own/x.py:small"]
+    for form in (["--config=~/own/x.py:small"], ["--config", "~/own/x.py:small"], by_url):
         taken.clear()
         command_line.run(train, ["mancs", *form, "--workdir=~/w"])
         assert taken["config"].recipe == "small"
@@ -155,12 +151,8 @@ def test_home_in_every_call_from_python(tmp_path, monkeypatch):
     assert str(home / "n.safetensors") in convert.export_weights("~/w", "~/n.safetensors")
     assert publish.export_network("~/w", "net", "~", scores=False)[0] == home / "net.json"
     assert mancs_jax.load("~/net.json").width
-    np.savez(
-        home / "f.npz",
-        query=rows,
-        gallery=rows,
-        **{f"{part}_{name}": np.arange(4) + 1 for part in PARTS for name in NAMES},
-    )
+    labels = {f"{part}_{name}": np.arange(4) + 1 for part in PARTS for name in NAMES}
+    np.savez(home / "f.npz", query=rows, gallery=rows, **labels)
     assert features.load_features("~/f.npz")["query"].embedding.shape == (4, 4)
     assert [*(tmp_path / "cwd").iterdir()] == []
 

@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_step import NUM_CLASSES, losses, record_sizes, run, tiny_config
+from tiny_step import losses, record_sizes, run, tiny_config, train_drawn
 
 from mancs_jax.config import checks, recipes
 from mancs_jax.losses.identity import focal_loss
-from mancs_jax.training.checkpoint import Description
-from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer
-from mancs_jax.workdir import Workdir
 
 FIELDS = {
     "optim.name": "sgd",
@@ -74,21 +71,12 @@ def test_each_field_changes_the_run(name):
     assert np.abs(losses(other) - losses(plain)).max() > 1e-3
 
 
-def train_here(config, workdir, num_devices: int = 1) -> list[dict]:
-    """Trains on drawn images; returns the rows of metrics.jsonl."""
-    labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
-    image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
-    description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
-    assert train(config, Workdir(workdir), image, labels, (NUM_CLASSES,), description, jax.devices()[:num_devices])
-    return (workdir / "metrics.jsonl").read_text().splitlines()
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """(rows, sizes that the network saw) of five steps with all fields, three of them an epoch."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         seen = record_sizes(monkeypatch)
-        return train_here(long_run(5), tmp_path_factory.mktemp("whole")), seen
+        return train_drawn(long_run(5), tmp_path_factory.mktemp("whole")), seen
 
 
 def long_run(steps: int):
@@ -105,7 +93,7 @@ def test_first_epochs_see_half_the_size(whole):
 def test_a_run_goes_on_as_if_it_had_not_stopped(whole, tmp_path):
     """Stopped at step 2, before the images grow, and at step 4, after."""
     for steps in (2, 4, 5):
-        parts = train_here(long_run(steps), tmp_path)
+        parts = train_drawn(long_run(steps), tmp_path)
     assert parts == whole[0]
 
 

@@ -8,6 +8,7 @@ import stat
 
 import pytest
 import tiny
+from programs import run_python
 from tiny_runs import write_data
 from tiny_sources import REPOSITORY, jpeg, run_script
 from tiny_workdir import write_untrained
@@ -114,6 +115,27 @@ def test_a_trained_network_tells_its_scores_on_a_full_disk(root, tmp_path, monke
     assert "| Mancs " in capsys.readouterr().out
     monkeypatch.undo()
     assert run.train_and_evaluate(config, tmp_path / "w", report=False)["Mancs"]["step"] == 1
+
+
+def test_a_full_disk_takes_no_board_and_leaves_no_traceback(tmp_path):
+    """In a process of its own: threads and hooks at its end would print theirs."""
+    code = """
+import sys
+from pathlib import Path
+from tensorboardX import record_writer
+from mancs_jax.training.log import MetricsLog
+from mancs_jax.workdir import Workdir
+record_writer.open_file = lambda path: open("/dev/full", "wb")
+log = MetricsLog(Workdir(Path(sys.argv[1])), step=0, num_steps=3, batch=2, log_every=1)
+log.write(1, {"loss": 1.0})
+try:
+    log.flush()
+except OSError as error:
+    sys.exit(str(error))
+"""
+    ended = run_python(code, tmp_path)
+    line = f"{tmp_path}/tensorboard cannot be written (No space left on device); free disk space, and run the same"
+    assert ended.returncode == 1 and line in ended.stderr and "Traceback" not in ended.stderr
 
 
 # Command, its output, and the file in that output where it is a folder. No source is there: it would be missed if the

@@ -37,17 +37,9 @@ def test_parse_name(name, labels):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "",
-        "0002.jpg",
-        "0002_c1s1_000451_03.png",
-        "0002_c0s1_000451_03.jpg",
-        "-2_c1s1_000451_03.jpg",
-        "2_c1s1_000451_03.jpg",
-        "0002_c1s1_000451_03.jpg.jpg.jpg",
-        "x0002_c1s1_000451_03.jpg",
-        "0002_c1s1_000451_03.jpg\n",
-    ],
+    ["", "0002.jpg", "0002_c1s1_000451_03.png", "0002_c0s1_000451_03.jpg", "-2_c1s1_000451_03.jpg"]
+    + ["2_c1s1_000451_03.jpg", "0002_c1s1_000451_03.jpg.jpg.jpg", "x0002_c1s1_000451_03.jpg"]
+    + ["0002_c1s1_000451_03.jpg\n"],
 )
 def test_parse_name_refuses(name):
     with pytest.raises(ValueError, match=r"is not a name such as 0002_c1s1_000451_03\.jpg"):
@@ -62,9 +54,8 @@ def test_open_source(tmp_path, as_zip, top):
         assert {split: [item.name for item in items] for split, items in found.splits.items()} == {
             split: sorted(MARKET[folder]) for split, folder in LAYOUT.folders.items()
         }
-        assert found.splits["gallery"][0] == Item(
-            "-1_c1s1_000401_03.jpg", -1, 1, "bounding_box_test/-1_c1s1_000401_03.jpg"
-        )
+        name = "-1_c1s1_000401_03.jpg"
+        assert found.splits["gallery"][0] == Item(name, -1, 1, f"bounding_box_test/{name}")
         assert all(found.read(item.file) == files[item.file] for items in found.splits.values() for item in items)
     assert count_items(found.splits["gallery"]) == Counts(4, 2, 1, 1, (1, 2))
 
@@ -99,13 +90,8 @@ DISTRACTORS = ["0000_c1s1_000151_01.jpg", "0000_c6s3_099999_12.jpg", "0000_c2s1_
 
 @pytest.mark.parametrize(
     ("as_zip", "folder", "given"),
-    [
-        (True, "images", ""),
-        (True, "distractors_500k/images", ""),
-        (False, "images", ""),
-        (False, "images", "images"),
-        (False, "distractors_500k/images", ""),
-    ],
+    [(as_zip, folder, "") for as_zip in (True, False) for folder in ("images", "distractors_500k/images")]
+    + [(False, "images", "images")],
 )
 def test_distractors(tmp_path, as_zip, folder, given):
     path = write(tmp_path / "source", image_files({folder: DISTRACTORS}), as_zip)

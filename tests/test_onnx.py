@@ -102,17 +102,8 @@ def test_what_is_in_the_file(tmp_path):
     assert (embedding.name, embedding.type.tensor_type.elem_type, shape) == ("embeddings", 1, ["batch", 24])
     card = read_onnx(tmp_path / "a.onnx")[1]
     assert card["use"] == model.doc_string and card["step"] == 7
-    assert card["input"] == {
-        "height": 64,
-        "width": 32,
-        "channels": "RGB",
-        "dtype": "float32",
-        "layout": "NCHW",
-        "values": "(pixel / 255 - mean) / std, normalised outside",
-        "resize": "area (cv2.INTER_AREA); linear (cv2.INTER_LINEAR) where the image is smaller on a side",
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-    }
+    values = "(pixel / 255 - mean) / std, normalised outside"  # the rest is as in tests/test_network_file.py
+    assert {"dtype": "float32", "layout": "NCHW", "values": values}.items() <= card["input"].items()
 
 
 def test_folding_by_hand():

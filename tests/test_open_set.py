@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_sets import small_sets
 
 from mancs_jax.evaluation import comparison, open_set
 from mancs_jax.evaluation.bootstrap import identity_weights
@@ -48,25 +49,10 @@ def brute_rates(found, removed, max_fpir, weight):
     return best
 
 
-@st.composite
-def problems(draw):
-    """Small whole numbers give many ties, and distances that float32 orders exactly."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    num_queries, num_gallery, width = draw(st.tuples(st.integers(2, 20), st.integers(2, 40), st.integers(1, 3)))
-    query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
-    query_pid = np.append([1, 2], rng.integers(1, 6, num_queries - 2))
-    pid = np.append(rng.integers(0, 6), rng.integers(-1, 6, num_gallery - 1))
-    sets = (
-        Labelled(query, query_pid, rng.integers(0, 2, num_queries)),
-        Labelled(gallery, pid, rng.integers(0, 2, num_gallery)),
-    )
-    return sets, draw(st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0])), draw(st.booleans())
-
-
 @settings(max_examples=60)
-@given(problems(), st.booleans())
-def test_rates_are_those_of_a_loop(problem, in_tiles):
-    (query, gallery), max_fpir, is_weighted = problem
+@given(small_sets(known=(1, 2)), st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0]), st.booleans(), st.booleans())
+def test_rates_are_those_of_a_loop(sets, max_fpir, is_weighted, in_tiles):
+    query, gallery = sets
     with pytest.MonkeyPatch.context() as patch:
         if in_tiles:
             patch.setattr(comparison, "TILE_BYTES", 8 * 4 * 4)

@@ -39,11 +39,11 @@ def place(tmp_path_factory):
         lines = [",".join(row[column] for column in columns) for row in [("path", "pid", "camid", "split"), *rows]]
         (place / f"{name}.csv").write_text("\n".join(lines))
     write_workdir(place / "run")
-    said = {
-        name: prepare("folder", str(source), str(place / "data"), name=name, csv=str(place / f"{name}.csv"))
-        for name in ("with", "without")
-    }
-    return place, said
+    return place, {name: prepared(place, name) for name in ("with", "without")}
+
+
+def prepared(place, name):
+    return prepare("folder", str(place / "source"), str(place / "data"), name=name, csv=str(place / f"{name}.csv"))
 
 
 def test_the_table_of_the_data_set_says_so(place):
@@ -51,9 +51,7 @@ def test_the_table_of_the_data_set_says_so(place):
     assert UNKNOWN not in said["with"] and UNKNOWN in said["without"]
     assert re.search(r"^query +8 +4 +0 +0 +2$", said["with"], re.MULTILINE)
     assert re.search(r"^query +8 +4 +0 +0 +-$", said["without"], re.MULTILINE)
-    again = prepare(
-        "folder", str(place / "source"), str(place / "data"), name="without", csv=str(place / "without.csv")
-    )
+    again = prepared(place, "without")
     assert UNKNOWN in again and "nothing was done" in again
     assert Counts(1, 1, 0, 0, (5,)).cameras == (5,)
 

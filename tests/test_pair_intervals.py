@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_sets import small_sets
 
 from mancs_jax.evaluation import bootstrap, comparison, pair_intervals, protocols, roc
 from mancs_jax.evaluation.comparison import compare
@@ -12,17 +13,6 @@ from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 
 RATES = (0.4, 0.1, 0.02)
-
-
-@st.composite
-def problems(draw):
-    """Small whole numbers give many ties; labels give junk, distractors and images of the query's own camera."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    num_queries, num_gallery, width = draw(st.tuples(st.integers(1, 12), st.integers(2, 30), st.integers(1, 3)))
-    query, gallery = (rng.integers(-2, 3, (number, width)).astype(np.float32) for number in (num_queries, num_gallery))
-    query_labels = rng.integers(1, 5, num_queries), rng.integers(0, 2, num_queries)
-    pid = np.append(rng.integers(0, 6), rng.integers(-1, 6, num_gallery - 1))  # not all junk, which is refused
-    return Labelled(query, *query_labels), Labelled(gallery, pid, rng.integers(0, 2, num_gallery))
 
 
 def pair_by_pair(query, gallery, weights):
@@ -61,7 +51,7 @@ def expected_point(pairs, drawn, rate):
 
 
 @settings(max_examples=40, deadline=None)
-@given(problems(), st.booleans())
+@given(small_sets(), st.booleans())
 def test_every_draw_is_a_sum_over_all_pairs(problem, has_tiles):
     query, gallery = problem
     with pytest.MonkeyPatch.context() as patch:

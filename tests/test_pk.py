@@ -37,15 +37,13 @@ def test_a_batch_is_p_identities_of_k_images(sizes, k, seed, step, data):
     p = data.draw(st.integers(1, len(sizes)))
     labels = np.repeat(np.arange(len(sizes)), sizes)
     batch = pk_batch(images_by_identity(labels), p, k, seed, step)
-    assert batch.shape == (p * k,)
-    assert np.issubdtype(batch.dtype, np.integer)
+    assert batch.shape == (p * k,) and np.issubdtype(batch.dtype, np.integer)
     drawn = labels[batch].reshape(p, k)
     np.testing.assert_array_equal(drawn, np.broadcast_to(drawn[:, :1], (p, k)))
     assert len(set(drawn[:, 0])) == p
     for identity, images in zip(drawn[:, 0], batch.reshape(p, k), strict=True):
         counts = np.bincount(images, minlength=len(labels))[labels == identity]
-        assert counts.min() >= k // sizes[identity]
-        assert counts.max() <= -(-k // sizes[identity])
+        assert counts.min() >= k // sizes[identity] and counts.max() <= -(-k // sizes[identity])
 
 
 @pytest.mark.parametrize("p", [1, 3, 4, 11])

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_sources import REPOSITORY, image_files, jpeg, run_script, write, write_cuhk03, write_protocol
+from tiny_sources import REPOSITORY, image_files, jpeg, run_script, write
 
 from mancs_jax.config import by_name, checks
 from mancs_jax.data import arrays, images
@@ -105,44 +105,22 @@ def test_check_writes_nothing(run, source, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
 
 
-def test_cuhk03(run, tmp_path):
-    mat, root = write_cuhk03(tmp_path / "cuhk-03.mat"), tmp_path / "root"
-    arguments = ["--dataset=cuhk03_labeled", f"--source={mat}", f"--root={root}", "--allow_differences"]
-    rows = [
-        "train              5       2            0       0        2",
-        "query              3       3            0       0        2",
-        "gallery            4       3            0       0        2",
-        "all_images        12       5            0       0        2",
-    ]
-    path = str(prepared_path(root, "cuhk03_labeled"))
-    line, out = run(*arguments)
-    assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
-    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat is next to it")
-    protocol = write_protocol(tmp_path / "protocol.mat")
-    line, out = run(*arguments, f"--protocol_file={protocol}", "--overwrite")
-    assert (line, out.splitlines()[1:]) == ("", [*rows, path])
-
-
 def test_ones_own_data(run, tmp_path):
     source = write(tmp_path / "source", {"a.jpg": jpeg(0), "b.jpg": jpeg(1), "c.jpg": jpeg(2), "d.jpg": jpeg(3)}, False)
     rows = ["path,pid,camid,split", "a.jpg,1,1,train", "b.jpg,1,1,query", "c.jpg,1,2,gallery", "d.jpg,2,1,query"]
     (source / "labels.csv").write_text("\n".join(rows))
-    line, out = run(
-        "--dataset=folder", "--name=My-data", f"--source={source}", "--csv=labels.csv", f"--root={tmp_path}"
-    )
-    assert (line, out.splitlines()[1:]) == (
-        "",
-        [
-            "train           1       1            0       0        1",
-            "query           2       2            0       0        1",
-            "gallery         1       1            0       0        1",
-            "1 ids are in train and in query or gallery",
-            "1 ids of query are not in gallery",
-            "1 of 2 queries have no match under another camera",
-            str(prepared_path(tmp_path, "My-data")),
-            "no training is possible: it needs at least two identities",
-        ],
-    )
+    flags = ("--dataset=folder", "--name=My-data", f"--source={source}", "--csv=labels.csv", f"--root={tmp_path}")
+    line, out = run(*flags)
+    assert line == "" and out.splitlines()[1:] == [
+        "train           1       1            0       0        1",
+        "query           2       2            0       0        1",
+        "gallery         1       1            0       0        1",
+        "1 ids are in train and in query or gallery",
+        "1 ids of query are not in gallery",
+        "1 of 2 queries have no match under another camera",
+        str(prepared_path(tmp_path, "My-data")),
+        "no training is possible: it needs at least two identities",
+    ]
     assert arrays.load_split("My-data", tmp_path, "query", (16, 8)).name.tolist() == ["b.jpg", "d.jpg"]
 
 
@@ -182,6 +160,7 @@ def people(number, per_camera=2):
 
 
 QUERY = ["90,1,query", "90,2,gallery"]
+NO_IDENTITY = "no training could be evaluated: there is no query, and no identity can be held out (one "
 
 
 @pytest.mark.parametrize(
@@ -214,11 +193,8 @@ def test_the_command_is_quoted(run, tmp_path, root):
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        (
-            people(15, per_camera=1),
-            "no training could be evaluated: there is no query, and no identity can be held out (one",
-        ),
-        (people(1), "no training could be evaluated: there is no query, and no identity can be held out (one "),
+        (people(15, per_camera=1), NO_IDENTITY),
+        (people(1), NO_IDENTITY),
         (people(2), "no training is possible: it needs at least two identities"),
         (people(1) + QUERY, "no training is possible: it needs at least two identities"),
     ],

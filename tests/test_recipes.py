@@ -22,19 +22,11 @@ ROWS = [
     for line in (TESTS.parent / "docs" / "paper.md").read_text().splitlines()
     if line.startswith("|") and ".py::" in line and line.count("|") == 7  # of six cells: the fields
 ]
-SAME_IN_BOTH = {
-    "loss.probability",  # softmax: eq. 7 as printed has no term for the other classes
-    "optim.schedule",
-    "optim.head_multiplier",
-    "optim.weight_decay",
-    "model.head_init",
-    "model.rank_dim",
-    "choose_on",
-    "optim.name",
-    "optim.momentum",
-    "loss.label_smoothing",
-    "augment.half_size_epochs",
-}
+SAME_IN_BOTH = (  # loss.probability is softmax: eq. 7 as printed has no term for the other classes
+    {"loss.probability", "loss.label_smoothing", "model.head_init", "model.rank_dim", "choose_on"}
+    | {f"optim.{name}" for name in ("schedule", "head_multiplier", "weight_decay", "name", "momentum")}
+    | {"augment.half_size_epochs"}
+)
 
 
 def changes(config, other):
@@ -92,10 +84,8 @@ def test_variants_combine_in_any_order():
     assert changes(both, other) == {} and both.recipe == "authors,small"
     assert both.model.arch == "resnet18" and both.loss.positives == "later" and both.data.k == 4
     # The mean arrives at the hardest negative after the same share of the training.
-    share = [
-        config.loss.num_nearest / config.loss.mu_step / config.epochs for config in (recipes.market("authors"), both)
-    ]
-    assert share[1] == pytest.approx(share[0], rel=0.1)
+    whole, short = (c.loss.num_nearest / c.loss.mu_step / c.epochs for c in (recipes.market("authors"), both))
+    assert short == pytest.approx(whole, rel=0.1)
     with pytest.raises(ValueError, match="market has no variant 'author'; it has: authors, small, scratch"):
         recipes.market("author")
 

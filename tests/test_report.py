@@ -11,8 +11,6 @@ from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.reporting.report import Lists, Section, report_html
 
-pytestmark = pytest.mark.quick
-
 EVIL = '</script><img src=x onerror="window.broken=1">&amp;.jpg'
 
 
@@ -53,6 +51,7 @@ def page(num_queries=30, **names):
     return html, query, gallery, lists
 
 
+@pytest.mark.quick
 def test_every_text_is_data_and_cannot_end_its_script():
     html, *_ = page()
     assert EVIL not in html and html.count("</script>") == 2 and "<svg id='chart'>" in html
@@ -62,6 +61,7 @@ def test_every_text_is_data_and_cannot_end_its_script():
     assert data["queries"][0]["name"] == EVIL and data["config"]["note"] == EVIL
 
 
+@pytest.mark.quick
 def test_lists_images_and_masks_are_those_given():
     html, query, gallery, lists = page()
     data, answers = data_of(html), lists["by distance"].nearest

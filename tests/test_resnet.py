@@ -89,16 +89,16 @@ def _only_means(path, leaf):
     return leaf if path[-1].key == "mean" else np.zeros(leaf.shape)
 
 
-def test_basic_blocks_equal_torch_in_training():
-    check_parity((1, 2, 1, 1), False, (96, 48), np.float64, True, 1e-9, width=8)
-
-
-def test_resnet50_equals_torch_in_training():
-    check_parity(STAGE_SIZES["resnet50"], True, (64, 32), np.float64, True, 1e-9)
-
-
-def test_bottlenecks_equal_torch_in_evaluation():  # a whole ResNet-50: test_imagenet.py and test_authors.py
-    check_parity((1, 2, 1, 1), True, (64, 32), np.float64, False, 1e-9, width=8)
+@pytest.mark.parametrize(
+    "stage_sizes, bottleneck, size, train, options",
+    [
+        ((1, 2, 1, 1), False, (96, 48), True, {"width": 8}),
+        (STAGE_SIZES["resnet50"], True, (64, 32), True, {}),
+        ((1, 2, 1, 1), True, (64, 32), False, {"width": 8}),  # a whole ResNet-50: test_imagenet.py and test_authors.py
+    ],
+)
+def test_blocks_equal_torch(stage_sizes, bottleneck, size, train, options):
+    check_parity(stage_sizes, bottleneck, size, np.float64, train, 1e-9, **options)
 
 
 @pytest.mark.parametrize(
@@ -156,24 +156,6 @@ def tiny():
     model = make_resnet((1, 1, 1, 1), True, width=8)
     x = jax.random.normal(jax.random.key(0), (4, 64, 32, 3))
     return model, jax.jit(partial(model.init, train=False))(jax.random.key(1), x), x
-
-
-def test_batch_norm_momentum_by_hand(tiny):
-    model, variables, x = tiny
-    old = jax.tree.map(lambda leaf: leaf + 3.0, variables["batch_stats"])
-    variables = {"params": variables["params"], "batch_stats": old}
-    # What enters the first BatchNorm, worked out in NumPy: a 7x7 convolution with stride 2 and 3 zeros around.
-    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (3, 3), (3, 3), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7), axis=(1, 2))[:, ::2, ::2]
-    y = np.einsum("bijcuv,uvcd->bijd", windows, np.asarray(variables["params"]["conv1"]["kernel"], np.float64))
-    _, updated = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, x)
-    stats = updated["batch_stats"]["bn1"]
-    # 0.9 of the old value (0 + 3 for the mean, 1 + 3 for the variance) and 0.1 of the batch's; the variance is biased.
-    np.testing.assert_allclose(stats["mean"], 0.9 * 3 + 0.1 * y.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(stats["var"], 0.9 * 4 + 0.1 * y.var((0, 1, 2)), rtol=1e-5)
-    assert all(
-        np.all(new != before) for new, before in zip(jax.tree.leaves(updated), jax.tree.leaves(old), strict=True)
-    )
 
 
 def test_remat_is_in_the_program(tiny):  # that it changes no value or gradient is in test_options_equal_torch

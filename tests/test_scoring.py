@@ -115,9 +115,8 @@ def test_distractors_join_the_gallery_and_match_nobody(workdir, root, tmp_path):
 def test_a_classic_split_is_scored_by_the_classic_protocol(root, tmp_path):
     network = write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
     (result,) = results_of(tmp_path, scoring.Task(repeats=7)).values()
-    query, gallery = (
-        embedded((tmp_path, network), root, part, "cuhk03_labeled", testset=1) for part in ("query", "gallery")
-    )
+    of_testset = {"dataset": "cuhk03_labeled", "testset": 1}
+    query, gallery = (embedded((tmp_path, network), root, part, **of_testset) for part in ("query", "gallery"))
     distances = single_shot.distance_matrix(query.embedding, gallery.embedding)
     assert cuhk03_classic.evaluate(distances, query.pid, gallery.pid, repeats=7).items() <= result.items()
     assert written(tmp_path) == {"cuhk03_classic": result} and result["split"] == "test set 1"
@@ -150,12 +149,8 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     scored = scoring.evaluate(path, task, progress=False)
     assert list(scored.results) == ["Mancs", "Mancs, re-ranked", "untrained network", "colour histogram"]
     assert scored.comparisons == {} and list(scored.parts) == ["query", "gallery"]
-    images = Labelled(
-        *map(
-            np.concatenate,
-            zip(*(embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))),
-        )
-    )
+    parts = (embedded(workdir, root, part, "elsewhere", flip=True) for part in ("query", "gallery"))
+    images = Labelled(*map(np.concatenate, zip(*parts)))
     for name, of_way in (("Mancs", options._replace(rerank=False)), ("Mancs, re-ranked", options)):
         assert single_shot.evaluate(images, protocol, of_way).result.items() <= scored.results[name].items()
     of_histogram = scored.results["colour histogram"]

@@ -64,9 +64,8 @@ def test_ranking(run, features):
     assert (found["queries"], found["gallery"], found["width"]) == (20, 70, 8) and "counted ranks" in table
 
 
-def test_both_ways_count_the_same_pairs(features, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    module = importlib.import_module("ranking")
+def test_both_ways_count_the_same_pairs(features, load_benchmark):
+    module = load_benchmark("ranking")
     given = [load_features(features.removeprefix("--features="))[part] for part in ("query", "gallery")]
     np.testing.assert_allclose(module.rates(*given)["tpr"], module.rates_by_sorting(*given)["tpr"], atol=0.02)
 

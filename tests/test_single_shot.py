@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mancs_jax.evaluation import reranking, single_shot
@@ -88,6 +88,7 @@ def data_sets(draw):
     return labelled([(xy, *label) for xy, label in zip(points, labels)])
 
 
+@settings(max_examples=50)
 @given(data_sets(), st.booleans(), st.sampled_from(["euclidean", "cosine"]), st.integers(0, 2), st.integers(0, 99))
 def test_every_draw_and_score_is_that_of_the_definition(images, is_named, distance, identities, seed):
     embedding, pid, camid = images

@@ -89,14 +89,7 @@ def link(name):
 
 @pytest.mark.parametrize(
     "member",
-    [
-        "../a.jpg",
-        "query/../../a.jpg",
-        "/etc/a.jpg",
-        "query\\a.jpg",
-        link("query/c.jpg"),
-        "query/a.jpg",  # there already
-    ],
+    ["../a.jpg", "query/../../a.jpg", "/etc/a.jpg", "query\\a.jpg", link("query/c.jpg")] + ["query/a.jpg"],  # twice
 )
 def test_odd_members_are_refused(tmp_path, member):
     path = write(tmp_path / "source.zip", FILES, True)

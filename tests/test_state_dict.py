@@ -110,18 +110,8 @@ def tensor_pickle(offset, shape, strides, storage=("storage", "FloatStorage", "0
 
 @pytest.mark.parametrize(
     "offset, shape, strides",
-    [
-        (1, (4,), (1,)),
-        (-1, (4,), (1,)),
-        (0, (5,), (1,)),
-        (0, (2, 2), (4, 1)),
-        (3, (4,), (-2,)),
-        (0, (-4,), (1,)),
-        (0, (1 << 62, 4), (0, 0)),
-        ("0", (4,), (1,)),
-        (0, None, (1,)),
-        (0, (4,), (1, 1)),
-    ],
+    [(1, (4,), (1,)), (-1, (4,), (1,)), (0, (5,), (1,)), (0, (2, 2), (4, 1)), (3, (4,), (-2,)), (0, (-4,), (1,))]
+    + [(0, (1 << 62, 4), (0, 0)), ("0", (4,), (1,)), (0, None, (1,)), (0, (4,), (1, 1))],
 )
 def test_tensors_cannot_reach_outside_their_storage(tmp_path, offset, shape, strides):
     data = {"data/0": np.arange(4, dtype=np.float32).tobytes()}
@@ -180,11 +170,8 @@ def test_the_way_to_convert_works_for_a_score_that_python_2_wrote(tmp_path):
     old, new = tmp_path / "old.pth", tmp_path / "new.pth"
     torch.save({"state_dict": {"a": torch.arange(3.0)}, "best": "x"}, old, _use_new_zipfile_serialization=False)
     # A NumPy float64 as Python 2 pickled it: the bytes are text, and no UTF-8.
-    number = (
-        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(U\x02f8K\x00K\x01tRU\x08"
-        + np.float64(0.93).tobytes()
-        + b"tR"
-    )
+    scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(U\x02f8K\x00K\x01tRU\x08"
+    number = scalar + np.float64(0.93).tobytes() + b"tR"
     content = old.read_bytes()
     assert content.count(b"X\x01\x00\x00\x00x") == 1
     old.write_bytes(content.replace(b"X\x01\x00\x00\x00x", number))
@@ -367,9 +354,8 @@ def test_other_parts_with_a_conv1_are_no_network(tmp_path, names, capsys):
 
 
 def test_all_names_are_shown_as_they_are(tmp_path, state_dict, capsys):
-    torch.save(
-        {f"model.{name}": tensor for name, tensor in state_dict.items()} | {"b": torch.zeros(2)}, tmp_path / "w.pth"
-    )
+    tensors = {f"model.{name}": tensor for name, tensor in state_dict.items()} | {"b": torch.zeros(2)}
+    torch.save(tensors, tmp_path / "w.pth")
     assert run_script("import_weights", f"--source={tmp_path / 'w.pth'}", "--names") == ""
     out = capsys.readouterr().out
     assert out.startswith("model.conv1.weight float32[8, 3, 7, 7]\n") and out.endswith("b float32[2]\n")

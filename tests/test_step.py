@@ -10,14 +10,11 @@ import optax
 import pytest
 import tiny
 from ml_collections import ConfigDict
-from tiny_step import NUM_CLASSES, STEPS_PER_EPOCH, batches, losses, record_sizes, run, tiny_config
+from tiny_step import NUM_CLASSES, STEPS_PER_EPOCH, batches, losses, record_sizes, run, tiny_config, train_drawn
 
-from mancs_jax.training.checkpoint import Description
 from mancs_jax.training.log import MetricsLog
-from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import accumulated_gradient, make_train_step
-from mancs_jax.workdir import Workdir
 
 
 class SimpleOutputs(NamedTuple):
@@ -217,9 +214,6 @@ def test_the_optimizer_is_adam_with_coupled_decay_clipping_and_a_multiple_for_ne
 def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     config, seen = tiny_config(), record_sizes(monkeypatch)
     config.checkpoint_every, config.max_steps = float(tiny.EPOCHS), 4  # Orbax compiles as well
-    labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
-    image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
-    description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
     compiled, at_step, add = [], {}, MetricsLog.add
 
     def count(event, duration, **_):
@@ -233,7 +227,7 @@ def test_nothing_is_compiled_after_the_first_step(tmp_path, monkeypatch):
     monkeypatch.setattr(MetricsLog, "add", add_and_count)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        assert train(config, Workdir(tmp_path), image, labels, (NUM_CLASSES,), description, jax.devices()[:2])
+        train_drawn(config, tmp_path, num_devices=2)
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     assert list(at_step) == [1, 2, 3, 4] and at_step[1] > 0

@@ -61,6 +61,12 @@ def float64_distances(anchors: np.ndarray, candidates: np.ndarray) -> np.ndarray
     return np.sqrt((differences**2).sum(axis=-1))
 
 
+def assert_as_by_loops(embedding: np.ndarray, triplets: Triplets):
+    loss, gradient = loop_loss_and_gradient(embedding, triplets)
+    np.testing.assert_allclose(loss_of(embedding, triplets), loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient_of(embedding, triplets), gradient, rtol=1e-4, atol=1e-6)
+
+
 def test_distances_by_hand():
     anchors = jnp.array([[0.0, 0.0], [3.0, 4.0]])
     candidates = jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0]])
@@ -118,9 +124,7 @@ def test_loss_and_gradient_against_a_loop(scale):
     """With most hinges open, and with about half of them closed."""
     embedding = (scale * np.random.default_rng(1).standard_normal((24, 32))).astype(np.float32)
     triplets = random_triplets(24, 24, 5)
-    loss, gradient = loop_loss_and_gradient(embedding, triplets)
-    np.testing.assert_allclose(loss_of(embedding, triplets), loss, rtol=1e-5)
-    np.testing.assert_allclose(gradient_of(embedding, triplets), gradient, rtol=1e-4, atol=1e-6)
+    assert_as_by_loops(embedding, triplets)
 
 
 def test_weights_of_zero_and_two_give_the_mean_over_half_of_the_triplets():
@@ -129,9 +133,7 @@ def test_weights_of_zero_and_two_give_the_mean_over_half_of_the_triplets():
     chosen = np.zeros(120, np.float32)
     chosen[np.random.default_rng(3).permutation(120)[:60]] = 2
     triplets = triplets._replace(weight=chosen.reshape(24, 5))
-    loss, gradient = loop_loss_and_gradient(embedding, triplets)
-    np.testing.assert_allclose(loss_of(embedding, triplets), loss, rtol=1e-5)
-    np.testing.assert_allclose(gradient_of(embedding, triplets), gradient, rtol=1e-4, atol=1e-6)
+    assert_as_by_loops(embedding, triplets)
 
 
 def test_images_drawn_twice_have_a_finite_gradient():
@@ -142,9 +144,7 @@ def test_images_drawn_twice_have_a_finite_gradient():
     other = np.roll(np.arange(24), 5)[:, None]
     pairs = np.concatenate([copy, other, copy], axis=1), np.concatenate([other, copy, copy], axis=1)
     triplets = Triplets(pairs[0], pairs[1], np.ones((24, 3), np.float32))
-    loss, gradient = loop_loss_and_gradient(embedding, triplets)
-    np.testing.assert_allclose(loss_of(embedding, triplets), loss, rtol=1e-5)
-    np.testing.assert_allclose(gradient_of(embedding, triplets), gradient, rtol=1e-4, atol=1e-6)
+    assert_as_by_loops(embedding, triplets)
 
 
 def test_a_batch_of_one_point_has_gradient_zero():

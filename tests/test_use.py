@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_sources import run_script
+from tiny_sources import run_script, write
 from tiny_workdir import WIDTH, write_place
 
 from mancs_jax.inference.embedder import Embedder
@@ -31,13 +31,9 @@ REPOSITORY = Path(__file__).parents[1]
 PAGES = ("embed", "search", "share", "export")
 TEXT = "\n".join((REPOSITORY / "docs" / f"{page}.md").read_text() for page in PAGES)
 LINES = USE.format(path="mancs.jax", height=128, width=64, dim=320)
-LINES_ONNX = USE_ONNX.format(
-    path="mancs.onnx",
-    values=VALUES["uint8"].format(height=128, width=64),
-    shape=(2, 128, 64, 3),
-    dtype="uint8",
-    dim=320,
-)
+SHAPE = (2, 128, 64, 3)
+UINT8 = {"values": VALUES["uint8"].format(height=128, width=64), "dtype": "uint8"}
+LINES_ONNX = USE_ONNX.format(path="mancs.onnx", shape=SHAPE, dim=320, **UINT8)
 FENCED = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 SHOWN = dict.fromkeys(line for kind, block in FENCED if kind == "" for line in block.splitlines())
 # A tiny model takes the place of the pretrained one.
@@ -100,11 +96,8 @@ def test_command_line(place, monkeypatch, capsys):
 
 def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    photos = tmp_path / "photos"
-    photos.mkdir()
     whole = (place / "query.jpg").read_bytes()
-    for name, content in {"a.jpg": whole, "b.jpg": whole[:-20], "c.jpg": whole}.items():
-        (photos / name).write_bytes(content)
+    photos = write(tmp_path / "photos", {"a.jpg": whole, "b.jpg": whole[:-20], "c.jpg": whole}, False)
     line = f"{photos} --workdir={place / 'workdirs' / 'market'}"
     told = "1 skipped, damaged: b.jpg (cut off)\n"
     stopped, out = run(f"mancs embed {line} --output=g.npz", capsys)
@@ -118,9 +111,8 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
 
 def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for name in ("0001_c1_a.jpg", "0002_c1_a.jpg", "portrait.jpg"):
-        (tmp_path / "photos" / name).write_bytes((place / "query.jpg").read_bytes())
+    names = ("0001_c1_a.jpg", "0002_c1_a.jpg", "portrait.jpg")
+    write(tmp_path / "photos", dict.fromkeys(names, (place / "query.jpg").read_bytes()), False)
     stopped, out = run(f"mancs embed photos --workdir={place / 'workdirs' / 'market'} --output=g.npz", capsys)
     told = "without pid and camid: 1 of 3 names do not tell them, as 0002_c1s1_000451_03.jpg does: portrait.jpg\n"
     assert stopped == "" and out == f"{told}g.npz: 3 embeddings, {WIDTH} wide\n"
@@ -129,10 +121,8 @@ def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch
 def test_names_that_are_no_utf8(place, tmp_path, monkeypatch, capsys):
     """All files are written, and the screen shows what it can."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
     names = [b"caf\xe9.jpg", "\u738b.jpg".encode(), b"line\nend.jpg", b"\xff.txt"]
-    for name in names:
-        (tmp_path / "photos" / os.fsdecode(name)).write_bytes((place / "query.jpg").read_bytes())
+    write(tmp_path / "photos", dict.fromkeys(map(os.fsdecode, names), (place / "query.jpg").read_bytes()), False)
     network = f"--workdir={place / 'workdirs' / 'market'}"
     stopped, out = run(f"mancs embed photos {network} --output=g.npz", capsys)
     assert stopped == "" and out.startswith("1 skipped, not an image by name: \\xff.txt\ng.npz: 3 embeddings")
@@ -149,10 +139,8 @@ def test_galleries_without_labels_and_of_another_network(place, tmp_path):
     import mancs_jax
 
     embedder = mancs_jax.load(place / "workdirs" / "market")
-    (tmp_path / "photos" / "below").mkdir(parents=True)
-    for number, name in enumerate(["b.png", "below/a.JPG", "0003_c2s1_000000_00.jpg"]):
-        content = cv2.imencode(".png", np.full((8, 4, 3), 99 * number, np.uint8))[1]
-        (tmp_path / "photos" / name).write_bytes(content)
+    grey = (cv2.imencode(".png", np.full((8, 4, 3), level, np.uint8))[1].tobytes() for level in (0, 99, 198))
+    write(tmp_path / "photos", dict(zip(("b.png", "below/a.JPG", "0003_c2s1_000000_00.jpg"), grey)), False)
     gallery = embed_folder(tmp_path / "photos", embedder)
     assert gallery.name.tolist() == ["0003_c2s1_000000_00.jpg", "b.png", "below/a.JPG"]
     assert gallery.pid is None and gallery.camid is None

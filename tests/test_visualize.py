@@ -1,11 +1,9 @@
 """The report of a scored network: by the distance that was asked for, with the scores that were written."""
 
-import json
-import re
-
 import numpy as np
 import pytest
 import tiny
+from pages import data_of
 from tiny_runs import write_data
 from tiny_workdir import write_workdir
 
@@ -40,8 +38,7 @@ def report(workdir, root, **options):
     task = scoring.Task(root=str(root), options=Options(**options))
     scored = scoring.evaluate(workdir, task, progress=False)
     page = visualize.write_report(workdir, scored, task).read_text()
-    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
-    return scored, json.loads(data), page
+    return scored, data_of(page), page
 
 
 def test_a_page_has_the_sections_of_the_analyses(workdir, root):

@@ -4,12 +4,11 @@ import collections
 import multiprocessing
 import re
 import signal
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
+from programs import run_python
 
 from mancs_jax.data import walkers
 from mancs_jax.data.walkers.cameras import IMAGE_SIZE
@@ -153,8 +152,7 @@ if __name__ == "__main__":
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", program]
-    parent = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=600)
+    parent = run_python(program)
     pids = parent.stdout.split()  # its end: all who had the other end of the pipe are gone
     assert parent.returncode == -signal.SIGKILL and len(pids) == 2
 

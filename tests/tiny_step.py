@@ -1,13 +1,18 @@
 """A training step that compiles in seconds, and steps of it."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import tiny
 from ml_collections import ConfigDict
 
 from mancs_jax.models.mancs import Mancs
+from mancs_jax.training.checkpoint import Description
+from mancs_jax.training.loop import train
 from mancs_jax.training.state import create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
+from mancs_jax.workdir import Workdir
 
 NUM_CLASSES, STEPS_PER_EPOCH = 12, tiny.STEPS_PER_EPOCH
 SPAN = tiny.EPOCHS * STEPS_PER_EPOCH  # of the schedule, as in runs of tests/tiny.py: one compiled step serves both
@@ -58,3 +63,12 @@ def record_sizes(monkeypatch) -> set[tuple[int, int]]:
 
     monkeypatch.setattr(Mancs, "__call__", record)
     return seen
+
+
+def train_drawn(config: ConfigDict, workdir: Path, num_devices: int = 1) -> list[str]:
+    """Trains on drawn images; returns the rows of metrics.jsonl."""
+    labels = np.repeat(np.arange(NUM_CLASSES), 4).astype(np.int32)
+    image = np.random.default_rng(0).integers(0, 256, (len(labels), 64, 32, 3), dtype=np.uint8)
+    description = Description(config.to_dict(), NUM_CLASSES, data_fingerprint="x")
+    assert train(config, Workdir(workdir), image, labels, (NUM_CLASSES,), description, jax.devices()[:num_devices])
+    return (workdir / "metrics.jsonl").read_text().splitlines()

@@ -155,13 +155,13 @@ class Gallery:
         records = [
             Record(
                 str(name),
-                labels[0][of_person],
-                labels[1][of_camera],
-                None if at is None else filters.seconds_of(at, "time"),
+                labels[0][raw_person],
+                labels[1][raw_camera],
+                None if raw_time is None else filters.seconds_of(raw_time, "time"),
                 None,
                 bytes(digest),
             )
-            for name, of_person, of_camera, at, digest in zip(names, *columns, hashes, strict=True)
+            for name, raw_person, raw_camera, raw_time, digest in zip(names, *columns, hashes, strict=True)
         ]
         self._create(embedding.shape[1], network)
         return self.store.add(records, embedding)

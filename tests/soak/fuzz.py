@@ -84,9 +84,11 @@ def targets(place: Path) -> dict[str, Target]:
     names = np.array([["1_001_1_01.png"], ["1_001_2_06.png"]], object)
     protocol = {"filelist": names, "labels": [1, 1], "camId": [1, 2], "train_idx": [1], "query_idx": [2]}
     scipy.io.savemat(matlab, protocol | {"gallery_idx": [1]})
-    write_safetensors(
-        {"conv1.weight": np.ones((2, 3, 3, 3), np.float32), "bn1.bias": np.ones(2)}, place / "w.safetensors"
-    )
+    tensors = {"conv1.weight": np.ones((2, 3, 3, 3), np.float32), "bn1.bias": np.ones(2)}
+    write_safetensors(tensors, place / "w.safetensors")
+    weights = {"w.safetensors": (place / "w.safetensors").read_bytes()}
+    starts = {"run.json": json.dumps({"starts": [{"step": 0}]}).encode()}
+    metrics = {"metrics.jsonl": b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n'}
     found = {
         "npz": Target("f.npz", {"f.npz": stored.getvalue()}, lambda at: load_features(at / "f.npz")),
         "npz, packed": Target("f.npz", {"f.npz": packed.getvalue()}, lambda at: load_features(at / "f.npz")),
@@ -97,21 +99,9 @@ def targets(place: Path) -> dict[str, Target]:
         "zip": Target("z.zip", {"z.zip": _zip(own)}, lambda at: _own(at / "z.zip", "labels.csv")),
         "market": Target("m.zip", {"m.zip": _zip(market)}, lambda at: _market(at / "m.zip")),
         "protocol": Target("p.mat", {"p.mat": matlab.getvalue()}, lambda at: cuhk03.read_protocol(at / "p.mat")),
-        "safetensors": Target(
-            "w.safetensors",
-            {"w.safetensors": (place / "w.safetensors").read_bytes()},
-            lambda at: read_tensors(at / "w.safetensors"),
-        ),
-        "json": Target(
-            "run.json",
-            {"run.json": json.dumps({"starts": [{"step": 0}]}).encode()},
-            lambda at: read_list(at / "run.json", "starts"),
-        ),
-        "metrics": Target(
-            "metrics.jsonl",
-            {"metrics.jsonl": b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n'},
-            lambda at: read_rows(at / "metrics.jsonl"),
-        ),
+        "safetensors": Target("w.safetensors", weights, lambda at: read_tensors(at / "w.safetensors")),
+        "json": Target("run.json", starts, lambda at: read_list(at / "run.json", "starts")),
+        "metrics": Target("metrics.jsonl", metrics, lambda at: read_rows(at / "metrics.jsonl")),
     }
     for kind, content in encoded.items():
         found[kind] = Target("a", {"a": content}, lambda at: images.decode_image((at / "a").read_bytes(), (8, 4), "a"))

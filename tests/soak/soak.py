@@ -96,9 +96,8 @@ class Soak:
 
     def damage(self) -> None:
         """Empties, cuts or drops files of the newest checkpoint, where there is one before it."""
-        steps = sorted(
-            (int(path.name), path) for path in (self.workdir / "checkpoints").glob("*") if path.name.isdigit()
-        )
+        kept = (self.workdir / "checkpoints").glob("*")
+        steps = sorted((int(path.name), path) for path in kept if path.name.isdigit())
         if len(steps) < 2:
             return
         files = sorted(file for file in steps[-1][1].rglob("*") if file.is_file() and file.stat().st_size)
@@ -136,10 +135,8 @@ def run(kills: int, seed: int, place: Path, has_disk: bool) -> tuple[Counter, in
         if found := re.search(r"resuming from step (\d+)", _said(soak)):
             most = max(most, before - int(found[1]))
         before = ended.reached
-        print(
-            f"{sum(ways.values())} of {kills}: {way}, step {before}{' (finished)' if ended.finished else ''}",
-            flush=True,
-        )
+        finished = " (finished)" if ended.finished else ""
+        print(f"{sum(ways.values())} of {kills}: {way}, step {before}{finished}", flush=True)
         if stuck:
             break
         if not ended.finished:
