@@ -187,6 +187,8 @@ def evaluate_network(
     parts = _load_parts(task, dataset, root, data, testset, validation)
     _check_draws(parts, task)
     if "query" in parts:
+        people, _ = arrays.names_of(dataset, root) if task.analyses.groups is not None else ({}, {})
+        task = task._replace(analyses=task.analyses.by_pid(people))
         check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)

@@ -12,6 +12,7 @@ from refusals import refused
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
+from mancs_jax import scoring
 from mancs_jax.cli import adapt as command
 from mancs_jax.cli import embed as embed_command
 from mancs_jax.cli import search as search_command
@@ -530,6 +531,14 @@ def test_commands_take_names_of_cameras(named, monkeypatch):
         expected = embedder(image, camera=camera)
         with np.load("few.npz") as gallery:
             np.testing.assert_allclose(gallery["embedding"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_evaluation_finds_cameras_by_their_names(named, monkeypatch):
+    adapted, camid = load_trained(named / "named").network, np.array([1, 2, 2, 3], np.int32)
+    monkeypatch.setattr(scoring.arrays, "names_of", lambda dataset, root: ({}, {1: "door", 2: NAMES["2"]}))
+    assert scoring._cameras(adapted, camid, "mine", "data").tolist() == ["door", NAMES["2"], NAMES["2"], "3"]
+    assert scoring._cameras(adapted, camid[[0, 1, 3]], "mine", "data").tolist() == [-1] * 3  # each image its own camera
+    assert scoring._cameras(adapted._replace(cameras={}), camid, "mine", "data") is camid
 
 
 def test_integers_are_stored_as_ever(place):

@@ -99,7 +99,7 @@ def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="--open_set needs queries of at least two people"):
         check_analyses(Analyses(open_set=True), people[:2])
     monkeypatch.setattr(scoring, "embed", lambda *_, **__: pytest.fail("images were embedded before the mistake"))
-    assert "no query has a pid of this file" in refused(place, workdir, f"--groups={tmp_path}/groups.csv")
+    assert "no query shows a person of this file" in refused(place, workdir, f"--groups={tmp_path}/groups.csv")
     with pytest.raises(ValueError, match="--open_set: only of the official single-query protocol; leave them out"):
         task = scoring.Task(single_shot=SingleShot(), analyses=Analyses(open_set=True))
         scoring.evaluate(place / "all", task, progress=False)

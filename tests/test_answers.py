@@ -12,8 +12,8 @@ from tiny_workdir import write_place
 import mancs_jax
 from mancs_jax.cli import command_line, search
 from mancs_jax.inference import answers
-from mancs_jax.inference.gallery import embed_folder, write_gallery
-from mancs_jax.reporting.ranked_lists import BORDER, GAP, LEAST_WIDTH, LINE, QUERY
+from mancs_jax.inference.gallery import embed_folder, is_same, write_gallery
+from mancs_jax.reporting.ranked_lists import BORDER, GAP, LEAST_WIDTH, LINE, QUERY, RIGHT, WRONG
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,8 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     assert [query["query"] for query in written["queries"]] == names
     assert [[answer["name"] for answer in query["answers"]] for query in written["queries"]] == expected
     assert (written["k"], written["distance"], written["network"]) == (4, "euclidean", gallery.network)
-    assert set(written["queries"][0]["answers"][0]) == {"name", "distance"}  # nobody is known
+    first = written["queries"][0]["answers"][0]
+    assert set(first) == {"name", "distance", "same_person"} and first["same_person"] is None  # nobody is known
     printed = capsys.readouterr().out
     blocks = printed.split("\n\n")
     assert len(blocks) == 3 and blocks[0].startswith("query a/cam.jpg\nrank  distance  name\n   1")
@@ -66,6 +67,41 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     assert [query["name"] for query in data["queries"]] == names and data["table"] == []
     shown = [[data["gallery"][row]["name"] for row in rows] for rows in data["lists"]["by distance"]["answers"]]
     assert shown == expected and {of["pid"] for of in data["queries"] + data["gallery"]} == {None}
+    assert data["about"] == (
+        "3 queries; the gallery has no labels of people, so no answer is right or wrong; mancs embed --csv=FILE adds "
+        "them"
+    )
+
+
+def test_labels_of_queries_alone_make_no_answer_right(place, monkeypatch, capsys):
+    (place / "queries.csv").write_text("path,pid\na/cam.jpg,anna\nb.jpg,ben\nc.jpg,0\n")
+    out = ["--json=q.json", "--picture=q.png", "--report=q.html", "--images=unknown", "--csv=queries.csv"]
+    run(place, monkeypatch, "queries", "--gallery=unknown.npz", "--k=2", *out)
+    assert "\nthe gallery has no labels of people, so no answer is right or wrong" in capsys.readouterr().out
+    written = json.loads((place / "q.json").read_text())["queries"]
+    assert [query["person"] for query in written] == ["anna", "ben", "0"]
+    assert {answer["same_person"] for query in written for answer in query["answers"]} == {None}
+    drawn = cv2.imread("q.png", cv2.IMREAD_COLOR_RGB)
+    assert not any(np.all(drawn == colour, axis=-1).any() for colour in (RIGHT, WRONG))
+    data = data_of((place / "q.html").read_text())
+    assert "no answer is right or wrong" in data["about"] and {of["pid"] for of in data["gallery"]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("query", "answer", "expected"),
+    [
+        (("7", "1"), ("7", "2"), True),
+        (("7", "1"), ("8", "2"), False),
+        (("7", "1"), ("0", "2"), False),  # a distractor is nobody who is searched for
+        (("7", "1"), ("-1", "2"), None),
+        (("0", "1"), ("0", "2"), None),
+        (("-1", "1"), ("7", "2"), None),
+        (None, ("7", "2"), None),
+        (("7", ""), None, None),
+    ],
+)
+def test_who_is_known_to_be_the_same(query, answer, expected):
+    assert is_same(query, answer) is expected
 
 
 def test_the_page_in_a_browser(place, monkeypatch, browser):  # noqa: F811

@@ -1,7 +1,6 @@
 """The files of a gallery: nothing of deleted images is left, caches may go, and damage gets one line."""
 
 import errno
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery_stores import NETWORK, WIDTH, by_loops, drawn, files_of, fill, left_of, names_of
+from gallery_stress import work_together
 
 from mancs_jax.gallery import sqlite, traces
 from mancs_jax.gallery.gallery import Gallery
@@ -426,42 +426,5 @@ def test_a_read_only_disk_can_be_searched(tmp_path):
         assert files_of(disk) == before
 
 
-# Processes: bounded by numbers of rounds, not by a clock.
-
-
-def write_rounds(path: str, writer: int, rounds: int) -> None:
-    with Gallery(path) as gallery:
-        for number in range(rounds):
-            of = f"writer{writer}/{number:03d}"
-            gallery.add(drawn(20, seed=1000 * writer + number), names_of(20, of), person=of, network=NETWORK)
-            if number % 5 == 4:
-                gallery.forget(person=f"writer{writer}/{number - 2:03d}")
-
-
-def read_rounds(path: str, reader: int, rounds: int) -> None:
-    with Gallery(path) as gallery:
-        for number in range(rounds):
-            matches = gallery.search(drawn(2, seed=reader + number), 5)
-            assert all(len(of) == 5 and sorted(of) == of for of in matches)
-            gallery.people()
-
-
 def test_two_writers_and_four_readers(path):
-    rounds = 15
-    with Gallery(path) as gallery:
-        fill(gallery)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=write_rounds, args=(str(path), i, rounds)) for i in range(2)]
-    processes += [context.Process(target=read_rounds, args=(str(path), i, 2 * rounds)) for i in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 6
-    with Gallery(path) as gallery:
-        gallery.forget()  # what a reader delayed
-        assert gallery.check() == []
-        left = [number for number in range(rounds) if number % 5 != 2]
-        expected = {f"writer{writer}/{number:03d}" for writer in range(2) for number in left}
-        assert {of.person for of in gallery.people(name="writer*")} == expected
-        assert len(gallery) == 200 + 20 * len(expected)
+    work_together(path, 15)

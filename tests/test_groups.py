@@ -5,13 +5,13 @@ import pytest
 import scipy.io
 
 from mancs_jax.evaluation import groups
-from mancs_jax.evaluation.groups import read_groups
+from mancs_jax.evaluation.groups import numbered, read_groups
 
 
 def test_csv(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("\ufeffpid,age,bag\n0007,10, yes \n8,9,\n\n9,,no\n", encoding="utf-8")
-    assert read_groups(file) == {"age": {7: "10", 8: "9"}, "bag": {7: "yes", 9: "no"}}
+    assert read_groups(file) == {"age": {"7": "10", "8": "9"}, "bag": {"7": "yes", "9": "no"}}
 
 
 def test_a_mat_file_as_that_of_market1501(tmp_path):
@@ -24,12 +24,24 @@ def test_a_mat_file_as_that_of_market1501(tmp_path):
     train = table(["0002", "0007"], gender=[2, 1], up=[2, 2], upblack=[1, 1], upred=[1, 2])
     scipy.io.savemat(tmp_path / "a.mat", {"market_attribute": {"test": test, "train": train}})
     assert read_groups(tmp_path / "a.mat") == {
-        "gender": {1: "male", 3: "female", 4: "female", 2: "female", 7: "male"},
-        "sleeves": {1: "long", 3: "short", 4: "long", 2: "short", 7: "short"},
-        "upper-body colour": {1: "red", 3: "black", 4: "other", 2: "other", 7: "red"},
+        "gender": {"1": "male", "3": "female", "4": "female", "2": "female", "7": "male"},
+        "sleeves": {"1": "long", "3": "short", "4": "long", "2": "short", "7": "short"},
+        "upper-body colour": {"1": "red", "3": "black", "4": "other", "2": "other", "7": "red"},
     }
-    scipy.io.savemat(tmp_path / "b.mat", {"people": {"image_index": [3, 4], "height": [1.5, 2.0]}})
-    assert read_groups(tmp_path / "b.mat") == {"height": {3: "1.5", 4: "2.0"}}
+    scipy.io.savemat(tmp_path / "b.mat", {"people": {"image_index": [3.0, 4.0], "height": [1.5, 2.0]}})
+    assert read_groups(tmp_path / "b.mat") == {"height": {"3": "1.5", "4": "2.0"}}
+
+
+def test_people_by_name(tmp_path):
+    (tmp_path / "a.csv").write_text("pid,age\n anna ,old\n0003,young\nben,old\n3b,old\n")
+    read = read_groups(tmp_path / "a.csv")
+    assert read == {"age": {"anna": "old", "3": "young", "ben": "old", "3b": "old"}}
+    # As `labels.names_of` has them: the third of a column is "3" itself, which needs no name.
+    assert numbered(read, {1: "anna", 2: "eva", 4: "3b"}) == {"age": {1: "old", 3: "young", 4: "old"}}
+    assert numbered(read, {1: "3", 3: "anna"}) == {"age": {1: "young", 3: "old"}}
+    assert numbered(read, {1: "anna", 3: "eva"}) == {"age": {1: "old"}}  # pid 3 is eva, not "3"
+    assert numbered(read, {}) == {"age": {3: "young"}}
+    assert numbered({"age": {7: "old"}}, {1: "anna"}) == {"age": {7: "old"}}
 
 
 @pytest.mark.parametrize(
@@ -40,8 +52,9 @@ def test_a_mat_file_as_that_of_market1501(tmp_path):
         ("pid\n1\n", "has no attributes: give columns beside pid"),
         ("pid,age\n1,2,3\n", "line 2: it has another number of cells than the first line"),
         ("pid,age\n1\n", "line 2: it has another number of cells than the first line"),
-        ("pid,age\nx,2\n", "line 2: 'x' is no pid: identities are numbers above 0"),
-        ("pid,age\n0,2\n", "line 2: '0' is no pid"),
+        ("pid,age\n,2\n", "line 2: pid '' is neither an integer from 1 nor a name"),
+        ("pid,age\n0,2\n", "line 2: pid '0' is neither an integer from 1 nor a name"),
+        ("pid,age\n1.5,2\n", "line 2: pid '1.5' is neither"),
         ("pid,age\n1,2\n1,3\n", "age of pid 1 is 2 and 3: keep one of them"),
         ("pid,age\n" + "".join(f"{i},{i}\n" for i in range(1, 60)), "age has 59 values, more than 50"),
     ],

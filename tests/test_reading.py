@@ -30,6 +30,8 @@ def test_an_interval_in_words():
     assert first.startswith("How to read 80.8 [78.9, 82.6]: for 80.8 % of the queries of these 750 people, ")
     assert "lies between 78.9 and 82.6 %" in first and len(others) == 2
     assert reading.score_paragraphs({"cmc": [0.5]}) == []  # of CUHK03's classic protocol
+    (few,) = reading.score_paragraphs(RESULT | {"intervals": None, "bootstrap": {"num_identities": 9}})
+    assert few.startswith("The queries show 9 people only. The scores have no confidence intervals, because")
 
 
 def test_false_alarms_in_words():

@@ -78,7 +78,7 @@ def test_all_protocols_in_one_call(workdir, root):
     names = ["Mancs, multi-query (mean)", "Mancs, re-ranked"]
     (compared,) = compare_results(*(path / "results" / f"{stem}.json" for stem in ("single_query", "multi_query_max")))
     assert compared["scores"]["mAP"]["second"] == pytest.approx(results["Mancs, multi-query (max)"]["mAP"], abs=1e-6)
-    assert all(results[name]["intervals"].keys() == results["Mancs"]["intervals"].keys() for name in names)
+    assert all(results[name]["intervals"] is None for name in ("Mancs", *names))  # of four people
     stems = ["single_query", "multi_query_mean", "multi_query_max"]
     assert [files[f"{stem}{suffix}"] for suffix in ("", "_reranked") for stem in stems] == list(results.values())
     query, gallery, more = (embedded(workdir, root, part) for part in ("query", "gallery", "gt_bbox"))
@@ -158,10 +158,8 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     files = written(path)
     of_all = scored.queries["Mancs"]  # of all splits
     result = scored.results["Mancs"]
-    assert len(of_all.pid) == result["num_splits"] * 3 and set(result["intervals"]) >= {"rank-1", "mAP"}
+    assert len(of_all.pid) == result["num_splits"] * 3 and result["intervals"] is None
     assert np.mean(of_all.first_rank == 1) == pytest.approx(result["cmc"][0])
-    low, high = result["intervals"]["mAP"]
-    assert low <= result["mAP"] <= high
     stem = "single_shot_3_identities_cameras_1_2_flip_cosine"
     assert files[f"{stem}_on_elsewhere"] == scored.results["Mancs"]
     assert files[f"{stem}_reranked_on_elsewhere"] == scored.results["Mancs, re-ranked"]

@@ -1,5 +1,7 @@
 """The report of a scored network: by the distance that was asked for, with the scores that were written."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny
@@ -17,6 +19,11 @@ from mancs_jax.scoring import NETWORK, RERANKED
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     source = tiny.write_folder(tmp_path_factory.mktemp("source"))
+    # Twelve people instead of four, so that scores have intervals.
+    for file in [*(source / "query").iterdir(), *(source / "bounding_box_test").iterdir()]:
+        pid, rest = file.name.split("_", 1)
+        for more in (100, 200) if int(pid) > 0 else ():
+            shutil.copy(file, file.with_name(f"{int(pid) + more:04d}_{rest}"))
     # Under shuffled names there are mistakes to be seen.
     files = sorted((source / "bounding_box_test").iterdir())
     contents = [file.read_bytes() for file in files]

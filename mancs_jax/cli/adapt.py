@@ -2,8 +2,8 @@
 
     mancs adapt --network=market1501 --source=FOLDER --csv=boxes.csv --output=site
 
-boxes.csv has the header path,camid,frame or path,camid: images of people below FOLDER, the camera of each, an integer
-from 0, and the frame that it comes from. The folder site then holds site.safetensors and site.json, which
+boxes.csv has the header path,camid,frame or path,camid: images of people below FOLDER, the camera of each, any name
+or an integer from 0, and the frame that it comes from. The folder site then holds site.safetensors and site.json, which
 `mancs_jax.load("site")` and --network=site of the other commands read. Each camera has its own BatchNorm statistics.
 Two people in one frame are different identities, so frames give decision thresholds for wanted false positive rates.
 """

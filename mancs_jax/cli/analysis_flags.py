@@ -26,8 +26,9 @@ def define_analyses(values: Flags) -> None:
     values.DEFINE_string(
         "groups",
         "",
-        "Attributes of people, by which rank-1 and rates are broken down: a CSV file with a column pid and a column "
-        "for each attribute, or a .mat file as that of Market-1501_Attribute.",
+        "Attributes of people, by which rank-1 and rates are broken down: a CSV file with a column pid (numbers, or "
+        "names as in the CSV of the data set) and a column for each attribute, or a .mat file as that of "
+        "Market-1501_Attribute.",
     )
 
 

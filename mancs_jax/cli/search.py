@@ -36,7 +36,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
         "csv",
         None,
         "CSV of the people and cameras of the queries, as of `mancs embed`; right answers are then green, wrong ones "
-        "red.",
+        "red, and those without labels in the gallery grey.",
     )
     values.DEFINE_string("images", None, "Folder of the gallery's images, for --picture and --report.")
     flags.mark_flags_as_required(["gallery"], values)
@@ -91,6 +91,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if damaged:
         show(f"{len(damaged):,} skipped, damaged: {name_faults(damaged)}")
     show(answers.as_text(found, gallery, threshold))
+    if values.csv and (line := answers.unknown_people(found, gallery)):
+        show(line)
     if values.json:
         how = {"distance": values.distance, "k": values.k, **described(threshold), "skipped": damaged}
         write_json(values.json, how | answers.as_json(found, gallery))

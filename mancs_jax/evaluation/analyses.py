@@ -9,7 +9,7 @@ from jaxtyping import Integer
 from mancs_jax.evaluation import calibration, open_set
 from mancs_jax.evaluation.breakdown import MAX_FPR, by_cameras, by_groups, find_false_accepts, find_outcomes
 from mancs_jax.evaluation.comparison import Comparison
-from mancs_jax.evaluation.groups import Groups
+from mancs_jax.evaluation.groups import numbered
 from mancs_jax.evaluation.protocols import Evaluated
 
 
@@ -17,13 +17,17 @@ class Analyses(NamedTuple):
     """What to compute; rates for pairs of cameras are computed whenever the distances of all pairs fit into memory."""
 
     open_set: bool = False
-    groups: Groups | None = None  # attributes of people
+    groups: Mapping[str, Mapping[Any, str]] | None = None  # attribute -> name or pid of a person -> value
     calibrate: bool = False  # fit a mapping to likelihood ratios
 
     def named(self) -> list[str]:
         """The flags of those that were asked for."""
         asked = {"--open_set": self.open_set, "--groups": self.groups is not None, "--calibrate": self.calibrate}
         return [flag for flag, is_asked in asked.items() if is_asked]
+
+    def by_pid(self, people: Mapping[int, str]) -> "Analyses":
+        """The same with groups by pid, for a data set with names of people, see `groups.numbered`."""
+        return self if self.groups is None else self._replace(groups=numbered(self.groups, people))
 
 
 NONE = Analyses()
@@ -37,9 +41,9 @@ def check_analyses(analyses: Analyses, query_pid: Integer[np.ndarray, " Q"]) -> 
             "--open_set needs queries of at least two people, because half of them leave the gallery: leave it out"
         )
     if analyses.groups is not None and not any(
-        value_of.keys() & people.tolist() for value_of in analyses.groups.values()
+        value_of.keys() & people.tolist() for value_of in numbered(analyses.groups, {}).values()
     ):
-        raise ValueError("--groups: no query has a pid of this file; give attributes of the test identities")
+        raise ValueError("--groups: no query shows a person of this file; give attributes of the test identities")
 
 
 def analyse(
@@ -74,7 +78,8 @@ def analyse(
             added["cameras"] = by_cameras(outcomes, comparison, threshold)
         if analyses.groups is not None:
             false_accepts, is_first = find_false_accepts(comparison, threshold), evaluated.queries.first_rank == 1
-            added["groups"] = by_groups(outcomes, false_accepts, comparison, is_first, analyses.groups, threshold)
+            groups = numbered(analyses.groups, {})
+            added["groups"] = by_groups(outcomes, false_accepts, comparison, is_first, groups, threshold)
     knots = calibration.knots_of(card, comparison.distance)
     if card and knots:
         mapping = {"knots": knots, "measured_on": calibration.quality(comparison, knots)}

@@ -198,8 +198,10 @@ def evaluate_file(
     Raises:
       FileNotFoundError, ValueError: one line: the file is not there, or what is wrong with it or the options.
     """
-    result, queries_by_row = evaluate_features(load_features(path, queries, csv), options, analyses, progress=progress)
-    result |= {"features": Path(path).name} | _made_with(path) | _names(path, csv) | environment(jax.local_devices())
+    features, names = load_features(path, queries, csv), _names(path, csv)
+    people = {int(pid): name for pid, name in names.get("names", {}).get("people", {}).items()}
+    result, queries_by_row = evaluate_features(features, options, analyses.by_pid(people), progress=progress)
+    result |= {"features": Path(path).name} | _made_with(path) | names | environment(jax.local_devices())
     return result, queries_by_row
 
 
@@ -246,14 +248,14 @@ def evaluate_features(
     check_analyses(analyses, query.pid)
     comparison = protocols.compared(query, gallery, options, progress=progress)
     comparison = comparison if options.rerank else kept(comparison)  # for the hits and for the pairs
+    card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
+    if card and card["calibration"][options.distance] is None:
+        raise ValueError(
+            "--calibrate: too few pairs, or pairs of the same person and of others do not overlap; embed images of "
+            "more people, or leave --calibrate out"
+        )
     single = protocols.evaluate_single_query(query, gallery, options, comparison=comparison, progress=progress)
     if not options.rerank:
-        card = {"calibration": calibrated({options.distance: comparison}, THESE)} if analyses.calibrate else None
-        if card and card["calibration"][options.distance] is None:
-            raise ValueError(
-                "--calibrate: too few pairs, or pairs of the same person and of others do not overlap; embed images of "
-                "more people, or leave --calibrate out"
-            )
         single = analyse(comparison, single, analyses, card)
     evaluated = {SINGLE_QUERY: single}
     if "multi_query" in features:

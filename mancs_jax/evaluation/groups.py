@@ -10,8 +10,10 @@ import scipy.io
 
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.quoted import reason_of
+from mancs_jax.data.sources.csv_table import is_integer
+from mancs_jax.data.sources.labels import fault_of_name
 
-Groups = dict[str, dict[int, str]]  # attribute -> pid -> value
+Groups = dict[str, dict[str, str]]  # attribute -> name of a person -> value; the name of a number is its digits
 
 MOST_VALUES = 50  # of an attribute: more are a measurement, not groups
 PIDS = "image_index"  # field of a .mat file with the identities, as Market-1501_Attribute has it
@@ -33,16 +35,18 @@ def read_groups(path: str | Path) -> Groups:
     """Reads the attributes of people.
 
     Args:
-      path: a CSV file with a head, whose column `pid` has identities and whose other columns are attributes; an empty
-        cell is unknown. Or a .mat file (version 7 or older) with a struct, or a struct of structs, as
-        Market-1501_Attribute's: its field `image_index` has the identities, the others are attributes.
+      path: a CSV file with a head, whose column `pid` has identities, numbers or names as in the CSV of a data set, and
+        whose other columns are attributes; an empty cell is unknown. Or a .mat file (version 7 or older) with a struct,
+        or a struct of structs, as Market-1501_Attribute's: its field `image_index` has the identities, the others are
+        attributes.
 
     Returns:
-      The value of each attribute for each pid. Colours of clothes in a .mat file, one field each, become one attribute.
+      The value of each attribute for each person. Colours of clothes in a .mat file, one field each, become one
+      attribute.
 
     Raises:
       FileNotFoundError: there is nothing at `path`.
-      ValueError: one line: not such a file, a pid that is no number above 0 or has two values, or too many values.
+      ValueError: one line: not such a file, a pid that is no person or has two values, or too many values.
     """
     path = local_path(path)
     if not path.is_file():
@@ -63,8 +67,29 @@ def read_groups(path: str | Path) -> Groups:
     return groups
 
 
-def _from_csv(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yields (pid, attribute, value)."""
+def numbered(groups: Mapping[str, Mapping[str | int, str]], people: Mapping[int, str]) -> dict[str, dict[int, str]]:
+    """Returns groups by pid; people who are not there are left out.
+
+    Args:
+      groups: attribute -> person -> value, a person by name or by pid.
+      people: pid -> name of the people of a data set whose pids are no numbers of its own; the others are integers.
+    """
+    pid_of = {name.strip(): pid for pid, name in people.items()}
+
+    def pid(person: str | int) -> int | None:
+        if isinstance(person, int):
+            return person
+        return pid_of.get(person, int(person) if is_integer(person, 1) and int(person) not in people else None)
+
+    by_pid = {attribute: {pid(person): value for person, value in of.items()} for attribute, of in groups.items()}
+    return {
+        attribute: {person: value for person, value in of.items() if person is not None}
+        for attribute, of in by_pid.items()
+    }
+
+
+def _from_csv(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields (person, attribute, value)."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -76,14 +101,14 @@ def _from_csv(path: Path) -> Iterator[tuple[int, str, str]]:
         cells = {name: value for name, value in row.items() if name is not None and value is not None}
         if None in row or len(cells) < len(row):
             raise ValueError(f"{path}, line {number}: it has another number of cells than the first line")
-        pid = _pid(cells.pop("pid"), f"{path}, line {number}")
+        person = _person(cells.pop("pid"), f"{path}, line {number}")
         for attribute, value in cells.items():
             if attribute.strip() and value.strip():
-                yield pid, attribute.strip(), value.strip()
+                yield person, attribute.strip(), value.strip()
 
 
-def _from_mat(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yields (pid, attribute, value)."""
+def _from_mat(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yields (person, attribute, value)."""
     try:
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
     except Exception as error:  # those of a damaged file have no common class
@@ -92,12 +117,12 @@ def _from_mat(path: Path) -> Iterator[tuple[int, str, str]]:
     if not tables:
         raise ValueError(f"{path} has no struct with a field {PIDS}, the identities: give a CSV file instead")
     for table in tables:
-        pids = [_pid(one, f"{path}, {PIDS}") for one in np.atleast_1d(table.pop(PIDS))]
+        people = [_person(one, f"{path}, {PIDS}") for one in np.atleast_1d(table.pop(PIDS))]
         values = {name: np.atleast_1d(of).tolist() for name, of in table.items()}
-        if wrong := [name for name, of in values.items() if len(of) != len(pids)]:
-            raise ValueError(f"{path}: {wrong[0]} has {len(values[wrong[0]])} values for {len(pids)} identities")
-        for row, pid in enumerate(pids):
-            yield from ((pid, *pair) for pair in _labelled({name: of[row] for name, of in values.items()}).items())
+        if wrong := [name for name, of in values.items() if len(of) != len(people)]:
+            raise ValueError(f"{path}: {wrong[0]} has {len(values[wrong[0]])} values for {len(people)} identities")
+        for row, person in enumerate(people):
+            yield from ((person, *pair) for pair in _labelled({name: of[row] for name, of in values.items()}).items())
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
@@ -129,11 +154,9 @@ def _labelled(values: Mapping[str, Any]) -> dict[str, str]:
     return labelled
 
 
-def _pid(text: Any, where: str) -> int:
-    try:
-        pid = int(text)
-    except ValueError:
-        pid = 0
-    if pid < 1:
-        raise ValueError(f"{where}: {text!r} is no pid: identities are numbers above 0")
-    return pid
+def _person(value: Any, where: str) -> str:
+    is_whole = isinstance(value, int | float | np.number) and value == int(value)  # numbers of MATLAB are floats
+    text = str(int(value)) if is_whole else str(value).strip()
+    if fault := fault_of_name("pid", text, least=1):
+        raise ValueError(f"{where}: {fault}")
+    return str(int(text)) if is_integer(text, 1) else text

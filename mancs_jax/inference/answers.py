@@ -21,6 +21,7 @@ from mancs_jax.inference.gallery import (
     decoded,
     embed_whole,
     find_images,
+    is_same,
     picture,
     shown_label,
     table,
@@ -128,8 +129,9 @@ def as_text(answered: Sequence[Answered], gallery: Gallery, max_distance: Limit 
 
 
 def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
-    """The answers as plain values: of each query its name, and name, distance and, where known, pid and camid; person
-    and camera too, where a CSV named them."""
+    """The answers as plain values: of each query its name, and of each answer name, distance, `same_person` (None where
+    nobody knows, see `gallery.is_same`) and, where known, pid and camid; person and camera too, where a CSV named them.
+    """
     return {
         "network": gallery.network,
         "queries": [
@@ -138,13 +140,27 @@ def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
                 **({} if one.label is None else {"person": one.label[0], "camera": one.label[1]}),
                 "left_out": one.itself,
                 "answers": [
-                    {"name": str(gallery.name[i]), "distance": round(distance, 6)} | _labels(gallery, i)
+                    {
+                        "name": str(gallery.name[i]),
+                        "distance": round(distance, 6),
+                        "same_person": is_same(one.label, gallery.shown(i)),
+                        **_labels(gallery, i),
+                    }
                     for i, distance in answers_of(one.found)
                 ],
             }
             for one in answered
         ],
     }
+
+
+def unknown_people(answered: Sequence[Answered], gallery: Gallery) -> str:
+    """Says why no answer is right or wrong; "" where the people of a query and of the gallery are known."""
+    if gallery.pid is None:
+        return "the gallery has no labels of people, so no answer is right or wrong; mancs embed --csv=FILE adds them"
+    if not any(one.label for one in answered):
+        return "the people of the queries are not known, so no answer is right or wrong"
+    return ""
 
 
 def draw(
@@ -202,7 +218,7 @@ def page(
         "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
-    about = f"{len(answered):,} queries; nothing is scored"
+    about = f"{len(answered):,} queries; {unknown_people(answered, gallery) or 'nothing is scored'}"
     return search_html("Search", about, query, shown_gallery, lists, facts=facts, nothing=none_found(max_distance))
 
 

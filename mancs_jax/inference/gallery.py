@@ -47,6 +47,7 @@ LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
 # Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
+JUNK = "-1"  # as a person: a bad box, on which anybody may be
 FORMS = {
     "embedding": ("f", 2, "floats [images, width]"),
     "name": ("U", 1, "text [images]"),
@@ -417,7 +418,7 @@ def picture(
     image_size: tuple[int, int],
     label: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draws the query and its answers: green for its person, red for another, grey where nobody knows the person.
+    """Draws the query and its answers: green for its person, red for another, grey where nobody knows, see `is_same`.
 
     Args:
       query: image file.
@@ -436,13 +437,20 @@ def picture(
     captions = ["query", ranked_lists.captioned(*label) if label else query.stem]
     cells = [ranked_lists.framed(decoded(query, image_size), ranked_lists.QUERY, captions)]
     for i, distance in answers_of(found):
-        name, shown, colour = Path(str(gallery.name[i])), gallery.shown(i), ranked_lists.QUERY
+        name, shown = Path(str(gallery.name[i])), gallery.shown(i)
         caption = ranked_lists.captioned(*shown) if shown else name.stem
-        if label and shown:
-            colour = ranked_lists.RIGHT if shown[0] == label[0] else ranked_lists.WRONG
+        colours = {None: ranked_lists.QUERY, True: ranked_lists.RIGHT, False: ranked_lists.WRONG}
         image = decoded(local_path(folder) / name, image_size)
-        cells.append(ranked_lists.framed(image, colour, [caption, f"{distance:.3g}"]))
+        cells.append(ranked_lists.framed(image, colours[is_same(label, shown)], [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
+
+
+def is_same(query: tuple[str, str] | None, answer: tuple[str, str] | None) -> bool | None:
+    """Returns whether two images show one person, by their labels (person, camera); None where nobody knows: one has no
+    label or is junk (-1), or the query is a distractor (0)."""
+    if query is None or answer is None or query[0] in ("0", JUNK) or answer[0] == JUNK:
+        return None
+    return query[0] == answer[0]
 
 
 def answers_of(found: Found) -> list[tuple[int, float]]:

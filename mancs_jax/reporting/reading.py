@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES
 from mancs_jax.evaluation.results import significant, verification_cells, verification_note, with_interval
 from mancs_jax.reporting.report import Section
 
 
 def score_paragraphs(result: Mapping[str, Any]) -> list[str]:
-    """Explains the confidence intervals of a result; no paragraphs for a result without intervals."""
-    if not result.get("intervals"):
+    """Explains the confidence intervals of a result, or why it has none; no paragraphs of CUHK03's classic protocol."""
+    if "bootstrap" not in result:
         return []
+    if not result["intervals"]:
+        return [
+            f"The queries show {result['bootstrap']['num_identities']} people only. The scores have no confidence "
+            f"intervals, because intervals of fewer than {LEAST_IDENTITIES} people are far too narrow: with other "
+            "people, the scores may be very different."
+        ]
     score, ends = result["cmc"][0], result["intervals"]["rank-1"]
     low, high = (f"{100 * end:.1f}" for end in ends)
     people = f"{result['bootstrap']['num_identities']:,}"

@@ -6,6 +6,9 @@ A start of the training ends in one of four ways, at a random moment: `kill -9`,
 newest checkpoint, or a full disk. The next start goes on. Each training that comes to its end has to have the curve, to
 the byte, and the scores of an undisturbed one. A refusal is a fault too, and the end, unless the disk is full. The full
 disk is a file system in memory, which root alone can mount; without it the other three ways are taken.
+
+The number of cores that the process may use has to stay the same: XLA shares sums among as many threads, so another
+number rounds otherwise, and the curves differ.
 """
 
 import argparse
@@ -159,6 +162,11 @@ def _said(soak: Soak) -> str:
     return (soak.workdir.parent / "stderr").read_text(errors="replace")
 
 
+def _cores() -> set[int]:
+    """The cores that this process may use, where the system tells them."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
 def differences(workdir: Path, undisturbed: Path) -> list[str]:
     """Compares curve and scores with those of the undisturbed training."""
     found = []
@@ -177,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "soak_cache"))
-    place = Path(tempfile.mkdtemp(prefix="soak"))
+    place, cores = Path(tempfile.mkdtemp(prefix="soak")), _cores()
     (place / "disk").mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place / "disk")]
     has_disk = subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -187,6 +195,8 @@ def main() -> None:
         if has_disk:
             subprocess.run(["umount", "--lazy", str(place / "disk")], check=False)
         shutil.rmtree(place, ignore_errors=True)
+    if _cores() != cores:
+        faults.append("the cores that this process may use have changed meanwhile, which alone changes the curves")
     print(f"{dict(ways)}; at most {most} steps were made twice; {len(faults)} faults")
     print("\n".join(faults))
     sys.exit(bool(faults))
