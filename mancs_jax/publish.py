@@ -89,8 +89,8 @@ def export_network(
             arrays.check_dataset(source, root or data.root)
     borrowed = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else {}
     network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
-    if average_with:
-        other = load_trained(average_with)
+    other = load_trained(average_with) if average_with else None
+    if other:
         made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}
         network = averaged(network, other.network, average_share)
     network = rounded(network, dtype)
@@ -99,7 +99,7 @@ def export_network(
     trained = trained._replace(network=network, description=description, card=card)
     card["made_with"] = made_with
     if scores:
-        card |= _scores(trained, root or data.root, borrowed)
+        card |= _scores(trained, root or data.root, borrowed, other.card if other else None)
     path = write_network(folder, name, network, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
     return path, card
@@ -163,11 +163,13 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
     }
 
 
-def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, Any]:
+def _scores(
+    trained: Trained, root: str, borrowed: dict[str, Any], averaged_with: dict[str, Any] | None
+) -> dict[str, Any]:
     test = evaluate_network(trained, Task(root=root))
     test_scores = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config, entries = trained.network.config, dict(borrowed)
-    if held_out := held_out_images(trained, root):
+    if held_out := held_out_images(trained, root, averaged_with):
         embedded = evaluate_network(trained, validation=held_out[:2]).embedded
         compared = {
             distance: kept(

@@ -1,6 +1,6 @@
 """Evaluates a trained model: a workdir in, results on disk and a table out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -288,10 +288,11 @@ def _has_held_out(config: ConfigDict) -> bool:
     return config.choose_on == "validation" and config.data.validation_ids > 0
 
 
-def held_out_images(trained: Trained, root: str) -> HeldOut | None:
+def held_out_images(trained: Trained, root: str, averaged_with: Mapping[str, Any] | None = None) -> HeldOut | None:
     """Reads the identities that a run held out; None if there are none.
 
-    Of several data sets, those that the pretrained model was trained on are left out, unless none would remain.
+    Of several data sets, those that another model was trained on are left out, unless none would remain: the pretrained
+    model, and the model whose card is `averaged_with`.
 
     Raises:
       FileNotFoundError: a data set is not there.
@@ -301,14 +302,19 @@ def held_out_images(trained: Trained, root: str) -> HeldOut | None:
     config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config).validation
-    unseen = held_out.keys() - data_sets_seen(config, trained.description.data_fingerprint)
+    seen = data_sets_seen(config, trained.description.data_fingerprint, averaged_with)
+    unseen = held_out.keys() - seen
     held_out = {name: held_out[name] for name in held_out if name in unseen or not unseen}
     parts = list(zip(*held_out.values(), strict=True))
     query, gallery = (join(splits, list(held_out)) for splits in parts)
     query_source, gallery_source = (
         np.repeat(np.arange(len(splits)), [len(split.pid) for split in splits]) for splits in parts
     )
-    people = f"{config.data.validation_ids} held-out training identities of {' and of '.join(held_out)}"
+    people = (
+        f"{config.data.validation_ids} held-out training identities of {'each of ' * (len(held_out) > 1)}"
+        + " and ".join(held_out)
+        + ("" if unseen else ", whom a model that this one was made from may have been trained on")
+    )
     return HeldOut(query, gallery, query_source, gallery_source, people)
 
 

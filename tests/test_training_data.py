@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny
 
-from mancs_jax import scoring
 from mancs_jax.config import checks
 from mancs_jax.data import arrays
 from mancs_jax.data.prepare import prepare
@@ -120,12 +119,12 @@ def test_configurations_that_cannot_work(root, changed, line):
         checks.validate(config_of(root, **changed), num_devices=1)
 
 
-def test_thresholds_come_from_pairs_within_each_data_set(root, monkeypatch):
+def test_thresholds_come_from_pairs_within_each_data_set(root):
     """The first data set has twelve people, the second six: no query is compared with a person of the other one."""
     config = config_of(root, data__validation_ids=2)
     trained = Trained(Network(config, 14, {}), 0, Description(config.to_dict(), 14, "f", None), {}, None)
     held_out = held_out_images(trained, str(root))
-    assert held_out.people == "2 held-out training identities of market1501 and of other"
+    assert held_out.people == "2 held-out training identities of each of market1501 and other"
     parts = [
         Labelled(np.random.default_rng(0).normal(size=(len(split.pid), 3)).astype(np.float32), split.pid, split.camid)
         for split in held_out[:2]
@@ -138,10 +137,15 @@ def test_thresholds_come_from_pairs_within_each_data_set(root, monkeypatch):
         negatives += np.count_nonzero(~is_same)
     assert (curve.num_positives, curve.num_negatives) == (positives, negatives)
     assert negatives < np.count_nonzero(parts[0].pid[:, None] != parts[1].pid)
-    monkeypatch.setattr(scoring, "data_sets_seen", lambda *_: {"market1501"})  # by the pretrained model
-    unseen = held_out_images(trained, str(root))
+    seen = {"trained_on": "market1501,elsewhere", "data_fingerprint": "another"}
+    unseen = held_out_images(trained, str(root), averaged_with=seen)
     assert unseen.people == "2 held-out training identities of other"
     assert unseen.query.name.tolist() == load_training_data(config).validation["other"][0].name.tolist()
+    everything = held_out_images(trained, str(root), averaged_with=seen | {"trained_on": "other,market1501"})
+    assert everything.people.endswith(
+        " market1501 and other, whom a model that this one was made from may have been trained on"
+    )
+    assert len(everything.query.pid) == len(held_out.query.pid)
 
 
 def run_of(root, workdir, max_steps):

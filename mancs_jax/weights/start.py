@@ -1,6 +1,7 @@
 """Initial weights of a training run: ImageNet weights of the backbone, or a complete model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +103,19 @@ def load_into(
     return _replaced(variables, flatten_dict(to_variables(fitting, leaves)))
 
 
-def data_sets_seen(config: ConfigDict, data_fingerprint: str) -> set[str]:
-    """Returns the data sets of this run whose held-out identities the pretrained model may have been trained on."""
-    card = _card(_path(config.pretrained)) if config.pretrained else None
-    if card is None or card["data_fingerprint"] == data_fingerprint or not config.data.validation_ids:
+def data_sets_seen(
+    config: ConfigDict, data_fingerprint: str, averaged_with: Mapping[str, Any] | None = None
+) -> set[str]:
+    """Returns the data sets of this run whose held-out identities another model may have been trained on.
+
+    That is the pretrained model, or the model whose card is `averaged_with`.
+    """
+    if not config.data.validation_ids:
         return set()
-    return set(sources(card["trained_on"])) & set(sources(config.data.name))
+    pretrained = _card(_path(config.pretrained)) if config.pretrained else None
+    cards = [card for card in (pretrained, averaged_with) if card and card["data_fingerprint"] != data_fingerprint]
+    seen = {name for card in cards for name in sources(card["trained_on"])}
+    return seen & set(sources(config.data.name))
 
 
 def _missing(path: str, arch: str) -> str:
