@@ -76,6 +76,22 @@ def recipes() -> str:
             "3 minutes",
             "another data set: [results](../README.md#results)",
         ),
+        (
+            "`general`",
+            "of `market1501`: ResNet-18 with 40 base channels, 128x64",
+            "120 (30 x 4)",
+            "`market1501`",
+            "20 minutes",
+            "several data sets: [`people`](results/people.md)",
+        ),
+        (
+            "`finetune`",
+            "of the pretrained model",
+            "32 (8 x 4)",
+            "`market1501` (`--config.pretrained`)",
+            "minutes",
+            "your data set: [fine-tuning](fine_tuning.md)",
+        ),
     ]
     head = ["recipe", "backbone, image size", "batch size (P x K)", "initial weights", "time on two CPU cores"]
     return markdown([*head, "rank-1 / plain mAP on Market-1501"], rows)
@@ -93,8 +109,8 @@ def results() -> str:
         ("", "cosine distance, re-ranked", scores(cosine["Mancs, re-ranked"]), "`--distance=cosine --rerank`"),
         ("", "Euclidean distance, multi-query (mean)", scores(euclidean[mean]), "`--multi_query`"),
         ("", "multi-query (mean), re-ranked", scores(euclidean[f"{mean}, re-ranked"]), "`--multi_query --rerank`"),
-        ("CUHK01, cross-domain", "`market1501`, Euclidean distance", spread("cuhk01"), CROSS_DOMAIN),
-        ("CUHK03 pair 1, cross-domain", "`market1501`, Euclidean distance", spread("cuhk03_pair1"), CROSS_DOMAIN),
+        *cross_domain("cuhk01", "CUHK01"),
+        *cross_domain("cuhk03_pair1", "CUHK03 pair 1"),
         ("Market-1501", small, scores(read(f"{SMALL}/single_query")), details),
         ("walkers", f"`walkers`, trained for {demo['Mancs']['step']} steps", scores(demo["Mancs"]), "`make demo`"),
         ("", "untrained network", scores(demo["untrained network"]), ""),
@@ -127,12 +143,22 @@ def compared() -> str:
     return markdown(["`market1501` on Market-1501", "score", "before", "after", "difference", "exceeds chance"], rows)
 
 
+GENERAL = "#one-data-set-left-out-the-recipe-general"
 CROSS_DOMAIN = "[protocol, command](docs/other_cameras.md)"
 
 
-def spread(dataset: str, names: Sequence[str] = ("mAP", "mAP_plain", "rank-1")) -> list[str]:
-    """Returns scores of `market1501` over random splits, as mean ± standard deviation."""
-    result = read(f"other_cameras/market1501_on_{dataset}")["Mancs"]
+def cross_domain(dataset: str, title: str) -> list[tuple[str, str, list[str], str]]:
+    """Returns the rows of README for a data set that the models have not seen."""
+    without = f"recipe `general`, trained without {title}"
+    return [
+        (f"{title}, cross-domain", "`market1501`, Euclidean distance", spread(dataset), CROSS_DOMAIN),
+        ("", without, spread(dataset, f"general_without_{dataset}"), CROSS_DOMAIN),
+    ]
+
+
+def spread(dataset: str, model: str = "market1501", names: Sequence[str] = ("mAP", "mAP_plain", "rank-1")) -> list[str]:
+    """Returns scores of a model over random splits, as mean ± standard deviation."""
+    result = read(f"other_cameras/{model}_on_{dataset}")["Mancs"]
     return [f"{per_cent(result['mean'][name])} ± {per_cent(result['sd'][name])}" for name in names]
 
 
@@ -226,7 +252,8 @@ def other_cameras() -> str:
     """docs/other_cameras.md: single-shot scores, a row for each result in docs/results/other_cameras/.
 
     A file is the `--json` of one command and is named NETWORK_on_DATASET.json, or NETWORK_adapted_on_DATASET.json for a
-    network that `mancs adapt` has written. Baselines that several files have for a data set are shown once.
+    network that `mancs adapt` has written, or general_without_DATASET_on_DATASET.json for a run of the recipe `general`
+    on the other data sets. Baselines that several files have for a data set are shown once.
     """
     found: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {}  # data set -> row -> (command, result)
     for path in sorted((RESULTS / "other_cameras").glob("*_on_*.json")):
@@ -235,9 +262,13 @@ def other_cameras() -> str:
         for name, result in results.items():
             is_network = "config" in result
             base, is_adapted = network.removesuffix("_adapted"), "adapted" in result
-            adapted = f"`{base}`, [adapted](adapt.md)" if is_adapted else f"`{network}`"
-            row = name.replace("Mancs", adapted) if is_network else name
-            command = single_shot_command("site" if is_adapted else network, results) if name == "Mancs" else ""
+            label, model = f"`{network}`", f"--network={network}"
+            if is_adapted:
+                label, model = f"`{base}`, [adapted](adapt.md)", "--network=site"
+            elif base.startswith("general_without_"):
+                label, model = f"recipe [`general`]({GENERAL}), not trained on this data set", "--workdir=W"
+            row = name.replace("Mancs", label) if is_network else name
+            command = single_shot_command(model, results) if name == "Mancs" else ""
             found.setdefault(dataset, {}).setdefault(row, (command, result))
     rows = []
     for dataset, of_dataset in found.items():
@@ -251,10 +282,10 @@ def other_cameras() -> str:
     return markdown(["data set", "", "rank-1", "rank-5", "rank-10", "plain mAP", "official mAP", "command"], rows)
 
 
-def single_shot_command(network: str, results: dict[str, dict[str, Any]]) -> str:
-    """Returns the command whose `--json` has these results."""
+def single_shot_command(model: str, results: dict[str, dict[str, Any]]) -> str:
+    """Returns the command whose `--json` has these results; `model` is its flag that names the model."""
     result = results["Mancs"]
-    flags = [f"--network={network}", f"--dataset={result['dataset']}", "--root=data", "--single_shot"]
+    flags = [model, f"--dataset={result['dataset']}", "--root=data", "--single_shot"]
     flags += [f"--splits={result['num_splits']}"]
     flags += [f"--identities={result['num_queries']}"] if result["num_queries"] < result["num_identities"] else []
     flags += [f"--seed={result['split_seed']}"] if result["split_seed"] else []
@@ -272,6 +303,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_scratch": market1501_scratch,
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": partial(thresholds, "market1501"),
+    "people_thresholds": partial(thresholds, "people"),
     "market1501_open_set": market1501_open_set,
     "market1501_calibration": market1501_calibration,
     "market1501_reliability": market1501_reliability,
