@@ -140,8 +140,8 @@ def score_coverage(repeats: int, seed: int, sizes: tuple[int, ...] = IDENTITIES)
         for repeat in range(repeats):
             rng = np.random.default_rng([seed, repeat])
             queries = ranked(rng, simulated_logits(rng, size))
-            of_scores = per_query.score_values(queries)
-            values = np.stack([of_scores[name] for name in SCORES], axis=1)
+            values_of_score = per_query.score_values(queries)
+            values = np.stack([values_of_score[name] for name in SCORES], axis=1)
             by_identity = drawn(values, queries.pid, seed=repeat)
             for name, kind in KINDS.items():
                 ends.setdefault(f"{name}, by identity", []).append(kind(by_identity))

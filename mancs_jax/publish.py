@@ -195,9 +195,9 @@ def by_distance(evaluation: ModelEvaluation) -> dict[str, Comparison]:
     return {distance: kept(compare(query, gallery, distance=distance)) for distance in DISTANCES}
 
 
-def measured_calibration(of_distance: dict[str, Any] | None, comparison: Comparison) -> dict[str, Any] | None:
+def measured_calibration(mapping: dict[str, Any] | None, comparison: Comparison) -> dict[str, Any] | None:
     """The same mapping with its quality on other people; None where there is no mapping."""
-    return of_distance and of_distance | {"measured_on": quality(comparison, of_distance["knots"])}
+    return mapping and mapping | {"measured_on": quality(comparison, mapping["knots"])}
 
 
 def _points(comparison: Comparison) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from refusals import refused
 from tensorflow_datasets.core.data_sources.base import BaseDataSource as TFDSSource
 from tiny_sources import noise
 
@@ -150,9 +151,8 @@ def test_image_size_is_checked(root, size):
 
 
 def test_errors_say_how_to_mend_them(root, tmp_path):
-    with pytest.raises(FileNotFoundError) as error:
-        arrays.load_split("market1501", tmp_path, "train", (8, 4))
-    assert str(error.value) == (
+    line = refused(arrays.load_split, "market1501", tmp_path, "train", (8, 4), error=FileNotFoundError)
+    assert line == (
         f"market1501 is not prepared under {tmp_path}; run: mancs prepare-data "
         f"--dataset=market1501 --source=ZIP_OR_FOLDER --root={tmp_path}"
     )
@@ -277,10 +277,8 @@ def test_fingerprint_is_the_digest_of_everything():
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest_known(tmp_path):
-    with pytest.raises(
-        ValueError, match=r'config.data.name is \'market1502\', and no such .* Did you mean "market1501"\?'
-    ):
-        arrays.check_dataset("market1502", tmp_path)
+    line = refused(arrays.check_dataset, "market1502", tmp_path)
+    assert line.startswith("config.data.name is 'market1502', and no such ") and 'Did you mean "market1501"?' in line
     prepared = tmp_path / "mine" / VERSION
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text("{}")

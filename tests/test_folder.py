@@ -90,14 +90,12 @@ def test_paths_of_a_csv_may_begin_with_any_end_of_the_path_of_the_source(tmp_pat
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
-@pytest.mark.parametrize(("name", "shown"), [("a\0.jpg", r"'a\\x00.jpg'"), ("a" * 5000, "'a{5000}'")])
+@pytest.mark.parametrize(("name", "shown"), [("a\0.jpg", r"'a\\x00.jpg'"), ("a" * 5000, r"'a+\.\.\.a+'")])
 def test_names_that_no_disk_has(tmp_path, as_zip, name, shown):
     path = write(tmp_path / "images", {"b.jpg": jpeg(1)}, as_zip)
     (tmp_path / "labels.csv").write_text(f"path,pid,camid,split\nb.jpg,1,0,train\n{name},2,0,train\n")
-    with (
-        pytest.raises(ValueError, match=f"labels.csv line 3: path {shown} is no file in"),
-        folder.open_own("mine", path, tmp_path / "labels.csv"),
-    ):
+    refusal = pytest.raises(ValueError, match=f"labels.csv line 3: path {shown} is no file in")
+    with refusal, folder.open_own("mine", path, tmp_path / "labels.csv"):
         pass
 
 
@@ -117,9 +115,8 @@ def test_a_zip_with_another_name_than_its_top_folder(tmp_path, form):
     (tmp_path / "labels.csv").write_text(table)
     with folder.open_own("mine", path, tmp_path / "labels.csv") as found:
         assert found.splits == {"train": [Item(form.format("c.bmp"), 1, 0, "c.bmp")]}
-    path = write(
-        tmp_path / "other (2).zip", image_files({"query": ["1_c1.jpg"], "bounding_box_test": ["1_c2.jpg"]}), True, "x/"
-    )
+    files = image_files({"query": ["1_c1.jpg"], "bounding_box_test": ["1_c2.jpg"]})
+    path = write(tmp_path / "other (2).zip", files, True, "x/")
     with folder.open_own("mine", path) as found:
         assert list(found.splits) == ["query", "gallery"]
 
@@ -156,11 +153,7 @@ def test_names_as_in_market1501(tmp_path, as_zip):
     ("names", "words"),
     [
         (
-            {
-                "bounding_box_train": ["0_c1.jpg", "1_c1.jpg"],
-                "query": ["0000_c1.jpg"],
-                "bounding_box_test": ["0_c2.jpg"],
-            },
+            dict(bounding_box_train=["0_c1.jpg", "1_c1.jpg"], query=["0000_c1.jpg"], bounding_box_test=["0_c2.jpg"]),
             r"mine: bounding_box_train/0_c1\.jpg: pid 0 in train is no person, but a distractor: number people from 1, "
             r"or leave it out, query/0000_c1\.jpg: pid 0 in query is no person",
         ),
@@ -192,13 +185,7 @@ def test_the_csv_of_cuhk03_pair_1_as_the_documents_make_it(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (block,) = documents.python_blocks(documents.REPOSITORY / "docs" / "data.md")
     exec(block, {})
+    rows = [("train/0000_00.jpg", 1, 1), ("train/0000_04.jpg", 1, 1), ("train/0002_05.jpg", 3, 2)]
+    rows += [("val/0000_09.jpg", 4, 2), ("val/0001_03.jpg", 5, 1)]
     with folder.open_own("cuhk03_pair1", path, "cuhk03_pair1.csv") as found:
-        assert found.splits == {
-            "train": [
-                Item("train/0000_00.jpg", 1, 1, "train/0000_00.jpg"),
-                Item("train/0000_04.jpg", 1, 1, "train/0000_04.jpg"),
-                Item("train/0002_05.jpg", 3, 2, "train/0002_05.jpg"),
-                Item("val/0000_09.jpg", 4, 2, "val/0000_09.jpg"),
-                Item("val/0001_03.jpg", 5, 1, "val/0001_03.jpg"),
-            ]
-        }
+        assert found.splits == {"train": [Item(name, pid, camid, name) for name, pid, camid in rows]}

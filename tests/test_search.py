@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 import mancs_jax
 from mancs_jax.evaluation import comparison
@@ -284,9 +285,8 @@ def test_an_index_in_the_words_of_faiss(tmp_path, distance):
     line = "num_candidates is 4: it must be at least k, which is 5"
     with pytest.raises(ValueError, match=line):
         search(gallery[:1], gallery, 5, index=index, distance=distance, num_candidates=4)
-    with pytest.raises(ValueError, match=r"^factory='IVF16,Nonsense' makes no index of \[800, \d+\]: .*") as error:
-        mancs_jax.build_index(gallery, factory="IVF16,Nonsense")
-    assert "\n" not in str(error.value)
+    line = refused(mancs_jax.build_index, gallery, factory="IVF16,Nonsense")
+    assert line.startswith("factory='IVF16,Nonsense' makes no index of [800, ")
 
 
 def mean_of(index, query, gallery, distance):

@@ -168,9 +168,9 @@ def finetune(variant: str = "") -> ConfigDict:
     config.pretrained = "market1501"
     config.like_pretrained = True
     config.batch_norm_frozen = True
-    config.epochs = 60.0
-    config.eval_every = 10.0
-    config.early_stopping = 20.0
+    config.epochs = 30.0
+    config.eval_every = 5.0
+    config.early_stopping = 10.0
     config.eval_baselines = True
     config.data.name = ""
     config.data.p, config.data.k = 8, 4
@@ -185,8 +185,9 @@ def finetune(variant: str = "") -> ConfigDict:
 def general(variant: str = "") -> ConfigDict:
     """Trains on several data sets, for cameras of other sites: `market1501` fine-tuned on all that are prepared.
 
-    `config.data.name` names them, separated by commas. Negatives come from the data set of their anchor, and nothing is
-    erased: both were selected by scores on data sets that were left out, see docs/other_cameras.md.
+    `config.data.name` names them, separated by commas. Negatives come from the data set of their anchor, nothing is
+    erased, and all images have full size: selected by scores on a data set that was left out, see
+    docs/other_cameras.md.
     """
     if variant:
         raise ValueError(f"general has no variant {variant!r}: it has none")
@@ -197,16 +198,16 @@ def general(variant: str = "") -> ConfigDict:
     config.data.name = "market1501,cuhk01,cuhk03_pair1"
     config.data.p = 30  # of two data sets or of three
     config.data.validation_ids = 50  # of each data set
-    config.epochs = 30.0  # of 80 steps
+    config.epochs = 13.0  # of 80 steps
     config.eval_every = 0.0
     config.augment.erase = 0.0
     config.augment.crop_area = (0.64, 1.0)
     config.augment.crop_aspect = (1.6, 2.6)
-    config.augment.half_size_epochs = 25.0
+    config.augment.half_size_epochs = 0.0
     config.loss.negatives = "source"
-    config.loss.t0, config.loss.t1 = 5.1, 10.2  # the same share of the training as in the paper
+    config.loss.t0, config.loss.t1 = 2.2, 4.4  # the same share of the training as in the paper
     config.optim.learning_rate = 0.05
-    config.optim.warmup_epochs = 2.0
+    config.optim.warmup_epochs = 1.0
     return config.lock()
 
 

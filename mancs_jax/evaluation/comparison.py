@@ -332,11 +332,11 @@ def _where_counted(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
 
 @cache
 def _values_within_groups(values: Callable) -> Callable:
-    def of_groups(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
+    def values_within(block: tuple, tile: tuple) -> Float32[jax.Array, "B T"]:
         (block, query_group), (tile, gallery_group) = block, tile
         return jnp.where(query_group[:, None] == gallery_group[None], values(block, tile), jnp.inf)
 
-    return of_groups
+    return values_within
 
 
 def _remembered(block: tuple, _: tuple) -> Float32[jax.Array, "B T"]:

@@ -66,11 +66,11 @@ def nearest(query: np.ndarray, blocks: Iterable[Block], k: int, distance: str, c
     A query is searched exactly where the index proposes fewer than k rows that are not erased, or where its k-th and
     its last candidate are equally far.
     """
-    first, *others = blocks
+    first, *later_blocks = blocks
     covered = Block(*(field[: covering.rows] for field in first))
     number = min(CANDIDATES * k, covering.rows)
     proposed = covering.index.faiss_index.search(np.ascontiguousarray(query), number)[1]
-    found = Nearest(np.full((len(query), k), -1), np.full((len(query), k), np.inf))
+    best = Nearest(np.full((len(query), k), -1), np.full((len(query), k), np.inf))
     is_doubtful = np.zeros(len(query), bool)
     for row, positions in enumerate(proposed):
         positions = np.sort(positions[positions >= 0])
@@ -78,13 +78,13 @@ def nearest(query: np.ndarray, blocks: Iterable[Block], k: int, distance: str, c
         distances = exact.distances(query[row], covered.rows[positions], distance)
         order = np.lexsort((positions, distances))
         kept = order[:k]
-        found.ids[row, : len(kept)], found.distance[row, : len(kept)] = covered.ids[positions[kept]], distances[kept]
+        best.ids[row, : len(kept)], best.distance[row, : len(kept)] = covered.ids[positions[kept]], distances[kept]
         is_all = number == covering.rows
         is_doubtful[row] = not is_all and (
             len(order) < min(k, covering.rows) or distances[kept[-1]] >= (1 - TIE) * distances[order[-1]]
         )
     if is_doubtful.any():
         again = exact.nearest(query[is_doubtful], [covered], k, distance)
-        found.ids[is_doubtful], found.distance[is_doubtful] = again
-    since = [Block(*(field[covering.rows :] for field in first)), *others]
-    return exact.merged(found, exact.nearest(query, since, k, distance))
+        best.ids[is_doubtful], best.distance[is_doubtful] = again
+    since = [Block(*(field[covering.rows :] for field in first)), *later_blocks]
+    return exact.merged(best, exact.nearest(query, since, k, distance))

@@ -52,7 +52,7 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
       FileNotFoundError: no such file.
       ValueError: one line: the header, a line or a time is not as it should be, or a path is there twice.
     """
-    found: dict[str, Labels] = {}
+    labels_by_name: dict[str, Labels] = {}
     path = local_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -70,17 +70,17 @@ def read_csv(path: str | Path) -> dict[str, Labels]:
             if None in row or None in row.values():
                 raise ValueError(f"{where} has another number of cells than the header")
             name = row["path"].removeprefix("./")
-            if name in found:
+            if name in labels_by_name:
                 raise ValueError(f"{where}: {name} was there before")
             cell = {column: (row.get(column) or "").strip() or None for column in COLUMNS[1:]}
             if is_training and cell["person"] in ("0", "-1"):
                 cell["person"] = None
             time = cell["time"]
             try:
-                found[name] = Labels(cell["person"], cell["camera"], None if time is None else _time(time))
+                labels_by_name[name] = Labels(cell["person"], cell["camera"], None if time is None else _time(time))
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
-    return found
+    return labels_by_name
 
 
 def add_folder(

@@ -273,13 +273,13 @@ class Gallery:
         added = Added()
         for start in range(0, len(read.name), AT_ONCE):
             block = slice(start, start + AT_ONCE)
-            of_block = self.add(
+            added_block = self.add(
                 read.embedding[block],
                 read.name[block].tolist(),
                 person=people and people[block],
                 camera=cameras and cameras[block],
             )
-            added = Added(*(a + b for a, b in zip(added, of_block, strict=True)))
+            added = Added(*(a + b for a, b in zip(added, added_block, strict=True)))
         self.store.refresh()
         return added
 

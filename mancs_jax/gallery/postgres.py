@@ -254,15 +254,15 @@ class PostgresStore(Store):
         """Recall@10 of the index, with images of the gallery as queries, and with means of two of them."""
         rows = self.rows("SELECT vector FROM embedding ORDER BY random() LIMIT ?", (2 * TESTED,))
         entries = np.stack([self.embedding_of(vector) for (vector,) in rows])
-        found = {}
+        recall = {}
         for name, query in (("entries", entries[:TESTED]), ("queries", (entries + entries[::-1])[:TESTED] / 2)):
             exact_ones, ones = (self.nearest(query, K, Filter(), distance, index=index) for index in (False, True))
             hits = sum(
-                sum(match.distance <= right[-1].distance * (1 + TIE) for match in of_query)
-                for of_query, right in zip(ones, exact_ones, strict=True)
+                sum(match.distance <= right[-1].distance * (1 + TIE) for match in matches)
+                for matches, right in zip(ones, exact_ones, strict=True)
             )
-            found[name] = hits / sum(map(len, exact_ones))
-        return found
+            recall[name] = hits / sum(map(len, exact_ones))
+        return recall
 
     def _has_index(self, distance: str) -> bool:
         return self.first("SELECT to_regclass(?)", (f"mancs.embedding_{distance}",)) != (None,)

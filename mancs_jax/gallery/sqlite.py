@@ -279,8 +279,8 @@ class SqliteStore(Store):
     @property
     def cache(self) -> Cache:
         """The cache of the gallery as it is now."""
-        found = dict(self.rows("SELECT key, value FROM gallery WHERE key IN ('identity', 'width')"))
-        return Cache(self.folder, found["identity"], int(found["width"]))
+        facts = dict(self.rows("SELECT key, value FROM gallery WHERE key IN ('identity', 'width')"))
+        return Cache(self.folder, facts["identity"], int(facts["width"]))
 
     def refresh(self, patience: float = PATIENCE_S) -> bool:
         """Brings the cache up to the last change.
@@ -403,9 +403,9 @@ class SqliteStore(Store):
                     with suppress(OSError, ValueError):  # removed meanwhile, or damaged
                         self._index = (path, approximate.load(path))
                 if self._index is not None and self._index[0] == path:
-                    found = self._index[1]
-                    if found.build == state.build and not approximate.is_outdated(found, mapped):
-                        return found
+                    covering = self._index[1]
+                    if covering.build == state.build and not approximate.is_outdated(covering, mapped):
+                        return covering
         return self._built_index(distance)
 
     def _built_index(self, distance: str) -> Covering:
@@ -420,12 +420,12 @@ class SqliteStore(Store):
             mapped = None if state is None else self._map(cache, state)
             if state is None or mapped is None or not len(mapped.ids):
                 raise ValueError(f"{self.place}: there is nothing to make an index of")
-            found = approximate.build(mapped, state.build, distance)
+            covering = approximate.build(mapped, state.build, distance)
             with self.writing():
                 # What was deleted meanwhile may be in the index, which is to hold nothing of it.
                 if not self._removed_since(state) and self.cache.gallery == cache.gallery:
-                    self._index = (approximate.write(found, cache), found)
-                    return found
+                    self._index = (approximate.write(covering, cache), covering)
+                    return covering
         raise OSError(f"{self.place}: other processes delete without a pause: make the index later")
 
     def _chosen(self, filter: Filter) -> np.ndarray | None:

@@ -149,13 +149,13 @@ class Store(ABC):
 
     def facts(self) -> Facts:
         """The facts of the gallery."""
-        found = dict(self.rows("SELECT key, value FROM gallery"))
+        values = dict(self.rows("SELECT key, value FROM gallery"))
         return Facts(
-            network=found["network"],
-            width=int(found["width"]),
-            flip=found["flip"] == "1",
-            normalize=found["normalize"] == "1",
-            card=json.loads(found["card"]),
+            network=values["network"],
+            width=int(values["width"]),
+            flip=values["flip"] == "1",
+            normalize=values["normalize"] == "1",
+            card=json.loads(values["card"]),
         )
 
     def write_facts(self, facts: Facts, identity: str = "") -> None:
@@ -201,8 +201,8 @@ class Store(ABC):
     def cameras(self, filter: Filter = Filter()) -> dict[str | None, int]:  # noqa: B008
         """Camera -> number of its images that meet a filter, None for images without one."""
         where, parameters = self._where(filter)
-        found = dict(self.rows(f"SELECT camera, count(*) FROM image{where} GROUP BY camera", parameters))
-        return dict(sorted(found.items(), key=lambda of: (of[0] is None, of[0] or "")))
+        numbers = dict(self.rows(f"SELECT camera, count(*) FROM image{where} GROUP BY camera", parameters))
+        return dict(sorted(numbers.items(), key=lambda of: (of[0] is None, of[0] or "")))
 
     def known(self, names: Sequence[str]) -> dict[str, Image]:
         """The images that have one of these names."""
@@ -255,8 +255,8 @@ class Store(ABC):
             ids = [known[record.name].id for record in records]
             if records:
                 one_of, parameter = self.is_one_of("id", ids)
-                found = dict(self.rows(f"SELECT id, vector FROM embedding WHERE {one_of}", (parameter,)))
-                vectors = np.stack([self.embedding_of(found[i]) for i in ids])
+                vector_by_id = dict(self.rows(f"SELECT id, vector FROM embedding WHERE {one_of}", (parameter,)))
+                vectors = np.stack([self.embedding_of(vector_by_id[i]) for i in ids])
                 self._delete(ids)
                 self._insert(records, vectors)
                 self._note(ADD, len(ids), len(ids))
@@ -273,11 +273,11 @@ class Store(ABC):
                 return None
             texts = {text for of in images for text in (of.name, of.person, of.folder) if text}
             vectors = (vector for _, block in self.embeddings(filter) for vector in block)
-            found = traces.traces_of(texts, (of.hash for of in images), vectors, len(images))
+            kept_traces = traces.traces_of(texts, (of.hash for of in images), vectors, len(images))
             self._delete([of.id for of in images])
-            pending = Pending(self._note(FORGET, 0, len(images)), time.time(), len(images), found)
+            pending = Pending(self._note(FORGET, 0, len(images)), time.time(), len(images), kept_traces)
             sql = "INSERT INTO pending (change, at, images, traces) VALUES (?, ?, ?, ?)"
-            self.run(sql, (*pending[:3], found.tobytes()))
+            self.run(sql, (*pending[:3], kept_traces.tobytes()))
         return pending
 
     def pending(self) -> list[Pending]:

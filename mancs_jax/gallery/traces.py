@@ -38,15 +38,15 @@ def traces_of(
       embeddings: float32 [D] each. Pieces with two equal numbers have no trace, since zeros are everywhere.
       number: of embeddings.
     """
-    found = [(TEXT, text.encode()) for text in texts] + [(HASH, digest) for digest in hashes]
-    found = [of for of in found if len(of[1]) >= (LONG if NUMBER.fullmatch(of[1]) else SHORTEST)]
+    contents = [(TEXT, text.encode()) for text in texts] + [(HASH, digest) for digest in hashes]
+    contents = [each for each in contents if len(each[1]) >= (LONG if NUMBER.fullmatch(each[1]) else SHORTEST)]
     for row in embeddings:
         content = row.astype("<f4").tobytes()
         starts = range(0, max(len(content) - PIECE, 0) + 1, STEP)
         for start in starts[:: max(-(-len(starts) * number // MOST_PIECES), 1)]:
             if len(set(row[start // 4 : (start + PIECE) // 4].tolist())) == PIECE // 4:
-                found.append((EMBEDDING, content[start : start + PIECE]))
-    traces = [(_key(content), len(content), kind, _digest(content)) for kind, content in dict.fromkeys(found)]
+                contents.append((EMBEDDING, content[start : start + PIECE]))
+    traces = [(_key(content), len(content), kind, _digest(content)) for kind, content in dict.fromkeys(contents)]
     return np.sort(np.array(traces, TRACE), order="key")
 
 
@@ -90,9 +90,9 @@ def find(blocks: Iterable[bytes], traces: np.ndarray) -> np.ndarray:
     parts, workers = overlapping(), os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         while several := list(islice(parts, workers)):  # a pool's own map would read the whole file ahead
-            for of_part in pool.map(lambda part: [search(part) for search in searches], several):
-                for found in of_part:
-                    is_found[found] = True
+            for found_by_search in pool.map(lambda part: [search(part) for search in searches], several):
+                for numbers in found_by_search:
+                    is_found[numbers] = True
     return is_found
 
 
