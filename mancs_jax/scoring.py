@@ -172,8 +172,9 @@ def evaluate_network(
 ) -> ModelEvaluation:
     """Evaluates a model that is loaded, as `evaluate`, and writes nothing.
 
-    A network that is adapted to cameras embeds each image by its own. `embed_all` stands for a network without
-    parameters: uint8 [N, H, W, 3], cameras [N] -> float32 [N, D].
+    A network that is adapted to cameras embeds each image with the statistics of its camera, and held-out training
+    images with its own. `embed_all` stands for a network without parameters: uint8 [N, H, W, 3], cameras [N] ->
+    float32 [N, D].
     """
     network, step, description = trained.network, trained.step, trained.description
     config, data = network.config, network.config.data
@@ -192,17 +193,22 @@ def evaluate_network(
         check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
-    camera_of = partial(_cameras, network, root=root)
     # Before all else: what cannot be calibrated is refused before an evaluation that takes long.
-    card = _calibration(trained, task, root, lambda image, camid: embed_all(image, camera_of(camid, data.name)))
+    card = _calibration(trained, task, root, embed_all)
+    camids = [split.camid for split in parts.values()]
+    cameras = list(map(_unknown, camids)) if validation else _cameras(network, camids, dataset, root)
     embedded = {
-        part: Labelled(embed_all(split.image, camera_of(split.camid, dataset)), split.pid, split.camid)
-        for part, split in parts.items()
+        part: Labelled(embed_all(split.image, camera), split.pid, split.camid)
+        for (part, split), camera in zip(parts.items(), cameras, strict=True)
     }
     fingerprint: dict[str, str | list[str]] = {part: arrays.fingerprint(split) for part, split in parts.items()}
     if task.distractors:
         embedded["gallery"], fingerprint["distractors"] = _with_distractors(
-            embedded["gallery"], task.distractors, root, data.image_size, embed_all, camera_of
+            embedded["gallery"],
+            task.distractors,
+            root,
+            data.image_size,
+            lambda image, camid: embed_all(image, _cameras(network, [camid], task.distractors, root)[0]),
         )
 
     comparisons = {} if task.single_shot else _compared(embedded, task, progress)
@@ -254,14 +260,21 @@ def evaluate_network(
     return ModelEvaluation(network, trained.workdir, parts, embedded, results, queries, comparisons)
 
 
-def _cameras(network: Network, camid: np.ndarray, dataset: str, root: str) -> np.ndarray:
-    """Returns what `embed` takes as the cameras [N] of images: their names, where an adapted network may know them."""
-    if not network.cameras or len(names.sources(dataset)) > 1:
-        return camid
-    if each_its_own(camid):  # these numbers name no camera
-        return np.full(len(camid), -1)
+def _cameras(network: Network, camids: Sequence[np.ndarray], dataset: str, root: str) -> list[np.ndarray]:
+    """Returns what `embed` takes as the cameras of the images of a data set, of each of its parts: their names, where
+    an adapted network may know them."""
+    if not network.cameras:
+        return list(camids)
     _, name_of = arrays.names_of(dataset, root)
-    return np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()])
+    if not name_of and each_its_own(*camids):  # these numbers name no camera
+        return list(map(_unknown, camids))
+    return [np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()], np.str_) for camid in camids]
+
+
+def _unknown(camid: np.ndarray) -> np.ndarray:
+    """Returns cameras for which `embed` uses the network's own statistics: those of training images, whose numbers are
+    of other cameras than those that the network is adapted to, and may be those of `join`."""
+    return np.full(len(camid), -1)
 
 
 def _check(task: Task, is_classic: bool, root: str) -> None:
@@ -337,7 +350,9 @@ def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -
         return None if task.flip or task.options.normalize else trained.card
     held_out = held_out_images(trained, root)
     assert held_out is not None  # see `evaluate_network`
-    query, gallery = (Labelled(embed_all(split.image, split.camid), split.pid, split.camid) for split in held_out[:2])
+    query, gallery = (
+        Labelled(embed_all(split.image, _unknown(split.camid)), split.pid, split.camid) for split in held_out[:2]
+    )
     comparison = compare_held_out(query, gallery, held_out, task.options._replace(rerank=False))
     calibration = calibrated({task.options.distance: comparison}, held_out.people)
     if calibration[task.options.distance] is None:
@@ -401,13 +416,11 @@ def _single_shot(embedded: dict[str, Labelled], protocol: SingleShot, options: O
     return single_shot.evaluate(images, protocol, options)
 
 
-def _with_distractors(
-    gallery: Labelled, dataset: str, root: str, image_size, embed_all, camera_of
-) -> tuple[Labelled, list[str]]:
+def _with_distractors(gallery: Labelled, dataset: str, root: str, image_size, embed_all) -> tuple[Labelled, list[str]]:
     """(the gallery and behind it all distractors, fingerprints of their blocks); images are in memory in blocks."""
     embeddings, camids, fingerprints = [gallery.embedding], [gallery.camid], []
     for block in arrays.iterate_split(dataset, root, "distractors", image_size):
-        embeddings.append(embed_all(block.image, camera_of(block.camid, dataset)))
+        embeddings.append(embed_all(block.image, block.camid))
         camids.append(block.camid)
         fingerprints.append(arrays.fingerprint(block))
     camid = np.concatenate(camids)

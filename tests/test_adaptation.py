@@ -17,12 +17,16 @@ from mancs_jax.cli import adapt as command
 from mancs_jax.cli import embed as embed_command
 from mancs_jax.cli import search as search_command
 from mancs_jax.cli.command_line import run
+from mancs_jax.data.arrays import Split
 from mancs_jax.data.augment import normalize
+from mancs_jax.data.sources.labels import Label
+from mancs_jax.evaluation.analyses import Analyses
 from mancs_jax.evaluation.frames import frame_distances, frame_thresholds
 from mancs_jax.inference import adaptation, network
 from mancs_jax.inference.adaptation import LEAST_IMAGES, adapt, camera_statistics
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
+from mancs_jax.inference.gallery import cameras_by_name
 from mancs_jax.inference.network import fingerprint_of, network_of_camera
 from mancs_jax.inference.network_file import card_of, write_network
 from mancs_jax.inference.trained import load_trained
@@ -388,15 +392,31 @@ def test_the_commands(place, capsys, monkeypatch):
         cv2.imwrite(str(place / "photos" / f"{i:04d}_c7s1_000001_00.png"), picture(7, i)[:, :, ::-1])
     embedder = mancs_jax.load("site")
     by_camera = [embedder(images_of(7)[:3], camera=camera) for camera in (7, 2)]
-    for flags, expected in (([], by_camera[0]), (["--camera=2"], by_camera[1])):
+    names = [f"{i:04d}_c7s1_000001_00.png" for i in range(3)]
+    (place / "people.csv").write_text("path,pid\n" + "".join(f"{name},anna\n" for name in names))
+    for flags, expected in (
+        ([], by_camera[0]),
+        (["--camera=2"], by_camera[1]),
+        (["--csv=people.csv"], by_camera[0]),  # which has no cameras: the names tell them
+        (["--csv=people.csv", "--camera=2"], by_camera[1]),
+    ):
         run(embed_command, ["embed", "photos", "--network=site", "--output=gallery.npz", *flags])
         with np.load("gallery.npz") as gallery:
             np.testing.assert_allclose(gallery["embedding"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     capsys.readouterr()
-    run(search_command, ["search", "boxes/2_001.png", "--gallery=gallery.npz", "--network=site", "--camera=2", "--k=1"])
-    distance = float(capsys.readouterr().out.split("\n")[1].split()[1])
+    (place / "query.csv").write_text("path,pid,camid\n2_001.png,5,2\n")
     query = embedder(images_of(2)[1:2], camera=2)
-    assert distance == pytest.approx(np.linalg.norm(by_camera[1] - query, axis=1).min(), rel=1e-3)
+    for flag in ("--camera=2", "--csv=query.csv"):
+        run(search_command, ["search", "boxes/2_001.png", "--gallery=gallery.npz", "--network=site", flag, "--k=1"])
+        distance = float(capsys.readouterr().out.split("\n")[1].split()[1])
+        assert distance == pytest.approx(np.linalg.norm(by_camera[1] - query, axis=1).min(), rel=1e-3)
+
+
+def test_cameras_of_a_csv_by_name():
+    label = Label("a.png", "a.png", 1, 0, "anna", "door", "")
+    names = ["a.png", "b.png", "0002_c7s1_000451_03.png"]
+    assert cameras_by_name(names, {"a.png": label}) == dict(zip(names, ["door", "", "7"], strict=True))
+    assert cameras_by_name(names, {"a.png": label._replace(camera="")}) is None
 
 
 @pytest.mark.parametrize(
@@ -534,11 +554,43 @@ def test_commands_take_names_of_cameras(named, monkeypatch):
 
 
 def test_evaluation_finds_cameras_by_their_names(named, monkeypatch):
-    adapted, camid = load_trained(named / "named").network, np.array([1, 2, 2, 3], np.int32)
+    adapted, camids = load_trained(named / "named").network, [np.array([1, 2, 4]), np.array([2, 3])]
+    names: dict[int, str] = {1: "door", 2: NAMES["2"]}
+    monkeypatch.setattr(scoring.arrays, "names_of", lambda dataset, root: ({}, names))
+
+    def found(camids):
+        return [camera.tolist() for camera in scoring._cameras(adapted, camids, "mine", "data")]
+
+    assert found(camids) == [["door", NAMES["2"], "4"], [NAMES["2"], "3"]]
+    assert found([camids[0][:2], camids[1][1:]]) == [["door", NAMES["2"]], ["3"]]  # each has its own, and a name
+    names.clear()
+    assert found(camids) == [["1", "2", "4"], ["2", "3"]]  # no two queries share a camera, but a gallery image does
+    assert found([camids[0], camids[1][1:]]) == [[-1] * 3, [-1]]  # each image is its own camera
+    assert scoring._cameras(adapted._replace(cameras={}), camids, "mine", "data")[0] is camids[0]
+
+
+def test_held_out_images_are_of_no_camera_of_the_site(named, monkeypatch):
+    """Neither evaluated nor calibrated on: they have the numbers of cameras of the training data."""
+    trained = load_trained(named / "named")
+    pid, camid = np.repeat(np.arange(1, 6, dtype=np.int32), 2), np.tile(np.int32([1, 2]), 5)
+    split = Split(images_of(7)[:10], pid, camid, np.array([f"{row}.png" for row in range(10)]))
+    queries, gallery = (Split(*(field[rows] for field in split)) for rows in (camid == 1, camid == 2))
+    seen = []
+
+    def embed_all(image, camera):
+        seen.append(camera.tolist())
+        return np.random.default_rng(0).normal(size=(len(image), 4)).astype(np.float32)
+
     monkeypatch.setattr(scoring.arrays, "names_of", lambda dataset, root: ({}, {1: "door", 2: NAMES["2"]}))
-    assert scoring._cameras(adapted, camid, "mine", "data").tolist() == ["door", NAMES["2"], NAMES["2"], "3"]
-    assert scoring._cameras(adapted, camid[[0, 1, 3]], "mine", "data").tolist() == [-1] * 3  # each image its own camera
-    assert scoring._cameras(adapted._replace(cameras={}), camid, "mine", "data") is camid
+    scoring.evaluate_network(trained, validation=(queries, gallery), embed_all=embed_all, progress=False)
+    assert seen == [[-1] * 5] * 2
+    seen.clear()
+    held_out = scoring.HeldOut(queries, gallery, np.zeros(5, int), np.zeros(5, int), "5 people")
+    monkeypatch.setattr(scoring, "held_out_images", lambda trained, root: held_out)
+    monkeypatch.setattr(scoring, "calibrated", lambda compared, people: {"euclidean": people})
+    task = scoring.Task(analyses=Analyses(calibrate=True))
+    scoring._calibration(trained, task, "data", embed_all)
+    assert seen == [[-1] * 5] * 2
 
 
 def test_integers_are_stored_as_ever(place):

@@ -70,6 +70,23 @@ def test_charts_are_svg(result):
     assert charts["reliability"].count("<circle") == 14
 
 
+def test_fewer_than_ten_people_have_no_brackets_to_explain(result):
+    open_set, groups = result["open_set"], result["groups"]
+    few = {
+        "open_set": open_set
+        | {"curve": [[*row[:2], None, None] for row in open_set["curve"]]}
+        | {"at": [at | {"fnir_interval": None, "distance_interval": None} for at in open_set["at"]]},
+        "groups": groups | {"rows": [row for row in groups["rows"] if row["identities"] < 10]},
+    }
+    svg = finding_charts(few)["open_set"]
+    assert (
+        svg.count("<polyline") == 1 and "<polygon" not in svg and "interval" not in svg.replace("without interval", "")
+    )
+    for name, html in findings(few).items():
+        assert "confidence interval" not in html and "confidence interval" in findings(result)[name]
+    assert "open_set" not in finding_charts({"open_set": open_set | {"curve": [[0.1, None, None, None]]}})
+
+
 def test_a_matrix_shows_shares_and_counts():
     svg = matrix_svg(["1", "<2>"], ["3"], [[0.5], [None]], [[7], [0]], "rows", "columns")
     texts = [text.text for text in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]

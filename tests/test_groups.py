@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from mancs_jax.data.sources.csv_table import Listed
+from mancs_jax.data.sources.labels import names_of, parse_labels
 from mancs_jax.evaluation import groups
 from mancs_jax.evaluation.groups import numbered, read_groups
 
@@ -11,7 +13,7 @@ from mancs_jax.evaluation.groups import numbered, read_groups
 def test_csv(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("\ufeffpid,age,bag\n0007,10, yes \n8,9,\n\n9,,no\n", encoding="utf-8")
-    assert read_groups(file) == {"age": {"7": "10", "8": "9"}, "bag": {"7": "yes", "9": "no"}}
+    assert read_groups(file) == {"age": {"0007": "10", "8": "9"}, "bag": {"0007": "yes", "9": "no"}}
 
 
 def test_a_mat_file_as_that_of_market1501(tmp_path):
@@ -24,9 +26,9 @@ def test_a_mat_file_as_that_of_market1501(tmp_path):
     train = table(["0002", "0007"], gender=[2, 1], up=[2, 2], upblack=[1, 1], upred=[1, 2])
     scipy.io.savemat(tmp_path / "a.mat", {"market_attribute": {"test": test, "train": train}})
     assert read_groups(tmp_path / "a.mat") == {
-        "gender": {"1": "male", "3": "female", "4": "female", "2": "female", "7": "male"},
-        "sleeves": {"1": "long", "3": "short", "4": "long", "2": "short", "7": "short"},
-        "upper-body colour": {"1": "red", "3": "black", "4": "other", "2": "other", "7": "red"},
+        "gender": {"0001": "male", "0003": "female", "0004": "female", "0002": "female", "0007": "male"},
+        "sleeves": {"0001": "long", "0003": "short", "0004": "long", "0002": "short", "0007": "short"},
+        "upper-body colour": {"0001": "red", "0003": "black", "0004": "other", "0002": "other", "0007": "red"},
     }
     scipy.io.savemat(tmp_path / "b.mat", {"people": {"image_index": [3.0, 4.0], "height": [1.5, 2.0]}})
     assert read_groups(tmp_path / "b.mat") == {"height": {"3": "1.5", "4": "2.0"}}
@@ -35,13 +37,40 @@ def test_a_mat_file_as_that_of_market1501(tmp_path):
 def test_people_by_name(tmp_path):
     (tmp_path / "a.csv").write_text("pid,age\n anna ,old\n0003,young\nben,old\n3b,old\n")
     read = read_groups(tmp_path / "a.csv")
-    assert read == {"age": {"anna": "old", "3": "young", "ben": "old", "3b": "old"}}
+    assert read == {"age": {"anna": "old", "0003": "young", "ben": "old", "3b": "old"}}
     # As `labels.names_of` has them: the third of a column is "3" itself, which needs no name.
     assert numbered(read, {1: "anna", 2: "eva", 4: "3b"}) == {"age": {1: "old", 3: "young", 4: "old"}}
     assert numbered(read, {1: "3", 3: "anna"}) == {"age": {1: "young", 3: "old"}}
     assert numbered(read, {1: "anna", 3: "eva"}) == {"age": {1: "old"}}  # pid 3 is eva, not "3"
     assert numbered(read, {}) == {"age": {3: "young"}}
     assert numbered({"age": {7: "old"}}, {1: "anna"}) == {"age": {7: "old"}}
+
+
+def test_names_with_zeros_in_front(tmp_path):
+    (tmp_path / "a.csv").write_text("pid,age\n0002,old\n0007,young\n")
+    read = read_groups(tmp_path / "a.csv")
+    for names in (["0002", "0007", "unknown"], ["0002", "2", "unknown"]):
+        labels = parse_labels(
+            "path,pid\n" + "".join(f"{i}.png,{name}\n" for i, name in enumerate(names)),
+            Listed(tmp_path, frozenset(f"{i}.png" for i in range(3))),
+            "people.csv",
+        )
+        people = {int(pid): name for pid, name in names_of(labels)["people"].items()}
+        expected = {label.pid: {"0002": "old", "0007": "young"}.get(label.person) for label in labels}
+        found = numbered(read, people)["age"]
+        assert {pid: found.get(pid) for pid in expected} == expected
+    assert numbered(read, {}) == {"age": {2: "old", 7: "young"}}
+    both = {"age": {"0002": "old", "2": "young"}}
+    assert numbered(both, {1: "0002", 3: "unknown"}) == {"age": {1: "old", 2: "young"}}
+    with pytest.raises(ValueError, match=r"^age of pid 2 is old and young: keep one of them$"):
+        numbered(both, {})
+
+
+@pytest.mark.parametrize("pid", [np.nan, np.inf])
+def test_a_pid_that_is_no_number_names_the_file(tmp_path, pid):
+    scipy.io.savemat(tmp_path / "a.mat", {"people": {"image_index": [1.0, pid], "height": [1.5, 2.0]}})
+    with pytest.raises(ValueError, match=rf"a\.mat, image_index: pid {pid} is neither an integer from 1 nor a name"):
+        read_groups(tmp_path / "a.mat")
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,20 @@ def test_a_result():
     assert result["curve"][-1][0] == 1 and fnir[-1] == 0 and fnir == sorted(fnir, reverse=True)
 
 
+def test_fewer_than_ten_people_have_a_curve_without_intervals():
+    rng = np.random.default_rng(0)
+    pid = np.repeat(np.arange(1, 9), 6)
+    embedding = (rng.normal(size=(9, 8))[pid] + 0.7 * rng.normal(size=(48, 8))).astype(np.float32)
+    is_query = np.tile(np.arange(6), 8) < 3
+    sets = [Labelled(embedding[rows], pid[rows], np.where(rows, 1, 2)[rows]) for rows in (is_query, ~is_query)]
+    sets[1] = sets[1]._replace(camid=sets[1].camid + 1)
+    result = described(search_open_set(compare(*sets)))
+    curve = result["curve"]
+    assert len(curve) > 10 and curve[-1][0] == 1
+    assert all(fnir is not None and (low, high) == (None, None) for _, fnir, low, high in curve)
+    assert result["at"][1]["fnir"] is not None and result["at"][1]["fnir_interval"] is None
+
+
 def test_refused():
     query, gallery = Labelled(np.float32([[0], [1]]), [1, 1], [0, 0]), Labelled(np.float32([[2]]), [1], [1])
     with pytest.raises(ValueError, match="needs queries of at least two people"):

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mancs_jax.evaluation import distances, protocols, reranking
+from mancs_jax.evaluation import distances, protocols, reranking, single_shot
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.ranking import nearest
+from mancs_jax.evaluation.single_shot import SingleShot
 
 pytestmark = pytest.mark.quick
 
@@ -175,3 +176,26 @@ def test_bad_options_get_one_line():
     zero = QUERY._replace(embedding=np.zeros((2, 1), np.float32))
     with pytest.raises(ValueError, match="query embedding 0 has norm 0"):
         protocols.single_query(zero, GALLERY, Options(normalize=True))
+
+
+def test_all_protocols_have_intervals_that_contain_their_scores():
+    rng = np.random.default_rng(0)
+    pid, image = np.repeat(np.arange(1, 13), 6), np.tile(np.arange(6), 12)
+    embedding = (rng.normal(size=(13, 8))[pid] + 0.9 * rng.normal(size=(72, 8))).astype(np.float32)
+    images = Labelled(embedding, pid, image // 2)
+    query, more, gallery = (Labelled(*(of[rows] for of in images)) for rows in (image == 0, image == 1, image > 1))
+    reranked = Options(rerank=True, k1=4, k2=2)
+    results = [
+        protocols.single_query(query, gallery),
+        protocols.single_query(query, gallery, reranked),
+        *(protocols.multi_query(query, gallery, more, pooling) for pooling in protocols.POOLINGS),
+        protocols.multi_query(query, gallery, more, "mean", reranked),
+        single_shot.evaluate(images, SingleShot(splits=5)).result,
+        single_shot.evaluate(images, SingleShot(splits=5), reranked).result,
+    ]
+    for result in results:
+        assert result["bootstrap"]["num_identities"] == 12
+        scores = {name: result[name] for name in ("mAP", "mAP_plain")}
+        for name, score in (scores | {f"rank-{rank}": result["cmc"][rank - 1] for rank in (1, 5)}).items():
+            low, high = result["intervals"][name]
+            assert low <= score <= high and low < high

@@ -46,4 +46,10 @@ def test_false_alarms_in_words():
     ]
     assert "63.2 % of the pairs of images of one person are accepted" in section.paragraphs[0]
     assert section.paragraphs[1].endswith("0.1 % of 200,000 images of other people are 200 false alarms per query.")
+    assert section.paragraphs[2].startswith("The interval of the FPR is about other people")
+    few = RESULT | {
+        "verification": RESULT["verification"] | {"at": [AT | dict.fromkeys(key for key in AT if "interv" in key)]}
+    }
+    (section,) = reading.threshold_sections({"Mancs": few}, "Mancs")
+    assert section.paragraphs[2].startswith("EER, ") and not any("[" in cell for cell in section.rows[1])
     assert reading.threshold_sections({"Mancs": {"verification": None}}, "Mancs") == []

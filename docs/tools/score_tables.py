@@ -138,7 +138,7 @@ def compared() -> str:
                 f"{per_cent(of[side])} {bracketed(of[f'{side}_interval'])}" for side in ("first", "second")
             )
             difference = f"{100 * of['difference']:+.2f} {bracketed(of['interval'], '+.2f')}"
-            verdict = "yes" if of["exceeds_chance"] else "no"
+            verdict = {None: "unknown", True: "yes", False: "no"}[of["exceeds_chance"]]
             rows.append((change, name.replace("mAP_plain", "plain mAP"), before, after, difference, verdict))
     return markdown(["`market1501` on Market-1501", "score", "before", "after", "difference", "exceeds chance"], rows)
 

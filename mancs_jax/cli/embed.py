@@ -48,6 +48,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.data.sources.source import name_faults, name_some
     from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import (
+        cameras_by_name,
         create_gallery,
         embed_whole,
         find_images,
@@ -71,7 +72,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     embedder = load(source, batch=values.batch, flip=values.flip, normalize=values.normalize)
     camera = values.camera
     if labels is not None and camera is None:
-        camera = {name: label.camera for name, label in labels.items()}
+        camera = cameras_by_name(names, labels)
     embedding, names, damaged = embed_whole(arguments[0], embedder, names, camera=camera)
     gallery = create_gallery(embedder, embedding, names, labels)
     write_gallery(values.output, gallery)

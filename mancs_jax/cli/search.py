@@ -57,7 +57,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.evaluation.threshold import described
     from mancs_jax.inference import answers
     from mancs_jax.inference.embedder import load
-    from mancs_jax.inference.gallery import check_network, load_gallery, read_labels
+    from mancs_jax.inference.gallery import cameras_by_name, check_network, load_gallery, read_labels
     from mancs_jax.reporting.ranked_lists import write_picture
 
     source = network_of(values)
@@ -78,12 +78,15 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     embedder = load(source, batch=1 if number == 1 else 32, flip=gallery.flip, normalize=gallery.normalize)
     check_network(gallery, embedder)
     threshold = given_threshold(values, embedder)
+    camera = values.camera
+    if labels is not None and camera is None:
+        camera = cameras_by_name(queries.names, labels)
     found, damaged = answers.find_answers(
         queries,
         embedder,
         gallery,
         k=values.k,
-        camera=values.camera,
+        camera=camera,
         distance=values.distance,
         max_distance=threshold,
         labels=labels,

@@ -281,6 +281,8 @@ def _shares(
         share, is_drawn = float(hits[:, k].sum() / total), total_draws[:, k] > 0
         draws = hit_draws[is_drawn, k] / total_draws[is_drawn, k]
         is_alike = not len(draws) or np.ptp(draws) < 1e-12
+        # Behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst, and groups
+        # with fewer have no rates.
         ends = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
         shares.append({"share": share, "interval": ends})
     return shares

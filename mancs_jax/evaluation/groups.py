@@ -13,7 +13,7 @@ from mancs_jax.common.quoted import reason_of
 from mancs_jax.data.sources.csv_table import is_integer
 from mancs_jax.data.sources.labels import fault_of_name
 
-Groups = dict[str, dict[str, str]]  # attribute -> name of a person -> value; the name of a number is its digits
+Groups = dict[str, dict[str, str]]  # attribute -> person, as the file writes it -> value; `numbered` finds the pids
 
 MOST_VALUES = 50  # of an attribute: more are a measurement, not groups
 PIDS = "image_index"  # field of a .mat file with the identities, as Market-1501_Attribute has it
@@ -70,22 +70,33 @@ def read_groups(path: str | Path) -> Groups:
 def numbered(groups: Mapping[str, Mapping[str | int, str]], people: Mapping[int, str]) -> dict[str, dict[int, str]]:
     """Returns groups by pid; people who are not there are left out.
 
+    A text is the person of exactly this name; or else, where it is an integer, the one whose name or pid is this
+    integer without zeros in front of it.
+
     Args:
       groups: attribute -> person -> value, a person by name or by pid.
       people: pid -> name of the people of a data set whose pids are no numbers of its own; the others are integers.
+
+    Raises:
+      ValueError: one line: two texts are one person, with two values of an attribute.
     """
     pid_of = {name.strip(): pid for pid, name in people.items()}
 
-    def pid(person: str | int) -> int | None:
+    def find_pid(person: str | int) -> int | None:
         if isinstance(person, int):
             return person
-        return pid_of.get(person, int(person) if is_integer(person, 1) and int(person) not in people else None)
+        if person in pid_of or not is_integer(person, 1):
+            return pid_of.get(person)
+        number = int(person)
+        return pid_of.get(str(number), None if number in people else number)
 
-    by_pid = {attribute: {pid(person): value for person, value in of.items()} for attribute, of in groups.items()}
-    return {
-        attribute: {person: value for person, value in of.items() if person is not None}
-        for attribute, of in by_pid.items()
-    }
+    by_pid: dict[str, dict[int, str]] = {attribute: {} for attribute in groups}
+    for attribute, value_of in groups.items():
+        for person, value in value_of.items():
+            pid = find_pid(person)
+            if pid is not None and (known := by_pid[attribute].setdefault(pid, value)) != value:
+                raise ValueError(f"{attribute} of pid {person} is {known} and {value}: keep one of them")
+    return by_pid
 
 
 def _from_csv(path: Path) -> Iterator[tuple[str, str, str]]:
@@ -155,8 +166,12 @@ def _labelled(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _person(value: Any, where: str) -> str:
-    is_whole = isinstance(value, int | float | np.number) and value == int(value)  # numbers of MATLAB are floats
-    text = str(int(value)) if is_whole else str(value).strip()
+    text = str(value).strip()
+    if isinstance(value, int | float | np.number):  # numbers of MATLAB are floats
+        try:
+            text = str(int(value)) if value == int(value) else text
+        except (ValueError, OverflowError):  # NaN or infinite; as text it would be a name
+            raise ValueError(f"{where}: pid {text} is neither an integer from 1 nor a name") from None
     if fault := fault_of_name("pid", text, least=1):
         raise ValueError(f"{where}: {fault}")
-    return str(int(text)) if is_integer(text, 1) else text
+    return text

@@ -118,8 +118,8 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
       `num_non_mated` and `num_mated`; `num_without_mate`, queries that are no mated search in any repeat; `at`, for
       each of RATES: `max_fpir`, `fpir`, `fnir` and `distance` (the threshold), with `fnir_interval` and
       `distance_interval`, None where less than one non-mated search is behind the rate, the intervals also with fewer
-      than `bootstrap.LEAST_IDENTITIES` identities; and `curve`, rows of an FPIR,
-      the FNIR there, and the ends of its interval, none with so few identities.
+      than `bootstrap.LEAST_IDENTITIES` identities; and `curve`, rows of an FPIR, the FNIR there, and the ends of its
+      interval, likewise None.
     """
     rates = (*RATES, *CURVE_RATES)
     repeats = range(len(searches.is_removed))
@@ -147,7 +147,7 @@ def described(searches: Searches, seed: int = SEED) -> dict[str, Any]:
     curve = [
         [float(rate), _number(means.fnir[i, 0]), *(_interval(drawn.fnir[i], num_identities) or (None, None))]
         for i, rate in enumerate(CURVE_RATES, len(RATES))
-        if rate * num_non_mated >= 1 and num_identities >= LEAST_IDENTITIES
+        if rate * num_non_mated >= 1
     ]
     return {
         "repeats": len(repeats),

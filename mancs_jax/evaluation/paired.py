@@ -64,7 +64,7 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
       By the name of the score: `first` and `second` (means), `first_interval` and `second_interval`, `difference`
       (second - first), its `interval`, and `exceeds_chance`: whether the interval leaves 0 out and at least
       LEAST_DIFFERING identities have different scores. With fewer than `bootstrap.LEAST_IDENTITIES` identities,
-      intervals are None, and no difference exceeds chance.
+      intervals are None, and so is `exceeds_chance`: unknown.
     """
     people, identity = np.unique(first.pid, return_inverse=True)
     weights = bootstrap.identity_weights(len(people))
@@ -82,7 +82,7 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
             "second_interval": ends[1].get(name),
             "difference": float((other - one).mean()),
             "interval": [low, high] if ends[0] else None,
-            "exceeds_chance": bool(ends[0] and differing >= LEAST_DIFFERING and (low > 0 or high < 0)),
+            "exceeds_chance": bool(differing >= LEAST_DIFFERING and (low > 0 or high < 0)) if ends[0] else None,
         }
     return compared
 

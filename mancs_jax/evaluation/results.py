@@ -168,7 +168,7 @@ def comparison_text(compared: Mapping) -> str:
                 with_interval(of["first"], of["first_interval"]),
                 with_interval(of["second"], of["second_interval"]),
                 f"{100 * of['difference']:+.2f}{ends}",
-                "unknown" if not ends else "yes" if of["exceeds_chance"] else "no",
+                {None: "unknown", True: "yes", False: "no"}[of["exceeds_chance"]],
             ]
         )
     lines += ["", aligned(rows), ""]

@@ -68,7 +68,7 @@ def find_answers(
     gallery: Gallery,
     *,
     k: int,
-    camera: Camera | None = None,
+    camera: Camera | Mapping[str, Camera] | None = None,
     distance: str = "euclidean",
     max_distance: Limit = None,
     labels: Mapping[str, Label] | None = None,
@@ -80,7 +80,7 @@ def find_answers(
       embedder: the network that embedded the gallery.
       gallery: to search.
       k: answers of each query, or as many as there are.
-      camera: of all queries, see `gallery.cameras_of`.
+      camera: of all queries, or of each by its name, see `gallery.cameras_of`.
       distance: "euclidean" or "cosine".
       max_distance: images that are farther are no answers; None for no limit. A threshold has to belong to the gallery.
       labels: of queries by their names, see `gallery.read_labels`; others have the labels that their names tell.

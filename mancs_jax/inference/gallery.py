@@ -309,6 +309,14 @@ def cameras_of(
     return [label[1] for label in labels if label]
 
 
+def cameras_by_name(names: Sequence[str], labels: Mapping[str, Label]) -> dict[str, Camera] | None:
+    """Returns the cameras that a CSV has of images by their names, and of images that it does not list those that the
+    names tell, or ""; None where the CSV has no cameras."""
+    if not any(label.camera for label in labels.values()):
+        return None
+    return {name: labels[name].camera if name in labels else (shown_label(name) or ("", ""))[1] for name in names}
+
+
 def write_gallery(path: str | Path, gallery: Gallery) -> None:
     """Writes a .npz file, atomically: an array for each field, without those that are None."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:

@@ -29,7 +29,7 @@ def findings(result: Mapping[str, Any]) -> dict[str, str]:
 def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
     """Draws the charts of these sections, by the names that their files have."""
     charts = {}
-    if result.get("open_set") and result["open_set"]["curve"]:
+    if result.get("open_set") and any(row[1] is not None for row in result["open_set"]["curve"]):
         charts["open_set"] = open_set_svg(result["open_set"]["curve"])
     if (calibration := _mapping_of(result.get("calibration"))) and calibration["measured_on"]:
         charts["reliability"] = reliability_svg(calibration["measured_on"]["reliability"])
@@ -40,23 +40,29 @@ def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def open_set_svg(curve: Sequence[Sequence[float | None]]) -> str:
-    """Draws misses over false alarms, with the interval as a band."""
-    points = np.array([row for row in curve if None not in row], np.float64).reshape(-1, 4)
+    """Draws misses over false alarms, with the interval, where there is one, as a band."""
+    points = np.array([row for row in curve if row[1] is not None], np.float64)
     first = np.floor(np.log10(curve[0][0] or 1))
-    across = np.log10(points[:, 0]) - first
+    points[:, 0] = np.log10(points[:, 0]) - first
+    band = points[~np.isnan(points).any(axis=1)][:, [0, 2, 3]]
     ticks = {power: f"{100 * 10.0 ** (power + first):g} %" for power in np.arange(0, -first + 1)}
     return chart.document(
         [
             chart.lines(
                 "misses (FNIR)",
-                {"with 95 % interval": np.stack([across, points[:, 1]], axis=1)},
+                {"with 95 % interval" if len(band) else "without interval": points[:, :2]},
                 -first,
                 "false alarms (FPIR)",
                 ticks=ticks,
-                band=np.stack([across, points[:, 2], points[:, 3]], axis=1),
+                band=band if len(band) else None,
             )
         ]
     )
+
+
+def _explained(has_intervals: bool, text: str) -> str:
+    """A text, after the one that says what brackets are where there are any."""
+    return f"{INTERVAL} {text}" if has_intervals else text
 
 
 def _open_set(of: Mapping[str, Any]) -> str:
@@ -83,7 +89,10 @@ def _open_set(of: Mapping[str, Any]) -> str:
             "person who is present does not return this person. A stricter threshold has fewer false alarms and more "
             "misses.",
             *lines,
-            f"{INTERVAL} More people in the gallery mean more false alarms at the same threshold.",
+            _explained(
+                any(at["fnir_interval"] for at in of["at"]),
+                "More people in the gallery mean more false alarms at the same threshold.",
+            ),
         ],
         finding_charts({"open_set": of}).values(),
     )
@@ -153,8 +162,11 @@ def _groups(of: Mapping[str, Any]) -> str:
             "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 pairs "
             "of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR of "
             "pairs of a person of the group with anybody else (lower is better).",
-            f"{INTERVAL} Among 20 groups that do not differ at all, one looks different by chance. The groups overlap, "
-            "and somebody assigned people to them by looking at images; a difference does not say what causes it.",
+            _explained(
+                any(row["rank1_interval"] for row in of["rows"]),
+                "Among 20 groups that do not differ at all, one looks different by chance. The groups overlap, and "
+                "somebody assigned people to them by looking at images; a difference does not say what causes it.",
+            ),
         ],
         (),
         group_cells(of),

@@ -7,6 +7,11 @@ from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES
 from mancs_jax.evaluation.results import significant, verification_cells, verification_note, with_interval
 from mancs_jax.reporting.report import Section
 
+FPR_INTERVAL = (
+    "The interval of the FPR is about other people: it says how many false alarms this threshold gives for them, under "
+    "the same cameras. "
+)
+
 
 def score_paragraphs(result: Mapping[str, Any]) -> list[str]:
     """Explains the confidence intervals of a result, or why it has none; no paragraphs of CUHK03's classic protocol."""
@@ -15,7 +20,7 @@ def score_paragraphs(result: Mapping[str, Any]) -> list[str]:
     if not result["intervals"]:
         return [
             f"The queries show {result['bootstrap']['num_identities']} people only. The scores have no confidence "
-            f"intervals, because intervals of fewer than {LEAST_IDENTITIES} people are far too narrow: with other "
+            f"intervals, because intervals of fewer than {LEAST_IDENTITIES} people would be too narrow: with other "
             "people, the scores may be very different."
         ]
     score, ends = result["cmc"][0], result["intervals"]["rank-1"]
@@ -45,8 +50,13 @@ def threshold_sections(results: Mapping[str, Mapping[str, Any]], name: str) -> l
         "the pairs of two different people (FPR, false positive rate).",
         f"The FPR is a rate per pair, and one query is compared with the whole gallery: {fpr} % of {size:,} images of "
         f"other people are {alarms} false alarms per query.",
-        "The interval of the FPR is about other people: it says how many false alarms this threshold gives for them, "
-        "under the same cameras. EER, the equal error rate: as many pairs of two people are accepted there as pairs of "
-        "one person are rejected, in per cent.",
+        f"{FPR_INTERVAL if _has_fpr_interval(results) else ''}EER, the equal error rate: as many pairs of two people "
+        "are accepted there as pairs of one person are rejected, in per cent.",
     ]
     return [Section("Decision thresholds", rows, [*paragraphs, *verification_note(results).splitlines()[1:]])]
+
+
+def _has_fpr_interval(results: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the table of decision thresholds has an interval of any FPR."""
+    with_pairs = (result["verification"] for result in results.values() if result.get("verification"))
+    return any(at.get("fpr_interval") for pairs in with_pairs for at in pairs["at"])
