@@ -159,7 +159,7 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
         raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; use the model that set them")
     taken = {name: other.card[name] for name in ("thresholds", "calibration") if other.card.get(name)}
     return {
-        name: of | {"set_on": f"{of['set_on']}, by the model {other.card['network']}"} for name, of in taken.items()
+        name: of | {"set_on": f"{of['set_on']}, by the network {other.card['network']}"} for name, of in taken.items()
     }
 
 

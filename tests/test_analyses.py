@@ -72,7 +72,7 @@ def test_the_mapping_of_a_card_is_evaluated_without_a_flag(place, any_fit):
             assert "calibration" not in scoring.evaluate(path, other, progress=False).results["Mancs"]
     assert "by the network" not in card["calibration"]["set_on"]
     card = export_network(place / "all", "b", place / "b", root=str(place / "data"), thresholds_of=path)[1]
-    assert card["calibration"]["set_on"].endswith(f", by the model {mancs_jax.load(path).network}")
+    assert card["calibration"]["set_on"].endswith(f", by the network {mancs_jax.load(path).network}")
     knots = [one["calibration"]["euclidean"]["knots"] for one in (card, mancs_jax.load(path).card)]
     assert knots[0] == knots[1]
 
