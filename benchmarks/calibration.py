@@ -2,9 +2,10 @@
 
     python benchmarks/calibration.py HELD_OUT.npz TEST.npz [--distance euclidean cosine]
 
-Both files have embeddings of one model, as for `mancs evaluate --features`. HELD_OUT has people that it was not trained
+Both files have embeddings of one model with their people and cameras, as `mancs embed --csv` writes them and `mancs
+evaluate --features` reads them; docs/verify.md shows the commands. HELD_OUT has people that the model was not trained
 on, TEST other people. Cllr is the cost of the fitted ratios, in bits; the minimum is that of the best monotone mapping
-of the same pairs. docs/verify.md says what follows.
+of the same pairs.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,19 @@ from mancs_jax.evaluation import roc
 from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.evaluation.protocols import Options
+from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import averaged
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
-from mancs_jax.scoring import NETWORK, ModelEvaluation, Task, compare_held_out, evaluate_network, held_out_images
+from mancs_jax.scoring import (
+    NETWORK,
+    ModelEvaluation,
+    Task,
+    compare_held_out,
+    embed_held_out,
+    evaluate_network,
+    held_out_images,
+)
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
 from mancs_jax.workdir import Workdir
@@ -159,7 +169,7 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
         raise ValueError(f"--thresholds_of={source}: its thresholds are borrowed, too; use the model that set them")
     taken = {name: other.card[name] for name in ("thresholds", "calibration") if other.card.get(name)}
     return {
-        name: of | {"set_on": f"{of['set_on']}, by the model {other.card['network']}"} for name, of in taken.items()
+        name: of | {"set_on": f"{of['set_on']}, by the network {other.card['network']}"} for name, of in taken.items()
     }
 
 
@@ -170,11 +180,9 @@ def _scores(
     test_scores = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config, entries = trained.network.config, dict(borrowed)
     if held_out := held_out_images(trained, root, averaged_with):
-        embedded = evaluate_network(trained, validation=held_out[:2]).embedded
+        query, gallery = embed_held_out(held_out, partial(embed, trained.network, progress=True))
         compared = {
-            distance: kept(
-                compare_held_out(embedded["query"], embedded["gallery"], held_out, Options(distance=distance))
-            )
+            distance: kept(compare_held_out(query, gallery, held_out, Options(distance=distance)))
             for distance in DISTANCES
         }
         points = {distance: _points(comparison) for distance, comparison in compared.items()}

@@ -193,7 +193,7 @@ def evaluate_network(
         check_analyses(task.analyses, parts["query"].pid)
     embed_by = partial(embed, flip=task.flip, progress=progress)
     embed_all = embed_all or partial(embed_by, network)
-    # Before all else: what cannot be calibrated is refused before an evaluation that takes long.
+    # Raises an error for too few held-out pairs, so it comes before the evaluation, which takes long.
     card = _calibration(trained, task, root, embed_all)
     camids = [split.camid for split in parts.values()]
     cameras = list(map(_unknown, camids)) if validation else _cameras(network, camids, dataset, root)
@@ -331,6 +331,16 @@ def held_out_images(trained: Trained, root: str, averaged_with: Mapping[str, Any
     return HeldOut(query, gallery, query_source, gallery_source, people)
 
 
+def embed_held_out(
+    held_out: HeldOut, embed_all: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[Labelled, Labelled]:
+    """Embeds query and gallery of held-out identities; `embed_all` is that of `evaluate_network`."""
+    query, gallery = (
+        Labelled(embed_all(split.image, _unknown(split.camid)), split.pid, split.camid) for split in held_out[:2]
+    )
+    return query, gallery
+
+
 def compare_held_out(query: Labelled, gallery: Labelled, held_out: HeldOut, options: Options) -> Comparison:
     """Compares the embedded images of held-out identities, to set thresholds and a calibration on them.
 
@@ -350,10 +360,7 @@ def _calibration(trained: Trained, task: Task, root: str, embed_all: Callable) -
         return None if task.flip or task.options.normalize else trained.card
     held_out = held_out_images(trained, root)
     assert held_out is not None  # see `evaluate_network`
-    query, gallery = (
-        Labelled(embed_all(split.image, _unknown(split.camid)), split.pid, split.camid) for split in held_out[:2]
-    )
-    comparison = compare_held_out(query, gallery, held_out, task.options._replace(rerank=False))
+    comparison = compare_held_out(*embed_held_out(held_out, embed_all), held_out, task.options._replace(rerank=False))
     calibration = calibrated({task.options.distance: comparison}, held_out.people)
     if calibration[task.options.distance] is None:
         raise ValueError(

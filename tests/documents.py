@@ -43,6 +43,17 @@ def python_blocks(path: Path) -> list[str]:
     return [block for kind, block in FENCE.findall(text_of(path)) if kind == "python"]
 
 
+def links(path: Path) -> list[str]:
+    """Targets of links and pictures."""
+    return re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", path.read_text()))
+
+
+def anchors(path: Path) -> set[str]:
+    """Returns the names of a page's headings for `#...`, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def spans(path: Path) -> list[str]:
     """Inline code."""
     return [" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text_of(path)))]

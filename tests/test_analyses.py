@@ -72,7 +72,7 @@ def test_the_mapping_of_a_card_is_evaluated_without_a_flag(place, any_fit):
             assert "calibration" not in scoring.evaluate(path, other, progress=False).results["Mancs"]
     assert "by the network" not in card["calibration"]["set_on"]
     card = export_network(place / "all", "b", place / "b", root=str(place / "data"), thresholds_of=path)[1]
-    assert card["calibration"]["set_on"].endswith(f", by the model {mancs_jax.load(path).network}")
+    assert card["calibration"]["set_on"].endswith(f", by the network {mancs_jax.load(path).network}")
     knots = [one["calibration"]["euclidean"]["knots"] for one in (card, mancs_jax.load(path).card)]
     assert knots[0] == knots[1]
 
@@ -88,8 +88,13 @@ def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     (tmp_path / "groups.csv").write_text("pid,age\n999999,1\n")
     (tmp_path / "bad.csv").write_text("age\n1\n")
     workdir = f"--workdir={place / 'all'}"
-    few = refused(place, f"--workdir={place / 'w'}", "--calibrate")
+    embedded, embed = [], scoring.embed
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "embed", lambda *given, **options: embedded.append(given) or embed(*given, **options))
+        few = refused(place, f"--workdir={place / 'w'}", "--calibrate")
     assert "4 held-out training identities of market1501 have too few pairs" in few
+    assert len(embedded) == 2  # query and gallery of the held-out identities; nothing was evaluated
+    monkeypatch.setattr(scoring, "embed", lambda *_, **__: pytest.fail("images were embedded before the mistake"))
     assert "the run held no identities out, so there is nobody to calibrate on" in refused(
         place, workdir, "--calibrate"
     )
@@ -98,7 +103,6 @@ def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     check_analyses(Analyses(open_set=True, groups={"age": {9: "old"}}), people)
     with pytest.raises(ValueError, match="--open_set needs queries of at least two people"):
         check_analyses(Analyses(open_set=True), people[:2])
-    monkeypatch.setattr(scoring, "embed", lambda *_, **__: pytest.fail("images were embedded before the mistake"))
     assert "no query shows a person of this file" in refused(place, workdir, f"--groups={tmp_path}/groups.csv")
     with pytest.raises(ValueError, match="--open_set: only of the official single-query protocol; leave them out"):
         task = scoring.Task(single_shot=SingleShot(), analyses=Analyses(open_set=True))

@@ -66,6 +66,7 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     data = data_of((place / "out" / "a.html").read_text())
     assert [query["name"] for query in data["queries"]] == names and data["table"] == []
     shown = [[data["gallery"][row]["name"] for row in rows] for rows in data["lists"]["by distance"]["answers"]]
+    assert data["lists"]["by distance"]["same"] == [[None] * 4] * 3
     assert shown == expected and {of["pid"] for of in data["queries"] + data["gallery"]} == {None}
     assert data["about"] == (
         "3 queries; the gallery has no labels of people, so no answer is right or wrong; mancs embed --csv=FILE adds "
@@ -147,6 +148,9 @@ def test_known_people_have_colours_on_the_page(place, monkeypatch):
     run(place, monkeypatch, "photos", "--gallery=photos.npz", "--k=2", "--report=k.html", "--images=photos")
     data = data_of((place / "k.html").read_text())
     assert data["queries"][0]["pid"] == "1" and {of["pid"] for of in data["gallery"]} <= set(map(str, range(1, 13)))
+    answered = data["lists"]["by distance"]
+    for query, rows, same in zip(data["queries"], answered["answers"], answered["same"], strict=True):
+        assert same == [data["gallery"][row]["pid"] == query["pid"] for row in rows]
 
 
 def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):

@@ -1,8 +1,6 @@
 """The comparison of logistic and isotonic calibration, against loops, and to its end at a small size."""
 
-import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +13,8 @@ pytestmark = pytest.mark.quick
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    module = importlib.import_module("calibration")
-    yield module
+def benchmark(load_benchmark):
+    return load_benchmark("calibration")
 
 
 def people(seed, number=40):

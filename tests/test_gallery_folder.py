@@ -12,6 +12,7 @@ from pages import data_of
 from test_gallery import write_folder
 
 from mancs_jax.cli.main import main
+from mancs_jax.gallery.answers import is_same
 from mancs_jax.gallery.entry import Added
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.folder import TRANSACTION, read_csv
@@ -245,6 +246,14 @@ def test_the_commands_with_a_network(people, capsys, browser):
     assert json.loads((people / "receipt.json").read_text())["proved"] is True
     assert "nothing was deleted" in run(capsys, "forget", "--gallery=people.gallery", "--person=1")
     assert not list(people.glob("people.gallery.receipt*"))
+
+
+def test_a_name_is_known_whatever_it_is():
+    """In a gallery "0" is a name; in the name of a query it is a distractor, as in Market-1501."""
+    expected = {("0007_c1s1_1.jpg", "7"): True, ("0007_c1s1_1.jpg", "0"): False, ("0007_c1s1_1.jpg", "-1"): False}
+    expected |= {("0007_c1s1_1.jpg", None): None, ("0000_c1s1_1.jpg", "0"): None, ("-1_c1s1_1.jpg", "7"): None}
+    expected |= {("a.jpg", "7"): None}
+    assert {key: is_same(*key) for key in expected} == expected
 
 
 def test_files_that_are_gone_are_grey(people, capsys):

@@ -91,7 +91,7 @@ def test_programs_that_are_not_taken(place, pair):
         (lambda card: card["input"].update(height=2**40), "no usable size in its card"),
         (lambda card: card["input"].update(dtype="int64"), "no usable input in its card"),
         (lambda card: card["input"].update(height=32, width=64), "its card names two sizes of images"),
-        (lambda card: card["config"]["model"].update(arch="resnet19"), "card makes no network (config.model.arch"),
+        (lambda card: card["config"]["model"].update(arch="resnet19"), "card is not valid (config.model.arch"),
         (lambda card: card["embedding"].update(width=7), "but its card says"),
         (lambda card: card["embedding"].pop("width"), "no usable size in its card"),
         (lambda card: card.update(format=2), "not the card of a model (format 1)"),

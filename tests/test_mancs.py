@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mancs_jax.models.fab import FullyAttentionalBlock
 from mancs_jax.models.mancs import Mancs, drop
@@ -148,6 +149,34 @@ def test_fab_is_equations_1_and_2(channels, squeeze, width, activation, grid):
     assert out.shape == mask.shape == x.shape
     np.testing.assert_allclose(mask, sigmoid(y), rtol=1e-5)
     np.testing.assert_allclose(out, x * sigmoid(y) + x, rtol=1e-5, atol=1e-6)
+
+
+def test_fab_fits_any_cnn():
+    class PlainNet(nn.Module):
+        with_fab: bool
+
+        @nn.compact
+        def __call__(self, x):
+            for features in (6, 10):
+                x = nn.relu(nn.Conv(features, (3, 3), strides=2)(x))
+                if self.with_fab:
+                    x, _ = FullyAttentionalBlock(name=f"fab{features}")(x)
+            return nn.Dense(3)(x.mean((1, 2)))
+
+    x = jax.random.normal(jax.random.key(0), (2, 9, 7, 3))
+    net = PlainNet(with_fab=True)
+    apply = jax.jit(net.apply)
+    params = jax.jit(net.init)(jax.random.key(1), x)["params"]
+    plain = {name: tree for name, tree in params.items() if not name.startswith("fab")}
+    closed = jax.tree.map_with_path(
+        lambda path, leaf: leaf - 100 if path[0].key[:3] == "fab" and path[-1].key == "bias" else leaf, params
+    )
+    # A mask of zeros leaves every map as it is; another mask changes the output, and all of the FAB learns.
+    without = jax.jit(PlainNet(with_fab=False).apply)({"params": plain}, x)
+    np.testing.assert_allclose(apply({"params": closed}, x), without, rtol=1e-6)
+    assert np.abs(apply({"params": params}, x) - without).min() > 1e-4
+    gradient = jax.jit(jax.grad(lambda params: apply({"params": params}, x)[0, 0]))(random_like(params))
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.fixture(scope="module", params=[PAPER, AUTHORS], ids=["paper", "authors"])

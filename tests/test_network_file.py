@@ -231,13 +231,13 @@ def test_no_card(pair, content, message):
         ({"step": "1"}, "tiny.json: no usable step in it"),
         ({"num_classes": NUM_CLASSES + 1}, "tiny.safetensors: params.att_classifier.bias is (12,), but (13,) in the"),
         ({"network": "0" * 32}, "tiny.safetensors has other numbers than tiny.json says; get both files again"),
-        ({"config": {"model": 3}}, "tiny.json: its configuration makes no network ("),
-        ({"config": {"model": {"arch": "resnet19"}}}, "tiny.json: its configuration makes no network (config.model."),
+        ({"config": {"model": 3}}, "tiny.json: its configuration is not valid ("),
+        ({"config": {"model": {"arch": "resnet19"}}}, "tiny.json: its configuration is not valid (config.model."),
         (
             {"config": {"model": {"width": 10**30}}},
             "tiny.safetensors: batch_stats.backbone.bn1.mean is (8,), but (1000000",
         ),
-        ({"config": {"model": {"width": -1}}}, "tiny.json: its configuration makes no network (config.model.width is"),
+        ({"config": {"model": {"width": -1}}}, "tiny.json: its configuration is not valid (config.model.width is"),
     ],
 )
 def test_a_card_that_does_not_fit(pair, fields, message):
@@ -278,7 +278,9 @@ def test_weights_that_do_not_fit(pair):
     path = pair / "tiny.safetensors"
     tensors = read_safetensors(path)
     write_safetensors(tensors | {"surplus": np.zeros(3, np.float32)}, path)
-    assert refusal(pair).startswith("tiny.safetensors: surplus is (3,), but missing in the network of tiny.json; get")
+    assert refusal(pair).startswith(
+        "tiny.safetensors: surplus is (3,), but missing in the model that tiny.json describes; get"
+    )
     for name in ("params.att_classifier.bias.x", "params.att_classifier"):  # behind another name, and before
         write_safetensors(tensors | {name: np.zeros(3, np.float32)}, path)
         assert refusal(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the network")

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_sources import REPOSITORY, image_files, jpeg, run_script, write
+from tiny_sources import REPOSITORY, image_files, jpeg, run_script, write, write_cuhk03, write_protocol
 
 from mancs_jax.config import by_name, checks
 from mancs_jax.data import arrays, images
@@ -103,6 +103,24 @@ def test_check_writes_nothing(run, source, tmp_path):
     assert "query: 1 images (published: 3,368)" in run(*arguments)[0]
     assert run(*arguments, "--allow_differences") == ("", TABLE + md5_line(source))
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
+
+
+def test_cuhk03(run, tmp_path):
+    mat, root = write_cuhk03(tmp_path / "cuhk-03.mat"), tmp_path / "root"
+    arguments = ["--dataset=cuhk03_labeled", f"--source={mat}", f"--root={root}", "--allow_differences"]
+    rows = [
+        "train              5       2            0       0        2",
+        "query              3       3            0       0        2",
+        "gallery            4       3            0       0        2",
+        "all_images        12       5            0       0        2",
+    ]
+    path = str(prepared_path(root, "cuhk03_labeled"))
+    line, out = run(*arguments)
+    assert line == "" and [out.splitlines()[1], out.splitlines()[3]] == [rows[3], path]
+    assert out.splitlines()[2].startswith("no cuhk03_new_protocol_config_labeled.mat is next to it")
+    protocol = write_protocol(tmp_path / "protocol.mat")
+    line, out = run(*arguments, f"--protocol_file={protocol}", "--overwrite")
+    assert (line, out.splitlines()[1:]) == ("", [*rows, path])
 
 
 def test_ones_own_data(run, tmp_path):

@@ -212,7 +212,7 @@ def test_a_run_on_everybody_takes_the_thresholds_of_another(published, place, on
     output, root = f"--output={tmp_path}/all.safetensors", f"--root={config.data.root}"
     run(export, ["export", "--format=weights", f"--workdir={on_everybody}", output, root, f"--thresholds_of={path}"])
     card = json.loads((tmp_path / "all.json").read_text())
-    assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the model {published[1]['network']}"
+    assert card["thresholds"]["set_on"] == f"{lent['set_on']}, by the network {published[1]['network']}"
     network = load_trained(tmp_path / "all.json").network
     for distance in publish.DISTANCES:
         same, other = pair_distances(network, test, distance)

@@ -39,7 +39,7 @@ def test_its_thresholds_have_the_rates_on_other_people(embed):
         assert 1 < ratios[0] < 20 < 100 < ratios[1] < 1000 < ratios[2]
     thresholds = embed.card["thresholds"]
     lender = embed.card["made_with"]["averaged_with"]["network"]
-    assert thresholds["set_on"] == f"100 held-out training identities of market1501, by the model {lender}"
+    assert thresholds["set_on"] == f"100 held-out training identities of market1501, by the network {lender}"
     for distance in ("euclidean", "cosine"):
         limits = thresholds[distance]
         assert [limit["max_fpr"] for limit in limits] == [1e-2, 1e-3, 1e-4]

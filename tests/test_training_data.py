@@ -5,16 +5,22 @@ import json
 import numpy as np
 import pytest
 import tiny
+from tiny_workdir import write_untrained
 
+from mancs_jax import scoring
 from mancs_jax.config import checks
 from mancs_jax.data import arrays
 from mancs_jax.data.prepare import prepare
 from mancs_jax.data.training_data import join, load_training_data
+from mancs_jax.evaluation import calibration, roc
+from mancs_jax.evaluation.analyses import Analyses
 from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.roc import create_roc
+from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained
+from mancs_jax.publish import export_network
 from mancs_jax.run import train_and_evaluate
 from mancs_jax.scoring import compare_held_out, held_out_images
 from mancs_jax.training.description import Description
@@ -146,6 +152,28 @@ def test_thresholds_come_from_pairs_within_each_data_set(root):
         " market1501 and other, whom a model that this one was made from may have been trained on"
     )
     assert len(everything.query.pid) == len(held_out.query.pid)
+
+
+def test_the_commands_use_pairs_within_each_data_set(root, tmp_path, monkeypatch):
+    """Thresholds and calibration of `mancs export`, and the calibration of `mancs evaluate --calibrate`."""
+    monkeypatch.setattr(roc, "RATES", (0.5,))
+    fitted = []
+    monkeypatch.setattr(calibration, "fit", lambda pairs: fitted.append(pairs) or [[0.0, 2.0], [1.0, -2.0]])
+    network = write_untrained(tmp_path / "w", root, name="market1501,other", validation_ids=2)
+    held_out = load_training_data(network.config).validation.values()
+    embedded = [[embed(network, split.image) for split in parts] for parts in held_out]
+    is_other = [query.pid[:, None] != gallery.pid for query, gallery in held_out]
+    negatives = sum(map(np.count_nonzero, is_other))
+    task = scoring.Task(analyses=Analyses(calibrate=True))
+    scoring.evaluate(tmp_path / "w", task, progress=False, write=False)
+    assert [create_roc(pairs).num_negatives for pairs in fitted] == [negatives]
+    _, card = export_network(tmp_path / "w", "two", tmp_path / "out", dtype="float32")
+    assert card["calibration"]["euclidean"]["set_on"]["num_negative_pairs"] == negatives
+    (threshold,) = card["thresholds"]["euclidean"]
+    distances = [np.linalg.norm(query[:, None] - gallery, axis=2) for query, gallery in embedded]
+    others = np.sort(np.concatenate([of[other] for of, other in zip(distances, is_other, strict=True)]))
+    is_within = others <= threshold["max_distance"] * (1 + 1e-5)
+    assert np.mean(is_within) == pytest.approx(threshold["set_on"]["fpr"]) and 0 < threshold["set_on"]["fpr"] <= 0.5
 
 
 def run_of(root, workdir, max_steps):

@@ -17,7 +17,7 @@ from mancs_jax.gallery.entry import Facts, Image, Match, hash_of
 from mancs_jax.gallery.filters import described, make_filter, moment_text
 from mancs_jax.gallery.gallery import Gallery
 from mancs_jax.inference.answers import Queries
-from mancs_jax.inference.gallery import embed_whole, labels_of
+from mancs_jax.inference.gallery import embed_whole, labels_of, shown_label
 
 GREY = 200  # of the place of an image whose file is gone
 
@@ -159,11 +159,12 @@ def page(
 
     used = {match.image.id: match.image for one in answered for match in one.matches}
     row_of = {i: row for row, i in enumerate(used)}
-    query = []
-    for one in answered:
-        labels = labels_of(one.name)
-        shown = images.decode_image(one.query.read_bytes(), image_size, str(one.query))
-        query.append(Shown(shown, one.name, None if labels is None else (str(labels[0]), str(labels[1])), ()))
+    query = [
+        Shown(
+            images.decode_image(one.query.read_bytes(), image_size, str(one.query)), one.name, shown_label(one.name), ()
+        )
+        for one in answered
+    ]
     found = [
         Shown(
             _picture(image, folder, image_size),
@@ -182,10 +183,22 @@ def page(
         "conditions": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
-    lists = [[(row_of[match.image.id], match.distance) for match in one.matches] for one in answered]
+    lists = [
+        [(row_of[image.id], distance, is_same(one.name, image.person)) for distance, image in one.matches]
+        for one in answered
+    ]
     about = f"{len(answered):,} queries, {how.k} answers at most; nothing is scored"
     about = about.replace("answers", "people") if how.by_person else about
     return search_html("Search", about, query, found, lists, facts=facts, nothing=none_found(how))
+
+
+def is_same(query: str, person: str | None) -> bool | None:
+    """Whether a person of the gallery is the one that the query's name tells; None where either is not known.
+
+    In a gallery, "0" and "-1" are names as any others; those of training data are not stored as people.
+    """
+    labels = labels_of(query)
+    return None if person is None or labels is None or labels[0] < 1 else person == str(labels[0])
 
 
 def _lines(image: Image) -> tuple[str, ...]:

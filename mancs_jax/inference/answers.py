@@ -209,7 +209,10 @@ def page(
         Shown(decoded(folder / name, image_size), name, gallery.shown(i))
         for i, name in ((i, str(gallery.name[i])) for i in used)
     ]
-    lists = [[(row_of[i], distance) for i, distance in answers_of(one.found)] for one in answered]
+    lists = [
+        [(row_of[i], distance, is_same(one.label, gallery.shown(i))) for i, distance in answers_of(one.found)]
+        for one in answered
+    ]
     options = [name for name in ("flip", "normalize") if getattr(gallery, name)]
     facts = {
         "gallery": f"{place}, {len(gallery.name):,} images",

@@ -90,7 +90,7 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
         checks.validate(config, num_devices=1)
         fits = list(config.data.image_size) == size[:2]
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
-        raise ValueError(f"{where}: the configuration in its card makes no network ({reason_of(error)})") from None
+        raise ValueError(f"{where}: the configuration in its card is not valid ({reason_of(error)})") from None
     if not fits:
         raise ValueError(f"{where}: its card names two sizes of images; export the model again")
 

@@ -46,8 +46,8 @@ SUFFIXES = (
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
-# Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
 JUNK = "-1"  # as a person: a bad box, on which anybody may be
+# Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
 FORMS = {
     "embedding": ("f", 2, "floats [images, width]"),
     "name": ("U", 1, "text [images]"),

@@ -158,7 +158,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
             shapes = jax.eval_shape(lambda: init_variables(config, card["num_classes"]))
     except (ValueError, TypeError, OverflowError, ArithmeticError, AttributeError) as error:
         raise ValueError(
-            f"{card_path}: its configuration makes no network ({reason_of(error)}); get the file again"
+            f"{card_path}: its configuration is not valid ({reason_of(error)}); get the file again"
         ) from None
     if shapes is not None:
         _check(leaves, shapes, card, card_path, weights_path)
@@ -189,7 +189,7 @@ def _check(
         key, more = wrong[0], f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
         raise ValueError(
             f"{weights_path}: {shortened(key)} is {stored.get(key, 'missing')}, but {expected.get(key, 'missing')} in "
-            f"the network of {card_path.name}{more}; get both files again"
+            f"the model that {card_path.name} describes{more}; get both files again"
         )
     if _fingerprint(leaves) != card["network"]:
         raise ValueError(f"{weights_path} has other numbers than {card_path.name} says; get both files again")

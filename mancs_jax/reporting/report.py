@@ -43,7 +43,7 @@ class Section(NamedTuple):
     paragraphs: Sequence[str] = ()
 
 
-Answers = Sequence[Sequence[tuple[int, float]]]
+Answers = Sequence[Sequence[tuple[int, float, bool | None]]]
 
 
 def report_html(
@@ -130,7 +130,8 @@ def search_html(
       about: a line below it.
       query: Q images.
       gallery: images that are answers, each once.
-      answers: of each query, its answers as (row of `gallery`, distance), nearest first.
+      answers: of each query, its answers, nearest first: row of `gallery`, distance, and whether it shows the query's
+        person, None where that is not known.
       facts: name -> text, for a table at the top.
       nothing: stands in the place of answers where there are none.
 
@@ -148,8 +149,9 @@ def search_html(
         for i, of in enumerate((*query, *gallery))
     ]
     lists = {
-        "answers": [[row for row, _ in of] for of in answers],
-        "distances": [[round(distance, NUM_DIGITS) for _, distance in of] for of in answers],
+        "answers": [[row for row, _, _ in of] for of in answers],
+        "distances": [[round(distance, NUM_DIGITS) for _, distance, _ in of] for of in answers],
+        "same": [[is_same for _, _, is_same in of] for of in answers],
     }
     data = {
         "title": title,

@@ -96,7 +96,10 @@ def _fault_of(fields: dict[str, str]) -> str:
 
 
 def fault_of_name(column: str, text: str, least: int) -> str:
-    """Says why a cell is no name of a person or a camera: empty, or a number that is no integer from `least`; ""."""
+    """Returns why a cell does not name a person or a camera: it is empty, or a number but not an integer from `least`.
+
+    Returns "" if it does.
+    """
     text = text.strip()
     if not text or (NUMBER.fullmatch(text) and not is_integer(text, least)):
         return f"{column} {text!r} is neither an integer from {least} nor a name"
