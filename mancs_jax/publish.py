@@ -18,7 +18,7 @@ from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.forward import embed
-from mancs_jax.inference.network import averaged
+from mancs_jax.inference.network import averaged, without_classifiers
 from mancs_jax.inference.network_file import card_of, read_network, rounded, write_network
 from mancs_jax.inference.trained import Trained, load_trained
 from mancs_jax.scoring import (
@@ -48,6 +48,7 @@ def export_network(
     dtype: str = "float16",
     root: str = "",
     scores: bool = True,
+    classifiers: bool = True,
     average_with: str | Path = "",
     average_share: float = 0.5,
     thresholds_of: str | Path = "",
@@ -72,6 +73,8 @@ def export_network(
       dtype: of the kernels in the file, "float16" or "float32".
       root: directory of the data sets, where it is not the one of the training.
       scores: whether it is scored, which needs the data set.
+      classifiers: whether the file has the classifiers of the training identities. Embeddings do not need them, and
+        fine-tuning on other identities replaces them.
       average_with: another network of the same shape, see `mancs_jax.load`; "" for none.
       average_share: of that network in the mean, between 0 and 1. Choose it on held-out identities.
       thresholds_of: a shared network whose card has thresholds; "" for none.
@@ -103,7 +106,7 @@ def export_network(
     if other:
         made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}
         network = averaged(network, other.network, average_share)
-    network = rounded(network, dtype)
+    network = rounded(network if classifiers else without_classifiers(network), dtype)
     card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
     description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
     trained = trained._replace(network=network, description=description, card=card)

@@ -19,6 +19,8 @@ from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.trained import load_trained
+from mancs_jax.models.mancs import init_variables
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
 COMMAND = ["scripts/train.py", "--config=c.py", "--workdir=/home/me/w", "--config.data.root=/home/me/data"]
@@ -179,6 +181,24 @@ def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message
     with pytest.raises(SystemExit) as stop:
         run(export, ["export", "--format=weights", f"--workdir={place[0] / 'w'}", *flags])
     assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()
+
+
+def test_without_classifiers_the_embeddings_are_the_same(published, place, tmp_path):
+    path = tmp_path / "small.safetensors"
+    flags = ["--format=weights", "--noscores", "--noclassifiers", f"--output={path}"]
+    run(export, ["export", f"--workdir={place[0] / 'w'}", *flags])
+    small, whole = load_trained(path), load_trained(published[0])
+    assert small.card["num_classes"] == 0 and whole.card["num_classes"] > 0
+    assert path.stat().st_size < published[0].with_suffix(".safetensors").stat().st_size
+    image = np.random.default_rng(0).integers(0, 256, (3, *small.network.config.data.image_size, 3), np.uint8)
+    np.testing.assert_array_equal(embed(small.network, image), embed(whole.network, image))
+    # A run on the same images starts with classifiers of its own, and with all other parameters.
+    config = small.network.config
+    start, fingerprint = init_variables(config, 12), small.card["data_fingerprint"]
+    params, _ = load_into(**start, pretrained=path, arch=config.model.arch, data_fingerprint=fingerprint)
+    loaded, expected = (tree["rank_fc"]["kernel"] for tree in (params, small.network.variables["params"]))
+    np.testing.assert_array_equal(loaded, expected)
+    assert params["cls_classifier"]["kernel"] is start["params"]["cls_classifier"]["kernel"]
 
 
 def test_an_average_says_what_of(published, place, tmp_path):

@@ -1,4 +1,4 @@
-"""The network that comes with the package: its size, its card, its answers."""
+"""The pretrained models that come with the package: their sizes, cards and answers."""
 
 import json
 
@@ -18,8 +18,9 @@ def embed():
 
 
 def test_it_is_small_and_says_what_it_is(embed):
-    assert shipped_networks() == ["market1501"]
-    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < MOST_BYTES
+    assert shipped_networks() == ["market1501", "people"]
+    for name in shipped_networks():
+        assert sum(file.stat().st_size for file in SHIPPED.glob(f"{name}.*")) < MOST_BYTES
     card = embed.card
     assert card == json.loads((SHIPPED / "market1501.json").read_text())
     assert card["use"].startswith("For research only.") and card["trained_on"] == "market1501"
@@ -55,3 +56,14 @@ def test_an_image_and_its_copies(embed):
     np.testing.assert_array_equal(embedding[0], embedding[1])
     found = mancs_jax.search(embedding[:1], embedding, k=3, max_distance=1.0)
     assert found.index.tolist() == [[0, 1, -1]]
+
+
+def test_people_is_of_several_data_sets_and_its_thresholds_of_those_that_market1501_has_not_seen():
+    card = mancs_jax.load("people").card
+    assert card["use"].startswith("For research only.") and card["config"]["recipe"] == "general"
+    assert card["trained_on"] == "market1501,cuhk01,cuhk03_pair1" and card["config"]["pretrained"] == "market1501"
+    assert card["thresholds"]["set_on"] == "50 held-out training identities of each of cuhk01 and cuhk03_pair1"
+    assert card["scores"]["dataset"] == "market1501"
+    for distance in ("euclidean", "cosine"):
+        assert all(limit["set_on"]["fpr"] <= limit["max_fpr"] for limit in card["thresholds"][distance])
+        assert knots_of(card, distance)

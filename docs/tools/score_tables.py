@@ -81,7 +81,7 @@ def recipes() -> str:
             "of `market1501`: ResNet-18 with 40 base channels, 128x64",
             "120 (30 x 4)",
             "`market1501`",
-            "20 minutes",
+            "1 hour, on one core with other jobs",
             "several data sets: [`people`](results/people.md)",
         ),
         (

@@ -3,7 +3,7 @@
     mancs export --workdir=W --output=mancs.onnx [--input=float] [--dtype=float16] [--flip]
     mancs export --workdir=W --output=mancs.jax [--flip]
     mancs export --workdir=W --output=FOLDER/NAME.safetensors --format=weights [--dtype=float32] [--root=data]
-        [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER] [--noscores]
+        [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER] [--noscores] [--noclassifiers]
     mancs export --workdir=W --output=mancs.safetensors --format=torch
 
 A network of `mancs adapt` needs --camera: a file of these formats, weights apart, has the statistics of one camera.
@@ -46,6 +46,7 @@ ONLY_FOR = {
     "average_share": ("weights",),
     "thresholds_of": ("weights",),
     "scores": ("weights",),
+    "classifiers": ("weights",),
 }
 
 
@@ -68,6 +69,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string(
         "thresholds_of", "", "Of weights: a shared model whose thresholds to use after a run on all identities."
     )
+    values.DEFINE_bool("classifiers", True, "Of weights: keep the classifiers, which embeddings do not need.")
     values.DEFINE_bool("scores", True, "Of weights: evaluate it first, which needs the data set.")
     flags.mark_flags_as_required(["output"], values)
 
@@ -119,6 +121,7 @@ def _write_weights(source: str, values: Flags) -> None:
         dtype=values.dtype or "float16",
         root=values.root,
         scores=values.scores,
+        classifiers=values.classifiers,
         average_with=values.average_with,
         average_share=values.average_share,
         thresholds_of=values.thresholds_of,

@@ -63,7 +63,7 @@ def check_card(text: str | bytes, where: str | Path) -> dict[str, Any]:
             f"{where}: not the card of a model (format {FORMAT}), which `mancs export --format=weights` writes"
         )
     wrong = [name for name, kind in FIELDS.items() if type(card.get(name, ...)) not in kind]
-    if wrong or not 1 <= card["num_classes"] < LARGEST:
+    if wrong or not 0 <= card["num_classes"] < LARGEST:
         raise ValueError(f"{where}: no usable {', '.join(wrong) or 'num_classes'} in it; get the file again")
     return card
 

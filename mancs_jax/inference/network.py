@@ -23,7 +23,7 @@ class Network(NamedTuple):
     """A network that can be used."""
 
     config: ConfigDict  # of the run that made it
-    num_classes: int  # identities of its classifiers
+    num_classes: int  # identities of its classifiers; 0: it has none, see `without_classifiers`
     variables: dict[str, Any]  # "params" and "batch_stats"
     cameras: Mapping[str, dict[str, Any]] = MappingProxyType({})  # name -> "batch_stats"; see `inference.adaptation`
 
@@ -110,6 +110,13 @@ def embedding_width(network: Network) -> int:
     params = network.variables["params"]
     # Without a layer of its own, f_rank is what the identity head takes in.
     return params["rank_fc"]["bias"].shape[0] if "rank_fc" in params else params["cls_fc"]["kernel"].shape[0]
+
+
+def without_classifiers(network: Network) -> Network:
+    """Removes the classifiers of the training identities, which an embedding does not depend on."""
+    leaves = flatten_dict(network.variables)
+    leaves = {path: leaf[..., :0] if path[1].endswith("_classifier") else leaf for path, leaf in leaves.items()}
+    return network._replace(num_classes=0, variables=unflatten_dict(leaves))
 
 
 def averaged(network: Network, other: Network, share: float) -> Network:

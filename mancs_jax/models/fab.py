@@ -1,5 +1,6 @@
 """The fully attentional block (FAB; paper section 3.2, figure 2)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,12 @@ from jaxtyping import Float
 from mancs_jax.models.resnet import PReLU
 
 # PyTorch's default for linear layers and convolutions: uniform within 1 / sqrt(inputs).
-torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def torch_uniform(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Initialises a kernel as PyTorch does by default; the kernel of a classifier of no identities is empty."""
+    return _uniform(key, shape, dtype) if 0 not in shape else jnp.zeros(shape, dtype)
 
 
 class FullyAttentionalBlock(nn.Module):

@@ -89,7 +89,7 @@ def load_into(
     classifiers = {name for name, leaf in leaves.items() if leaf.path[1].endswith("_classifier")}
     card = _card(path)
     if card is not None:
-        has_other_ids = card["data_fingerprint"] != data_fingerprint
+        has_other_ids = card["data_fingerprint"] != data_fingerprint or not card["num_classes"]
     else:
         has_other_ids = any(name in tensors and tensors[name].shape != leaves[name].torch_shape for name in classifiers)
     if has_other_ids:
