@@ -15,8 +15,8 @@ from jaxtyping import Float, Float64, Integer, Num
 DRAWS = 2000
 SEED = 0
 CONFIDENCE = 0.95
-# With fewer, scores, pair rates and open-set rates have no interval (at 20 identities already, those of scores cover 90 to
-# 93 %, see docs/benchmarks.md), groups have no rates, and rates of a pair of cameras have Wilson's interval.
+# With fewer, scores, pair rates and open-set rates have no interval (at 20 identities already, those of scores cover
+# 90 to 93 %, see docs/benchmarks.md), groups have no rates, and rates of a pair of cameras have Wilson's interval.
 LEAST_IDENTITIES = 10
 NORMAL_QUANTILE = 1.959963984540054  # of (1 + CONFIDENCE) / 2
 
