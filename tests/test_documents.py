@@ -171,6 +171,7 @@ def test_inline_code():
     folders = ("mancs_jax/cli", "benchmarks", "examples/tracking", "docs/tools")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
     known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {"config", "help"}
+    known |= {f"no{name}" for name in re.findall(r'DEFINE_bool\(\s*"(\w+)"', "".join(sources))}
     fields = set(configuration.flatten(defaults.get_config()))
     wrong = []
     for path in documents.PAGES + documents.MODULES:
