@@ -283,6 +283,6 @@ def test_weights_that_do_not_fit(pair):
     )
     for name in ("params.att_classifier.bias.x", "params.att_classifier"):  # behind another name, and before
         write_safetensors(tensors | {name: np.zeros(3, np.float32)}, path)
-        assert refusal(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the network")
+        assert refusal(pair).startswith(f"tiny.safetensors: {name} is (3,), but missing in the model that tiny.json")
     path.write_bytes(path.read_bytes()[:-1])
     assert "damaged safetensors file, or cut short" in refusal(pair)
