@@ -488,7 +488,7 @@ def test_files_of_an_adapted_network_are_checked(place, tmp_path):
     assert f"{name} is missing" in line_of({key: leaf for key, leaf in tensors.items() if key != name})
     assert f"{name} is (3,)" in line_of(tensors | {name: tensors[name][:3]})
     assert "cameras.x.backbone.bn1.mean is missing, but (8,) in" in line_of(tensors | {"cameras.x.mean": tensors[name]})
-    assert "cameras.x y.mean is (8,), but missing in the network" in line_of(
+    assert "cameras.x y.mean is (8,), but missing in the model" in line_of(
         tensors | {"cameras.x y.mean": tensors[name]}
     )
 

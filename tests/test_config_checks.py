@@ -96,7 +96,12 @@ def test_missing_weights_are_named_with_the_way_out():
     line = refused(check_start, config)
     assert line.startswith("config.pretrained: no file nowhere/resnet50.pth; ")
     torchvision, timm = "download.pytorch.org/models/resnet50-0676ba61.pth", "huggingface.co/timm/resnet50"
-    for words in (torchvision, timm, "pretrained model (market1501)", "start from scratch with --config.pretrained=''"):
+    for words in (
+        torchvision,
+        timm,
+        "pretrained model (market1501, people)",
+        "start from scratch with --config.pretrained=''",
+    ):
         assert words in line
 
 

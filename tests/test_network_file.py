@@ -225,7 +225,7 @@ def test_no_card(pair, content, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_classes": 0}, "tiny.json: no usable num_classes in it; get the file again"),
+        ({"num_classes": -1}, "tiny.json: no usable num_classes in it; get the file again"),
         ({"num_classes": 2**40}, "tiny.json: no usable num_classes in it"),
         ({"num_classes": True}, "tiny.json: no usable num_classes in it"),
         ({"step": "1"}, "tiny.json: no usable step in it"),
