@@ -183,3 +183,15 @@ def test_md5_and_name_some(tmp_path):
     assert source.md5(tmp_path / "file") == hashlib.md5(WHOLE * 3000).hexdigest()
     assert source.name_some(list("abcde")) == "a, b, c, d, e"
     assert source.name_some(list("abcde") * 300) == "a, b, c, d, e and 1,495 more"
+
+
+def test_a_zip_with_a_file_without_a_name_is_damaged(tmp_path):
+    """zipfile ends a name at its first zero byte, and cannot say of an empty one whether it is a folder."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("people/1.jpg", b"x")
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"people", b"\0eople"))
+    with (
+        pytest.raises(ValueError, match=r"a\.zip is damaged: a file in it has no name; fetch it again$"),
+        open_source(tmp_path / "a.zip"),
+    ):
+        pass

@@ -80,9 +80,13 @@ def open_source(path: str | Path, top_folder: str = "", folders: Collection[str]
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Opens a zip (ValueError: it is not one, or is incomplete)."""
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path} is not a zip file, or is cut off ({reason_of(error)})") from error
+    if not all(archive.namelist()):
+        archive.close()
+        raise ValueError(f"{path} is damaged: a file in it has no name; fetch it again")
+    return archive
 
 
 def find_unreadable(files: Iterable[str], read: Callable[[str], bytes]) -> dict[str, str]:
