@@ -112,6 +112,12 @@ def test_json_and_back_is_the_same():
     assert configuration.differences(json.loads(json.dumps(config.to_dict())), config.to_dict()) == []
 
 
+def test_a_configuration_without_a_group_of_fields_is_refused():
+    fields = paper().to_dict()
+    del fields["optim"]
+    assert refused(configuration.from_json, fields) == "config.optim is missing"
+
+
 def test_differences_are_listed_by_field():
     old, new = paper(), paper()
     new.optim.learning_rate = 1e-3

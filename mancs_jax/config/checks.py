@@ -37,7 +37,7 @@ def flatten(config: ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
 
 
 def from_json(fields: dict[str, Any]) -> ConfigDict:
-    """Returns the locked configuration that was written as `config.to_dict()`."""
+    """Returns the locked configuration that was written as `config.to_dict()`; ValueError as `completed`."""
 
     def tuples(value):
         if isinstance(value, dict):
@@ -48,7 +48,10 @@ def from_json(fields: dict[str, Any]) -> ConfigDict:
 
 
 def completed(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fills in the fields that an older configuration lacks, with the values of its time."""
+    """Fills in the fields that an older configuration lacks, with the values of its time.
+
+    Raises ValueError, one line, where a whole group of fields is missing, which no version has left out.
+    """
     former = defaults.get_config()
     former.update_from_flattened_dict(FORMER)
     if "batch_norm_sync" in fields:  # formerly: over all devices, or over each
@@ -56,7 +59,10 @@ def completed(fields: dict[str, Any]) -> dict[str, Any]:
         del fields["batch_norm_sync"]
     if isinstance(fields.get("remat"), bool):  # formerly: all stages or none
         fields = fields | {"remat": former.remat if fields["remat"] else ()}
-    groups = {name: group | fields[name] for name, group in former.to_dict().items() if isinstance(group, dict)}
+    groups = {name: group for name, group in former.to_dict().items() if isinstance(group, dict)}
+    if missing := sorted(groups.keys() - fields.keys()):
+        raise ValueError(f"config.{missing[0]} is missing")
+    groups = {name: group | fields[name] for name, group in groups.items()}
     return former.to_dict() | fields | groups
 
 
