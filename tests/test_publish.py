@@ -183,7 +183,7 @@ def test_mistakes_are_one_line_and_write_nothing(place, tmp_path, flags, message
     assert message in str(stop.value) and "\n" not in str(stop.value) and not (tmp_path / "out").exists()
 
 
-def test_without_classifiers_the_embeddings_are_the_same(published, place, tmp_path):
+def test_without_classifiers_the_embeddings_are_the_same(published, place, tmp_path, capsys):
     path = tmp_path / "small.safetensors"
     flags = ["--format=weights", "--noscores", "--noclassifiers", f"--output={path}"]
     run(export, ["export", f"--workdir={place[0] / 'w'}", *flags])
@@ -198,6 +198,7 @@ def test_without_classifiers_the_embeddings_are_the_same(published, place, tmp_p
     params, _ = load_into(**start, pretrained=path, arch=config.model.arch, data_fingerprint=fingerprint)
     loaded, expected = (tree["rank_fc"]["kernel"] for tree in (params, small.network.variables["params"]))
     np.testing.assert_array_equal(loaded, expected)
+    assert "classifiers" not in capsys.readouterr().err
     assert params["cls_classifier"]["kernel"] is start["params"]["cls_classifier"]["kernel"]
 
 

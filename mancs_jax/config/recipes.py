@@ -155,14 +155,18 @@ def walkers(variant: str = "") -> ConfigDict:
     return config.lock()
 
 
+def _refuse_variants(recipe: str, variant: str) -> None:
+    if variant:
+        raise ValueError(f"{recipe} has no variant {variant!r}: it has none")
+
+
 def finetune(variant: str = "") -> ConfigDict:
     """Fine-tunes a pretrained model on your own identities; `config.data.name` has to be given.
 
     The learning rate is low, BatchNorm keeps the statistics of the pretrained model, and training ends early where the
     held-out identities gain nothing. Learning rate and length have not been tuned: see docs/fine_tuning.md.
     """
-    if variant:
-        raise ValueError(f"finetune has no variant {variant!r}: it has none")
+    _refuse_variants("finetune", variant)
     config = vary(defaults.get_config(), "small", "finetune").unlock()
     config.recipe = "finetune"
     config.pretrained = "market1501"
@@ -189,8 +193,7 @@ def general(variant: str = "") -> ConfigDict:
     erased, and all images have full size: selected by scores on a data set that was left out, see
     docs/other_cameras.md.
     """
-    if variant:
-        raise ValueError(f"general has no variant {variant!r}: it has none")
+    _refuse_variants("general", variant)
     config = vary(defaults.get_config(), "scratch", "general").unlock()
     config.recipe = "general"
     config.pretrained = "market1501"

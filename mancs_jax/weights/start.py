@@ -96,7 +96,7 @@ def load_into(
         leaves = {name: leaf for name, leaf in leaves.items() if name not in classifiers}
         tensors = {name: tensor for name, tensor in tensors.items() if name not in classifiers}
     fitting = check(tensors, leaves, path, "the network of config.model")
-    if has_other_ids:
+    if has_other_ids and (card is None or card["num_classes"]):
         tell(f"{pretrained}: its classifiers are for other identities and are initialised anew")
     if is_shared(tensors):
         return _replaced(variables, {leaf.path: fitting[name] for name, leaf in leaves.items()})
