@@ -32,6 +32,7 @@ from mancs_jax.scoring import (
 )
 from mancs_jax.version import __version__
 from mancs_jax.weights.shared import CARD, NAME, WEIGHTS
+from mancs_jax.weights.start import data_sets_behind
 from mancs_jax.workdir import Workdir
 
 PROGRAMS = ("mancs", "train.py", "__main__.py")  # that start a training; others have words of their own
@@ -101,18 +102,21 @@ def export_network(
         for source in sources(data.name):
             arrays.check_dataset(source, root or data.root)
     borrowed = _borrowed(thresholds_of, trained.network.config, scores) if thresholds_of else {}
+    description = trained.description
     network, made_with = trained.network, {"mancs_jax": __version__} | _start_of(trained.workdir)
     other = load_trained(average_with) if average_with else None
     if other:
         made_with["averaged_with"] = {"network": other.card["network"], "step": other.step, "share": average_share}
         network = averaged(network, other.network, average_share)
+        also = data_sets_behind(other.card, description.data_fingerprint)
+        description = description._replace(pretrained_on=sorted(also.union(description.pretrained_on)))
     network = rounded(network if classifiers else without_classifiers(network), dtype)
-    card = {"name": name, "dtype": dtype} | card_of(network, trained.step, trained.description)
-    description = trained.description._replace(config=card["config"])  # its paths are not those of this machine
+    card = {"name": name, "dtype": dtype} | card_of(network, trained.step, description)
+    description = description._replace(config=card["config"])  # its paths are not those of this machine
     trained = trained._replace(network=network, description=description, card=card)
     card["made_with"] = made_with
     if scores:
-        card |= _scores(trained, root or data.root, borrowed, other.card if other else None)
+        card |= _scores(trained, root or data.root, borrowed)
     path = write_network(folder, name, network, card, dtype)
     read_network(path)  # which refuses what a reader would refuse
     return path, card
@@ -176,13 +180,11 @@ def _borrowed(source: str | Path, config: ConfigDict, scores: bool) -> dict[str,
     }
 
 
-def _scores(
-    trained: Trained, root: str, borrowed: dict[str, Any], averaged_with: dict[str, Any] | None
-) -> dict[str, Any]:
+def _scores(trained: Trained, root: str, borrowed: dict[str, Any]) -> dict[str, Any]:
     test = evaluate_network(trained, Task(root=root))
     test_scores = {name: value for name, value in test.results[NETWORK].items() if name != "config"}
     config, entries = trained.network.config, dict(borrowed)
-    if held_out := held_out_images(trained, root, averaged_with):
+    if held_out := held_out_images(trained, root):
         query, gallery = embed_held_out(held_out, partial(embed, trained.network, progress=True))
         compared = {
             distance: kept(compare_held_out(query, gallery, held_out, Options(distance=distance)))

@@ -35,7 +35,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.loop import train
 from mancs_jax.training.state import TrainState
 from mancs_jax.visualize import write_report
-from mancs_jax.weights.start import check_start, with_pretrained_model
+from mancs_jax.weights.start import check_start, data_sets_before, with_pretrained_model
 from mancs_jax.workdir import Workdir
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK)  # of some cluster disks
@@ -71,12 +71,13 @@ def train_and_evaluate(
         if saved is None:
             check_start(config)
         split, num_ids, validation = load_training_data(config)
-        labels = arrays.relabel(split.pid)
+        labels, fingerprint = arrays.relabel(split.pid), arrays.fingerprint(split)
         description = Description(
             config=config.to_dict(),
             num_classes=sum(num_ids),
-            data_fingerprint=arrays.fingerprint(split),
+            data_fingerprint=fingerprint,
             best=saved.best if saved else None,
+            pretrained_on=saved.pretrained_on if saved else data_sets_before(config, fingerprint),
         )
         if saved:
             check_resume(paths.root, saved, description, allow_config_change)

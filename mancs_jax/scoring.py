@@ -1,6 +1,6 @@
 """Evaluates a trained model: a workdir in, results on disk and a table out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
-from mancs_jax.weights.start import data_sets_seen, load_into
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
@@ -130,9 +130,7 @@ def evaluate(
 def _evaluate_exported(embedder: Embedder, task: Task, progress: bool) -> ModelEvaluation:
     """Evaluates a file of `mancs export` as the network that it was made of; its parameters are not known here."""
     card = embedder.card
-    description = Description(card["config"], card["num_classes"], card["data_fingerprint"], card["best"])
-    network = Network(embedder.config, card["num_classes"], {})
-    trained = Trained(network, card["step"], description, card, None)
+    trained = Trained(Network(embedder.config, card["num_classes"], {}), card["step"], Description.of(card), card, None)
 
     def embed_all(image: np.ndarray, camid: np.ndarray) -> np.ndarray:
         if not len(image):
@@ -301,11 +299,11 @@ def _has_held_out(config: ConfigDict) -> bool:
     return config.choose_on == "validation" and config.data.validation_ids > 0
 
 
-def held_out_images(trained: Trained, root: str, averaged_with: Mapping[str, Any] | None = None) -> HeldOut | None:
+def held_out_images(trained: Trained, root: str) -> HeldOut | None:
     """Reads the identities that a run held out; None if there are none.
 
-    Of several data sets, those that another model was trained on are left out, unless none would remain: the pretrained
-    model, and the model whose card is `averaged_with`.
+    Of several data sets, those that a pretrained or averaged model was trained on are left out, unless none would
+    remain.
 
     Raises:
       FileNotFoundError: a data set is not there.
@@ -315,8 +313,7 @@ def held_out_images(trained: Trained, root: str, averaged_with: Mapping[str, Any
     config = checks.from_json(trained.network.config.to_dict()).unlock()
     config.data.root = root
     held_out = load_training_data(config).validation
-    seen = data_sets_seen(config, trained.description.data_fingerprint, averaged_with)
-    unseen = held_out.keys() - seen
+    unseen = held_out.keys() - set(trained.description.pretrained_on)
     held_out = {name: held_out[name] for name in held_out if name in unseen or not unseen}
     parts = list(zip(*held_out.values(), strict=True))
     query, gallery = (join(splits, list(held_out)) for splits in parts)

@@ -59,6 +59,7 @@ def test_training_ends_when_no_network_is_better_than_the_pretrained_one(place, 
     # Done is done: the same command trains no further.
     train_and_evaluate(config_of(place), tmp_path, report=False)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(rows)
+    assert load_trained(tmp_path).description.pretrained_on == ["market1501"]
 
 
 @pytest.mark.usefixtures("one_device")

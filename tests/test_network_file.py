@@ -17,7 +17,7 @@ from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.checkpoint import Description
 from mancs_jax.weights import shared
 from mancs_jax.weights.safetensors_file import read_safetensors, write_safetensors
-from mancs_jax.weights.start import check_start, data_sets_seen, load_into
+from mancs_jax.weights.start import check_start, data_sets_before, load_into
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), np.uint8)
 
@@ -110,16 +110,17 @@ def test_a_start_that_cannot_be_is_refused_before_the_first_step(workdir, pair):
 
 
 def test_a_network_that_may_know_those_who_are_held_out(workdir, pair):
+    """A model that was trained on the same images held the same identities out; those before it may not have."""
     config = workdir[1][0].copy_and_resolve_references().unlock()
-    config.pretrained, config.data.validation_ids = str(pair / "tiny.safetensors"), 3
     name = config.data.name
-    assert data_sets_seen(config, "other") == {name} and data_sets_seen(config, "f") == set()
-    config.data.name = f"elsewhere,{name}"
-    assert data_sets_seen(config, "other") == {name}
-    config.data.name = "elsewhere"
-    assert data_sets_seen(config, "other") == set()
-    config.data.name, config.data.validation_ids = name, 0
-    assert data_sets_seen(config, "other") == set()
+    config.pretrained = ""
+    assert data_sets_before(config, "other") == []
+    config.pretrained = str(pair / "tiny.safetensors")
+    assert data_sets_before(config, "other") == [name] and data_sets_before(config, "f") == []
+    card = json.loads((pair / "tiny.json").read_text())
+    (pair / "tiny.json").write_text(json.dumps(card | {"pretrained_on": ["a", name], "trained_on": "b,c"}))
+    assert data_sets_before(config, "other") == sorted(["a", "b", "c", name])
+    assert data_sets_before(config, "f") == sorted(["a", name])
 
 
 def test_training_of_another_model_does_not_start_from_it(workdir, pair):

@@ -204,11 +204,15 @@ def test_without_classifiers_the_embeddings_are_the_same(published, place, tmp_p
 
 def test_an_average_says_what_of(published, place, tmp_path):
     path, card = published
+    other = tmp_path / "other.json"
+    shutil.copy(path.with_suffix(".safetensors"), other.with_suffix(".safetensors"))
+    other.write_text(json.dumps(json.loads(path.read_text()) | {"pretrained_on": ["elsewhere"]}))
     _, of_mean = publish.export_network(
-        place[0] / "w", "mean", tmp_path, dtype="float32", scores=False, average_with=path, average_share=0.25
+        place[0] / "w", "mean", tmp_path, dtype="float32", scores=False, average_with=other, average_share=0.25
     )
     assert of_mean["made_with"]["averaged_with"] == {"network": card["network"], "step": card["step"], "share": 0.25}
     assert "averaged_with" not in card["made_with"] and of_mean["network"] != card["network"]
+    assert of_mean["pretrained_on"] == ["elsewhere"] and card["pretrained_on"] == []
 
 
 @pytest.fixture(scope="module")

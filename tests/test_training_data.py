@@ -143,11 +143,15 @@ def test_thresholds_come_from_pairs_within_each_data_set(root):
         negatives += np.count_nonzero(~is_same)
     assert (curve.num_positives, curve.num_negatives) == (positives, negatives)
     assert negatives < np.count_nonzero(parts[0].pid[:, None] != parts[1].pid)
-    seen = {"trained_on": "market1501,elsewhere", "data_fingerprint": "another"}
-    unseen = held_out_images(trained, str(root), averaged_with=seen)
+
+    def held_out_by_model_after(*data_sets):
+        description = trained.description._replace(pretrained_on=data_sets)
+        return held_out_images(trained._replace(description=description), str(root))
+
+    unseen = held_out_by_model_after("elsewhere", "market1501")
     assert unseen.people == "2 held-out training identities of other"
     assert unseen.query.name.tolist() == load_training_data(config).validation["other"][0].name.tolist()
-    everything = held_out_images(trained, str(root), averaged_with=seen | {"trained_on": "other,market1501"})
+    everything = held_out_by_model_after("market1501", "other")
     assert everything.people.endswith(
         " market1501 and other, whom a model that this one was made from may have been trained on"
     )

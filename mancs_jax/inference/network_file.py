@@ -39,10 +39,10 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
     Returns:
       Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
-      None), `trained_on`, `data_fingerprint`, `num_classes`, `config` and `fits` (see `digest_of`); `scores`,
-      `thresholds` and `calibration` (see `evaluation.calibration`), which `mancs export --format=weights` fills in, and
-      None until then. `mancs adapt` adds `adapted`, see `adaptation.adapt`. The configuration names no path of the
-      machine of the training.
+      None), `trained_on`, `data_fingerprint`, `pretrained_on` (see `weights.start`), `num_classes`, `config` and `fits`
+      (see `digest_of`); `scores`, `thresholds` and `calibration` (see `evaluation.calibration`), which `mancs export
+      --format=weights` fills in, and None until then. `mancs adapt` adds `adapted`, see `adaptation.adapt`. The
+      configuration names no path of the machine of the training.
     """
     config = network.config.copy_and_resolve_references()
     with config.unlocked():
@@ -68,6 +68,7 @@ def card_of(network: Network, step: int, description: Description) -> dict[str, 
         "best": description.best,
         "trained_on": config.data.name,
         "data_fingerprint": description.data_fingerprint,
+        "pretrained_on": list(description.pretrained_on),
         "num_classes": network.num_classes,
         "scores": None,
         "thresholds": None,

@@ -102,5 +102,4 @@ def _from_workdir(paths: Workdir, take_latest: bool) -> Trained | None:
 
 def _shared(path: Path) -> Trained:
     network, card = read_network(path)
-    description = Description(card["config"], network.num_classes, card["data_fingerprint"], card["best"])
-    return Trained(network, card["step"], description, card, None)
+    return Trained(network, card["step"], Description.of(card), card, None)

@@ -23,7 +23,7 @@ from mancs_jax.training.description import Description
 from mancs_jax.training.log import Diverged, MetricsLog, record_start
 from mancs_jax.training.state import TrainState, create_optimizer, create_train_state, learning_rate_schedule
 from mancs_jax.training.step import make_train_step, replicated
-from mancs_jax.weights.start import data_sets_seen, load_into
+from mancs_jax.weights.start import load_into
 from mancs_jax.workdir import Workdir
 
 Validate = Callable[[TrainState], dict[str, float]]
@@ -151,9 +151,10 @@ def restore_or_create(
             state.params, state.batch_stats, config.pretrained, config.model.arch, description.data_fingerprint
         )
         state = dataclasses.replace(state, params=params, batch_stats=batch_stats)
-        if seen := data_sets_seen(config, description.data_fingerprint):
+        known = [name for name in sources(config.data.name) if name in description.pretrained_on]
+        if config.data.validation_ids and known:
             tell(
-                f"{config.pretrained} was trained on people of {', '.join(sorted(seen))}: held-out identities may be "
+                f"{config.pretrained} was trained on people of {', '.join(known)}: held-out identities may be "
                 "among them, and their scores too high"
             )
     state = replicated(state, devices)

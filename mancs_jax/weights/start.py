@@ -103,19 +103,19 @@ def load_into(
     return _replaced(variables, flatten_dict(to_variables(fitting, leaves)))
 
 
-def data_sets_seen(
-    config: ConfigDict, data_fingerprint: str, averaged_with: Mapping[str, Any] | None = None
-) -> set[str]:
-    """Returns the data sets of this run whose held-out identities another model may have been trained on.
+def data_sets_before(config: ConfigDict, data_fingerprint: str) -> list[str]:
+    """Returns the data sets that `config.pretrained` was trained on; it may know identities that a run holds out.
 
-    That is the pretrained model, or the model whose card is `averaged_with`.
+    `data_fingerprint` is that of the run's training images. Empty for a file without a card.
     """
-    if not config.data.validation_ids:
-        return set()
-    pretrained = _card(_path(config.pretrained)) if config.pretrained else None
-    cards = [card for card in (pretrained, averaged_with) if card and card["data_fingerprint"] != data_fingerprint]
-    seen = {name for card in cards for name in sources(card["trained_on"])}
-    return seen & set(sources(config.data.name))
+    card = _card(_path(config.pretrained)) if config.pretrained else None
+    return sorted(data_sets_behind(card, data_fingerprint)) if card else []
+
+
+def data_sets_behind(card: Mapping[str, Any], data_fingerprint: str) -> set[str]:
+    """Returns the data sets behind a model, without its last one if it held the same identities out."""
+    held_out_the_same = card["data_fingerprint"] == data_fingerprint
+    return set(card.get("pretrained_on", ())) | set(() if held_out_the_same else sources(card["trained_on"]))
 
 
 def _missing(path: str, arch: str) -> str:
