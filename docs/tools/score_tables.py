@@ -203,6 +203,29 @@ def market1501_on_walkers() -> str:
     return markdown(["", "mAP (official)", "mAP (plain)", "rank-1", "TPR at FPR 1 %", "EER"], lines)
 
 
+def people() -> str:
+    """docs/results/people.md: `people` and `market1501`, on data sets that they have and have not seen."""
+    card = json.loads((REPOSITORY / "mancs_jax" / "networks" / "people.json").read_text())
+    walkers = [read(f"{folder}/on_walkers")["Mancs"] for folder in ("people", "market1501_scratch")]
+    market1501 = [card["scores"], read(EUCLIDEAN)["Mancs"]]
+
+    def cells(results):
+        return [f"{rank_1}, {plain_map}" for _, plain_map, rank_1 in map(scores, results)]
+
+    def left_out(dataset):
+        models = f"general_without_{dataset}", "market1501"
+        return [", ".join(spread(dataset, model, ("rank-1", "mAP_plain"))) for model in models]
+
+    rows = [
+        ("walkers, 410 queries", "by neither model", *cells(walkers)),
+        ("CUHK01, without it in training", "by neither model", *left_out("cuhk01")),
+        ("CUHK03 pair 1, without it in training", "by neither model", *left_out("cuhk03_pair1")),
+        ("Market-1501, official test set", "other people under the same cameras", *cells(market1501)),
+    ]
+    head = ["evaluated on", "seen in training", "`people`: rank-1, plain mAP", "`market1501`: rank-1, plain mAP"]
+    return markdown(head, rows)
+
+
 def thresholds(name: str) -> str:
     """docs/results/: the thresholds of the card of a pretrained model."""
     card = json.loads((REPOSITORY / "mancs_jax" / "networks" / f"{name}.json").read_text())["thresholds"]
@@ -303,6 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_scratch": market1501_scratch,
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": partial(thresholds, "market1501"),
+    "people": people,
     "people_thresholds": partial(thresholds, "people"),
     "market1501_open_set": market1501_open_set,
     "market1501_calibration": market1501_calibration,
