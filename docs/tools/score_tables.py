@@ -138,9 +138,11 @@ def compared() -> str:
                 f"{per_cent(of[side])} {bracketed(of[f'{side}_interval'])}" for side in ("first", "second")
             )
             difference = f"{100 * of['difference']:+.2f} {bracketed(of['interval'], '+.2f')}"
-            verdict = {None: "unknown", True: "yes", False: "no"}[of["exceeds_chance"]]
+            verdict = {None: "unknown", True: "yes", False: "no"}[of["significant"]]
             rows.append((change, name.replace("mAP_plain", "plain mAP"), before, after, difference, verdict))
-    return markdown(["`market1501` on Market-1501", "score", "before", "after", "difference", "exceeds chance"], rows)
+    return markdown(
+        ["`market1501` on Market-1501", "score", "before", "after", "difference", "significant (95 %)"], rows
+    )
 
 
 GENERAL = "#one-data-set-left-out-the-recipe-general"
