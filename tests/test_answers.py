@@ -66,7 +66,7 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     data = data_of((place / "out" / "a.html").read_text())
     assert [query["name"] for query in data["queries"]] == names and data["table"] == []
     shown = [[data["gallery"][row]["name"] for row in rows] for rows in data["lists"]["by distance"]["answers"]]
-    assert data["lists"]["by distance"]["same"] == [[None] * 4] * 3
+    assert data["lists"]["by distance"]["is_correct"] == [[None] * 4] * 3
     assert shown == expected and {of["pid"] for of in data["queries"] + data["gallery"]} == {None}
     assert data["about"] == (
         "3 queries; the gallery has no labels of people, so no result is correct or wrong; mancs embed --csv=FILE adds "
@@ -149,8 +149,8 @@ def test_known_people_have_colours_on_the_page(place, monkeypatch):
     data = data_of((place / "k.html").read_text())
     assert data["queries"][0]["pid"] == "1" and {of["pid"] for of in data["gallery"]} <= set(map(str, range(1, 13)))
     answered = data["lists"]["by distance"]
-    for query, rows, same in zip(data["queries"], answered["answers"], answered["same"], strict=True):
-        assert same == [data["gallery"][row]["pid"] == query["pid"] for row in rows]
+    for query, rows, correct in zip(data["queries"], answered["answers"], answered["is_correct"], strict=True):
+        assert correct == [data["gallery"][row]["pid"] == query["pid"] for row in rows]
 
 
 def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):
@@ -167,7 +167,7 @@ def test_queries_of_the_gallery_are_no_answers(place):
     found, _ = answers.find_answers(answers.find_queries(place / "unknown"), embedder, gallery, k=3)
     assert [one.itself for one in found] == gallery.name.tolist()
     assert all(one.found.index.shape == (1, 3) for one in found)
-    assert "the gallery has the query itself, img00.jpg, which is left out" in answers.as_text(found, gallery)
+    assert "excluded from the results: the query itself, img00.jpg" in answers.as_text(found, gallery)
     whole, _ = answers.find_answers(answers.find_queries(place / "unknown" / "img00.jpg"), embedder, gallery, k=99)
     assert whole[0].name == "img00.jpg" and whole[0].found.index.shape == (1, len(gallery.name) - 1)
     query = answers.find_queries(place / "queries" / "b.jpg")

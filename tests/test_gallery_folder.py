@@ -210,7 +210,7 @@ def test_the_commands_with_a_network(people, capsys, browser):
     )
     assert "0 new, 0 replaced, 3 unchanged" in run(capsys, "add", "photos", *with_network)
     out = run(capsys, "search", "query.jpg", *with_network, "--report=r.html", "--json=r.json", "--max_distance=3.5")
-    assert "the gallery has the query itself, 2026-11-30/0001_c4s1_000002_00.jpg, which is left out" in out
+    assert "excluded from the results: the query itself, 2026-11-30/0001_c4s1_000002_00.jpg\n" in out
     rows = [line.split() for line in out.splitlines() if line.strip().startswith("1 ")]
     assert rows == [["1", rows[0][1], "1", "3", "2026-11-30", "14:05:00", "2026-11-29/0001_c3s1_000001_00.jpg"]]
     written = json.loads((people / "r.json").read_text())

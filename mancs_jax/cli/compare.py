@@ -15,8 +15,8 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string(
         "row",
         "",
-        "Name of the result to compare, in files with several, for example 'Mancs, re-ranked'; by default, each result that "
-        "both files have.",
+        "Name of the result to compare, in files with several, for example 'Mancs, re-ranked'; by default, each result "
+        "that both files have.",
     )
     values.DEFINE_string("other_row", "", "Name of the result in the second file, if it differs from --row.")
     values.DEFINE_string("json", None, "JSON file to which the comparison is written.")

@@ -94,7 +94,7 @@ def as_text(answered: Sequence[Answered], how: How) -> str:
     parts = []
     for one in answered:
         lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {escaped(name)}, which is left out" for name in one.itself]
+        lines += [f"excluded from the results: the query itself, {escaped(name)}" for name in one.itself]
         rows = [["rank", "distance", "person", "camera", "time", "name"]]
         for rank, (distance, image) in enumerate(one.matches, start=1):
             labels = [image.person or "-", image.camera or "-", moment_text(image.time) or "-"]

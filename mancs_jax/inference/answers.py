@@ -46,7 +46,7 @@ class Answered(NamedTuple):
     query: Path
     name: str  # of the query, below the folder of queries
     found: Found  # of this query only, nearest first
-    itself: str  # the gallery's entry of the query, which is left out; "" where there is none
+    itself: str  # the gallery's entry of the query, which is excluded; "" where there is none
     label: tuple[str, str] | None = None  # person and camera, "" where it is not known; None where neither is
 
 
@@ -123,7 +123,7 @@ def as_text(answered: Sequence[Answered], gallery: Gallery, max_distance: Limit 
     parts = []
     for one in answered:
         lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {escaped(one.itself)}, which is left out"] if one.itself else []
+        lines += [f"excluded from the results: the query itself, {escaped(one.itself)}"] if one.itself else []
         parts.append("\n".join([*lines, table(one.found, gallery, none_found(max_distance))]))
     return "\n\n".join(parts)
 
