@@ -41,7 +41,7 @@ def check_start(config: ConfigDict) -> None:
 
 
 def with_pretrained_model(config: ConfigDict) -> ConfigDict:
-    """With `config.like_pretrained`, copies the architecture and `data.image_size` from the card of `config.pretrained`.
+    """With `config.like_pretrained`, copies architecture and `data.image_size` from the card of `config.pretrained`.
 
     Fields of `model` that only training uses (dropout, MixStyle, initialisation) stay those of `config`.
     Raises ValueError, one line, without such a model or card.
