@@ -93,7 +93,8 @@ def recipes() -> str:
             "your data set: [fine-tuning](fine_tuning.md)",
         ),
     ]
-    head = ["recipe", "backbone, image size", "batch size (P x K)", "initial weights", "time, on two CPU cores unless stated"]
+    time = "time, on two CPU cores unless stated"
+    head = ["recipe", "backbone, image size", "batch size (P x K)", "initial weights", time]
     return markdown([*head, "rank-1 / plain mAP on Market-1501"], rows)
 
 
