@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -42,7 +41,7 @@ def description(config, best=None):
 def written(state, tmp_path_factory):
     config, _, first = state
     directory = tmp_path_factory.mktemp("written")
-    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+    with checkpoint.open_checkpoints(directory, keep=3) as manager:
         for step in (3, 6, 9):
             params = jax.tree.map(lambda leaf, step=step: leaf + step, first.params)
             of_step = first.replace(step=np.int32(step), params=params)
@@ -97,7 +96,7 @@ def test_the_one_before_a_damaged_one_is_taken(directory, state, damage, capsys)
         "is damaged; trying the previous one"
     )
     assert len(line) < 350 and (directory / "9").exists()  # whoever reads changes nothing
-    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+    with checkpoint.open_checkpoints(directory, keep=3) as manager:
         found, best = restore_or_create(manager, config, description(config), optimizer, jax.devices()[:1])
         assert (int(found.step), best) == (6, 0.6)
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b + 6), found.params, first.params)
@@ -117,7 +116,7 @@ def test_a_checkpoint_without_any_of_its_files_is_whole_or_damaged(directory, st
     for number, file in enumerate(files):
         copy = Path(shutil.copytree(directory, tmp_path / str(number) / "checkpoints"))
         (copy / "9" / file).unlink()
-        with closing(checkpoint.open_checkpoints(copy, keep=3)) as manager:
+        with checkpoint.open_checkpoints(copy, keep=3) as manager:
             found, best = restore_or_create(manager, config, description(config), optimizer, jax.devices()[:1])
         assert (int(found.step), best) in ((9, 0.9), (6, 0.6)), file
     gc.collect()  # in this test, not in a later one
@@ -189,7 +188,7 @@ def test_memory_that_runs_out_is_no_damage(directory, state):
 
 
 def test_a_checkpoint_that_cannot_be_read_back_is_not_saved(directory):
-    with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+    with checkpoint.open_checkpoints(directory, keep=3) as manager:
         checkpoint.finish(manager)
         cut_data(directory / "9")
         with pytest.raises(
@@ -203,7 +202,7 @@ def test_a_checkpoint_that_cannot_be_read_back_is_not_saved(directory):
 def test_paths_that_would_lose_checkpoints(tmp_path, name, state):
     workdir = tmp_path / name / "w"
     for refused in (
-        lambda: checkpoint.open_checkpoints(workdir / "checkpoints", keep=1),
+        checkpoint.open_checkpoints(workdir / "checkpoints", keep=1).__enter__,
         lambda: convert.import_network(tmp_path / "nothing.pth", state[0], workdir),
         lambda: run.train_and_evaluate(state[0], workdir),
     ):
@@ -227,7 +226,7 @@ def test_a_lost_file_of_times_is_not_told(directory, content):
     logger.addHandler(handler)
     try:
         assert checkpoint.peek(directory)[0] == 9
-        with closing(checkpoint.open_checkpoints(directory, keep=3)) as manager:
+        with checkpoint.open_checkpoints(directory, keep=3) as manager:
             assert manager.latest_step() == 9
         absl_logging.warning("Given directory is read only=/w")
         absl_logging.warning("Metadata file does not exist: %s", "/w/best/3/_METADATA")
@@ -253,24 +252,38 @@ from mancs_jax.training.state import create_optimizer, create_train_state
 config = tiny.get_config()
 state = create_train_state(config, 12, create_optimizer(config, optax.constant_schedule(0.0)))
 description = checkpoint.Description(config.to_dict(), 12, "f")
-with checkpoint.open_checkpoints(__import__("pathlib").Path(sys.argv[1]), keep=3) as manager:
-    checkpoint.save(manager, state.replace(step=np.int32(9)), description)
-    checkpoint.finish(manager)
-    # Files that may not grow stand for a full disk: the system refuses to write them, too.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    try:
-        checkpoint.save(manager, state.replace(step=np.int32(12)), description)
+try:
+    with checkpoint.open_checkpoints(__import__("pathlib").Path(sys.argv[1]), keep=3) as manager:
+        checkpoint.save(manager, state.replace(step=np.int32(9)), description)
         checkpoint.finish(manager)
-    except OSError as error:
-        sys.exit(f"train: {error}")
+        # Files that may not grow stand for a full disk: the system refuses to write them, too.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        checkpoint.save(manager, state.replace(step=np.int32(12)), description)
+        if sys.argv[2] == "log":  # the disk is found full elsewhere, while the save is running
+            raise OSError("log")
+        checkpoint.finish(manager)
+except OSError as error:
+    sys.exit(f"train: {error}")
 """
 
 
-def test_a_full_disk_is_one_line(tmp_path):
+@pytest.mark.parametrize("found_by", ["checkpoint", "log"])
+def test_a_full_disk_is_one_line(tmp_path, found_by):
     # In a process of its own: Orbax leaves tasks behind where a save fails, which other tests would stumble over.
-    result = run_python(
-        FULL_DISK, tmp_path / "checkpoints", PYTHONPATH=os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    )
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    result = run_python(FULL_DISK, tmp_path / "checkpoints", found_by, PYTHONPATH=paths)
     words = r"train: .*: the checkpoint cannot be written \(.*\); that of step 9 is kept; free disk space, and r.*\n"
     assert result.returncode == 1 and re.fullmatch(words, result.stderr), result.stderr
     assert checkpoint.peek(tmp_path / "checkpoints")[0] == 9
+
+
+def test_errors_that_orbax_left_to_asyncio_are_echoes():
+    """asyncio's message may name no file of Orbax; the traceback does."""
+    for file, is_told in (("/site-packages/orbax/checkpoint/path.py", False), ("/site-packages/mine/path.py", True)):
+        try:
+            exec(compile("raise OSError('disk full')", file, "exec"), {})
+        except OSError as error:
+            raised = (OSError, error, error.__traceback__)
+        message = "Future exception was never retrieved"
+        record = logging.LogRecord("asyncio", logging.ERROR, "/lib/asyncio/events.py", 1, message, (), raised)
+        assert echoes.is_no_echo(record) is is_told

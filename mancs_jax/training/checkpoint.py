@@ -32,13 +32,22 @@ def check_path(directory: Path) -> None:
         )
 
 
-def open_checkpoints(directory: Path, keep: int) -> ocp.CheckpointManager:
-    """Opens or makes a directory that keeps the latest `keep` checkpoints, and removes what a killed save left."""
+@contextmanager
+def open_checkpoints(directory: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Opens or makes a directory that keeps the latest `keep` checkpoints, and removes what a killed save left.
+
+    Leaving the context waits for a running save, and raises OSError, one line, where it failed.
+    """
     check_path(directory)
     leave_out_echoes()
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     with _naming_damage(directory):
-        return ocp.CheckpointManager(directory.absolute(), options=options)
+        manager = ocp.CheckpointManager(directory.absolute(), options=options)
+    try:
+        yield manager
+    finally:
+        with _naming_kept_step(manager):
+            manager.close()
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, description: Description) -> None:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from logging import ERROR, LogRecord, getLogger
+from traceback import walk_tb
 from typing import Any
 
 from absl import logging
@@ -27,8 +28,12 @@ def is_no_echo(record: LogRecord) -> bool:
     message = record.getMessage()
     if message.startswith(ON_READING) or ("_CHECKPOINT_METADATA" in message and message.startswith(ON_TIMES)):
         return False
-    origin = f"{record.pathname} {message}"  # asyncio reports tasks that nobody waits for any more
-    return record.levelno < ERROR or not record.exc_info or not any(name in origin for name in ("/orbax/", "OCDBT"))
+    if record.levelno < ERROR or not record.exc_info:
+        return True
+    # asyncio reports tasks that nobody waits for any more: Orbax may stand only in the traceback of their error.
+    raised_in = (frame.f_code.co_filename for frame, _ in walk_tb(record.exc_info[2]))
+    origin = " ".join((record.pathname, message, *raised_in))
+    return not any(name in origin for name in ("/orbax/", "OCDBT"))
 
 
 def _report(before: Callable[[Any], Any], unraisable: Any) -> None:

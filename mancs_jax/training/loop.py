@@ -69,7 +69,7 @@ def train(
     save_every = to_steps(config.checkpoint_every, steps_per_epoch)
     validate_every = to_steps(config.eval_every, steps_per_epoch) if config.eval_every else num_steps
 
-    with closing(checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints)) as manager:
+    with checkpoint.open_checkpoints(workdir.latest, config.keep_checkpoints) as manager:
         state, best = restore_or_create(manager, config, description, optimizer, devices)
         step = int(state.step)
         checkpoint.drop_after(workdir.best, step)
@@ -180,7 +180,7 @@ def keep_best(workdir: Workdir, state: TrainState, description: Description, val
     """Saves `state` in best/ if its mAP is the highest so far; returns the description with the highest mAP."""
     if description.best is not None and validation_map <= description.best:
         return description
-    with closing(checkpoint.open_checkpoints(workdir.best, keep=1)) as manager:
+    with checkpoint.open_checkpoints(workdir.best, keep=1) as manager:
         if description.best is None:
             checkpoint.drop_later(manager, -1)  # damaged ones, which Orbax would read before it saves
         description = description._replace(best=validation_map)
