@@ -11,6 +11,7 @@ import sys
 import tomllib
 
 import documents
+import numpy as np
 import pytest
 from documents import REPOSITORY
 from tiny_workdir import WIDTH, write_place
@@ -207,9 +208,23 @@ def place(tmp_path_factory):
 EXPECTED = {
     "README.md": lambda names: names["found"].index.tolist() == [[0, 1]],
     "docs/embed.md": lambda names: names["embeddings"].shape == (2, 320) and names["people"].shape == (2, WIDTH),
+    "docs/evaluation.md": lambda names: names["result"]["mAP"] == 1,
+    "docs/flax.md": lambda names: (
+        names["outputs"].f_rank.shape == (2, 320)
+        and names["embeddings"].shape == (30, 64)
+        and np.isfinite([names["metrics"]["loss"], names["loss"]]).all()
+    ),
     "docs/search.md": lambda names: names["found"].index.shape == (1, 3) and names["found"].distance[0, 0] > 0,
+    "docs/train.md": lambda names: names["results"]["Mancs"]["mAP_plain"] == 1,
     "docs/verify.md": lambda names: names["verified"].is_same and names["verified"].distance == 0,  # two copies
 }
+
+
+def checked_only(config, workdir):
+    """Stands for `train_and_evaluate`, which needs a data set and minutes."""
+    configuration.validate(config, num_devices=1)
+    assert workdir == "workdirs/small"
+    return {"Mancs": {"mAP_plain": 1.0}}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +232,8 @@ EXPECTED = {
 )
 def test_python_runs(page, place, monkeypatch):
     monkeypatch.chdir(REPOSITORY if page.name == "README.md" else place)  # its pictures are those of the checkout
-    names: dict = {}
+    monkeypatch.setattr("mancs_jax.run.train_and_evaluate", checked_only)
+    names: dict = {"__name__": "shown"}  # of a module, as Flax asks for it
     for block in documents.python_blocks(page):
         if "resized by you" not in block:  # the code that `mancs export` prints; tests/test_export.py runs it
             exec(block, names)

@@ -90,7 +90,8 @@ def test_market1501_with_own_images(monkeypatch, tmp_path):
     text = run_notebook("market1501", monkeypatch, **places, MAX_STEPS=1, K1=5, K2=2)
     assert "| Mancs, re-ranked" in text and "| pretrained: Mancs, re-ranked" in text and "multi-query" not in text
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["pretrained"] == "market1501" and config["data"]["p"] == 6
+    assert config["recipe"] == "finetune" and config["pretrained"] == "market1501" and config["batch_norm_frozen"]
+    assert (config["data"]["validation_ids"], config["data"]["p"]) == (2, 4)
 
 
 def cells(name):

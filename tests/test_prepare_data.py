@@ -163,14 +163,15 @@ def test_walkers_is_rendered_into_the_data_set(run, tmp_path, monkeypatch):
 
 
 def prepare_own(run, place, rows, root="root"):
-    """Prepares images with rows pid,camid,split; the last line that is printed."""
+    """Prepares images with rows pid,camid,split; the lines that are printed below the place of the data set."""
     source = write(place / "source", {f"{i}.jpg": jpeg(i) for i in range(len(rows))}, False)
     lines = [f"{i}.jpg,{row}" for i, row in enumerate(rows)]
     (place / "labels.csv").write_text("\n".join(["path,pid,camid,split", *lines]))
     arguments = ["--dataset=folder", "--name=mine", f"--source={source}", f"--csv={place / 'labels.csv'}"]
     line, out = run(*arguments, f"--root={place / root}")
     assert line == ""
-    return out.splitlines()[-1]
+    lines = out.splitlines()
+    return lines[lines.index(str(prepared_path(place / root, "mine"))) + 1 :]
 
 
 def people(number, per_camera=2):
@@ -182,30 +183,42 @@ NO_IDENTITY = "no training could be evaluated: there is no query, and no identit
 
 
 @pytest.mark.parametrize(
-    ("rows", "fields"),
+    ("rows", "fine_tuning", "from_scratch"),
     [
-        (people(15), "p=12 --config.data.validation_ids=3"),
-        (people(4), "p=3 --config.data.validation_ids=1"),
-        (people(10, per_camera=1) + people(1), "p=9 --config.data.validation_ids=1"),
-        (people(15, per_camera=1) + QUERY, "p=15"),
+        (people(15), "p=8 --config.data.validation_ids=3", "p=12 --config.data.validation_ids=3"),
+        (people(4), "p=2 --config.data.validation_ids=2", "p=2 --config.data.validation_ids=2"),
+        (people(40) + QUERY, "p=8 --config.data.validation_ids=8", "p=32"),
+        (people(3), None, "p=2 --config.data.validation_ids=1"),
+        (people(10, per_camera=1) + people(1), None, "p=9 --config.data.validation_ids=1"),
+        (people(15, per_camera=1) + QUERY, None, "p=15"),
     ],
 )
-def test_the_command_that_trains_on_ones_own_data(run, tmp_path, rows, fields):
-    line = prepare_own(run, tmp_path, rows)
-    start = "train on it: mancs train --config=market:small --workdir=workdirs/mine --config.data.name=mine "
-    assert line == f"{start}--config.data.root={tmp_path / 'root'} --config.data.{fields}"
-    if "validation_ids" in fields:  # what training does with it
-        train = arrays.load_split("mine", tmp_path / "root", "train", (16, 8))
-        assert len(arrays.hold_out(train, int(fields[-1]), seed=0)[1].pid) >= 2
-        config = by_name.get_config("market:small").unlock()
-        config.data.p = int(re.search(r"p=(\d+)", fields)[1])
-        checks.validate_identities(config, [len(np.unique(train.pid)) - int(fields[-1])])
+def test_the_commands_that_train_on_ones_own_data(run, tmp_path, rows, fine_tuning, from_scratch):
+    lines = prepare_own(run, tmp_path, rows)
+    expected = [("or train from scratch" if fine_tuning else "train on it from scratch", "market:small", from_scratch)]
+    if fine_tuning:
+        expected.insert(0, ("fine-tune a pretrained model on it", "finetune", fine_tuning))
+    train = arrays.load_split("mine", tmp_path / "root", "train", (16, 8))
+    for line, (words, recipe, fields) in zip(lines, expected, strict=True):
+        workdir = "mine" if recipe == "finetune" else "mine_scratch"
+        start = f"{words}: mancs train --config={recipe} --workdir=workdirs/{workdir} --config.data.name=mine "
+        assert line == f"{start}--config.data.root={tmp_path / 'root'} --config.data.{fields}"
+        # What training does with it:
+        numbers = {name: int(number) for name, number in re.findall(r"(p|validation_ids)=(\d+)", fields)}
+        held_out = numbers.get("validation_ids", 0)
+        if held_out:
+            assert len(arrays.hold_out(train, held_out, seed=0)[1].pid) >= held_out
+        config = by_name.get_config(recipe).unlock()
+        config.data.name, config.data.p, config.data.validation_ids = "mine", numbers["p"], held_out
+        checks.validate(config, num_devices=1)
+        checks.validate_identities(config, [len(np.unique(train.pid))])
 
 
 @pytest.mark.parametrize("root", ["my data", "a*b", "it's"])
-def test_the_command_is_quoted(run, tmp_path, root):
-    words = shlex.split(prepare_own(run, tmp_path, people(4), root))
-    assert f"--config.data.root={tmp_path / root}" in words and words[-1] == "--config.data.validation_ids=1"
+def test_the_commands_are_quoted(run, tmp_path, root):
+    for line in prepare_own(run, tmp_path, people(4), root):
+        words = shlex.split(line)
+        assert f"--config.data.root={tmp_path / root}" in words and words[-1] == "--config.data.validation_ids=2"
 
 
 @pytest.mark.parametrize(
@@ -218,4 +231,5 @@ def test_the_command_is_quoted(run, tmp_path, root):
     ],
 )
 def test_no_command_where_none_would_train(run, tmp_path, rows, line):
-    assert prepare_own(run, tmp_path, rows).startswith(line)
+    [printed] = prepare_own(run, tmp_path, rows)
+    assert printed.startswith(line)

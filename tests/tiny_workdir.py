@@ -1,6 +1,7 @@
 """A workdir of a tiny network as a training leaves it, without a training."""
 
 import atexit
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -111,6 +112,8 @@ def _write_place(place: Path) -> None:
     first = sorted((place / "photos").iterdir())[0]
     first.rename(place / "photos" / "0001_c1s1_000001_00.jpg")
     sorted((source / "query").iterdir())[0].rename(place / "query.jpg")
+    knots = {"euclidean": {"knots": [[0.0, 5.0], [10.0, -5.0]]}}
+    (place / "mine.json").write_text(json.dumps({"calibration": knots}))
     (place / "strangers").mkdir()
     for name in ("a.jpg", "b.jpg", "strangers/one.jpg", "strangers/two.jpg"):
         shutil.copy(place / "query.jpg", place / name)

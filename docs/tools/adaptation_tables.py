@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from result_files import markdown, read
+from result_files import machine_of, markdown, read
 
 DATASETS = ("walkers", "cuhk01", "cuhk03_pair1")
 SOURCES = {
@@ -25,10 +25,11 @@ def adaptation_images() -> str:
 
 def frame_rates() -> str:
     """docs/adapt.md: rates at thresholds from people in one frame."""
-    rows = []
+    rows, files = [], []
     for source, name in SOURCES.items():
         for kind, adapted in (("own", "own statistics"), ("adapted", "adapted")):
             about = read(f"other_cameras/frames_{source}_{kind}")
+            files.append(about)
             for row in about["rows"]:
                 rates = [
                     row[column] for column in ("rate in frames %", "rate under one camera %", "rate between cameras %")
@@ -51,7 +52,7 @@ def frame_rates() -> str:
         "FPR between cameras %",
         "factor",
     ]
-    return markdown(head, rows)
+    return markdown(head, rows) + _commands(files)
 
 
 def _by(column: str, name: str, datasets: tuple[str, ...]) -> str:
@@ -63,6 +64,13 @@ def _by(column: str, name: str, datasets: tuple[str, ...]) -> str:
             lowest = f" (lowest {row['lowest rank-1']})" if row["subsets"] > 1 else ""
             rows.setdefault(row[column], []).append(f"{row['rank-1']}{lowest} / {row['plain mAP']}")
     lines = [[f"{value}", *cells] for value, cells in rows.items()]
-    commands = ["python benchmarks/" + re.sub(r" --json=\S+", "", about["command"]) for about in results.values()]
-    table = markdown([column, *(f"`{dataset}`" for dataset in datasets)], lines)
-    return table + "\n```\n" + "\n".join(commands) + "\n```\n"
+    return markdown([column, *(f"`{dataset}`" for dataset in datasets)], lines) + _commands(list(results.values()))
+
+
+def _commands(files: list[dict[str, Any]]) -> str:
+    """The commands that wrote the files, and their machine."""
+    commands = ["python benchmarks/" + re.sub(r" --json=\S+", "", about["command"]) for about in files]
+    [machine] = {machine_of(about) for about in files}
+    subsets = max(row.get("subsets", 1) for about in files for row in about["rows"])
+    seeds = "Seed 0" if subsets == 1 else f"Seeds 0 to {subsets - 1}"
+    return "\n```\n" + "\n".join(commands) + f"\n```\n\n{seeds}, {machine}, while other jobs were running.\n"

@@ -29,7 +29,7 @@ def market1501_open_set() -> str:
             ends = ", ".join(f"{end:.4g}" for end in at["distance_interval"])
             fnir = f"{per_cent(at['fnir'])} {bracketed(at['fnir_interval'])} %"
             rows.append((_words(distance), f"{100 * at['max_fpir']:g} %", f"{at['distance']:.4g} [{ends}]", fnir))
-    return markdown(["`market1501`", "FPIR at most", "threshold", "FNIR: present people who are missed"], rows)
+    return markdown(["`market1501`", "FPIR at most", "threshold", "FNIR: searches for enrolled people that miss"], rows)
 
 
 def market1501_calibration() -> str:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from result_files import REPOSITORY, RESULTS, markdown
+from result_files import REPOSITORY, RESULTS, machine_of, markdown
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
 from cells import cell  # noqa: E402
@@ -75,9 +75,8 @@ def benchmark(name: str) -> Callable[[], str]:
         rows = [[VALUES.get(value, cell(value)) for value in row.values()] for row in about["rows"]]
         named = {key.replace("_", " "): cell(value) for key, value in about.items() if key not in ELSEWHERE}
         figures = [f"{TERMS.get(key) or phrased(key)}: {value}" for key, value in named.items()]
-        versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
         command = re.sub(r" --json=\S+", "", about["command"])
-        lines = [f"`python benchmarks/{command}`, {about['cores']} cores of {about['cpu']}, {versions}.", ""]
+        lines = [f"`python benchmarks/{command}`, {machine_of(about)}.", ""]
         lines += [f"- {figure}" for figure in figures]
         return markdown([TERMS.get(name, name) for name in about["rows"][0]], rows) + "\n" + "\n".join(lines) + "\n"
 

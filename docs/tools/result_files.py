@@ -53,3 +53,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a Markdown table with a line break at its end."""
     lines = [f"| {' | '.join(line)} |" for line in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]]) + "\n"
+
+
+def machine_of(about: dict[str, Any]) -> str:
+    """Returns the processor and the versions that a result of benchmarks/ was made with."""
+    versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
+    return f"{about['cores']} cores of {about['cpu']}, {versions}"

@@ -71,25 +71,40 @@ def prepare(
 
 
 def how_to_train(dataset: str, root: str) -> list[str]:
-    """Returns a line with a training command for a custom data set, or why it cannot be trained on; otherwise []."""
+    """Returns training commands that fit a custom data set, or why it cannot be trained on; otherwise [].
+
+    Fine-tuning comes first. It needs two held-out identities, because with one every score is perfect.
+    """
     splits = arrays.split_names(dataset, root)
     if dataset in names.DATASETS or "train" not in splits:
         return []
     train = arrays.open_split(dataset, root, "train")
-    num_ids, held_out = len(np.unique(train.pid)), 0
-    if "query" not in splits:  # a trained model can be evaluated only on held-out identities
-        held_out = min(max(num_ids // 5, 1), arrays.eligible_to_hold_out(train.pid, train.camid)[1])
-    num_p = min(32, num_ids - held_out)
+    num_ids = len(np.unique(train.pid))
+    eligible = arrays.eligible_to_hold_out(train.pid, train.camid)[1]
+    held_out = min(max(num_ids // 5, 2), eligible, max(num_ids - 2, 1))  # so that two are left to train on
+    # Without a query, a trained model can be evaluated only on held-out identities.
+    held_out_from_scratch = 0 if "query" in splits else held_out
     if "query" not in splits and not held_out:
         return [
             "no training could be evaluated: there is no query, and no identity can be held out (one with two images "
             "under each of two cameras, and others to train on)"
         ]
-    if num_p < 2:
+    if num_ids - held_out_from_scratch < 2:
         return ["no training is possible: it needs at least two identities"]
-    fields = {"name": dataset, "root": root, "p": num_p} | ({"validation_ids": held_out} if held_out else {})
-    flags = " ".join(f"--config.data.{field}={shlex.quote(str(value))}" for field, value in fields.items())
-    return [f"train on it: mancs train --config=market:small --workdir=workdirs/{dataset} {flags}"]
+
+    def command(recipe: str, workdir: str, most_ids: int, held_out: int) -> str:
+        fields = {"name": dataset, "root": root, "p": min(most_ids, num_ids - held_out)}
+        fields |= {"validation_ids": held_out} if held_out else {}
+        flags = " ".join(f"--config.data.{field}={shlex.quote(str(value))}" for field, value in fields.items())
+        return f"mancs train --config={recipe} --workdir=workdirs/{workdir} {flags}"
+
+    from_scratch = command("market:small", f"{dataset}_scratch", 32, held_out_from_scratch)
+    if held_out < 2 or num_ids - held_out < 2:
+        return [f"train on it from scratch: {from_scratch}"]
+    return [
+        f"fine-tune a pretrained model on it: {command('finetune', dataset, 8, held_out)}",
+        f"or train from scratch: {from_scratch}",
+    ]
 
 
 def refuse_arguments(
