@@ -160,7 +160,7 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
     assert card["scores"] is None and card["thresholds"] is None
     size = (tmp_path / "bare.safetensors").stat().st_size
     assert capsys.readouterr().out == (
-        f"{tmp_path}/bare.safetensors: {size / 1e6:.1f} MB; {tmp_path}/bare.json: the card\n"
+        f"{tmp_path}/bare.safetensors: {size / 1e6:.1f} MB; {tmp_path}/bare.json: the model card\n"
         f'use it: mancs_jax.load("{tmp_path}/bare.safetensors"), or --network={tmp_path}/bare.safetensors of the '
         "commands\n"
     )
