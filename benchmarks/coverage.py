@@ -7,7 +7,7 @@
 `scores` simulates test sets of identities of varying difficulty with several queries each. A 95 % interval should
 contain the score of the whole population in 95 % of the test sets. Percentile, BCa and studentised intervals draw
 identities; the naive interval draws queries, as if they were independent. `differences` compares two models of equal
-quality, as mancs compare does: 5 % of the differences should exceed chance. `rates` simulates embeddings, and asks for
+quality, as mancs compare does: 5 % of the differences should be significant. `rates` simulates embeddings, and asks for
 the true positive rate at a false positive rate of 1 %.
 
 `scores` and `differences` use only NumPy. The generator of test set r is `numpy.random.default_rng([seed, r])`.
@@ -160,19 +160,19 @@ def score_coverage(repeats: int, seed: int, sizes: tuple[int, ...] = IDENTITIES)
 
 
 def equal_models(repeats: int, seed: int, sizes: tuple[int, ...] = IDENTITIES) -> list[dict[str, Any]]:
-    """Returns a row for each number of identities: how often two models of equal quality differ beyond chance."""
+    """Returns a row for each number of identities: how often two models of equal quality differ significantly."""
     rows = []
     for size in sizes:
-        exceeds = []
+        significant = []
         for repeat in range(repeats):
             rng = np.random.default_rng([seed, repeat])
             logits = simulated_logits(rng, size)
             first, second = (ranked(rng, of_model(rng, logits)) for _ in range(2))
             found = paired.differences(first, second)
-            exceeds.append([found[name]["exceeds_chance"] for name in SCORES])
-        share = np.mean(exceeds, axis=0)
+            significant.append([found[name]["significant"] for name in SCORES])
+        share = np.mean(significant, axis=0)
         rows.append(
-            {"identities": size} | {f"exceed chance %, {name}": 100 * float(share[i]) for i, name in enumerate(SCORES)}
+            {"identities": size} | {f"significant %, {name}": 100 * float(share[i]) for i, name in enumerate(SCORES)}
         )
     return rows
 

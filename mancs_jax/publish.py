@@ -64,8 +64,8 @@ def export_network(
     set on these identities, and next to each stand the rates, or the quality, on the people of the official query and
     gallery.
 
-    A run on all identities has nobody left to set them on. With `thresholds_of` it takes those of a network of the same
-    training that held people out. The rates and the quality next to them are its own.
+    A run on all identities has no held-out ones to set them on. With `thresholds_of` it takes those of a model of the
+    same training that held people out. The rates and the quality next to them are its own.
 
     Args:
       workdir: of a training.
@@ -131,9 +131,9 @@ def _start_of(workdir: Workdir | None) -> dict[str, Any]:
 
 
 def without_paths(words: Sequence[str]) -> str:
-    """Returns the command of a training as it may be shown to everybody: its recipe, and the fields that it changes.
+    """Returns the command of a training as it may be published: its recipe, and the fields that it changes.
 
-    Of the recipe's file and of the weights it has the names alone. All other words may hold a folder or the name of a
+    Of the recipe's file and of the weights it has only the names. All other words may hold a folder or the name of a
     user: --workdir, the arguments of a program of one's own, the file through which a notebook reaches its kernel.
 
     Args:

@@ -42,7 +42,7 @@ HISTOGRAM = "colour histogram"
 RERANKED = f"{NETWORK}, re-ranked"
 HELD_OUT = "held-out training identities"
 NOBODY = (
-    "--calibrate: the run held no identities out, so there is nobody to calibrate on; train with "
+    "--calibrate: the run held no identities out, so there are none to calibrate on; train with "
     "--config.data.validation_ids=100, or calibrate embeddings of other people (--features=FILE)"
 )
 
@@ -401,7 +401,7 @@ def single_shot_parts(present: Sequence[str], dataset: str, root: str) -> list[s
 def _name_of_split(parts: Parts, dataset: str) -> str:
     if "query" not in parts:
         return next(iter(parts))
-    return "official" if dataset in names.DATASETS else "query and gallery"  # nobody published a custom one
+    return "official" if dataset in names.DATASETS else "query and gallery"  # a custom one is not published
 
 
 def _check_draws(parts: Parts, task: Task) -> None:

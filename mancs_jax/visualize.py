@@ -26,7 +26,7 @@ from mancs_jax.training.log import read_rows
 from mancs_jax.workdir import Workdir
 
 DEPTH = 10  # images in each list of the page
-NUM_DRAWN = 8  # queries in each picture of ranked lists
+NUM_DRAWN = 8  # queries in each image of ranked lists
 LISTS = {NETWORK: "by distance", RERANKED: "re-ranked"}  # names of the lists in the page
 
 

@@ -15,7 +15,7 @@ class Workdir:
         self.tensorboard = root / "tensorboard"  # the same metrics for TensorBoard
         self.latest = root / "checkpoints"
         self.best = root / "best"  # the checkpoint with the best score on the held-out identities
-        self.results = root / "results"  # scores and pictures
+        self.results = root / "results"  # scores and images
         self.report = root / "report.html"
         self.lock = root / ".lock"  # held by the process that trains here
 

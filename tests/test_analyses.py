@@ -95,9 +95,7 @@ def test_mistakes_are_one_line(place, tmp_path, monkeypatch):
     assert "4 held-out training identities of market1501 have too few pairs" in few
     assert len(embedded) == 2  # query and gallery of the held-out identities; nothing was evaluated
     monkeypatch.setattr(scoring, "embed", lambda *_, **__: pytest.fail("images were embedded before the mistake"))
-    assert "the run held no identities out, so there is nobody to calibrate on" in refused(
-        place, workdir, "--calibrate"
-    )
+    assert "the run held no identities out, so there are none to calibrate on" in refused(place, workdir, "--calibrate")
     assert "has no column pid" in refused(place, workdir, f"--groups={tmp_path}/bad.csv")
     people = np.array([4, 4, 9])
     check_analyses(Analyses(open_set=True, groups={"age": {9: "old"}}), people)
@@ -139,7 +137,7 @@ def test_embeddings_of_any_source(features, capsys):
     result = json.loads(out.read_text())
     for words in (
         "| open set ",
-        "FPIR: share of the queries of people who are not in the gallery that return anybody",
+        "FPIR: share of the queries of people who are not in the gallery that return a match",
         "likelihood ratios: Cllr 0.",
         "worst pair of cameras: queries of camera ",
         "| age: old ",
@@ -149,7 +147,7 @@ def test_embeddings_of_any_source(features, capsys):
     assert rows["age", "old"]["identities"] == 20 and rows["bag", "yes"]["rank1"] is None
     assert result["groups"]["num_unknown"] == 0
     arrays = loaded(file)
-    found = mancs_jax.search(arrays["query"][:3], arrays["gallery"], k=2, card=result, max_distance=1.5)
+    found = mancs_jax.search(arrays["query"][:3], arrays["gallery"], k=2, calibration=result, max_distance=1.5)
     at, values = np.array(result["calibration"]["euclidean"]["knots"]).T
     expected = np.exp(np.interp(found.distance.astype(float), at, values))
     is_answer = found.index >= 0
@@ -157,7 +155,10 @@ def test_embeddings_of_any_source(features, capsys):
     assert np.isnan(found.likelihood_ratio[~is_answer]).all()
     odds = expected[is_answer] / 199
     np.testing.assert_allclose(found.probability(prior=1 / 200)[is_answer], odds / (1 + odds), rtol=1e-12)
-    assert mancs_jax.search(arrays["query"][:3], arrays["gallery"], k=2, card=result, distance="cosine").knots is None
+    assert (
+        mancs_jax.search(arrays["query"][:3], arrays["gallery"], k=2, calibration=result, distance="cosine").knots
+        is None
+    )
     assert "re-ranked distances change with the gallery" in refused(
         features, f"--features={file}", "--rerank", flags[0]
     )
@@ -172,4 +173,4 @@ def test_no_ratio_without_a_mapping(features):
         assert "\n" not in str(error.value)
     damaged = {"calibration": {"euclidean": {"knots": [[1, 2]]}}}
     with pytest.raises(ValueError, match="the calibration for euclidean distance is damaged"):
-        mancs_jax.search(arrays["query"], arrays["gallery"], k=1, card=damaged)
+        mancs_jax.search(arrays["query"], arrays["gallery"], k=1, calibration=damaged)

@@ -12,7 +12,7 @@ from tiny_workdir import write_place
 import mancs_jax
 from mancs_jax.cli import command_line, search
 from mancs_jax.inference import answers
-from mancs_jax.inference.gallery import embed_folder, is_same, write_gallery
+from mancs_jax.inference.gallery import embed_folder, is_correct, write_gallery
 from mancs_jax.reporting.ranked_lists import BORDER, GAP, LEAST_WIDTH, LINE, QUERY, RIGHT, WRONG
 
 
@@ -52,12 +52,12 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     assert [[answer["name"] for answer in query["answers"]] for query in written["queries"]] == expected
     assert (written["k"], written["distance"], written["network"]) == (4, "euclidean", gallery.network)
     first = written["queries"][0]["answers"][0]
-    assert set(first) == {"name", "distance", "same_person"} and first["same_person"] is None  # nobody is known
+    assert set(first) == {"name", "distance", "is_correct"} and first["is_correct"] is None  # no labels
     printed = capsys.readouterr().out
     blocks = printed.split("\n\n")
     assert len(blocks) == 3 and blocks[0].startswith("query a/cam.jpg\nrank  distance  name\n   1")
     assert [line.split()[2] for line in blocks[1].splitlines()[2:6]] == expected[1]
-    assert printed.endswith("answers: out/a.json\npicture: out/a.png\nreport: out/a.html\n")
+    assert printed.endswith("results: out/a.json\npicture: out/a.png\nreport: out/a.html\n")
     drawn = cv2.imread("out/a.png", cv2.IMREAD_COLOR_RGB)
     across, down = LEAST_WIDTH + 2 * BORDER + GAP, 128 + 2 * BORDER + 2 * LINE + 2 * GAP
     assert drawn.shape == (3 * down - GAP, 5 * across - GAP, 3)
@@ -66,10 +66,10 @@ def test_a_folder_of_queries(place, monkeypatch, capsys):
     data = data_of((place / "out" / "a.html").read_text())
     assert [query["name"] for query in data["queries"]] == names and data["table"] == []
     shown = [[data["gallery"][row]["name"] for row in rows] for rows in data["lists"]["by distance"]["answers"]]
-    assert data["lists"]["by distance"]["same"] == [[None] * 4] * 3
+    assert data["lists"]["by distance"]["is_correct"] == [[None] * 4] * 3
     assert shown == expected and {of["pid"] for of in data["queries"] + data["gallery"]} == {None}
     assert data["about"] == (
-        "3 queries; the gallery has no labels of people, so no answer is right or wrong; mancs embed --csv=FILE adds "
+        "3 queries; the gallery has no labels of people, so no result is correct or wrong; mancs embed --csv=FILE adds "
         "them"
     )
 
@@ -78,14 +78,14 @@ def test_labels_of_queries_alone_make_no_answer_right(place, monkeypatch, capsys
     (place / "queries.csv").write_text("path,pid\na/cam.jpg,anna\nb.jpg,ben\nc.jpg,0\n")
     out = ["--json=q.json", "--picture=q.png", "--report=q.html", "--images=unknown", "--csv=queries.csv"]
     run(place, monkeypatch, "queries", "--gallery=unknown.npz", "--k=2", *out)
-    assert "\nthe gallery has no labels of people, so no answer is right or wrong" in capsys.readouterr().out
+    assert "\nthe gallery has no labels of people, so no result is correct or wrong" in capsys.readouterr().out
     written = json.loads((place / "q.json").read_text())["queries"]
     assert [query["person"] for query in written] == ["anna", "ben", "0"]
-    assert {answer["same_person"] for query in written for answer in query["answers"]} == {None}
+    assert {answer["is_correct"] for query in written for answer in query["answers"]} == {None}
     drawn = cv2.imread("q.png", cv2.IMREAD_COLOR_RGB)
     assert not any(np.all(drawn == colour, axis=-1).any() for colour in (RIGHT, WRONG))
     data = data_of((place / "q.html").read_text())
-    assert "no answer is right or wrong" in data["about"] and {of["pid"] for of in data["gallery"]} == {None}
+    assert "no result is correct or wrong" in data["about"] and {of["pid"] for of in data["gallery"]} == {None}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_labels_of_queries_alone_make_no_answer_right(place, monkeypatch, capsys
     ],
 )
 def test_who_is_known_to_be_the_same(query, answer, expected):
-    assert is_same(query, answer) is expected
+    assert is_correct(query, answer) is expected
 
 
 def test_the_page_in_a_browser(place, monkeypatch, browser):  # noqa: F811
@@ -149,8 +149,8 @@ def test_known_people_have_colours_on_the_page(place, monkeypatch):
     data = data_of((place / "k.html").read_text())
     assert data["queries"][0]["pid"] == "1" and {of["pid"] for of in data["gallery"]} <= set(map(str, range(1, 13)))
     answered = data["lists"]["by distance"]
-    for query, rows, same in zip(data["queries"], answered["answers"], answered["same"], strict=True):
-        assert same == [data["gallery"][row]["pid"] == query["pid"] for row in rows]
+    for query, rows, correct in zip(data["queries"], answered["answers"], answered["is_correct"], strict=True):
+        assert correct == [data["gallery"][row]["pid"] == query["pid"] for row in rows]
 
 
 def test_files_that_are_no_queries_are_told(place, monkeypatch, capsys):
@@ -167,7 +167,7 @@ def test_queries_of_the_gallery_are_no_answers(place):
     found, _ = answers.find_answers(answers.find_queries(place / "unknown"), embedder, gallery, k=3)
     assert [one.itself for one in found] == gallery.name.tolist()
     assert all(one.found.index.shape == (1, 3) for one in found)
-    assert "the gallery has the query itself, img00.jpg, which is left out" in answers.as_text(found, gallery)
+    assert "excluded from the results: the query itself, img00.jpg" in answers.as_text(found, gallery)
     whole, _ = answers.find_answers(answers.find_queries(place / "unknown" / "img00.jpg"), embedder, gallery, k=99)
     assert whole[0].name == "img00.jpg" and whole[0].found.index.shape == (1, len(gallery.name) - 1)
     query = answers.find_queries(place / "queries" / "b.jpg")

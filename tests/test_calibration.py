@@ -172,7 +172,8 @@ def test_a_mapping():
 
 def test_the_mapping_of_a_card():
     card = {"calibration": {"set_on": "x", "euclidean": {"knots": KNOTS}, "cosine": None}}
-    assert knots_of(card, "euclidean") == KNOTS
+    assert knots_of(card, "euclidean") == knots_of(card["calibration"], "euclidean") == KNOTS
+    assert knots_of({"mAP": 0.5, "distance": "euclidean"}, "euclidean") is None  # a result without calibration
     assert knots_of(card, "cosine") is None and knots_of({}, "cosine") is None and knots_of(None, "cosine") is None
     for knots in ([[1.0, 2.0]], [[1.0, 2.0], [1.0, 1.0]], [[1.0, 2.0], [2.0, 3.0]], [[1, 2, 3], [2, 1, 0]], "ab", None):
         with pytest.raises(ValueError, match="the calibration for euclidean distance is damaged"):

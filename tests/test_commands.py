@@ -11,6 +11,7 @@ from tiny_sources import run_script
 
 from mancs_jax.cli.main import COMMANDS, main
 from mancs_jax.config import recipes
+from mancs_jax.version import __version__
 
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it
 REPOSITORY = Path(__file__).parents[1]
@@ -45,6 +46,18 @@ def test_each_command_has_help(name, capsys):
     assert f"mancs {name.replace('_', '-')} " in shown and "scripts" not in shown
 
 
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["mancs", "--version"])
+    assert not end.value.code and capsys.readouterr().out == f"mancs_jax {__version__}\n"
+
+
+def test_help_of_train_lists_the_recipes(capsys):
+    with pytest.raises(SystemExit):
+        main(["mancs", "train", "--help"])
+    assert f"--config: Recipe: {', '.join(recipes.RECIPES)} or ablation:ROW, " in capsys.readouterr().out
+
+
 def test_a_reader_that_goes_away_ends_nothing():
     command = f"{sys.executable} -m mancs_jax.cli train --help | head -1"
     run = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
@@ -69,8 +82,8 @@ def test_commands_of_earlier_versions(name, line):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--output=x.safetensors"], "--output=x.safetensors: its suffix says no format; give --format=onnx, jax, "),
-        (["--output=x"], "--output=x: its suffix says no format"),
+        (["--output=x.safetensors"], "--output=x.safetensors: its suffix implies no format; give --format=onnx, jax, "),
+        (["--output=x"], "--output=x: its suffix implies no format"),
         (["--output=x.onnx", "--root=data"], "--root is for --format=weights, not for onnx"),
         (["--output=x.jax", "--dtype=float16"], "--dtype is for --format=onnx and weights, not for jax"),
         (["--output=x.safetensors", "--format=torch", "--noscores"], "--scores is for --format=weights, not for torch"),

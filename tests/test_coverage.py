@@ -30,7 +30,7 @@ def test_intervals_by_identity_contain_the_truth(coverage):
 
 def test_equal_models_seldom_differ(coverage):
     (row,) = coverage.equal_models(100, seed=1, sizes=(200,))
-    assert all(row[f"exceed chance %, {name}"] <= 10 for name in coverage.SCORES)
+    assert all(row[f"significant %, {name}"] <= 10 for name in coverage.SCORES)
 
 
 def test_intervals_of_rates_contain_the_truth(coverage):

@@ -113,8 +113,10 @@ def test_a_shown_command_has_the_flags_it_is_shown_with(command, monkeypatch):
         check_gallery(command.where, arguments)
         return
     if program == "mancs":
-        assert name in ("--help", *COMMAND_NAMES), f"{command.where} shows mancs {name}, which is not there"
-        if all(argument.startswith("--format=") for argument in arguments):  # the name of a command in a sentence
+        assert name in ("--help", "--version", *COMMAND_NAMES), (
+            f"{command.where} shows mancs {name}, which is not there"
+        )
+        if all(argument.startswith(("--format=", "--help")) for argument in arguments):  # named in a sentence
             return
     else:
         assert (REPOSITORY / name).is_file(), f"{command.where} shows {name}, which is not there"
@@ -171,7 +173,11 @@ def test_inline_code():
     """Flags, fields and paths that are named in a sentence are there."""
     folders = ("mancs_jax/cli", "benchmarks", "examples/tracking", "docs/tools")
     sources = [path.read_text() for folder in folders for path in (REPOSITORY / folder).rglob("*.py")]
-    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {"config", "help"}
+    known = set(re.findall(r'(?:DEFINE_\w+\(\s*"|add_argument\(\s*"--)(\w+)"', "".join(sources))) | {
+        "config",
+        "help",
+        "version",
+    }
     known |= {f"no{name}" for name in re.findall(r'DEFINE_bool\(\s*"(\w+)"', "".join(sources))}
     fields = set(configuration.flatten(defaults.get_config()))
     wrong = []

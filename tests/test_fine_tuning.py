@@ -40,9 +40,10 @@ def config_of(place, **changed):
 
 
 def test_the_architecture_is_that_of_the_pretrained_network(place):
-    config = with_pretrained_model(config_of(place, data__image_size=(128, 64)))
+    config = with_pretrained_model(config_of(place, data__image_size=(128, 64), model__mixstyle_stages=(2, 3)))
     assert (config.model.arch, config.model.width, config.data.image_size) == ("resnet10", 8, (64, 32))
     assert config.is_locked and config.data.validation_ids == 4
+    assert config.model.mixstyle_stages == (2, 3)  # of the training, not of the network
     plain = config_of(place, like_pretrained=False)
     assert with_pretrained_model(plain) is plain
 

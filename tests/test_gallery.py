@@ -209,7 +209,7 @@ def test_export_and_import(gallery, tmp_path):
         nobody = int((read.pid == 0).sum())  # a distractor has no person
         assert sum(of.images for of in other.people() if of.person is None) == nobody
         assert other.add_file(tmp_path / "a.npz") == Added(unchanged=80)
-    with pytest.raises(ValueError, match="no image meets these conditions"):
+    with pytest.raises(ValueError, match="no image matches these filters"):
         gallery.export(tmp_path / "b.npz", person="nobody")
     gallery.add(drawn(1, seed=9), ["x"], person="alice")
     gallery.export(tmp_path / "c.npz")

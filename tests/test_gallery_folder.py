@@ -12,7 +12,7 @@ from pages import data_of
 from test_gallery import write_folder
 
 from mancs_jax.cli.main import main
-from mancs_jax.gallery.answers import is_same
+from mancs_jax.gallery.answers import is_correct
 from mancs_jax.gallery.entry import Added
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.folder import TRANSACTION, read_csv
@@ -210,7 +210,7 @@ def test_the_commands_with_a_network(people, capsys, browser):
     )
     assert "0 new, 0 replaced, 3 unchanged" in run(capsys, "add", "photos", *with_network)
     out = run(capsys, "search", "query.jpg", *with_network, "--report=r.html", "--json=r.json", "--max_distance=3.5")
-    assert "the gallery has the query itself, 2026-11-30/0001_c4s1_000002_00.jpg, which is left out" in out
+    assert "excluded from the results: the query itself, 2026-11-30/0001_c4s1_000002_00.jpg\n" in out
     rows = [line.split() for line in out.splitlines() if line.strip().startswith("1 ")]
     assert rows == [["1", rows[0][1], "1", "3", "2026-11-30", "14:05:00", "2026-11-29/0001_c3s1_000001_00.jpg"]]
     written = json.loads((people / "r.json").read_text())
@@ -242,7 +242,7 @@ def test_the_commands_with_a_network(people, capsys, browser):
     assert "x.npz: 1 images" in run(capsys, "export", "--gallery=people.gallery", "--output=x.npz", "--person=2")
     assert "1 new" in run(capsys, "add", "x.npz", "--gallery=y.gallery")
     out = run(capsys, "forget", "--gallery=people.gallery", "--person=1", "--receipt=receipt.json")
-    assert out.startswith("2 images deleted, 1 stay\nsearched ") and ": 0 found\n" in out
+    assert out.startswith("2 images deleted, 1 remain\nsearched ") and ": 0 found\n" in out
     assert json.loads((people / "receipt.json").read_text())["proved"] is True
     assert "nothing was deleted" in run(capsys, "forget", "--gallery=people.gallery", "--person=1")
     assert not list(people.glob("people.gallery.receipt*"))
@@ -253,7 +253,7 @@ def test_a_name_is_known_whatever_it_is():
     expected = {("0007_c1s1_1.jpg", "7"): True, ("0007_c1s1_1.jpg", "0"): False, ("0007_c1s1_1.jpg", "-1"): False}
     expected |= {("0007_c1s1_1.jpg", None): None, ("0000_c1s1_1.jpg", "0"): None, ("-1_c1s1_1.jpg", "7"): None}
     expected |= {("a.jpg", "7"): None}
-    assert {key: is_same(*key) for key in expected} == expected
+    assert {key: is_correct(*key) for key in expected} == expected
 
 
 def test_files_that_are_gone_are_grey(people, capsys):

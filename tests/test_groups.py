@@ -78,7 +78,7 @@ def test_a_pid_that_is_no_number_names_the_file(tmp_path, pid):
     [
         ("", "has no column pid, or no rows"),
         ("id,age\n1,2\n", "has no column pid, or no rows"),
-        ("pid\n1\n", "has no attributes: give columns beside pid"),
+        ("pid\n1\n", "has no attributes: it has to have a column for each attribute after pid"),
         ("pid,age\n1,2,3\n", "line 2: it has another number of cells than the first line"),
         ("pid,age\n1\n", "line 2: it has another number of cells than the first line"),
         ("pid,age\n,2\n", "line 2: pid '' is neither an integer from 1 nor a name"),

@@ -52,19 +52,19 @@ def test_differences_against_a_loop():
 def test_what_is_hard_for_both_cancels_out():
     better = paired.differences(drawn(0), drawn(0, shift=0.3))["mAP"]
     unpaired = np.ptp(better["first_interval"])
-    assert better["exceeds_chance"] and np.ptp(better["interval"]) < 0.5 * unpaired
+    assert better["significant"] and np.ptp(better["interval"]) < 0.5 * unpaired
     assert better["second"] > better["first"] and better["interval"][0] > 0
     worse = paired.differences(drawn(0, shift=0.3), drawn(0))["mAP"]
-    assert worse["exceeds_chance"] and worse["interval"][1] < 0
+    assert worse["significant"] and worse["interval"][1] < 0
     assert worse["interval"] == pytest.approx([-end for end in better["interval"][::-1]], abs=1e-12)
     same = paired.differences(drawn(0), drawn(0))["mAP"]
-    assert same["interval"] == [0, 0] and not same["exceeds_chance"]
+    assert same["interval"] == [0, 0] and not same["significant"]
 
 
 def test_nine_people_have_no_intervals():
     first, second = (drawn(0, shift=shift, num_identities=9) for shift in (0, 0.3))
     for of in paired.differences(first, second).values():
-        assert of["first_interval"] is of["second_interval"] is of["interval"] is of["exceeds_chance"] is None
+        assert of["first_interval"] is of["second_interval"] is of["interval"] is of["significant"] is None
     both = {name: {"file": f"{name}.json", "row": "", "num_gallery": 1} for name in ("first", "second")}
     about = {"num_queries": 36, "num_identities": 9, "scores": paired.differences(first, second)}
     text = results.comparison_text(json.loads(json.dumps(both | about)))
@@ -79,7 +79,7 @@ def test_few_identities_that_differ_prove_nothing():
         rank[: 4 * differing] = 30
         first_of = first._replace(first_rank=np.where(np.arange(len(rank)) < 4 * differing, 1, rank).astype(np.int32))
         found = paired.differences(first_of, first_of._replace(first_rank=rank))["rank-10"]
-        assert found["exceeds_chance"] == exceeds and found["interval"][1] < 0
+        assert found["significant"] == exceeds and found["interval"][1] < 0
 
 
 def test_the_command(tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_the_command(tmp_path, capsys):
     assert found["scores"] == paired.compare_results(one, other)[0]["scores"]
     mean = found["scores"]["mAP"]
     assert f"{100 * mean['difference']:+.2f} [{100 * mean['interval'][0]:+.2f}, " in out
-    assert "B: " in out and "yes: two equally good models differ this much in fewer than 1 of 20 test sets" in out
+    assert "B: " in out and "yes: significant at the 5 % level, because the interval excludes 0. Two equally" in out
     assert "galleries differ" not in out
 
     # Two rows of one file; and a gallery of another size.
@@ -103,7 +103,7 @@ def test_the_command(tmp_path, capsys):
     command_line.run(compare, ["mancs", str(one), str(other)])
     out = capsys.readouterr().out
     assert "the galleries differ (100 and 200 images)" in out and "yes" not in out
-    assert "no: a difference of this size is common between two equally good models" in out
+    assert "no: the difference may be due to chance" in out
 
 
 def test_a_result_of_a_workdir_has_one_row(tmp_path):

@@ -115,7 +115,7 @@ def test_the_scores_are_those_of_the_file(published, place, capsys):
 def test_results_go_where_the_network_comes_from_whichever_flag_names_it(published, place, capsys):
     weights, root = published[0].with_suffix(".safetensors"), f"--root={place[0] / 'data'}"
     run(evaluate, ["evaluate", f"--workdir={weights}", root])
-    assert capsys.readouterr().out.endswith("results: on this screen alone; --json=FILE keeps them\n")
+    assert capsys.readouterr().out.endswith("results: not written to a file; use --json=FILE\n")
     result = Workdir(place[0] / "w").result("single_query")
     result.unlink(missing_ok=True)
     run(evaluate, ["evaluate", f"--network={place[0] / 'w'}", root])
@@ -160,7 +160,7 @@ def test_without_scores_no_data_is_needed(place, tmp_path, capsys):
     assert card["scores"] is None and card["thresholds"] is None
     size = (tmp_path / "bare.safetensors").stat().st_size
     assert capsys.readouterr().out == (
-        f"{tmp_path}/bare.safetensors: {size / 1e6:.1f} MB; {tmp_path}/bare.json: the card\n"
+        f"{tmp_path}/bare.safetensors: {size / 1e6:.1f} MB; {tmp_path}/bare.json: the model card\n"
         f'use it: mancs_jax.load("{tmp_path}/bare.safetensors"), or --network={tmp_path}/bare.safetensors of the '
         "commands\n"
     )

@@ -35,10 +35,10 @@ def test_a_write_that_is_cut_short_leaves_the_old_file_alone(tmp_path):
 def test_table_is_aligned_markdown():
     rows = {"paper": result_with(), "authors|short": result_with(mAP=1.0, cmc=[0.05] * 10)}
     assert results.table(rows).splitlines() == [
-        "| per cent       |    mAP | mAP (plain) | rank-1 | rank-5 | rank-10 | rank-20 |  mINP |",
-        "| -------------- | -----: | ----------: | -----: | -----: | ------: | ------: | ----: |",
-        "| paper          |  82.30 |       82.51 |  93.10 |  97.00 |   97.00 |   97.00 | 50.00 |",
-        "| authors\\|short | 100.00 |       82.51 |   5.00 |   5.00 |    5.00 |       - | 50.00 |",
+        "| per cent       | mAP (official) | mAP (plain) | rank-1 | rank-5 | rank-10 | rank-20 |  mINP |",
+        "| -------------- | -------------: | ----------: | -----: | -----: | ------: | ------: | ----: |",
+        "| paper          |          82.30 |       82.51 |  93.10 |  97.00 |   97.00 |   97.00 | 50.00 |",
+        "| authors\\|short |         100.00 |       82.51 |   5.00 |   5.00 |    5.00 |       - | 50.00 |",
     ]
 
 

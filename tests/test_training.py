@@ -78,7 +78,7 @@ def test_a_run_leaves_curves_results_and_what_it_was(whole):
     assert start_of_run["versions"]["jax"] and start_of_run["data_fingerprint"] == result["train_fingerprint"]
     assert json.loads((workdir / "config.json").read_text())["data"]["p"] == 4
     assert any((workdir / "tensorboard").iterdir())
-    assert f"look at {workdir}/report.html" in out and "Ranked lists" in (workdir / "report.html").read_text()
+    assert f"report: {workdir}/report.html" in out and "Ranked lists" in (workdir / "report.html").read_text()
     pictures = {path.name for path in (workdir / "results").iterdir()}
     expected = "ranked_lists_best.png ranked_lists_worst.png masks.png masks.json curves.svg cmc.svg"
     assert set(expected.split()) <= pictures

@@ -76,8 +76,8 @@ def test_command_line(place, monkeypatch, capsys):
     assert all(row[4].startswith(f"{int(row[2]):04d}_c{row[3]}s1") for row in rows[1:6])
     assert cv2.imread(str(place / "answers.png")) is not None
     assert stdout[2].count("query one.jpg\nrank") == stdout[2].count("query two.jpg\nrank") == 1
-    assert stdout[2].endswith("answers: answers.json\nreport: answers.html\n")
-    assert "networks/mine.json: the card" in stdout[3]
+    assert stdout[2].endswith("results: answers.json\nreport: answers.html\n")
+    assert "networks/mine.json: the model card" in stdout[3]
     assert stdout[4].startswith("# mancs.onnx gives the model's embeddings (opset 17). pip install onnxruntime")
     assert "np.zeros((2, 3, 64, 32), np.float32)" in stdout[5]
     assert stdout[6].endswith(USE.format(path="mancs.jax", height=64, width=32, dim=WIDTH))

@@ -1,11 +1,11 @@
-"""Adapts a trained network to the cameras of a site without labels.
+"""Adapts a trained model to your cameras, without labels.
 
     mancs adapt --network=market1501 --source=FOLDER --csv=boxes.csv --output=site
 
-boxes.csv has the header path,camid,frame or path,camid: images of people below FOLDER, the camera of each, any name
-or an integer from 0, and the frame that it comes from. The folder site then holds site.safetensors and site.json, which
-`mancs_jax.load("site")` and --network=site of the other commands read. Each camera has its own BatchNorm statistics.
-Two people in one frame are different identities, so frames give decision thresholds for wanted false positive rates.
+boxes.csv has the header path,camid,frame or path,camid: images of people in FOLDER, the camera of each (any name, or an
+integer from 0), and the frame that it was cropped from. The output is a folder with site.safetensors and site.json,
+which `mancs_jax.load("site")` and --network=site of the other commands read. Each camera gets its own BatchNorm
+statistics. Two people in one frame are different identities; from such pairs, the command sets decision thresholds.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ ARGUMENTS = ()
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_network(values)
-    values.DEFINE_string("source", None, "Folder or zip of images, each of which shows one person.")
+    values.DEFINE_string("source", None, "Folder or zip of images that show one person each.")
     values.DEFINE_string("csv", None, "CSV with the header path,camid,frame or path,camid.")
     values.DEFINE_string("output", None, "Folder to write the adapted model to.")
     values.DEFINE_float(
         "weight",
         None,
-        "Weight of the camera's statistics, from 0 to 1, if not the default.",
+        "Weight of the camera's statistics against those of the model, from 0 to 1; by default a fixed weight.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
@@ -36,7 +36,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Writes the adapted network and prints its cameras and thresholds."""
+    """Writes the adapted model and prints its cameras and thresholds."""
     source = network_of(values)
     keep_freed_memory()
     # Not at the top: a mistyped flag should not wait for jax.
@@ -46,4 +46,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     weight = adaptation.WEIGHT if values.weight is None else values.weight
     path, card = adaptation.adapt(source, values.source, values.csv, values.output, weight=weight)
     show(adaptation.described(card))
-    show(f'{path}: the card; use it: mancs_jax.load("{path.parent}"), or --network={path.parent} of the commands')
+    show(f'{path}: the model card; use it: mancs_jax.load("{path.parent}"), or --network={path.parent} of the commands')

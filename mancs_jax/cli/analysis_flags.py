@@ -20,14 +20,14 @@ def define_analyses(values: Flags) -> None:
     values.DEFINE_bool(
         "calibrate",
         False,
-        "Fit a mapping from distance to likelihood ratio, on the identities that the run held out or, of --features, "
-        "on the evaluated pairs themselves. A shared model whose card has a mapping needs no such flag.",
+        "Fit a mapping from distance to likelihood ratio, on the identities that the run held out or, with --features, "
+        "on the evaluated pairs themselves. A model whose card has a mapping does not need this flag.",
     )
     values.DEFINE_string(
         "groups",
         "",
         "Attributes of people, by which rank-1 and rates are broken down: a CSV file with a column pid (numbers, or "
-        "names as in the CSV of the data set) and a column for each attribute, or a .mat file as that of "
+        "names as in the CSV of the data set) and a column for each attribute, or a .mat file like that of "
         "Market-1501_Attribute.",
     )
 

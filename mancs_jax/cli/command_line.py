@@ -46,7 +46,7 @@ PATHS = (
     "thresholds_of",
     "groups",
 )
-DATABASES = ("postgresql://", "postgres://")  # of galleries, beside files
+DATABASES = ("postgresql://", "postgres://")  # of galleries that are no files
 LEAST_COMPILATION = 0.1  # seconds; a shorter one is not kept. JAX's own value, 1, would leave out those of ranking
 COLLECTED_AFTER = (100_000, 50, 100)  # objects and collections; Python 3.11's own are (700, 10, 10)
 LONGEST = 500  # letters of a word that a message shows whole
@@ -57,7 +57,7 @@ HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 
 
 def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
-    """Runs a command of this folder. The process is for it alone: the collector of cycles runs seldom from now on.
+    """Runs a command of this folder. The process runs nothing else: the collector of cycles runs seldom from now on.
 
     Args:
       command: a module with a docstring, `define(values, argv)`, `main(values, arguments)` and `ARGUMENTS`, the names

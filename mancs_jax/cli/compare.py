@@ -1,4 +1,4 @@
-"""Compares two results on the same queries: is the difference larger than chance?
+"""Compares two results on the same queries: is the difference significant?
 
 mancs compare A.json B.json [--row="Mancs, re-ranked"] [--other_row=ROW] [--json=OUT.json]
 """
@@ -15,11 +15,11 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string(
         "row",
         "",
-        "Name of the result to compare, in files with several, as 'Mancs, re-ranked'; by default, each result that "
-        "both files have.",
+        "Name of the result to compare, in files with several, for example 'Mancs, re-ranked'; by default, each result "
+        "that both files have.",
     )
-    values.DEFINE_string("other_row", "", "Name of the result in the second file, where it is not the one of --row.")
-    values.DEFINE_string("json", None, "File that the comparison is written to as well.")
+    values.DEFINE_string("other_row", "", "Name of the result in the second file, if it differs from --row.")
+    values.DEFINE_string("json", None, "JSON file to which the comparison is written.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    define_run(values, argv, "Recipe of each run by name, as cuhk03:classic, or its file.")
+    define_run(values, argv, "Recipe of each run, for example cuhk03:classic, or a Python file.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:

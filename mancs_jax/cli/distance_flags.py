@@ -14,9 +14,9 @@ def define_distance(values: Flags, normalize_help: str) -> None:
     values.DEFINE_enum("distance", "euclidean", DISTANCES, "Distance of two embeddings.")
     values.DEFINE_bool("normalize", False, normalize_help)
     values.DEFINE_bool("rerank", False, "Re-rank by k-reciprocal encoding (Zhong et al. 2017).")
-    values.DEFINE_integer("k1", 20, "Of re-ranking: neighbours of an image.")
-    values.DEFINE_integer("k2", 6, "Of re-ranking: images that an encoding is averaged over.")
-    values.DEFINE_float("lambda", 0.3, "Of re-ranking: weight of the original distance.")
+    values.DEFINE_integer("k1", 20, "For --rerank: number of neighbours of an image.")
+    values.DEFINE_integer("k2", 6, "For --rerank: number of images that an encoding is averaged over.")
+    values.DEFINE_float("lambda", 0.3, "For --rerank: weight of the original distance.")
 
 
 def distance_options(values: Flags) -> "Options":

@@ -1,4 +1,4 @@
-"""Embeds every image of a folder with a trained network.
+"""Embeds every image of a folder with a trained model.
 
     mancs embed FOLDER --workdir=W --output=FILE.npz [--flip] [--normalize]
     mancs embed FOLDER --network=market1501 --output=FILE.npz [--csv=people.csv]
@@ -29,8 +29,8 @@ def define(values: Flags, argv: Sequence[str]) -> None:
         "CSV of the people and cameras, with the header path,pid,camid,split. The columns camid and split may be left "
         "out, and pid and camid may be any text.",
     )
-    values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
-    define_camera(values, "images")
+    values.DEFINE_integer("batch", 32, "Batch size, over all devices.", lower_bound=1)
+    define_camera(values, "images in the folder")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
     flags.mark_flags_as_required(["output"], values)
@@ -59,7 +59,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
 
     keep_compiled_programs()
     check_writable(values.output)
-    names, not_images = find_images(arguments[0])  # before the network is loaded
+    names, not_images = find_images(arguments[0])  # before the model is loaded
     if not_images:
         show(f"{len(not_images):,} skipped, not an image by name: {name_some(not_images)}")
     labels = read_labels(arguments[0], values.csv) if values.csv else None

@@ -1,4 +1,4 @@
-"""Scores a trained network, or anybody's embeddings.
+"""Evaluates a trained model, or embeddings from any source.
 
 mancs evaluate --workdir=W [--multi_query] [--rerank] [--dataset=OTHER] [--flip] ...
 mancs evaluate --network=market1501 --root=data ...
@@ -37,19 +37,19 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string(
         "queries",
         "",
-        "Where --features is a file of mancs embed: the folder in it whose images are the queries; the others are the "
+        "If --features is a file of mancs embed: the folder in it whose images are the queries; the others are the "
         "gallery. Without it each image of a person is a query.",
     )
     values.DEFINE_string(
         "csv",
         None,
-        "Where --features is a file of mancs embed: CSV of the people and cameras, with the header "
+        "If --features is a file of mancs embed: CSV of the people and cameras, with the header "
         "path,pid,camid,split. The columns camid and split may be left out, and pid and camid may be any text.",
     )
     values.DEFINE_string(
         "json",
         None,
-        "File that the results are written to as well. The scores of each query go to a file next to it, whose name "
+        "File to which the results are written. The scores of each query go to a file next to it, whose name "
         "ends in .queries.npz; mancs compare reads both.",
     )
     values.DEFINE_integer(
@@ -60,13 +60,13 @@ def define(values: Flags, argv: Sequence[str]) -> None:
         lower_bound=0,
     )
     define_distance(values, "Divide each embedding by its norm. Multi-query does so in any case.")
-    values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
-    values.DEFINE_string("dataset", "", "Data set to evaluate on, where it is not that of the training (cross-domain).")
-    values.DEFINE_bool("multi_query", False, "Score multi-query as well, pooled by mean and by max.")
-    values.DEFINE_string("distractors", "", "Data set that joins the gallery: market1501_500k.")
+    values.DEFINE_string("root", "", "Directory of the data sets, if not the one used in training.")
+    values.DEFINE_string("dataset", "", "Data set to evaluate on, if not the one used in training (cross-domain).")
+    values.DEFINE_bool("multi_query", False, "Evaluate multi-query as well, pooled by mean and by max.")
+    values.DEFINE_string("distractors", "", "Data set of distractors to add to the gallery: market1501_500k.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("baselines", False, "Evaluate an untrained network and a colour histogram too.")
-    values.DEFINE_integer("repeats", 100, "Galleries to draw in CUHK03's classic protocol.")
+    values.DEFINE_integer("repeats", 100, "For CUHK03's classic protocol: number of randomly sampled galleries.")
     define_analyses(values)
     _define_single_shot(values)
 
@@ -75,25 +75,27 @@ def _define_single_shot(values: Flags) -> None:
     values.DEFINE_bool(
         "single_shot",
         False,
-        "Score by the single-shot protocol instead, the usual one of CUHK01, VIPeR, PRID and GRID: one image of each "
+        "Use the single-shot protocol instead, as usual for CUHK01, VIPeR, PRID and GRID: one image of each "
         "test identity under one camera is the query, one image of each under another is the gallery; mean and "
         "standard deviation over random splits. Images are those of the splits query and gallery, or, of a data set "
         "without them, of train.",
     )
-    values.DEFINE_integer("splits", 10, "Of --single_shot: number of random splits.")
+    values.DEFINE_integer("splits", 10, "For --single_shot: number of random splits.")
     values.DEFINE_integer(
         "identities",
         0,
-        "Of --single_shot: test identities that each split draws among those seen by both views; 0: all of them.",
+        "For --single_shot: number of test identities that each split samples from those seen by both cameras; 0: all.",
     )
-    values.DEFINE_integer("seed", 0, "Of --single_shot: seed of the splits.")
+    values.DEFINE_integer("seed", 0, "For --single_shot: seed of the splits.")
     values.DEFINE_integer(
         "query_camera",
         None,
-        "Of --single_shot: camera (camid) of the queries, together with --gallery_camera. By default, the lower of two "
-        "cameras; where there are more, each split draws two cameras for each identity.",
+        "For --single_shot: camera (camid) that the queries come from; give --gallery_camera, too. By default the "
+        "lower of two cameras; with more cameras, each split samples two cameras for each identity.",
     )
-    values.DEFINE_integer("gallery_camera", None, "Of --single_shot: camera of the gallery, see --query_camera.")
+    values.DEFINE_integer(
+        "gallery_camera", None, "For --single_shot: camera (camid) that the gallery comes from, see --query_camera."
+    )
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
@@ -167,4 +169,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         write_results(evaluation)
         written = [str(evaluation.workdir.results)]
     written += [values.json] if values.json else []
-    show(f"results: {', '.join(written) or 'on this screen alone; --json=FILE keeps them'}")
+    show(f"results: {', '.join(written) or 'not written to a file; use --json=FILE'}")

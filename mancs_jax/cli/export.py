@@ -1,4 +1,4 @@
-"""Writes a trained network as files for other programs or for other people.
+"""Exports a trained model.
 
     mancs export --workdir=W --output=mancs.onnx [--input=float] [--dtype=float16] [--flip]
     mancs export --workdir=W --output=mancs.jax [--flip]
@@ -6,21 +6,21 @@
         [--average_with=OTHER --average_share=0.5] [--thresholds_of=OTHER] [--noscores] [--noclassifiers]
     mancs export --workdir=W --output=mancs.safetensors --format=torch
 
-A network of `mancs adapt` needs --camera: a file of these formats, weights apart, has the statistics of one camera.
+A model of `mancs adapt` needs --camera, because a file of each format except weights has the statistics of one camera.
 
-onnx and jax: one file that runs without this package; jax is for JAX on CPU, GPU and TPU. Pixels (uint8 [N, H, W, 3],
-RGB, of the size the network was trained on) go in, embeddings (float32 [N, D]) come out; parameters and normalisation
-are inside. With --input=float an ONNX file takes float32 [N, 3, H, W], normalised outside, as trackers give it. The
-lines that run the file are printed once its numbers equal the network's.
+onnx and jax: one file that runs without this package; jax is for JAX on CPU, GPU and TPU. The input is pixels (uint8
+[N, H, W, 3], RGB, of the image size of the model), the output is embeddings (float32 [N, D]); the file contains
+parameters and normalisation. With --input=float, an ONNX file takes float32 [N, 3, H, W], already normalised, as
+trackers provide it. The command verifies the file and prints example code.
 
-weights: a network to share, NAME.safetensors and the card NAME.json. The card has the scores on the data set of the
-training, and thresholds on distances where the run held identities out. A run on all identities takes the thresholds
-of a network of the same training that held some out (--thresholds_of). Paths of this machine stay out of it.
+weights: a model to share, NAME.safetensors and the model card NAME.json. The card has the scores on the data set of the
+training, and decision thresholds if the run held out identities. For a model trained on all identities, --thresholds_of
+takes the thresholds of a related model with held-out identities. The files contain no paths of this machine.
 
-torch: a state dict for PyTorch under the names of the authors' release. `mancs_jax/weights/authors.py` says what the
-names are, and which a network of another recipe adds.
+torch: a PyTorch state dict with the names of the authors' release. `mancs_jax/weights/authors.py` lists the names, and
+those that other recipes add.
 
-`mancs_jax.load` and --network of the other commands take files of the first three formats.
+`mancs_jax.load` and --network of the other commands read the first three formats.
 """
 
 from collections.abc import Sequence
@@ -53,8 +53,8 @@ ONLY_FOR = {
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_network(values)
     values.DEFINE_string("output", None, "File to write.")
-    values.DEFINE_enum("format", None, FORMATS, "Kind of the file; the suffixes .onnx and .jax say it, too.")
-    values.DEFINE_enum("input", "uint8", ["uint8", "float"], "Images that an ONNX file takes.")
+    values.DEFINE_enum("format", None, FORMATS, "Format of the file; the suffixes .onnx and .jax imply it.")
+    values.DEFINE_enum("input", "uint8", ["uint8", "float"], "Input of an ONNX file: pixels, or normalised floats.")
     values.DEFINE_enum(
         "dtype",
         None,
@@ -62,20 +62,24 @@ def define(values: Flags, argv: Sequence[str]) -> None:
         "Type of the weights; by default float32 in ONNX files and float16 in weights.",
     )
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
-    values.DEFINE_string("camera", None, "Camera of a model of `mancs adapt`; a file has the statistics of one.")
-    values.DEFINE_string("root", "", "Of weights: directory of the data sets, if not that of the training.")
-    values.DEFINE_string("average_with", "", "Of weights: another model of this architecture to average with.")
-    values.DEFINE_float("average_share", 0.5, "Its weight in the average.", lower_bound=0.0, upper_bound=1.0)
-    values.DEFINE_string(
-        "thresholds_of", "", "Of weights: a shared model whose thresholds to use after a run on all identities."
+    values.DEFINE_string("camera", None, "Camera whose statistics the file has, for a model of `mancs adapt`.")
+    values.DEFINE_string("root", "", "For weights: directory of the data sets, if not the one used in training.")
+    values.DEFINE_string("average_with", "", "For weights: another model of this architecture to average with.")
+    values.DEFINE_float(
+        "average_share", 0.5, "For weights: share of the other model in the average.", lower_bound=0.0, upper_bound=1.0
     )
-    values.DEFINE_bool("classifiers", True, "Of weights: keep the classifiers, which embeddings do not need.")
-    values.DEFINE_bool("scores", True, "Of weights: evaluate it first, which needs the data set.")
+    values.DEFINE_string(
+        "thresholds_of",
+        "",
+        "For weights, of a model trained on all identities: related model whose thresholds to take.",
+    )
+    values.DEFINE_bool("classifiers", True, "For weights: keep the classifiers, which embeddings do not need.")
+    values.DEFINE_bool("scores", True, "For weights: evaluate the model first, which needs the data set.")
     flags.mark_flags_as_required(["output"], values)
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Writes the file and prints the lines that use it."""
+    """Writes the file and prints example code."""
     source, kind = network_of(values), _kind(values)
     for flag, formats in ONLY_FOR.items():
         if kind not in formats and values[flag].present:
@@ -99,7 +103,7 @@ def _kind(values: Flags) -> str:
     kind = values.format or Path(values.output).suffix.removeprefix(".")
     if kind not in FORMATS:
         raise ValueError(
-            f"--output={values.output}: its suffix says no format; give --format={', '.join(FORMATS[:-1])} or "
+            f"--output={values.output}: its suffix implies no format; give --format={', '.join(FORMATS[:-1])} or "
             f"{FORMATS[-1]}, or a name that ends in .onnx or .jax"
         )
     return kind
@@ -129,5 +133,5 @@ def _write_weights(source: str, values: Flags) -> None:
     if card["scores"]:
         show(results.table({name: card["scores"]}))
     weights = path.with_suffix(WEIGHTS)
-    show(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB; {path}: the card")
+    show(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB; {path}: the model card")
     show(f'use it: mancs_jax.load("{weights}"), or --network={weights} of the commands')

@@ -1,4 +1,4 @@
-"""Writes ImageNet weights of a backbone as .safetensors, or makes a workdir of the authors' checkpoint.
+"""Imports ImageNet weights of a backbone as .safetensors, or the authors' checkpoint as a workdir.
 
     mancs import-weights --source=resnet50-0676ba61.pth --arch=resnet50 --output=resnet50.safetensors
     mancs import-weights --source=model_best.pth.tar --config=market:authors --workdir=W
@@ -27,8 +27,8 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_enum("arch", "resnet50", ARCHITECTURES, "Architecture of a backbone's weights.")
     values.DEFINE_string("output", None, "File to write the backbone's weights to, .safetensors.")
     values.DEFINE_bool("names", False, "Only print the names, types and shapes of the tensors.")
-    values.DEFINE_string("workdir", None, "Directory to make for a complete model.")
-    values.DEFINE_config(argv, "Recipe of the complete model by name, as market:authors, or its file.")
+    values.DEFINE_string("workdir", None, "Directory to create for a complete model.")
+    values.DEFINE_config(argv, "Recipe of the complete model, for example market:authors, or a Python file.")
     flags.mark_flags_as_required(["source"], values)
 
 
@@ -40,7 +40,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         show("\n".join(f"{name} {t.dtype}{list(t.shape)}" for name, t in read_all(values.source).items()))
         return
     if bool(values.output) == bool(values.workdir) or bool(values.workdir) != bool(values["config"].present):
-        raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a whole model")
+        raise ValueError("give --output=FILE for a backbone, or --workdir=W and --config=... for a complete model")
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.convert import import_backbone, import_network
 

@@ -6,20 +6,21 @@ from importlib import import_module
 
 from mancs_jax.cli.command_line import HELP, run, suggest_command
 from mancs_jax.common.screen import show
+from mancs_jax.version import __version__
 
 COMMANDS = {
     "train": "train a model and evaluate it",
-    "evaluate": "evaluate a trained model, or embeddings of any origin",
-    "compare": "compare two results on the same queries: is the difference larger than chance?",
+    "evaluate": "evaluate a trained model, or embeddings from any source",
+    "compare": "compare two results on the same queries: is the difference significant?",
     "prepare-data": "prepare a data set, or check it",
-    "adapt": "adapt a model to the cameras of a site, without labels",
+    "adapt": "adapt a model to your cameras, without labels",
     "embed": "extract the embeddings of a folder of images",
     "search": "find the gallery images nearest to a query",
-    "verify": "tell if two images show the same person",
-    "gallery": "keep a gallery that grows, forgets, and is searched with filters",
-    "export": "export a model for other programs (onnx, jax, torch) or to share (weights)",
+    "verify": "decide whether two images show the same person",
+    "gallery": "create a persistent gallery; add, search and delete images",
+    "export": "export a model (onnx, jax, torch), or a model to share (weights)",
     "visualize": "write a report of a trained model",
-    "import-weights": "import weights of other programs",
+    "import-weights": "import weights from PyTorch or the authors' release",
     "ablation": "train the rows of an ablation and write one table",
     "cuhk03-classic": "train and evaluate on the 20 splits of CUHK03's classic protocol",
 }
@@ -35,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command that the first argument names.
 
     Raises:
-      SystemExit: with one line, for any mistake; with status 0 after --help.
+      SystemExit: with one line, for any mistake; with status 0 after --help and --version.
     """
     _, *arguments = sys.argv if argv is None else argv
+    if arguments[:1] == ["--version"]:
+        show(f"mancs_jax {__version__}")
+        sys.exit(0)
     dispatch("mancs", COMMANDS, "mancs_jax.cli", arguments)
 
 
@@ -57,6 +61,7 @@ def dispatch(program: str, commands: Mapping[str, str], package: str, arguments:
         width = max(map(len, commands))
         lines = [f"  {name:<{width}}  {text}" for name, text in commands.items()]
         head = f"{program} COMMAND [FLAGS]; `{program} COMMAND --help` lists the flags of a command"
+        head += "; `mancs --version` prints the version" if program == "mancs" else ""
         show("\n".join([head, "", *lines]))
         sys.exit(0)
     name = arguments[0].replace("_", "-")

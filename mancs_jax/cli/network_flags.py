@@ -1,4 +1,4 @@
-"""The flags that name a trained network, which several commands share."""
+"""The flags that name a trained model, which several commands share."""
 
 from mancs_jax.cli.flags import Flags
 
@@ -10,8 +10,7 @@ def define_network(values: Flags) -> None:
         "network",
         None,
         "Trained model instead of a workdir: a pretrained model by name (market1501), a file or folder of `mancs "
-        "export --format=weights` or `mancs adapt`, or, where embeddings are all that is asked for, a file of `mancs "
-        "export`.",
+        "export --format=weights` or `mancs adapt`, or, if only embeddings are needed, another file of `mancs export`.",
     )
 
 
@@ -20,8 +19,8 @@ def define_camera(values: Flags, images: str, name: str = "camera") -> None:
     values.DEFINE_string(
         name,
         None,
-        f"Camera of the {images}, whose statistics a model of `mancs adapt` uses. Without it, such a model "
-        "takes the cameras from names like Market-1501's (0002_c1s1_000451_03.jpg), or uses its own statistics.",
+        f"Camera of the {images}, whose statistics a model of `mancs adapt` uses. Without it, such a model takes the "
+        "cameras from file names like Market-1501's (0002_c1s1_000451_03.jpg), or uses its own statistics.",
     )
 
 

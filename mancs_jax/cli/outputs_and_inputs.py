@@ -35,7 +35,7 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
     """
     given = {flag.name: flag.value for flag in map(values.__getitem__, values) if flag.value}
     outputs = {f"--{name}={given[name]}": Path(given[name]) for name in OUTPUTS if name in given}
-    if not outputs:  # of a command that writes into its workdir alone
+    if not outputs:  # of a command that writes only into its workdir
         return {}, {}, {}
     if "format" in values:
         outputs = _export_paths(given["output"], given.get("format", ""))
@@ -73,7 +73,7 @@ def _export_paths(output: str, format: str) -> Paths:
 
 
 def _network_paths(source: str) -> tuple[list[Path], list[Path]]:
-    """(files, folders) that a network is read from, see `inference.trained.load_trained`."""
+    """(files, folders) that a model is read from, see `inference.trained.load_trained`."""
     path = shipped_weights(source) or Path(source)
     if path.is_dir():
         workdir = Workdir(path)

@@ -28,14 +28,14 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     )
     values.DEFINE_string("root", None, "Directory of the prepared data sets (config.data.root).")
     values.DEFINE_string(
-        "protocol_file", None, "Of CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not next to it."
+        "protocol_file", None, "For CUHK03, 767/700: cuhk03_new_protocol_config_*.mat, if not next to it."
     )
-    values.DEFINE_string("name", None, "Of --dataset=folder: what config.data.name will be.")
+    values.DEFINE_string("name", None, "For --dataset=folder: name of the data set, as config.data.name.")
     values.DEFINE_string(
-        "csv", None, "Of --dataset=folder: CSV with the header path,pid,camid,split; camid may be left out."
+        "csv", None, "For --dataset=folder: CSV with the header path,pid,camid,split; camid may be left out."
     )
-    values.DEFINE_bool("check", False, "Only read the source and report; write nothing.")
-    values.DEFINE_bool("overwrite", False, "Build the data set again where it exists.")
+    values.DEFINE_bool("check", False, "Only read and check the source; write nothing.")
+    values.DEFINE_bool("overwrite", False, "Build the data set again if it exists.")
     values.DEFINE_bool("allow_differences", False, "Build although the counts differ from the published set.")
     flags.mark_flags_as_required(["dataset"], values)
 

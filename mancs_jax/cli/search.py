@@ -4,8 +4,9 @@
         [--max_distance=3.1 | --max_fpr=0.001 | --thresholds_of=labelled.json]
         [--picture=OUT.png] [--report=OUT.html] [--images=FOLDER]
 
-The gallery is a file of `mancs embed`, made with the same network. Nobody has to know who is on the queries.
-Picture and page show each query and its answers, whose files are read below FOLDER, the folder that was embedded.
+The gallery is a file of `mancs embed`, made with the same model. The people in the query images may be unknown. The
+query itself is excluded from its results. Picture and page show each query and its results, whose images are read from
+FOLDER, the folder that was embedded.
 """
 
 from collections.abc import Sequence
@@ -24,21 +25,21 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    values.DEFINE_string("gallery", None, "File of `mancs embed`.")
+    values.DEFINE_string("gallery", None, "Embeddings to search: a .npz file of `mancs embed`.")
     define_network(values)
-    define_camera(values, "queries")
-    values.DEFINE_integer("k", 10, "Gallery images to find.", lower_bound=1)
-    define_threshold(values, "Images that are farther are no answers.")
-    values.DEFINE_string("picture", None, "File to draw the query and its answers in, .png or .jpg.")
-    values.DEFINE_string("report", None, "Page to show all queries and answers in, .html.")
-    values.DEFINE_string("json", None, "File that the answers are written to as well.")
+    define_camera(values, "query images")
+    values.DEFINE_integer("k", 10, "Number of results for each query.", lower_bound=1)
+    define_threshold(values, "Images beyond this distance are not returned.")
+    values.DEFINE_string("picture", None, "Image file for a drawing of the query and its results, .png, .jpg or .webp.")
+    values.DEFINE_string("report", None, "HTML page of all queries and their results, .html.")
+    values.DEFINE_string("json", None, "JSON file to which the results are written.")
     values.DEFINE_string(
         "csv",
         None,
-        "CSV of the people and cameras of the queries, as of `mancs embed`; right answers are then green, wrong ones "
-        "red, and those without labels in the gallery grey.",
+        "CSV of the people and cameras of the queries, as for `mancs embed`. Correct results are then green, wrong "
+        "ones red, and those without labels in the gallery grey.",
     )
-    values.DEFINE_string("images", None, "Folder of the gallery's images, for --picture and --report.")
+    values.DEFINE_string("images", None, "Folder of the gallery images, for --picture and --report.")
     flags.mark_flags_as_required(["gallery"], values)
 
 
@@ -99,7 +100,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if values.json:
         how = {"distance": values.distance, "k": values.k, **described(threshold), "skipped": damaged}
         write_json(values.json, how | answers.as_json(found, gallery))
-        show(f"answers: {values.json}")
+        show(f"results: {values.json}")
     if values.picture:
         write_picture(Path(values.picture), answers.draw(found, gallery, values.images, embedder.image_size))
         show(f"picture: {values.picture}")

@@ -19,16 +19,16 @@ def define_threshold(values: Flags, max_distance_help: str) -> None:
     values.DEFINE_float(
         "max_fpr",
         None,
-        "False positive rate, as 0.001: its decision threshold is taken from the card of the model, or from "
-        "--thresholds_of.",
+        "False positive rate: one of those that the model card or the file of --thresholds_of has, usually 0.01, 0.001 "
+        "or 0.0001. Its decision threshold is used.",
         lower_bound=0.0,
         upper_bound=1.0,
     )
     values.DEFINE_string(
         "thresholds_of",
         None,
-        "File of mancs evaluate --json, whose decision thresholds are used; by default that for a false positive rate "
-        "of 0.001.",
+        "Result whose decision thresholds are used instead of those of the model card: a file of mancs evaluate "
+        "--json. Without --max_fpr, the threshold for a false positive rate of 0.001.",
     )
 
 

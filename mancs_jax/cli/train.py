@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from mancs_jax.cli.command_line import keep_compiled_programs, keep_freed_memory
 from mancs_jax.cli.flags import Flags, define_run
 from mancs_jax.common.screen import show, tell
+from mancs_jax.config import recipes
 
 ARGUMENTS = ()
 
 
 def define(values: Flags, argv: Sequence[str]) -> None:
-    define_run(values, argv, "Recipe by name, as market or market:small, or its file, as configs/market.py:small.")
+    define_run(
+        values,
+        argv,
+        f"Recipe: {', '.join(recipes.RECIPES)} or ablation:ROW, with variants after a colon (market:small), or a "
+        "Python file. --config.FIELD=VALUE changes a field; docs/train.md and mancs_jax/config/defaults.py list them.",
+    )
     values.DEFINE_bool(
-        "distributed", False, "Train with the processes that SLURM, Kubernetes, MPI or a TPU pod has started."
+        "distributed",
+        False,
+        "Multi-node training: join the processes that SLURM, Kubernetes, MPI or a TPU pod has started.",
     )
     values.DEFINE_string("coordinator", "", "host:port of process 0, for processes that are started by hand.")
     values.DEFINE_integer("num_processes", 0, "Number of processes, started by hand.")
@@ -38,4 +46,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         if results and processes.is_writer():
             show(table(results))
             show(f"results: {values.workdir}/results")
-            show(f"look at {values.workdir}/report.html")
+            show(f"report: {values.workdir}/report.html")

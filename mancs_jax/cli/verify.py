@@ -1,11 +1,11 @@
-"""Compares two images: do they show the same person?
+"""Decides whether two images show the same person.
 
     mancs verify A.jpg B.jpg --network=market1501 [--distance=cosine] [--max_fpr=0.001] [--json=OUT.json]
     mancs verify A.jpg B.jpg --network=market1501 --thresholds_of=labelled.json
     mancs verify A.jpg B.jpg --workdir=W --max_distance=3.1
 
-The distance, the decision threshold and its false positive rate are printed whatever the answer is. The threshold comes
-from the card of the model, from a JSON result of mancs evaluate, or from --max_distance. Exit status: 0 for the same
+The distance, the decision threshold and its false positive rate are printed with either decision. The threshold comes
+from the model card, from a JSON result of mancs evaluate, or from --max_distance. Exit status: 0 for the same
 person, 2 for different people, 1 for an error.
 """
 
@@ -24,15 +24,15 @@ DIFFERENT = 2  # exit status for different people; 1 is that of errors
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_network(values)
-    define_threshold(values, "Distance up to which two images show the same person, of a threshold of your own.")
+    define_threshold(values, "Decision threshold: two images up to this distance show the same person.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
-    values.DEFINE_string("camera", None, "Camera of both images, for a model of `mancs adapt`.")
-    values.DEFINE_string("json", None, "File that the answer is written to as well.")
+    values.DEFINE_string("camera", None, "Camera of both images, whose statistics a model of `mancs adapt` uses.")
+    values.DEFINE_string("json", None, "JSON file to which the result is written.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Compares the images and prints the answer."""
+    """Compares the images and prints the decision."""
     source = network_of(values)
     check_threshold(values)
     # Not at the top: a mistyped flag should not wait for jax.
@@ -49,8 +49,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     verified = verify(
         embedder, *arguments, distance=values.distance, threshold=threshold, camera=values.camera, **max_fpr
     )
-    answer = "same person" if verified.is_same else "different people"
-    show(f"{answer}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
+    decision = "same person" if verified.is_same else "different people"
+    show(f"{decision}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
     if values.json:
         threshold_fields = verified.threshold._asdict() | {"network": embedder.network}
         images = {"first": arguments[0], "second": arguments[1]}
@@ -58,6 +58,6 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
             values.json,
             images | {"is_same": verified.is_same, "distance": verified.distance, "threshold": threshold_fields},
         )
-        show(f"answer: {values.json}")
+        show(f"result: {values.json}")
     if not verified.is_same:
         sys.exit(DIFFERENT)

@@ -20,8 +20,8 @@ ARGUMENTS = ()
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     values.DEFINE_string("workdir", None, "Directory of a run of `mancs train`.")
-    values.DEFINE_string("root", "", "Directory of the data sets, where it is not the one of the training.")
-    values.DEFINE_string("dataset", "", "Data set to evaluate on, where it is not the one of the training.")
+    values.DEFINE_string("root", "", "Directory of the data sets, if not the one used in training.")
+    values.DEFINE_string("dataset", "", "Data set to evaluate on, if not the one used in training (cross-domain).")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     define_distance(values, "Divide each embedding by its norm.")
     define_analyses(values)
@@ -29,7 +29,7 @@ def define(values: Flags, argv: Sequence[str]) -> None:
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
-    """Scores, draws and prints where the report is."""
+    """Evaluates, writes the report and prints its path."""
     if Path(values.workdir).is_file():
         raise ValueError(
             f"--workdir={values.workdir} is a file: a report shows masks and curves of a run; give its folder"
@@ -50,4 +50,4 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if Path(values.workdir).is_dir():  # a run that is not there has a line of its own
         check_writable(Workdir(Path(values.workdir)).report)
     path = write_report(values.workdir, evaluate(values.workdir, task), task)
-    show(f"report: {path}\npictures: {path.parent / 'results'}")
+    show(f"report: {path}\nimages: {path.parent / 'results'}")

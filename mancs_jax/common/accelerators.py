@@ -53,7 +53,7 @@ def _cuda_reason() -> str:
     if jaxlib not in plugins.values():
         name, version = next(iter(plugins.items()))
         return f"{name} {version} does not fit jaxlib {jaxlib}; {install}, and restart Python"
-    return "JAX could not start its CUDA plugin; look at its warnings, and at the driver with nvidia-smi"
+    return "JAX could not start its CUDA plugin; see its warnings, and check the driver with nvidia-smi"
 
 
 def _tpu_reason() -> str:

@@ -114,7 +114,7 @@ def ending_at_once() -> Iterator[None]:
 
 
 def is_writer() -> bool:
-    """Returns whether this is the process that writes metrics, results and pictures."""
+    """Returns whether this is the process that writes metrics, results and images."""
     return jax.process_index() == 0
 
 

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # ImageNet weights (section 4.3), or a pretrained model: a file or a name. "": from scratch
     config.pretrained = "weights/resnet50.pth"
-    # Fine-tuning: `model` and `data.image_size` become those of the model in `pretrained`
+    # Fine-tuning: architecture and `data.image_size` become those of the model in `pretrained`
     config.like_pretrained = False
     config.epochs = 160.0  # section 4.3; an epoch has floor(C / P) batches
     config.max_steps = 0  # training stops after this many steps; the schedules still follow `epochs`. 0: off

@@ -172,7 +172,7 @@ def eligible_to_hold_out(pid: np.ndarray, camid: np.ndarray) -> tuple[np.ndarray
 def leave_out(split: Split, num_ids: int, seed: int) -> Split:
     """Removes random identities from a training split, depending only on `seed` and the labels.
 
-    Raises ValueError where `num_ids` is below 1, or leaves nobody.
+    Raises ValueError where `num_ids` is below 1, or leaves no identity.
     """
     people = np.unique(split.pid[split.pid > 0])
     if not 1 <= num_ids < len(people):

@@ -1,6 +1,6 @@
 """Confidence intervals by the bootstrap over identities.
 
-Queries of one person are not independent: whoever is hard to recognize in one image mostly is so in the next. So
+Queries of one person are not independent: a person who is hard to recognize in one image mostly is so in the next. So
 identities are drawn with replacement, not queries (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and
 their Application", 1997, section 3.8). A draw gives each identity a weight, the number of times it was drawn, and a
 score becomes a weighted mean. The models and the gallery stay as they are: an interval says how much a score depends on

@@ -12,7 +12,7 @@ from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
 
-MOST_CAMERAS = 50  # of a matrix that somebody reads
+MOST_CAMERAS = 50  # of a matrix that can still be read
 MAX_FPR = 1e-3  # the false positive rate, over all pairs, at whose threshold pairs are accepted
 
 
@@ -34,7 +34,7 @@ class FalseAccepts(NamedTuple):
 
     person: Int[np.ndarray, " P"]  # pids of queries and gallery, ascending, 0 for distractors included
     queries: Int64[np.ndarray, " P"]  # of each person
-    images: Int64[np.ndarray, " P"]  # of each person in the gallery: each query of anybody else makes a negative pair
+    images: Int64[np.ndarray, " P"]  # of each person in the gallery: each query of another person makes a negative pair
     accepted: csr_array  # [P, P], accepted pairs of a query of one person (row) and an image of another (column)
 
 
@@ -169,7 +169,7 @@ def by_groups(
     """Rank-1, TPR and FPR for each group of query identities, as a result has them.
 
     The gallery stays whole. The FPR of a group is the share of accepted pairs among those of its queries with images of
-    anybody else. In its interval, a pair has the product of the weights of its two people; distractors have weight 1.
+    another person. In its interval, a pair has the product of the weights of its two people; distractors have weight 1.
 
     Args:
       outcomes: see `find_outcomes`, at the same threshold.

@@ -4,7 +4,7 @@ The mapping from distance to log likelihood ratio is a straight line, found by l
 that the network has not seen (Bruemmer and du Preez, "Application-independent evaluation of speaker detection", 2006).
 It is constant where too few pairs of one kind are left to support a larger or smaller ratio. Same-person pairs and
 different-person pairs have equal total weight, in the regression as in the measure of quality, Cllr: there are about a
-thousand times as many pairs of two people, and how many depends on the test set alone.
+thousand times as many pairs of two people, and how many depends only on the test set.
 
 Cllr is the mean cost, in bits, of the ratios; 1 is that of an answer that says nothing. The minimum Cllr is the cost
 after the best monotone mapping of the same pairs (pool-adjacent-violators): the difference of the two is what wrong
@@ -221,12 +221,13 @@ def calibrated(comparisons: Mapping[str, Comparison], set_on: str) -> dict[str, 
 
 
 def knots_of(card: Mapping[str, Any] | None, distance: str) -> Knots | None:
-    """The mapping of a card, or of a result, for one distance; None where it has none.
+    """The mapping of a card, of a result, or of the `calibration` of one, for one distance; None where it has none.
 
     Raises:
       ValueError: one line: it has one that is damaged.
     """
-    calibration = (card or {}).get("calibration")
+    card = card or {}
+    calibration = card.get("calibration", card)
     mapping = calibration.get(distance) if isinstance(calibration, Mapping) else calibration
     if mapping is None:
         return None

@@ -42,7 +42,7 @@ def open_set_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             rows.append(["" if number else name, f"{100 * at['max_fpir']:g} %", *cells])
     first = next(iter(results.values()))
     return (
-        f"{aligned(rows)}\nFPIR: share of the queries of people who are not in the gallery that return anybody; means "
+        f"{aligned(rows)}\nFPIR: share of the queries of people who are not in the gallery that return a match; means "
         f"over {first['repeats']} repeats, in each of which {first['num_removed']:,} of {first['num_identities']:,} "
         f"identities are removed (seed {first['seed']})"
     )

@@ -63,7 +63,7 @@ def read_groups(path: str | Path) -> Groups:
                 "column out"
             )
     if not groups:
-        raise ValueError(f"{path} has no attributes: give columns beside pid")
+        raise ValueError(f"{path} has no attributes: it has to have a column for each attribute after pid")
     return groups
 
 

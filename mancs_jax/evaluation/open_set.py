@@ -1,4 +1,4 @@
-"""Open-set identification: how often the gallery answers for people who are not in it, and misses people who are.
+"""Open-set identification: how often a search for an absent person returns a match, and a present one is missed.
 
 Half of the query identities are removed from the gallery, in several seeded repeats. A query of a removed identity is a
 *non-mated* search: any image within the threshold is a false positive. A query of another identity is a *mated* search:
@@ -29,7 +29,7 @@ class Searches(NamedTuple):
 
     identity: Int[np.ndarray, " Q"]  # of each query, a position in the sorted identities of all queries
     mate: Float32[np.ndarray, " Q"]  # to the nearest image of the query's person
-    non_mate: Float32[np.ndarray, "R Q"]  # to the nearest image of anybody else, in each repeat
+    non_mate: Float32[np.ndarray, "R Q"]  # to the nearest image of another person, in each repeat
     is_removed: Bool[np.ndarray, "R I"]  # the identities that are not in the gallery, in each repeat
 
 

@@ -47,7 +47,7 @@ class NearPairs(NamedTuple):
 class RateDraws(NamedTuple):
     """The point of the ROC curve at a false positive rate, in the sample and in each draw."""
 
-    # Without a negative pair, as where one identity alone was drawn, all three are NaN.
+    # Without a negative pair, as where only one identity was drawn, all three are NaN.
     fpr: Float64[np.ndarray, " draws"]  # at the threshold of the sample
     tpr: Float64[np.ndarray, " draws"]  # at the threshold of the draw
     value: Float32[np.ndarray, " draws"]  # threshold: the farthest positive pair accepted; NaN where there is none

@@ -12,8 +12,8 @@ from mancs_jax.evaluation import bootstrap
 from mancs_jax.evaluation.per_query import PerQuery, intervals, read_queries, score_values
 
 SCORES = ("rank-1", "rank-5", "rank-10", "mAP_plain", "mAP", "mINP")
-# With fewer identities on which two results differ, even differences that all have one sign happen by chance in more
-# than 5 % of comparisons: 2 x 0.5^5 = 6 %.
+# With fewer identities on which two results differ, even differences that all have one sign are not
+# significant at the 5 % level: 2 x 0.5^5 = 6 %.
 LEAST_DIFFERING = 6
 TOLERANCE = 1e-5  # between the mAP of a result and that of its queries, which are float32
 
@@ -62,9 +62,9 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
 
     Returns:
       By the name of the score: `first` and `second` (means), `first_interval` and `second_interval`, `difference`
-      (second - first), its `interval`, and `exceeds_chance`: whether the interval leaves 0 out and at least
+      (second - first), its `interval`, and `significant`: whether the interval excludes 0 and at least
       LEAST_DIFFERING identities have different scores. With fewer than `bootstrap.LEAST_IDENTITIES` identities,
-      intervals are None, and so is `exceeds_chance`: unknown.
+      intervals are None, and so is `significant`: unknown.
     """
     people, identity = np.unique(first.pid, return_inverse=True)
     weights = bootstrap.identity_weights(len(people))
@@ -82,7 +82,7 @@ def differences(first: PerQuery, second: PerQuery) -> dict[str, dict[str, Any]]:
             "second_interval": ends[1].get(name),
             "difference": float((other - one).mean()),
             "interval": [low, high] if ends[0] else None,
-            "exceeds_chance": bool(differing >= LEAST_DIFFERING and (low > 0 or high < 0)) if ends[0] else None,
+            "significant": bool(differing >= LEAST_DIFFERING and (low > 0 or high < 0)) if ends[0] else None,
         }
     return compared
 

@@ -139,7 +139,7 @@ def evaluate_multi_query(
 
     Returns:
       As `evaluate_single_query`, with protocol "multi_query", `pooling`, `num_pooled` (mean number of images a query)
-      and `num_unpooled` (queries with their own image alone).
+      and `num_unpooled` (queries with only their own image).
 
     Raises:
       ValueError: as `evaluate_single_query`.

@@ -24,7 +24,7 @@ class Found(NamedTuple):
     """The k nearest of each of Q queries, nearest first."""
 
     # into the gallery; -1 where no more images count, or are near enough
-    index: Int32[np.ndarray, "Q k"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: Int32[np.ndarray, "Q k"]  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     distance: Float32[np.ndarray, "Q k"]  # infinite where the index is -1
     knots: Knots | None = None  # of the network's calibration for this distance, see `evaluation.calibration`
 
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
         Args:
           prior: that probability before the two images were compared, for example 1/200 where one of 200 people may be
-            on the image. The images alone cannot tell it.
+            on the image. The images do not contain it.
 
         Returns:
           Each image on its own: probabilities of one query need not add up to 1. NaN where the index is -1.
@@ -57,8 +57,8 @@ class Found(NamedTuple):
     def _log_likelihood_ratio(self) -> Float64[np.ndarray, "Q k"]:
         if self.knots is None:
             raise ValueError(
-                "no likelihood ratio: these distances have no calibration; give search(..., card=embed.card) the card "
-                "of a model that was calibrated on held-out identities (re-ranked distances have none)"
+                "no likelihood ratio: these distances have no calibration; use search(..., calibration=embed.card) "
+                "with a model that was calibrated on held-out identities (re-ranking has none)"
             )
         return np.where(self.index >= 0, log_likelihood_ratio(self.knots, self.distance), np.nan)
 

@@ -35,7 +35,7 @@ BLOCK_BYTES = 32 * 2**20  # of distances between some images and all
 class Neighbours(NamedTuple):
     """The nearest neighbours of each of N images, itself included, nearest first."""
 
-    index: Int32[np.ndarray, "N k"]  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: Int32[np.ndarray, "N k"]  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     farthest: Float[np.ndarray, " N"]  # squared distance of the image that is farthest from it
 
 

@@ -6,6 +6,7 @@ from mancs_jax.data.cameras import UNKNOWN
 from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES
 
 TABLE_RANKS = (1, 5, 10, 20)
+SCORE_HEADS = {"mAP": "mAP (official)", "mAP_plain": "mAP (plain)"}  # of tables that may have both
 NO_MATCH = (
     "no query has an image of its person under another camera, so all scores are 0; where cameras are not known, leave "
     "the column camid of the CSV out"
@@ -14,7 +15,7 @@ NO_MATCH = (
 
 def cells(results: Mapping[str, Mapping]) -> list[list[str]]:
     """The rows of `table` as text, the head first."""
-    rows = [["per cent", "mAP", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
+    rows = [["per cent", "mAP (official)", "mAP (plain)", *(f"rank-{rank}" for rank in TABLE_RANKS), "mINP"]]
     for name, result in results.items():
         cmc = {f"rank-{rank}": result["cmc"][rank - 1] if rank <= len(result["cmc"]) else None for rank in TABLE_RANKS}
         scores = {name: result.get(name) for name in ("mAP", "mAP_plain")} | cmc | {"mINP": result.get("mINP")}
@@ -158,27 +159,30 @@ def comparison_text(compared: Mapping) -> str:
     if first["num_gallery"] != second["num_gallery"]:
         sizes = f"{first['num_gallery'] or 0:,} and {second['num_gallery'] or 0:,} images"
         lines.append(f"the galleries differ ({sizes}): so the difference is not one of the models only")
-    rows = [["per cent, [95 % interval]", "A", "B", "B - A", "exceeds chance"]]
+    rows = [["per cent, [95 % interval]", "A", "B", "B - A", "significant (95 %)"]]
     for name, of in compared["scores"].items():
         # One digit may hide on which side of 0 an end is.
         ends = f" [{', '.join(f'{100 * end:+.2f}' for end in of['interval'])}]" if of["interval"] else ""
         rows.append(
             [
-                "mAP (plain)" if name == "mAP_plain" else name,
+                SCORE_HEADS.get(name, name),
                 with_interval(of["first"], of["first_interval"]),
                 with_interval(of["second"], of["second_interval"]),
                 f"{100 * of['difference']:+.2f}{ends}",
-                {None: "unknown", True: "yes", False: "no"}[of["exceeds_chance"]],
+                {None: "unknown", True: "yes", False: "no"}[of["significant"]],
             ]
         )
     lines += ["", aligned(rows), ""]
     if compared["num_identities"] < LEAST_IDENTITIES:
         return "\n".join([*lines, f"unknown: {compared['num_identities']} identities are too few for an interval"])
-    verdicts = {of["exceeds_chance"] for of in compared["scores"].values()}
+    verdicts = {of["significant"] for of in compared["scores"].values()}
     if True in verdicts:
-        lines.append("yes: two equally good models differ this much in fewer than 1 of 20 test sets, for each score")
+        lines.append(
+            "yes: significant at the 5 % level, because the interval excludes 0. Two equally good models differ this "
+            "much in about 1 of 20 test sets (1 of 10 with 20 identities), for each score"
+        )
     if False in verdicts:
-        lines.append("no: a difference of this size is common between two equally good models")
+        lines.append("no: the difference may be due to chance")
     return "\n".join(lines)
 
 
@@ -211,14 +215,13 @@ def splits(results: Mapping[str, Mapping]) -> str:
     }
     line += "".join(f"; {count:,} {what} in the gallery" for what, count in more.items() if count)
     if intervals := result.get("intervals"):
-        scores = {"rank-1": result["cmc"][0], "mAP": result["mAP"], "mAP (plain)": result["mAP_plain"]}
-        names = {"mAP (plain)": "mAP_plain"}
-        shown = (f"{name} {with_interval(score, intervals[names.get(name, name)])}" for name, score in scores.items())
+        scores = {"rank-1": result["cmc"][0]} | {name: result[name] for name in SCORE_HEADS}
+        shown = (f"{SCORE_HEADS.get(of, of)} {with_interval(score, intervals[of])}" for of, score in scores.items())
         line += f"\n{next(iter(results))}: 95 % confidence intervals of the means over identities: {', '.join(shown)}"
     return line if result["cameras_known"] else f"{line}\n{UNKNOWN}"
 
 
 def distractors(result: Mapping) -> str:
-    """A line that says how many gallery images are of nobody: who numbers people from 0 would not think so."""
+    """A line with the number of distractors, which show a person if people were numbered from 0."""
     number = result["num_distractors"]
     return f"{number:,} gallery images have pid 0, which is no person: they count as distractors" if number else ""

@@ -167,7 +167,7 @@ def equal_error(roc: Roc) -> dict[str, Any]:
     corner = int(np.flatnonzero(x + y >= 1)[0])  # there is one: at the last distance all positive pairs are accepted
     start, end = x[corner - 1] + y[corner - 1], x[corner] + y[corner]
     share = (1 - start) / (end - start)
-    at = (corner - 1) // 2 - corner % 2  # nearer negatives alone leave the threshold at the distance before
+    at = (corner - 1) // 2 - corner % 2  # nearer negatives only leave the threshold at the distance before
     return {
         "rate": float(x[corner - 1] + share * (x[corner] - x[corner - 1])),
         "distance": float(roc.distance[at]) if at >= 0 else None,

@@ -52,7 +52,7 @@ class _Views(NamedTuple):
 
 
 def draw(pid: np.ndarray, camid: np.ndarray, protocol: SingleShot = USUAL) -> list[Draw]:
-    """Draws the images of every split; the draw depends on the labels, their order and the seed alone.
+    """Draws the images of every split; the draw depends only on the labels, their order and the seed.
 
     With two cameras, the query view is the lower camid and the gallery view the higher, unless `protocol` names them.
     With more cameras and none named, the views of each identity are two of its own cameras, drawn at random in each

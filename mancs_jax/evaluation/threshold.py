@@ -68,9 +68,9 @@ def checked_limit(
     Args:
       limit: a threshold; a number, of which only the range can be checked; or None.
       distance: "euclidean" or "cosine".
-      normalize: whether the embeddings have norm 1; None where nobody knows.
-      flip: whether they are means over an image and its mirror image; None where nobody knows.
-      network: fingerprint of their model; "" where nobody knows.
+      normalize: whether the embeddings have norm 1; None if unknown.
+      flip: whether they are means over an image and its mirror image; None if unknown.
+      network: fingerprint of their model; "" if unknown.
 
     Raises:
       ValueError: one line: the threshold was calibrated for other distances, or is none of these distances.

@@ -1,4 +1,4 @@
-"""Queries and their answers in a gallery: on the screen, as JSON, and as a page."""
+"""Queries and their results in a gallery: on the screen, as JSON, and as a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class How:
 
 
 class Answered(NamedTuple):
-    """One query and its answers, nearest first."""
+    """One query and its results, nearest first."""
 
     query: Path
     name: str  # below the folder of queries
@@ -45,10 +45,11 @@ class Answered(NamedTuple):
 
 
 def find_answers(gallery: Gallery, queries: Queries, how: How) -> tuple[list[Answered], dict[str, str]]:
-    """Searches for each query, by the network of the gallery object; images with the query's very bytes are left out.
+    """Searches for each query with the model of the gallery object; the query itself, an image of equal bytes, is
+    excluded.
 
     Returns:
-      (the answers, name and fault of each query that cannot be read).
+      (the results, name and fault of each query that cannot be read).
 
     Raises:
       ValueError: one line: no query can be read, or as `Gallery.search`.
@@ -82,18 +83,18 @@ def find_answers(gallery: Gallery, queries: Queries, how: How) -> tuple[list[Ans
 
 
 def none_found(how: How) -> str:
-    """The line for a query without answers."""
+    """The line for a query without results."""
     if (limit := number_of(how.max_distance)) is not None:
         return f"no match within {limit:.4g}"
-    return "no image meets the conditions" if how.conditions else "the gallery is empty"
+    return "no image matches the filters" if how.conditions else "the gallery is empty"
 
 
 def as_text(answered: Sequence[Answered], how: How) -> str:
-    """The answers for the screen, a table a query, with the query's name above where there are several."""
+    """The results for the screen, a table a query, with the query's name above where there are several."""
     parts = []
     for one in answered:
         lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {escaped(name)}, which is left out" for name in one.itself]
+        lines += [f"excluded from the results: the query itself, {escaped(name)}" for name in one.itself]
         rows = [["rank", "distance", "person", "camera", "time", "name"]]
         for rank, (distance, image) in enumerate(one.matches, start=1):
             labels = [image.person or "-", image.camera or "-", moment_text(image.time) or "-"]
@@ -106,7 +107,7 @@ def as_text(answered: Sequence[Answered], how: How) -> str:
 
 
 def as_json(answered: Sequence[Answered], how: How, facts: Facts) -> dict[str, Any]:
-    """The answers as plain values; times are seconds since 1970 UTC."""
+    """The results as plain values; times are seconds since 1970 UTC."""
     return {
         "network": facts.network,
         "distance": how.distance,
@@ -147,7 +148,7 @@ def page(
     """The page of all queries, HTML, see `reporting.report.search_html`.
 
     Args:
-      answered: queries and answers.
+      answered: queries and results.
       how: they were searched.
       place: of the gallery.
       number: of its images.
@@ -180,20 +181,19 @@ def page(
         "model": network,
         "distance": how.distance,
         "threshold": words_of(how.max_distance, number),
-        "conditions": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",
+        "filters": "; ".join(f"{name} {_text(value)}" for name, value in conditions.items()) or "none",
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
     lists = [
-        [(row_of[image.id], distance, is_same(one.name, image.person)) for distance, image in one.matches]
+        [(row_of[image.id], distance, is_correct(one.name, image.person)) for distance, image in one.matches]
         for one in answered
     ]
-    about = f"{len(answered):,} queries, {how.k} answers at most; nothing is scored"
-    about = about.replace("answers", "people") if how.by_person else about
+    about = f"{len(answered):,} queries, {how.k} {'people' if how.by_person else 'results'} at most; without scores"
     return search_html("Search", about, query, found, lists, facts=facts, nothing=none_found(how))
 
 
-def is_same(query: str, person: str | None) -> bool | None:
-    """Whether a person of the gallery is the one that the query's name tells; None where either is not known.
+def is_correct(query: str, person: str | None) -> bool | None:
+    """Whether a person of the gallery is the one in the query's name; None if either is unknown.
 
     In a gallery, "0" and "-1" are names as any others; those of training data are not stored as people.
     """
@@ -202,7 +202,7 @@ def is_same(query: str, person: str | None) -> bool | None:
 
 
 def _lines(image: Image) -> tuple[str, ...]:
-    """Below a picture: who, where and when; the page itself adds folder and name."""
+    """Below an image: person, camera and time; the page itself adds folder and name."""
     labels = [f"person {image.person}" if image.person else "", f"camera {image.camera}" if image.camera else ""]
     return tuple(filter(None, [*labels, moment_text(image.time)]))
 

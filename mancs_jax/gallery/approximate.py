@@ -21,7 +21,7 @@ SHARE = 10  # of the rows of an index, one in so many may have come or gone sinc
 class Covering(NamedTuple):
     """An index, and the rows of a cache that it covers."""
 
-    index: "Index"  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: "Index"  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     build: str  # of the cache
     rows: int  # it covers so many, from the first
 

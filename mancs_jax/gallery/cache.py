@@ -1,4 +1,4 @@
-"""The embeddings of a gallery as memory-mapped files: a copy of the database, in a folder beside it.
+"""The embeddings of a gallery as memory-mapped files: a copy of the database, in a folder next to it.
 
 The folder may be deleted at any time; the next search writes it again. Its files are
 
@@ -7,7 +7,7 @@ The folder may be deleted at any time; the next search writes it again. Its file
 - `index-DISTANCE-BUILD-N.faiss`: an approximate index of the first N rows, see `approximate`.
 
 Rows are appended and overwritten with zeros, but never moved; a new build has files of new names. No file is shortened,
-because that would end processes that have it mapped. Whoever writes holds the database's write lock. Readers take no
+because that would end processes that have it mapped. A writer holds the database's write lock. Readers take no
 lock: they compare the state before and after they used the rows, since a writer announces in it that it erases.
 """
 
@@ -49,7 +49,7 @@ class Cache:
     """The cache of one gallery. All methods that write need the database's write lock."""
 
     def __init__(self, folder: Path, gallery: str, width: int):
-        """Looks at nothing yet."""
+        """Reads nothing yet."""
         self.folder, self.gallery, self.width = folder, gallery, width
 
     def state(self) -> State | None:
@@ -122,7 +122,7 @@ class Cache:
 
     def remove(self) -> None:
         """Overwrites every file with zeros and deletes it, and the folder."""
-        (self.folder / "state.json").unlink(missing_ok=True)  # first: nobody maps the others any more
+        (self.folder / "state.json").unlink(missing_ok=True)  # first: no process maps the others any more
         for path in self.files():
             shred(path)
         if self.folder.is_dir():

@@ -13,7 +13,7 @@ class Facts(NamedTuple):
     width: int  # of an embedding, D
     flip: bool  # embeddings are means over an image and its mirror image
     normalize: bool  # embeddings have norm 1
-    card: dict[str, Any]  # model card of the network; {} where nobody gave it
+    card: dict[str, Any]  # model card of the network; {} if not given
 
 
 class Image(NamedTuple):
@@ -40,7 +40,7 @@ class Record(NamedTuple):
 
 
 class Match(NamedTuple):
-    """An answer to a query."""
+    """A result of a query."""
 
     distance: float
     image: Image

@@ -1,4 +1,4 @@
-"""Conditions on images, as people write them, and as SQL.
+"""Filters of images, as people write them, and as SQL.
 
 A filter is evaluated in the database before any distance is computed, so it never leaves fewer results than exist.
 """
@@ -13,7 +13,7 @@ Moment = str | float | date  # a datetime is a date
 
 
 class Filter(NamedTuple):
-    """Conditions that an image has to meet, all of them; an empty one holds for every image."""
+    """Filters that an image has to match, all of them; an empty one matches every image."""
 
     person: tuple[str, ...] = ()  # one of these
     camera: tuple[str, ...] = ()  # one of these
@@ -29,7 +29,7 @@ def make_filter(
     since: Moment | None = None,
     before: Moment | None = None,
 ) -> Filter:
-    """Reads conditions.
+    """Reads filters.
 
     Args:
       person: label, or several of which any one holds; 7 is the same as "7".
@@ -98,7 +98,7 @@ def moment_text(seconds: float | None) -> str:
 
 
 def described(filter: Filter) -> dict[str, Any]:
-    """The conditions as plain values, without empty ones, for reports and receipts."""
+    """The filters as plain values, without empty ones, for reports and receipts."""
     values: dict[str, Any] = {name: list(labels) for name in ("person", "camera") if (labels := getattr(filter, name))}
     values |= {"name": filter.name} if filter.name else {}
     return values | {name: moment_text(at) for name in ("since", "before") if (at := getattr(filter, name)) is not None}
@@ -108,7 +108,7 @@ def condition(filter: Filter, like: Callable[[str], tuple[str, str]]) -> tuple[s
     """The filter as SQL on the columns of `image`.
 
     Args:
-      filter: the conditions.
+      filter: the filters.
       like: turns a pattern of names into the database's own comparison and its parameter, as ("GLOB ?", "cam3/*").
 
     Returns:

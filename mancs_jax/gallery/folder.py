@@ -43,7 +43,7 @@ class FolderAdded(NamedTuple):
 
 def read_csv(path: str | Path) -> dict[str, Labels]:
     """Reads labels: a CSV file with the columns path, and person, camera and time where they are known; or the CSV for
-    training, with pid (0 and -1 are nobody) and camid.
+    training, with pid (0 and -1 are no people) and camid.
 
     Returns:
       Path, with /, -> labels.
@@ -224,7 +224,7 @@ def _first_known(*several: Labels) -> Labels:
 
 
 def _labels_of_name(name: str) -> Labels:
-    """Person and camera of a name like those of Market-1501; its distractors (0) and junk (-1) are nobody."""
+    """Person and camera of a name like those of Market-1501; its distractors (0) and junk (-1) are no people."""
     found = labels_of(name)
     if found is None:
         return Labels()

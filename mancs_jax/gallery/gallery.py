@@ -221,7 +221,7 @@ class Gallery:
     def embed_again(self, folder: str | Path | None = None, *, progress: bool = True) -> int:
         """Replaces all embeddings by those of this object's network, which may be another one.
 
-        A process that is killed loses little: the next call goes on. Searches use the old embeddings until all new
+        A process that is killed loses little: the next call resumes. Searches use the old embeddings until all new
         ones are there.
 
         Args:
@@ -300,29 +300,29 @@ class Gallery:
         leave_out: Callable[[Image], bool] | None = None,
         query_camera: int | str | None = None,
     ) -> list[list[Match]]:
-        """Finds the nearest images of each query, among those that meet the conditions.
+        """Finds the nearest images of each query, among those that match the filters.
 
-        Conditions are evaluated before distances, so there are k answers wherever k images meet them.
+        Filters are applied before distances are computed, so there are k results if k images match them.
 
         Args:
           query: embeddings float32 [Q, D], or images, as `Embedder` takes them.
-          k: answers of a query, at least 1.
+          k: results of a query, at least 1.
           person: label, or several of which any one holds.
           camera: likewise.
           name: pattern of names: `*` stands for any text, `?` for one letter.
           since: earliest time, as "2026-11-30", "2026-11-30T14:05", a datetime or seconds since 1970 UTC.
           before: images have to be older.
           distance: "euclidean" or "cosine".
-          max_distance: images that are farther are no answers; None for no limit. A threshold of
+          max_distance: images beyond it are not returned; None for no limit. A threshold of
             `mancs_jax.threshold_of` has to belong to this distance and to the embeddings of the gallery.
-          by_person: only the nearest image of each person is an answer; an image without a person counts for itself.
-          index: use an approximate index, which is made, or made again, where it is missing or too old; conditions
-            make the search exact.
-          leave_out: images for which this is true are no answers.
+          by_person: only the nearest image of each person is returned; an image without a person counts for itself.
+          index: use an approximate index, which is made, or made again, if it is missing or too old; with filters the
+            search is exact.
+          leave_out: images for which this is true are not returned.
           query_camera: of query images, for a network that is adapted to cameras, see `Embedder`.
 
         Returns:
-          Of each query, its answers, nearest first.
+          Of each query, its results, nearest first.
 
         Raises:
           FileNotFoundError, ValueError: one line: no gallery, or the arguments are not as above.
@@ -360,14 +360,14 @@ class Gallery:
         before: Moment | None = None,
         receipt: str | Path | None = None,
     ) -> Receipt:
-        """Deletes images, and proves that no file of the gallery holds anything of them any more.
+        """Deletes images, and verifies that no file of the gallery contains anything of them.
 
         Their rows are deleted in one transaction, and overwritten in every file: the database, its log and the cache.
         The approximate indexes are removed. Then all files are searched for the bytes of the embeddings, names, labels
-        and hashes. Without conditions, it only finishes what an earlier call could not prove.
+        and hashes. Without filters, it only completes a deletion that an earlier call could not verify.
 
         Args:
-          person: as for `search`; an image has to meet all conditions.
+          person: as for `search`; an image has to match all filters.
           camera: likewise.
           name: likewise.
           since: likewise.
@@ -376,7 +376,7 @@ class Gallery:
 
         Raises:
           FileNotFoundError: no gallery.
-          ValueError: one line: a condition is not as above.
+          ValueError: one line: a filter is not as above.
           OSError: as `add`; or the receipt cannot be written, and nothing was deleted.
         """
         filter = make_filter(person, camera, name, since, before)
@@ -424,22 +424,22 @@ class Gallery:
         )
 
     def images(self, **conditions: Any) -> Iterator[Image]:
-        """Yields the images that meet conditions, see `search`, by their names."""
+        """Yields the images that match filters, see `search`, by their names."""
         filter = make_filter(**conditions)
         return self._existing.images(filter)
 
     def people(self, **conditions: Any) -> list[Person]:
-        """The people of the images that meet conditions, see `search`, most images first."""
+        """The people of the images that match filters, see `search`, most images first."""
         filter = make_filter(**conditions)
         return self._existing.people(filter)
 
     def cameras(self, **conditions: Any) -> dict[str | None, int]:
-        """Camera -> number of images that meet conditions, see `search`; None for images without a camera."""
+        """Camera -> number of images that match filters, see `search`; None for images without a camera."""
         filter = make_filter(**conditions)
         return self._existing.cameras(filter)
 
     def export(self, path: str | Path, **conditions: Any) -> int:
-        """Writes a file as of `mancs embed` (.npz) of the images that meet conditions, see `search`.
+        """Writes a file as of `mancs embed` (.npz) of the images that match filters, see `search`.
 
         It has pid and camid if all people and cameras are whole numbers.
 
@@ -447,7 +447,7 @@ class Gallery:
           The number of images.
 
         Raises:
-          ValueError: one line: no image meets the conditions, or a condition cannot be read.
+          ValueError: one line: no image matches the filters, or a filter cannot be read.
         """
         from mancs_jax.inference.gallery import Gallery as Embeddings
         from mancs_jax.inference.gallery import write_gallery
@@ -460,7 +460,7 @@ class Gallery:
             images = {image.id: image for image in store.images(filter)}
             blocks = list(store.embeddings(filter))
         if not blocks:
-            raise ValueError(f"{store.place}: no image meets these conditions")
+            raise ValueError(f"{store.place}: no image matches these filters")
         ordered = [images[i] for ids, _ in blocks for i in ids.tolist()]
         pid, camid = (_whole_numbers([getattr(of, name) for of in ordered]) for name in ("person", "camera"))
         if pid is None or camid is None:
@@ -485,8 +485,8 @@ class Gallery:
         faults = store.find_faults()
         for of in store.pending():
             faults.append(
-                f"{of.images:,} images deleted on {_date(of.at)} are not proved to be gone: mancs gallery forget "
-                "finishes that"
+                f"{of.images:,} images deleted on {_date(of.at)} are not verified to be gone: run mancs gallery "
+                "forget without filters"
             )
         return faults
 

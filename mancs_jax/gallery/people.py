@@ -11,7 +11,7 @@ HEAD = ("person", "images", "cameras", "first", "last")
 
 
 class Summary(NamedTuple):
-    """What a gallery has, as far as it meets conditions."""
+    """What a gallery has, as far as it matches filters."""
 
     images: int
     people: list[Person]  # most images first; None, images without a person, last
@@ -21,7 +21,7 @@ class Summary(NamedTuple):
 
 
 def summary(gallery: Gallery, **conditions: Any) -> Summary:
-    """Counts the images that meet conditions, see `Gallery.search`."""
+    """Counts the images that match filters, see `Gallery.search`."""
     people, facts = gallery.people(**conditions), gallery.facts
     number = sum(of.images for of in people)
     return Summary(number, people, gallery.cameras(**conditions), facts.network, facts.width)

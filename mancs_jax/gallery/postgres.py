@@ -230,7 +230,7 @@ class PostgresStore(Store):
         source = "embedding JOIN image USING (id)" if where else "embedding"
         if index:
             self.run(f"SET LOCAL hnsw.ef_search = {VISITED}")
-            self.run("SET LOCAL hnsw.iterative_scan = strict_order")  # goes on until enough rows meet the filter
+            self.run("SET LOCAL hnsw.iterative_scan = strict_order")  # continues until enough rows match the filter
             column, cast = _indexed(len(query))
             order = f"{column} {OPERATORS[distance]} ?{cast}"
         else:
@@ -274,7 +274,7 @@ class PostgresStore(Store):
                 self.run(f"SET lock_timeout = '{READERS_S}s'")
                 self.run(f"VACUUM FULL {table}")  # writes the live rows to a new file
             except OSError as error:
-                notes.append(f"VACUUM FULL {table} was not possible ({reason_of(error)}): give the same command again")
+                notes.append(f"VACUUM FULL {table} was not possible ({reason_of(error)}): run the same command again")
             finally:
                 self.run("SET lock_timeout = 0")
         files: list[dict[str, Any]] = []
@@ -287,12 +287,12 @@ class PostgresStore(Store):
                 is_found |= found
         except OSError as error:
             notes.append(
-                f"the server's files could not be read ({reason_of(error)}): let its superuser give the same command"
+                f"the server's files could not be read ({reason_of(error)}): let its superuser run the same command"
             )
         is_shared = self.is_shared(wanted, is_found)
         left = int(np.count_nonzero(is_found & ~is_shared))
         if left and not notes:
-            notes.append("a transaction still reads an older state: end it, and give the same command again")
+            notes.append("a transaction still reads an older state: end it, and run the same command again")
         return Proof(files, traces.counted(wanted), int(np.count_nonzero(is_shared)), left, not notes, notes)
 
     def _find(self, path: str, wanted: np.ndarray) -> tuple[np.ndarray, int]:
@@ -365,5 +365,5 @@ def _indexed(width: int) -> tuple[str, str]:
 
 
 def _is_beyond(distances: np.ndarray, order: np.ndarray) -> bool:
-    """Tells whether the candidate that came last is surely farther than all answers."""
+    """Tells whether the candidate that came last is surely farther than all results."""
     return bool(distances[order[-1]] * (1 + TIE) < distances[-1]) if len(order) else True

@@ -1,4 +1,4 @@
-"""A gallery in one SQLite file, with a memory-mapped cache of its embeddings beside it.
+"""A gallery in one SQLite file, with a memory-mapped cache of its embeddings next to it.
 
 The file is in WAL mode: one process writes at a time, and readers continue. `secure_delete` overwrites what is deleted.
 SQLite comes with Python, and documents its file format and its promise to read it
@@ -467,7 +467,7 @@ class SqliteStore(Store):
         if not self._empty_log(READERS_S):
             notes.append(
                 "another process still reads an older state, so the log keeps the deleted bytes: "
-                "end that process, and give the same command again"
+                "end that process, and run the same command again"
             )
         for path in self._leftovers():
             shred(path)

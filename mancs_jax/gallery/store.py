@@ -68,7 +68,7 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, facts: Facts) -> None:
-        """Makes the tables, where nobody else has made them."""
+        """Creates the tables if they do not exist."""
 
     @abstractmethod
     def reading(self) -> AbstractContextManager[None]:
@@ -318,7 +318,7 @@ class Store(ABC):
             yield block.astype("<f4").tobytes()
 
     def embed_again(self, facts: Facts) -> "list[Image]":
-        """Begins to replace all embeddings by those of another network, or goes on where another process stopped.
+        """Begins to replace all embeddings by those of another network, or resumes where another process stopped.
 
         Returns:
           The images that have no new embedding yet.
@@ -338,7 +338,7 @@ class Store(ABC):
         """Makes a table of embeddings (id, vector)."""
 
     def add_next(self, images: Sequence[Image], embedding: np.ndarray) -> None:
-        """Keeps new embeddings of images, float32 [N, D], beside the old ones."""
+        """Keeps new embeddings of images, float32 [N, D], next to the old ones."""
         with self.writing():
             remaining = self.images_by_id([image.id for image in images])  # others are forgotten meanwhile
             rows = [row for row, image in enumerate(images) if image.id in remaining]

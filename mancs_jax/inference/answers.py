@@ -1,4 +1,4 @@
-"""The answers of a gallery to one query image or to a folder of them: on the screen, as JSON, a picture or a page."""
+"""The results of a search for one query image or a folder of them: on the screen, as JSON, a picture or a page."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ from mancs_jax.inference.gallery import (
     decoded,
     embed_whole,
     find_images,
-    is_same,
+    is_correct,
     picture,
     shown_label,
     table,
@@ -41,12 +41,12 @@ class Queries(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """One query and its answers."""
+    """One query and its results."""
 
     query: Path
     name: str  # of the query, below the folder of queries
-    found: Found  # of this query alone, nearest first
-    itself: str  # the gallery's entry of the query, which is left out; "" where there is none
+    found: Found  # of this query only, nearest first
+    itself: str  # the gallery's entry of the query, which is excluded; "" where there is none
     label: tuple[str, str] | None = None  # person and camera, "" where it is not known; None where neither is
 
 
@@ -73,20 +73,20 @@ def find_answers(
     max_distance: Limit = None,
     labels: Mapping[str, Label] | None = None,
 ) -> tuple[list[Answered], dict[str, str]]:
-    """Searches for each query; nobody has to know who is on it.
+    """Searches for each query; the people in the query images may be unknown.
 
     Args:
       queries: see `find_queries`.
       embedder: the network that embedded the gallery.
       gallery: to search.
-      k: answers of each query, or as many as there are.
+      k: results of each query, or as many as there are.
       camera: of all queries, or of each by its name, see `gallery.cameras_of`.
       distance: "euclidean" or "cosine".
-      max_distance: images that are farther are no answers; None for no limit. A threshold has to belong to the gallery.
+      max_distance: images beyond it are not returned; None for no limit. A threshold has to belong to the gallery.
       labels: of queries by their names, see `gallery.read_labels`; others have the labels that their names tell.
 
     Returns:
-      (the answers, name and fault of each query that cannot be read).
+      (the results, name and fault of each query that cannot be read).
 
     Raises:
       FileNotFoundError, ValueError: one line: the only query, or all of them, cannot be read, or as `search`.
@@ -113,24 +113,25 @@ def find_answers(
 
 
 def none_found(max_distance: Limit) -> str:
-    """The line for a query without answers."""
+    """The line for a query without results."""
     limit = number_of(max_distance)
     return "no match: the gallery has no other image" if limit is None else f"no match within {limit:.4g}"
 
 
 def as_text(answered: Sequence[Answered], gallery: Gallery, max_distance: Limit = None) -> str:
-    """The answers for the screen, a table a query, with the query's name above where there are several."""
+    """The results for the screen, a table a query, with the query's name above where there are several."""
     parts = []
     for one in answered:
         lines = [f"query {escaped(one.name)}"] if len(answered) > 1 else []
-        lines += [f"the gallery has the query itself, {escaped(one.itself)}, which is left out"] if one.itself else []
+        lines += [f"excluded from the results: the query itself, {escaped(one.itself)}"] if one.itself else []
         parts.append("\n".join([*lines, table(one.found, gallery, none_found(max_distance))]))
     return "\n\n".join(parts)
 
 
 def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
-    """The answers as plain values: of each query its name, and of each answer name, distance, `same_person` (None where
-    nobody knows, see `gallery.is_same`) and, where known, pid and camid; person and camera too, where a CSV named them.
+    """The results as plain values: of each query its name, and of each result name, distance, `is_correct` (None
+    without labels, see `gallery.is_correct`) and, where known, pid and camid; person and camera too, where a CSV named
+    them.
     """
     return {
         "network": gallery.network,
@@ -143,7 +144,7 @@ def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
                     {
                         "name": str(gallery.name[i]),
                         "distance": round(distance, 6),
-                        "same_person": is_same(one.label, gallery.shown(i)),
+                        "is_correct": is_correct(one.label, gallery.shown(i)),
                         **_labels(gallery, i),
                     }
                     for i, distance in answers_of(one.found)
@@ -155,11 +156,11 @@ def as_json(answered: Sequence[Answered], gallery: Gallery) -> dict[str, Any]:
 
 
 def unknown_people(answered: Sequence[Answered], gallery: Gallery) -> str:
-    """Says why no answer is right or wrong; "" where the people of a query and of the gallery are known."""
+    """Says why no result is correct or wrong; "" where the people of a query and of the gallery are known."""
     if gallery.pid is None:
-        return "the gallery has no labels of people, so no answer is right or wrong; mancs embed --csv=FILE adds them"
+        return "the gallery has no labels of people, so no result is correct or wrong; mancs embed --csv=FILE adds them"
     if not any(one.label for one in answered):
-        return "the people of the queries are not known, so no answer is right or wrong"
+        return "the people of the queries are not known, so no result is correct or wrong"
     return ""
 
 
@@ -188,7 +189,7 @@ def page(
     """The page of all queries, HTML, see `reporting.report.search_html`.
 
     Args:
-      answered: queries and answers.
+      answered: queries and results.
       gallery: that was searched.
       folder: that the gallery was made of.
       image_size: (height, width) that images are decoded to.
@@ -210,7 +211,7 @@ def page(
         for i, name in ((i, str(gallery.name[i])) for i in used)
     ]
     lists = [
-        [(row_of[i], distance, is_same(one.label, gallery.shown(i))) for i, distance in answers_of(one.found)]
+        [(row_of[i], distance, is_correct(one.label, gallery.shown(i))) for i, distance in answers_of(one.found)]
         for one in answered
     ]
     options = [name for name in ("flip", "normalize") if getattr(gallery, name)]
@@ -221,7 +222,7 @@ def page(
         "threshold": words_of(max_distance, len(gallery.name)),
         "date": datetime.now().astimezone().isoformat(" ", "minutes"),
     }
-    about = f"{len(answered):,} queries; {unknown_people(answered, gallery) or 'nothing is scored'}"
+    about = f"{len(answered):,} queries; {unknown_people(answered, gallery) or 'without scores'}"
     return search_html("Search", about, query, shown_gallery, lists, facts=facts, nothing=none_found(max_distance))
 
 

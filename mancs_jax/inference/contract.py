@@ -1,6 +1,6 @@
 """The model card: the JSON that describes a model, read from any file that contains it.
 
-The same card travels in three places: beside shared weights (NAME.json), beside a `jax.export` file (FILE.json), and
+The same card travels in three places: next to shared weights (NAME.json), next to a `jax.export` file (FILE.json), and
 inside an ONNX file (its metadata). The card of an exported file has one field more, `exported`.
 """
 
@@ -30,7 +30,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "config": (dict,),
 }
 OF_EXPORTED: dict[str, type] = {"format": str, "date": str, "flip": bool, "dtype": str, "file": str}
-OF_EMBEDDINGS = ("scores", "thresholds", "calibration")  # that hold for the embeddings without mirror images alone
+OF_EMBEDDINGS = ("scores", "thresholds", "calibration")  # that hold only for embeddings without mirror images
 LARGEST = 2**24  # of every number in a card that becomes a size
 
 
@@ -96,10 +96,10 @@ def check_exported(card: dict[str, Any], kind: str, where: str | Path) -> None:
 
 
 def described_input(kind: str, height: int, width: int) -> dict[str, Any]:
-    """Describes the pictures that an exported file takes.
+    """Describes the images that an exported file takes.
 
     Args:
-      kind: UINT8: pixels as they are, and the file normalises them; FLOAT: normalised by whoever runs the file.
+      kind: UINT8: pixels as they are, and the file normalises them; FLOAT: normalised by the caller.
       height: of each image, in pixels.
       width: likewise.
     """

@@ -70,7 +70,7 @@ def export(
     dtype: str = "float32",
     camera: Camera | None = None,
 ) -> str:
-    """Writes the trained network with its parameters and its card as one file for other programs.
+    """Writes a trained model with its parameters and its card as one file that runs without this package.
 
     An ONNX file has the card inside. A `jax.export` file has it next to itself: FILE.json. Images come resized:
     training averages over areas with OpenCV, which no operation of JAX or ONNX does to the last digit. The file has its

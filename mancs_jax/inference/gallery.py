@@ -46,7 +46,7 @@ SUFFIXES = (
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
-JUNK = "-1"  # as a person: a bad box, on which anybody may be
+JUNK = "-1"  # as a person: a bad box, which may show any person
 # Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
 FORMS = {
     "embedding": ("f", 2, "floats [images, width]"),
@@ -234,7 +234,7 @@ def find_images(folder: str | Path) -> tuple[list[str], list[str]]:
 
     Returns:
       Paths relative to the folder, sorted: of the images, by `SUFFIXES`, and of all other files, of links that lead
-      nowhere and of linked folders, into which nobody looks. Hidden files and those of `source.SKIPPED` are in
+      nowhere and of linked folders, which are not searched. Hidden files and those of `source.SKIPPED` are in
       neither.
 
     Raises:
@@ -377,17 +377,17 @@ def check_network(gallery: Gallery, embedder: Embedder) -> None:
 def without_itself(
     found: Found, gallery: Gallery, query: str | Path, embedding: Float[np.ndarray, "1 D"], k: int
 ) -> tuple[Found, str]:
-    """Leaves the query itself out of its answers, where its file is one of the gallery.
+    """Excludes the query itself from its results, if its file is one of the gallery.
 
     Args:
       found: the k + 1 nearest of one query, or as many as there are.
       gallery: searched.
       query: image file.
       embedding: of the query.
-      k: answers to keep.
+      k: results to keep.
 
     Returns:
-      (at most k answers, the name of the entry that was left out; "" where there was none).
+      (at most k results, the name of the entry that was left out; "" where there was none).
     """
     path = local_path(query).resolve().as_posix()
     is_itself = np.array(
@@ -404,9 +404,9 @@ def without_itself(
 
 
 def table(found: Found, gallery: Gallery, nothing: str = "no match") -> str:
-    """The answers to the first query as aligned lines: rank, distance, pid and camid where they are known, name.
+    """The results of the first query as aligned lines: rank, distance, pid and camid where they are known, name.
 
-    Without answers it is the line `nothing`.
+    Without results it is the line `nothing`.
     """
     rows = [["rank", "distance", *([] if gallery.pid is None else ["pid", "camid"]), "name"]]
     for rank, (i, distance) in enumerate(answers_of(found), start=1):
@@ -426,11 +426,11 @@ def picture(
     image_size: tuple[int, int],
     label: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draws the query and its answers: green for its person, red for another, grey where nobody knows, see `is_same`.
+    """Draws the query and its results: green if correct, red if wrong, grey without labels, see `is_correct`.
 
     Args:
       query: image file.
-      found: the answers to it.
+      found: its results.
       gallery: that they come from.
       folder: that the gallery was made of.
       image_size: (height, width) of each image in the picture.
@@ -449,20 +449,20 @@ def picture(
         caption = ranked_lists.captioned(*shown) if shown else name.stem
         colours = {None: ranked_lists.QUERY, True: ranked_lists.RIGHT, False: ranked_lists.WRONG}
         image = decoded(local_path(folder) / name, image_size)
-        cells.append(ranked_lists.framed(image, colours[is_same(label, shown)], [caption, f"{distance:.3g}"]))
+        cells.append(ranked_lists.framed(image, colours[is_correct(label, shown)], [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
 
 
-def is_same(query: tuple[str, str] | None, answer: tuple[str, str] | None) -> bool | None:
-    """Returns whether two images show one person, by their labels (person, camera); None where nobody knows: one has no
-    label or is junk (-1), or the query is a distractor (0)."""
-    if query is None or answer is None or query[0] in ("0", JUNK) or answer[0] == JUNK:
+def is_correct(query: tuple[str, str] | None, result: tuple[str, str] | None) -> bool | None:
+    """Returns whether a result shows the person of the query, by their labels (person, camera); None if it is unknown:
+    one has no label or is junk (-1), or the query is a distractor (0)."""
+    if query is None or result is None or query[0] in ("0", JUNK) or result[0] == JUNK:
         return None
-    return query[0] == answer[0]
+    return query[0] == result[0]
 
 
 def answers_of(found: Found) -> list[tuple[int, float]]:
-    """(gallery entry, distance) of the answers to the first query, none beyond the greatest distance."""
+    """(gallery entry, distance) of the results of the first query, none beyond the greatest distance."""
     pairs = zip(found.index[0].tolist(), found.distance[0].tolist(), strict=True)
     return [(i, distance) for i, distance in pairs if i >= 0]
 

@@ -1,4 +1,4 @@
-"""A network as two files to share: NAME.safetensors has its numbers, NAME.json, the card, all else.
+"""A model as two files to share: NAME.safetensors has its weights, NAME.json, the model card, all else.
 
 The card says which images the network takes and what it returns. Reading executes nothing.
 """
@@ -27,17 +27,17 @@ from mancs_jax.weights.safetensors_file import read_safetensors, write_safetenso
 from mancs_jax.weights.shared import CAMERAS, CARD, WEIGHTS
 
 USE = (
-    "For research only. The network learned from pictures of people whom nobody asked one by one. The terms of its "
-    "data set hold for its weights, too. Do not decide anything about a person with it."
+    "For research only. The model was trained on images of people who did not give individual consent. The terms of "
+    "its training data also apply to its weights. Do not use it to make decisions about a person."
 )
 CAMERA_LEAF = re.compile(rf"{CAMERAS}\.([\w%-]+)\.", re.ASCII)  # begins the names of statistics; see `camera_key`
 
 
 def card_of(network: Network, step: int, description: Description) -> dict[str, Any]:
-    """Describes a network to whoever feeds pictures to it.
+    """Describes a network: its input, its output and its training.
 
     Returns:
-      Plain values: `format`, `use`, `input` (the pictures that it takes), `embedding` (its output), `network` (see
+      Plain values: `format`, `use`, `input` (the images that it takes), `embedding` (its output), `network` (see
       `fingerprint_of`), `recipe`, `seed`, `step`, `best` (the score on held-out identities that chose the step, or
       None), `trained_on`, `data_fingerprint`, `pretrained_on` (see `weights.start`), `num_classes`, `config` and `fits`
       (see `digest_of`); `scores`, `thresholds` and `calibration` (see `evaluation.calibration`), which `mancs export
@@ -138,7 +138,7 @@ def read_network(path: str | Path) -> tuple[Network, dict[str, Any]]:
     """Reads a network and its card.
 
     Args:
-      path: of either file; the other lies beside it.
+      path: of either file; the other is next to it.
 
     Raises:
       FileNotFoundError: the other file is not there.

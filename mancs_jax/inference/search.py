@@ -36,7 +36,7 @@ def search(
     max_distance: Limit = None,
     index: "str | Path | Index | None" = None,
     num_candidates: int | None = None,
-    card: Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> Found:
     """Finds the nearest gallery entries of each query.
 
@@ -52,15 +52,16 @@ def search(
       gallery: float32 [G, D].
       k: entries for each query, at least 1. A gallery with fewer entries is filled up with -1 at an infinite distance.
       distance: "euclidean", or "cosine": 1 - cosine of the angle.
-      max_distance: entries farther than this are no answers; None for no limit. A decision threshold of
+      max_distance: entries beyond this distance are not returned; None for no limit. A decision threshold of
         `mancs_jax.threshold_of`, or a number. Of a threshold it is checked that it belongs to this distance and, for
         Euclidean distance, to embeddings that have norm 1, or have not, as these have.
       index: of this gallery and distance: a `faiss.Index`, as from `build_index`, or its file; None for the exact
         search.
       num_candidates: entries that the index is asked for, at least k; None for 4 k. An index that compresses its
         entries needs more.
-      card: of the network that made all embeddings (`Embedder.card`), or a result of `mancs evaluate --calibrate`: its
-        calibration for `distance` gives `Found.likelihood_ratio` and `Found.probability`.
+      calibration: the model card of the embeddings (`Embedder.card`), or a result of `mancs evaluate --calibrate`. Only
+        its field `calibration`, which may be given as well, is used: for `distance`, it gives `Found.likelihood_ratio`
+        and `Found.probability`.
 
     Raises:
       ValueError: one line: embeddings, k, distance, threshold or index are not as above, or the calibration is damaged.
@@ -71,7 +72,7 @@ def search(
     check_distance(distance)
     query, gallery = checked_embedding("query", query), checked_embedding("gallery", gallery)
     check_same_width(query, gallery)
-    knots = knots_of(card, distance)
+    knots = knots_of(calibration, distance)
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
     # Cosine distance is the same with norms of 1 and without.
@@ -98,10 +99,10 @@ def search(
     return _limited(ordered, wanted, limit)._replace(knots=knots)
 
 
-def _limited(answers: Found, k: int, max_distance: float | None) -> Found:
-    """k answers a query, filled up with -1, and none beyond the greatest distance."""
-    is_far = answers.distance > (np.inf if max_distance is None else max_distance)
-    index, distance = np.where(is_far, -1, answers.index), np.where(is_far, np.float32(np.inf), answers.distance)
+def _limited(found: Found, k: int, max_distance: float | None) -> Found:
+    """k results a query, filled up with -1, and none beyond the greatest distance."""
+    is_far = found.distance > (np.inf if max_distance is None else max_distance)
+    index, distance = np.where(is_far, -1, found.index), np.where(is_far, np.float32(np.inf), found.distance)
     beyond = ((0, 0), (0, k - index.shape[1]))
     return Found(np.pad(index, beyond, constant_values=-1), np.pad(distance, beyond, constant_values=np.inf))
 

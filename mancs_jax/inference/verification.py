@@ -12,7 +12,7 @@ from mancs_jax.inference.thresholds import threshold_of
 
 
 class Verified(NamedTuple):
-    """The answer for two images."""
+    """The decision for two images."""
 
     is_same: bool  # the distance is at most the threshold
     distance: float
@@ -42,7 +42,7 @@ def verify(
       camera: of both images, or of each, for a model that is adapted to cameras.
 
     Returns:
-      The answer with the distance, whatever the answer is, and the threshold.
+      The decision, the distance and the threshold.
 
     Raises:
       FileNotFoundError: no such image.

@@ -1,1 +1,1 @@
-"""Pictures, charts and the report page."""
+"""Images, charts and the report page."""

@@ -72,10 +72,10 @@ def _open_set(of: Mapping[str, Any]) -> str:
         if at["fnir"] is None:
             lines.append(f"For {one_in} false alarms, there are too few searches to tell.")
         elif at["distance"] is None:
-            lines.append(f"If {one_in} searches for absent people may return somebody, no threshold is needed.")
+            lines.append(f"If {one_in} searches for absent people may return a match, no threshold is needed.")
         else:
             lines.append(
-                f"If {one_in} searches for absent people may return somebody, the threshold is "
+                f"If {one_in} searches for absent people may return a match, the threshold is "
                 f"{significant(at['distance'], 4)}, and {with_interval(at['fnir'], at['fnir_interval'])} % of the "
                 "searches for people who are present do not return them."
             )
@@ -85,7 +85,7 @@ def _open_set(of: Mapping[str, Any]) -> str:
             "A ranked list always has a first place, even if the gallery has no image of the person. To see how often "
             f"this misleads, {of['num_removed']:,} of {of['num_identities']:,} people were removed from the gallery, "
             f"in {of['repeats']} random repeats. With a threshold on the distance, a search can fail in two ways. "
-            "False alarm (FPIR): the search for an absent person returns somebody. Miss (FNIR): the search for a "
+            "False alarm (FPIR): the search for an absent person returns a match. Miss (FNIR): the search for a "
             "person who is present does not return this person. A stricter threshold has fewer false alarms and more "
             "misses.",
             *lines,
@@ -161,11 +161,11 @@ def _groups(of: Mapping[str, Any]) -> str:
         [
             "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 pairs "
             "of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR of "
-            "pairs of a person of the group with anybody else (lower is better).",
+            "pairs of a person of the group with any other person (lower is better).",
             _explained(
                 any(row["rank1_interval"] for row in of["rows"]),
                 "Among 20 groups that do not differ at all, one looks different by chance. The groups overlap, and "
-                "somebody assigned people to them by looking at images; a difference does not say what causes it.",
+                "the attributes were annotated by hand; a difference does not show its cause.",
             ),
         ],
         (),
@@ -207,9 +207,9 @@ def _section(
     more: Sequence[str] = (),
     scrolls: bool = False,
 ) -> str:
-    """HTML, with every text escaped: paragraphs, a table, pictures and more paragraphs.
+    """HTML, with every text escaped: paragraphs, a table, images and more paragraphs.
 
-    Pictures shrink to the width of the screen, or scroll where their text would become too small.
+    Images shrink to the width of the screen, or scroll where their text would become too small.
     """
     parts = [f"<h2>{escape(title)}</h2>", *_paragraphs(text)]
     if table:

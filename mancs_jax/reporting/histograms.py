@@ -10,7 +10,7 @@ BINS = 60  # of the histograms
 
 
 def histograms(comparison: Comparison, num_queries: int = 1000) -> dict[str, np.ndarray]:
-    """Shares of the distances to the same person (under another camera) and to everybody else.
+    """Shares of the distances to the same person (under another camera) and to other people.
 
     At most `num_queries` random queries (seed 0) are used. Returns name -> [BINS, 2], the middle of a bin and its share
     of the distances of that kind.

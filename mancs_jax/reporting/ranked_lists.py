@@ -1,4 +1,4 @@
-"""Pictures of ranked lists, as in figure 5 of the paper: the query, then the gallery images nearest to it."""
+"""Drawings of ranked lists, as in figure 5 of the paper: the query, then the gallery images nearest to it."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ def ranked_lists(
     people: Mapping[int, str] = MappingProxyType({}),
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> np.ndarray:
-    """Draws a line of pictures for each query of `rows`: the query, then its answers, nearest first.
+    """Draws a row of images for each query of `rows`: the query, then its results, nearest first.
 
-    Right answers have a green border, wrong ones a red one. Below each image: person and camera, "D" for a distractor,
-    "=" where the camera is the query's own, and the distance. Cameras are left out where each image is its own.
-    `people` and `cameras` map pid and camid to names, where they are not numbers. Returns uint8 [height, width, 3],
-    RGB.
+    Correct results have a green border, wrong ones a red one. Below each image: person and camera, "D" for a
+    distractor, "=" where the camera is the query's own, and the distance. Cameras are left out where each image is its
+    own. `people` and `cameras` map pid and camid to names, where they are not numbers. Returns uint8 [height, width,
+    3], RGB.
     """
     lines, has_cameras = [], not each_its_own(query.camid, gallery.camid)
 
@@ -104,7 +104,7 @@ def framed(image: np.ndarray, colour: tuple[int, int, int], captions: Sequence[s
 
 
 def joined(parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Pictures side by side (axis 1) or one below the other (axis 0), GAP pixels apart; the other side may differ."""
+    """Images side by side (axis 1) or one below the other (axis 0), GAP pixels apart; the other side may differ."""
     across = 1 - axis
     longest = max(part.shape[across] for part in parts)
     padded = []

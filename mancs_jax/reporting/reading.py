@@ -34,7 +34,7 @@ def score_paragraphs(result: Mapping[str, Any]) -> list[str]:
         "The interval says how much depends on the choice of people, and nothing else. Other cameras, other light, a "
         "larger gallery or a second training run can change a score by more.",
         "Whether one model is better than another is a different question. Both are tested on the same people, so even "
-        "models whose intervals overlap can differ beyond chance: mancs compare A.json B.json answers this.",
+        "models whose intervals overlap can differ significantly: mancs compare A.json B.json answers this.",
     ]
 
 

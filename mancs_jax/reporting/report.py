@@ -32,7 +32,7 @@ class Shown(NamedTuple):
     image: np.ndarray  # uint8 [H, W, 3], RGB
     name: str
     labels: tuple[str, str | None] | None  # person and camera, where they are known; a camera may be "" or None
-    lines: tuple[str, ...] | None = None  # below the picture, with folder and name; None for the labels or the name
+    lines: tuple[str, ...] | None = None  # below the image, with folder and name; None for the labels or the name
 
 
 class Section(NamedTuple):
@@ -123,17 +123,17 @@ def search_html(
     facts: Mapping[str, str] | None = None,
     nothing: str = "no match",
 ) -> str:
-    """The page of a search: ranked lists without scores, and without colours where nobody knows who is on the images.
+    """The page of a search: ranked lists without scores, and without colours where people are unknown.
 
     Args:
       title: of the page.
       about: a line below it.
       query: Q images.
-      gallery: images that are answers, each once.
-      answers: of each query, its answers, nearest first: row of `gallery`, distance, and whether it shows the query's
-        person, None where that is not known.
+      gallery: images that are results, each once.
+      answers: of each query, its results, nearest first: row of `gallery`, distance, and whether it shows the query's
+        person, None if that is unknown.
       facts: name -> text, for a table at the top.
-      nothing: stands in the place of answers where there are none.
+      nothing: stands in the place of results if there are none.
 
     Returns:
       HTML as of `report_html`.
@@ -151,7 +151,7 @@ def search_html(
     lists = {
         "answers": [[row for row, _, _ in of] for of in answers],
         "distances": [[round(distance, NUM_DIGITS) for _, distance, _ in of] for of in answers],
-        "same": [[is_same for _, _, is_same in of] for of in answers],
+        "is_correct": [[is_correct for _, _, is_correct in of] for of in answers],
     }
     data = {
         "title": title,

@@ -117,11 +117,16 @@ def train(
                     checkpoint.save(manager, state, description)
             log.flush()
             if step < num_steps and not is_stopped:
-                log.say(f"no checkpoint was better than that of step {best_step}: training ends after step {step}")
+                log.say(
+                    f"early stopping: the best checkpoint is that of step {best_step}; training ends after step {step}"
+                )
             if is_stopped:
                 checkpoint.save(manager, state, description)
                 reason = received_signals[0] if received_signals else "a signal to another process"
-                log.say(f"{reason}: stopped and saved at step {step} of {num_steps}; the same command resumes")
+                log.say(
+                    f"{reason}: saved a checkpoint at step {step} of {num_steps} and stopped; run the same command "
+                    "again to resume"
+                )
             checkpoint.finish(manager)
     return not is_stopped
 

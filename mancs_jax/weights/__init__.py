@@ -1,1 +1,1 @@
-"""Reads and writes weights of other programs: ImageNet weights, the authors' release, PyTorch's formats."""
+"""Reads and writes weights: PyTorch's formats, ImageNet weights, the authors' release, and weights to share."""

@@ -41,8 +41,9 @@ def check_start(config: ConfigDict) -> None:
 
 
 def with_pretrained_model(config: ConfigDict) -> ConfigDict:
-    """With `config.like_pretrained`, copies `model` and `data.image_size` from the card of `config.pretrained`.
+    """With `config.like_pretrained`, copies architecture and `data.image_size` from the card of `config.pretrained`.
 
+    Fields of `model` that only training uses (dropout, MixStyle, initialisation) stay those of `config`.
     Raises ValueError, one line, without such a model or card.
     """
     if not (config.like_pretrained and config.pretrained):
@@ -57,7 +58,8 @@ def with_pretrained_model(config: ConfigDict) -> ConfigDict:
         )
     config, pretrained = config.copy_and_resolve_references(), from_json(card["config"])
     with config.unlocked():
-        config.model, config.data.image_size = pretrained.model, pretrained.data.image_size
+        config.model.update({name: pretrained.model[name] for name in config.model if name not in ONLY_IN_TRAINING})
+        config.data.image_size = pretrained.data.image_size
     return config.lock()
 
 

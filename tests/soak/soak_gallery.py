@@ -156,7 +156,7 @@ def faults_of(place: Path, model: Model, seed: int) -> list[str]:
         return ["the gallery is gone"] if model.there else []
     with Gallery(path) as gallery:
         found = model.settle(gallery)
-        found += [fault for fault in gallery.check() if "not proved to be gone" not in fault]
+        found += [fault for fault in gallery.check() if "not verified to be gone" not in fault]
         names, embedding = model.images()
         if (there := {image.name for image in gallery.images()}) != set(names):
             found.append(f"{len(set(names) - there)} images lost, {len(there - set(names))} came back")
@@ -170,7 +170,7 @@ def faults_of(place: Path, model: Model, seed: int) -> list[str]:
                 found.append("a search differs from brute force")
         receipt = gallery.forget()
         if not receipt.is_proved:
-            found.append(f"deletions are not proved: {receipt.values}")
+            found.append(f"deletions are not verified: {receipt.values}")
         found += [f"after that: {fault}" for fault in gallery.check()]
     gone = [of for of in model.forgotten[-KEPT:] if of not in model.there]
     contents = files_of(place)

@@ -3,7 +3,7 @@
 COMMANDS = {
     "add": "embed new or changed images of a folder",
     "search": "find the images nearest to a query, with filters",
-    "forget": "delete images, and prove that nothing of them is left",
+    "forget": "delete images, and verify that nothing of them is left",
     "list": "count people, cameras and images",
     "check": "check all files of a gallery",
     "export": "write embeddings and names as a file of mancs embed",

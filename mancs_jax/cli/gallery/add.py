@@ -5,9 +5,9 @@
         [--time=2026-11-30T14:05 | --time=modified] [--relative_to=FOLDER_ABOVE]
     mancs gallery add FILE.npz --gallery=people.gallery
 
-Names are paths relative to FOLDER. The CSV has the columns path, and person, camera and time where they are known. An
-image without new labels keeps those it has. A file of mancs embed (.npz) is added as it is. The gallery is made by the
-first images. Whatever was added stays when the command is interrupted; the next start adds the rest.
+Names are paths relative to FOLDER. The CSV has the column path and, if known, person, camera and time. An image without
+new labels keeps those it has. A file of mancs embed (.npz) is added as it is. The first call creates the gallery. After
+an interruption, run the command again: it adds the remaining images.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ ARGUMENTS = ("one folder of images, or a .npz file of mancs embed",)
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_gallery(values)
     define_network(values)
-    values.DEFINE_string("relative_to", None, "Folder above, for names to be relative to.")
+    values.DEFINE_string("relative_to", None, "Parent folder that names are relative to.")
     values.DEFINE_string("csv", None, "File with the columns path, person, camera and time.")
-    values.DEFINE_string("person", None, "Person of all images.")
-    values.DEFINE_string("camera", None, "Camera of all images.")
-    values.DEFINE_string("time", None, "Time of all images; `modified` for the time of each file's last change.")
-    values.DEFINE_bool("replace", False, "Let images replace those of their names.")
-    values.DEFINE_bool("embed_again", False, "Embed all images again by another model.")
-    values.DEFINE_integer("batch", 32, "Images that go through all devices together.", lower_bound=1)
+    values.DEFINE_string("person", None, "Person in all added images.")
+    values.DEFINE_string("camera", None, "Camera of all added images.")
+    values.DEFINE_string("time", None, "Time of all added images; `modified` for each file's modification time.")
+    values.DEFINE_bool("replace", False, "Replace existing images of the same name.")
+    values.DEFINE_bool("embed_again", False, "Re-embed all images with another model.")
+    values.DEFINE_integer("batch", 32, "Batch size, over all devices.", lower_bound=1)
     values.DEFINE_bool("flip", False, "For a new gallery: average with the mirror image.")
     values.DEFINE_bool("normalize", False, "For a new gallery: divide embeddings by their norms.")
 
@@ -53,7 +53,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.inference.gallery import find_images
 
     keep_compiled_programs()
-    find_images(folder)  # before the network is loaded
+    find_images(folder)  # before the model is loaded
     with Gallery(values.gallery) as existing:
         options = {"flip": values.flip, "normalize": values.normalize}
         if existing.store.exists() and not values.embed_again:
@@ -68,7 +68,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     with Gallery(values.gallery, None if values.embed_again else embedder) as gallery:
         if values.embed_again:
             gallery = Gallery(values.gallery, source)
-            show(f"{gallery.embed_again(folder):,} images embedded again")
+            show(f"{gallery.embed_again(folder):,} images re-embedded")
         added = gallery.add_folder(
             folder,
             relative_to=values.relative_to,

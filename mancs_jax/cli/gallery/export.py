@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mancs_jax.cli.flags import Flags
-from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.cli.gallery_flags import define_filters, define_gallery, filters_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
@@ -16,7 +16,7 @@ ARGUMENTS = ()
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_gallery(values)
-    define_conditions(values)
+    define_filters(values)
     values.DEFINE_string("output", None, "File to write, .npz.")
     flags.mark_flags_as_required(["output"], values)
 
@@ -28,5 +28,5 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
 
     with Gallery(values.gallery) as gallery:
-        number = gallery.export(values.output, **conditions_of(values))
+        number = gallery.export(values.output, **filters_of(values))
     show(f"{values.output}: {number:,} images")

@@ -1,13 +1,13 @@
-"""Deletes images from a gallery, and proves that no file of it holds anything of them any more.
+"""Deletes images from a gallery, and verifies that none of its files contains anything of them.
 
     mancs gallery forget --gallery=people.gallery --person=7 [--receipt=receipt.json]
     mancs gallery forget --gallery=people.gallery --name='2026-01/cam3/*'
     mancs gallery forget --gallery=people.gallery --before=2026-01-01
 
-An image has to meet all conditions. Rows are deleted in one transaction and overwritten in the database, its log and
-the cache; indexes are removed. Then all files are searched for the bytes of the embeddings, names, labels and hashes.
-The receipt says what was deleted, which files were read, and how much was found. Where another process still reads an
-older state, the command says so; give it again, then. Without conditions it only finishes what was not proved.
+An image has to match all filters. Rows are deleted in one transaction and overwritten in the database, its log and the
+cache; indexes are removed. Then all files are searched for the bytes of the embeddings, names, labels and hashes. The
+receipt says what was deleted, which files were read, and how much was found. If another process still reads an older
+state, the command says so: run the command again. Without filters, it completes an unverified deletion.
 """
 
 import sys
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mancs_jax.cli.command_line import DATABASES
 from mancs_jax.cli.flags import Flags
-from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.cli.gallery_flags import define_filters, define_gallery, filters_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
@@ -25,8 +25,8 @@ ARGUMENTS = ()
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_gallery(values)
-    define_conditions(values)
-    values.DEFINE_string("receipt", None, "JSON file; by default beside the gallery.")
+    define_filters(values)
+    values.DEFINE_string("receipt", None, "JSON file of the receipt; by default next to the gallery.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
@@ -35,22 +35,22 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
 
     receipt = values.receipt
     if receipt is None:
-        beside = "mancs" if values.gallery.startswith(DATABASES) else values.gallery
-        receipt = f"{beside}.receipt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+        place = "mancs" if values.gallery.startswith(DATABASES) else values.gallery
+        receipt = f"{place}.receipt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     with Gallery(values.gallery) as gallery:
-        found = gallery.forget(**conditions_of(values), receipt=receipt)
+        found = gallery.forget(**filters_of(values), receipt=receipt)
         number = len(gallery)
     if not found.values["forgotten"]:
         Path(receipt).unlink()
-        show(f"no image of {values.gallery} meets these conditions: nothing was deleted")
+        show(f"no image of {values.gallery} matches these filters: nothing was deleted")
         return
-    show(f"{found.images:,} images deleted, {number:,} stay")
+    show(f"{found.images:,} images deleted, {number:,} remain")
     searched = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in found.values["searched_for"].items())
     show(f"searched {len(found.values['files'])} files for {searched}: {found.found:,} found")
     if shared := found.values["shared_with_images_that_stay"]:
-        show(f"{shared:,} others belong to images that stay, too: copies, labels and folders")
+        show(f"{shared:,} others also belong to remaining images: copies, labels and folders")
     show(f"receipt: {receipt}")
     if not found.is_proved:
-        reason = "; ".join(found.notes) or "parts of them are left: mancs gallery check looks for the cause"
-        sys.exit(f"gallery forget: deleted, but not proved: {reason}")
+        reason = "; ".join(found.notes) or "parts of them are left: run mancs gallery check"
+        sys.exit(f"gallery forget: deleted, but not verified: {reason}")
     show(found.values["out_of_reach"])

@@ -6,7 +6,7 @@ mancs gallery list --gallery=people.gallery [--camera=3] [--since=2026-11-30] [-
 from collections.abc import Sequence
 
 from mancs_jax.cli.flags import Flags
-from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.cli.gallery_flags import define_filters, define_gallery, filters_of
 from mancs_jax.common.screen import show
 
 ARGUMENTS = ()
@@ -14,9 +14,9 @@ ARGUMENTS = ()
 
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_gallery(values)
-    define_conditions(values)
-    values.DEFINE_integer("most", 20, "People to list; those with most images.", lower_bound=0)
-    values.DEFINE_string("report", None, "Page of all people and their numbers of images, .html.")
+    define_filters(values)
+    values.DEFINE_integer("most", 20, "Number of people to list, those with most images first.", lower_bound=0)
+    values.DEFINE_string("report", None, "HTML page of all people and their numbers of images, .html.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
@@ -29,9 +29,9 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
 
     if values.report:
         check_writable(values.report)
-    conditions = conditions_of(values)
+    filters = filters_of(values)
     with Gallery(values.gallery) as gallery:
-        summary = people.summary(gallery, **conditions)
+        summary = people.summary(gallery, **filters)
     show(people.as_text(summary, values.most))
     if values.report:
         write_text(values.report, people.page(summary, values.gallery))

@@ -5,15 +5,15 @@
         [--camera=3] [--person=7] [--name='2026-11/*'] [--since=2026-11-30] [--before=2026-12-01] [--by_person]
         [--report=answers.html] [--json=answers.json]
 
-Conditions are evaluated before distances are computed, so there are k answers wherever k images meet them. An image of
-the gallery that is the query itself is no answer.
+Filters are applied before distances are computed, so there are k results if k images match them. The query itself is
+excluded from its results.
 """
 
 from collections.abc import Sequence
 
 from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.flags import Flags
-from mancs_jax.cli.gallery_flags import conditions_of, define_conditions, define_gallery
+from mancs_jax.cli.gallery_flags import define_filters, define_gallery, filters_of
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
 from mancs_jax.common.screen import show
@@ -24,15 +24,15 @@ ARGUMENTS = ("one query image or a folder of them",)
 def define(values: Flags, argv: Sequence[str]) -> None:
     define_gallery(values)
     define_network(values)
-    define_conditions(values)
-    define_camera(values, "queries", "query_camera")
-    values.DEFINE_integer("k", 10, "Images to find.", lower_bound=1)
-    define_threshold(values, "Images that are farther are no answers.")
-    values.DEFINE_bool("by_person", False, "Only the nearest image of each person.")
-    values.DEFINE_bool("index", False, "Search by an approximate index (FAISS, or HNSW of pgvector).")
-    values.DEFINE_string("report", None, "Page to show queries and answers in, .html.")
-    values.DEFINE_string("json", None, "File that the answers are written to as well.")
-    values.DEFINE_string("images", None, "Folder of the gallery's images, where they are not in their own.")
+    define_filters(values)
+    define_camera(values, "query images", "query_camera")
+    values.DEFINE_integer("k", 10, "Number of results for each query.", lower_bound=1)
+    define_threshold(values, "Images beyond this distance are not returned.")
+    values.DEFINE_bool("by_person", False, "Return only the nearest image of each person.")
+    values.DEFINE_bool("index", False, "Use an approximate index (FAISS, or HNSW of pgvector).")
+    values.DEFINE_string("report", None, "HTML page of queries and their results, .html.")
+    values.DEFINE_string("json", None, "JSON file to which the results are written.")
+    values.DEFINE_string("images", None, "Folder of the gallery images, if not the one that they were added from.")
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
             given_threshold(values, embedder),
             values.by_person,
             values.index,
-            conditions_of(values),
+            filters_of(values),
             values.query_camera,
         )
         answered, damaged = answers.find_answers(gallery, queries, how)
@@ -78,7 +78,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     show(answers.as_text(answered, how))
     if values.json:
         write_json(values.json, answers.as_json(answered, how, facts))
-        show(f"answers: {values.json}")
+        show(f"results: {values.json}")
     if values.report:
         write_text(
             values.report,

@@ -25,7 +25,7 @@ class Shot(NamedTuple):
     kind: str  # person, junk, distractor
     pid: int  # identity; for a distractor its number
     camid: int
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     aligned: bool  # a hand-drawn box, not a detected one
 
 
