@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_sets import small_sets
 
 from mancs_jax.evaluation import breakdown, comparison
-from mancs_jax.evaluation.bootstrap import identity_weights, interval
+from mancs_jax.evaluation.bootstrap import identity_weights, interval, wilson
 from mancs_jax.evaluation.breakdown import by_cameras, by_groups, find_false_accepts, find_outcomes
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.labelled import Labelled
@@ -63,7 +63,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
             check_share(found["rank1"][a], c, sum(same for _, _, same in firsts), len(mated))
             positives = [distance for _, _, distance, same in inside if same]
             assert found["pairs"][a][c] == len(positives)
-            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), len(positives))
+            counted = len(positives) if threshold is not None else 0  # without a threshold, nothing is accepted or not
+            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), counted)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(breakdown, "LEAST_IDENTITIES", 1)
@@ -84,7 +85,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
         for name, rate, kind in (("positive_pairs", "tpr", True), ("negative_pairs", "fpr", False)):
             of_kind = [distance for q, _, distance, same in every if q in queries and same == kind]
             assert row[name] == len(of_kind)
-            check_share(row, rate, sum(distance <= limit for distance in of_kind), len(of_kind))
+            counted = len(of_kind) if threshold is not None else 0
+            check_share(row, rate, sum(distance <= limit for distance in of_kind), counted)
     assert {(row["attribute"], row["value"]) for row in rows[1:]} == {
         key for key, members in people.items() if key[0] != "all" and members & set(query.pid.tolist())
     }
@@ -129,6 +131,15 @@ def test_intervals_resample_people():
             accepted, total = accepted + product @ is_near, total + product.sum()
         draws.append(accepted / total)
     np.testing.assert_allclose(odd["fpr_interval"], interval(np.array(draws)), rtol=0, atol=1e-12)
+
+
+def test_the_interval_of_few_false_accepts_is_of_pairs():
+    """No pair is accepted at distance 0: the upper end is Wilson's for 0 of all pairs, not of thirty people."""
+    compared = crowd()
+    outcomes, false_accepts = find_outcomes(compared, 0.0), find_false_accepts(compared, 0.0)
+    (row,) = by_groups(outcomes, false_accepts, compared, hit_ranks(compared).ranks[:, 0] == 1, {}, 0.0)["rows"]
+    assert row["negative_pairs"] > 1000 and row["fpr"] == 0
+    assert row["fpr_interval"] == wilson(0.0, row["negative_pairs"])
 
 
 def ODD_PAIRS(compared, threshold, kept=[]):  # noqa: B006, N802

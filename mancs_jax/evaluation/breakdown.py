@@ -10,6 +10,7 @@ from scipy.sparse import csr_array
 from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES, identity_weights, interval, wilson
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
+from mancs_jax.evaluation.pair_intervals import FEW_PAIRS
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that can still be read
@@ -43,7 +44,7 @@ def find_outcomes(comparison: Comparison, threshold: float | None) -> Outcomes:
 
     Args:
       comparison: of embeddings.
-      threshold: the largest accepted distance; None accepts no pair.
+      threshold: the largest accepted distance; None accepts no pair, and `by_cameras` and `by_groups` give no rates.
 
     Raises:
       ValueError: as `pairs.pair_blocks`.
@@ -125,7 +126,7 @@ def by_cameras(outcomes: Outcomes, comparison: Comparison, threshold: float | No
     weights = identity_weights(len(people))
     rank1 = _drawn_shares(by_identity(outcomes.is_right & has_mate), queries, weights)
     pairs = by_identity(outcomes.positives)
-    tpr = _drawn_shares(by_identity(outcomes.accepted), pairs, weights)
+    tpr = _without(threshold, _drawn_shares(by_identity(outcomes.accepted), pairs, weights))
     identities = np.sum(queries > 0, axis=0)
 
     def matrix(values: Any) -> list[list[Any]]:
@@ -202,11 +203,11 @@ def by_groups(
     row = np.searchsorted(false_accepts.person, people)
     rank1 = _drawn_shares(by_identity(is_first), by_identity(np.ones(len(pid))), weights[:, row])
     positives = by_identity(outcomes.positives.sum(axis=1))
-    tpr = _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row])
+    tpr = _without(threshold, _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row]))
     once = np.ones((1, weights.shape[1]))
     accepted, negatives = (of[0][row, None] * masks for of in _pairs_by_query_person(false_accepts, once))
     drawn = [(of[:, row] * weights[:, row]) @ masks for of in _pairs_by_query_person(false_accepts, weights)]
-    fpr = _shares(accepted, negatives, *drawn)
+    fpr = _without(threshold, _shares(accepted, negatives, *drawn, behind=accepted.sum(axis=0)))
     rows = [
         {
             "attribute": attribute,
@@ -252,6 +253,11 @@ def _by_number(value: str) -> tuple[float, str]:
         return np.inf, value
 
 
+def _without(threshold: float | None, shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The shares of accepted pairs; none without a threshold."""
+    return shares if threshold is not None else [{"share": None, "interval": None}] * len(shares)
+
+
 def _drawn_shares(
     hits: Num[np.ndarray, "I K"], totals: Num[np.ndarray, "I K"], weights: Float64[np.ndarray, "draws I"]
 ) -> list[dict[str, Any]]:
@@ -263,6 +269,7 @@ def _shares(
     totals: Num[np.ndarray, "I K"],
     hit_draws: Float64[np.ndarray, "draws K"],
     total_draws: Float64[np.ndarray, "draws K"],
+    behind: Num[np.ndarray, " K"] | None = None,
 ) -> list[dict[str, Any]]:
     """K shares of counts by identity, with their intervals; None where nothing is counted.
 
@@ -271,6 +278,7 @@ def _shares(
       totals: all.
       hit_draws: sums of the hits in the draws of a bootstrap.
       total_draws: likewise.
+      behind: pairs behind each share. Where they are fewer than FEW_PAIRS, the interval is Wilson's over all pairs.
     """
     shares: list[dict[str, Any]] = []
     for k in range(hits.shape[1]):
@@ -283,6 +291,9 @@ def _shares(
         is_alike = not len(draws) or np.ptp(draws) < 1e-12
         # Behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst, and groups
         # with fewer have no rates.
-        ends = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
+        if behind is not None and behind[k] < FEW_PAIRS:
+            ends = wilson(share, float(total))
+        else:
+            ends = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
         shares.append({"share": share, "interval": ends})
     return shares
