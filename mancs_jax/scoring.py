@@ -34,7 +34,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
-from mancs_jax.weights.start import load_into
+from mancs_jax.weights.start import check_start, load_into
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
@@ -181,6 +181,8 @@ def evaluate_network(
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation and not task.single_shot
     _check(task, is_classic, root)
+    if task.baselines and config.like_pretrained:
+        check_start(config)  # the row "before fine-tuning" needs the pretrained model
     if task.analyses.calibrate and not _has_held_out(config):
         raise ValueError(NOBODY)
     parts = _load_parts(task, dataset, root, data, testset, validation)

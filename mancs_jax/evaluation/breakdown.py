@@ -206,8 +206,10 @@ def by_groups(
     tpr = _without(threshold, _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row]))
     once = np.ones((1, weights.shape[1]))
     accepted, negatives = (of[0][row, None] * masks for of in _pairs_by_query_person(false_accepts, once))
-    drawn = [(of[:, row] * weights[:, row]) @ masks for of in _pairs_by_query_person(false_accepts, weights)]
-    fpr = _without(threshold, _shares(accepted, negatives, *drawn, behind=accepted.sum(axis=0)))
+    hit_draws, total_draws = (
+        (of[:, row] * weights[:, row]) @ masks for of in _pairs_by_query_person(false_accepts, weights)
+    )
+    fpr = _without(threshold, _shares(accepted, negatives, hit_draws, total_draws, accepted.sum(axis=0)))
     rows = [
         {
             "attribute": attribute,
