@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import cv2
 import jax
@@ -16,6 +17,7 @@ from mancs_jax import scoring
 from mancs_jax.cli import adapt as command
 from mancs_jax.cli import embed as embed_command
 from mancs_jax.cli import search as search_command
+from mancs_jax.cli import verify as verify_command
 from mancs_jax.cli.command_line import run
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.augment import normalize
@@ -410,6 +412,31 @@ def test_the_commands(place, capsys, monkeypatch):
         run(search_command, ["search", "boxes/2_001.png", "--gallery=gallery.npz", "--network=site", flag, "--k=1"])
         distance = float(capsys.readouterr().out.split("\n")[1].split()[1])
         assert distance == pytest.approx(np.linalg.norm(by_camera[1] - query, axis=1).min(), rel=1e-3)
+
+
+def test_verify_has_a_camera_for_each_image(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("mancs_jax.cli.command_line.keep_compiled_programs", lambda: None)
+    images = [Path("boxes") / f"{camera}_000.png" for camera in (2, 7)]
+    embedder = mancs_jax.load("site")
+
+    def verified(*flags):
+        with pytest.raises(SystemExit):
+            run(verify_command, ["verify", *map(str, images), "--network=site", "--max_distance=0", *flags])
+        said = capsys.readouterr()
+        return float(said.out.split("distance ")[1].split(",")[0]), said.err
+
+    for flags, camera in (
+        (["--camera=2", "--second_camera=7"], [2, 7]),
+        (["--camera=7"], 7),
+        ([], None),
+    ):
+        distance, told = verified(*flags)
+        first, second = embedder([place / image for image in images], camera=camera)
+        assert distance == pytest.approx(np.linalg.norm(first - second), rel=1e-3)
+        assert ("is adapted to cameras, and the images have none" in told) == (camera is None)
+    with pytest.raises(SystemExit, match="give that of the first one as --camera"):
+        run(verify_command, ["verify", *map(str, images), "--network=site", "--second_camera=7"])
 
 
 def test_cameras_of_a_csv_by_name():
