@@ -6,6 +6,7 @@ import pytest
 
 from mancs_jax.cli import command_line, embed, evaluate, export, import_weights, search
 from mancs_jax.cli.flags import Flags
+from mancs_jax.cli.gallery import search as gallery_search
 from mancs_jax.cli.outputs_and_inputs import OUTPUTS, outputs_and_inputs
 from mancs_jax.common.outputs import check_outputs
 
@@ -53,6 +54,7 @@ def place(tmp_path, monkeypatch):
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
+    (tmp_path / "link").symlink_to("photos/a.jpg")
     return tmp_path
 
 
@@ -77,6 +79,17 @@ def place(tmp_path, monkeypatch):
             "photos --gallery=g.npz --network=x --json=photos/a.jpg",
             "the file of photos/a.jpg, an image of photos",
         ),
+        (
+            search,
+            "photos --gallery=g.npz --network=x --json=photos/no/../a.jpg",
+            "the file of photos/no/../a.jpg, an image of photos",
+        ),
+        (
+            search,
+            "q.jpg --gallery=g.npz --network=x --report=link --images=photos",
+            "the file of link, an image of --images=photos",
+        ),
+        (gallery_search, "q.jpg --gallery=g.npz --network=x --json=no/../g.npz", "is the file of --gallery=g.npz"),
         (search, "q.jpg --gallery=g.npz --network=n --json=n/net.json", "n/net.json, which belongs to --network=n: "),
         (
             evaluate,
@@ -110,6 +123,7 @@ def test_commands_refuse_before_any_work(place, monkeypatch, command, line, word
         (evaluate, "--features=f --json=f/scores.json"),
         (embed, "photos --network=market1501 --output=photos/my.json"),
         (search, "photos --gallery=g.npz --network=market1501 --json=photos/my.json --report=r.html --images=photos"),
+        (search, "photos --gallery=g.npz --network=market1501 --json=photos/new.jpg"),
         (export, "--workdir=w --output=w/net.onnx"),
     ],
 )

@@ -27,6 +27,7 @@ from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.outputs import check_outputs
 from mancs_jax.common.screen import keep_going, show, tell
+from mancs_jax.inference.gallery import SUFFIXES
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
 COAST = 10  # frames since the last detection, up to which motion predicts a box
@@ -166,6 +167,10 @@ def run(arguments: argparse.Namespace) -> None:
     given = {f"--{name}={path}": path for name, path in vars(arguments).items() if name in FILES and path}
     outputs = {name: path for name, path in given.items() if name.partition("=")[0].removeprefix("--") in OUTPUTS}
     inputs = {name: path for name, path in given.items() if name not in outputs} | {"the video": arguments.frames}
+    if arguments.frames.is_dir():
+        folder = arguments.frames.resolve()
+        images = [path.resolve() for path in outputs.values() if path.suffix.lower() in SUFFIXES]
+        inputs |= {f"a frame, {path}": path for path in images if path.is_relative_to(folder)}
     check_outputs(outputs, inputs)
     for file in filter(None, (arguments.output, arguments.json, arguments.video)):
         check_writable(file)

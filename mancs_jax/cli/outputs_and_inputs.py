@@ -1,6 +1,7 @@
 """The files that a command line writes and those that it reads, for `common.outputs.check_outputs`."""
 
 from collections.abc import Sequence
+from os.path import realpath
 from pathlib import Path
 
 from mancs_jax.cli.flags import Flags
@@ -55,7 +56,7 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
         f"{image}, an image of {name}": image
         for name, folder in read.items()
         for image in outputs.values()
-        if image.name.lower().endswith(SUFFIXES) and image.resolve().is_relative_to(folder.resolve())
+        if (file := realpath(image)).lower().endswith(SUFFIXES) and Path(file).is_relative_to(realpath(folder))
     }
     folders = read if "picture" in given else {}  # where it would be taken for one of the images
     for name in NETWORKS:

@@ -18,7 +18,7 @@ def check_outputs(
     Devices, pipes and sockets, as /dev/null, are not replaced, and may be named twice. All arguments map a name for the
     message, as "--json=g.npz", to a path; missing inputs are ignored, and in `folders` nothing may be written.
     """
-    read = {_identity(path): name for name, path in inputs.items() if Path(path).exists()}
+    read = {_identity(path): name for name, path in inputs.items() if _real(path).exists()}
     written: dict[tuple[int, int] | str, str] = {}
     for name, path in outputs.items():
         if is_opened(local_path(path)):

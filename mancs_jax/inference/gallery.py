@@ -324,13 +324,13 @@ def write_gallery(path: str | Path, gallery: Gallery) -> None:
         np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
 
 
-def size_of(path: str | Path) -> int:
-    """Returns the number of embeddings in a file of `write_gallery`, without reading them; 0 for any other file."""
+def summary_of(path: str | Path) -> str:
+    """Returns "N embeddings (model M)" of a file of `write_gallery`, without reading them; "" for any other file."""
     try:
         with np.load(local_path(path), allow_pickle=False) as file:
-            return len(file["name"])
+            return f"{len(file['name']):,} embeddings (model {escaped(str(file['network'])[:8])})"
     except (OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, BadZipFile):
-        return 0
+        return ""
 
 
 def load_gallery(path: str | Path) -> Gallery:

@@ -187,6 +187,16 @@ def test_flags_that_do_not_fit(place, monkeypatch, flags, line):
     assert run(track, monkeypatch, *arguments, *flags).startswith(line)
 
 
+def test_no_output_replaces_a_frame(place, monkeypatch):
+    frames = place / "scene" / "frames"
+    frame = frames / "000001.jpg"
+    before = frame.read_bytes()
+    for output in (frame, frames / "no" / ".." / frame.name):
+        line = run(track, monkeypatch, frames, f"--output={output}", f"--workdir={place}/run")
+        assert line.startswith(f"track: --output={output} is the file of a frame, ")
+    assert frame.read_bytes() == before
+
+
 def test_boxes_outside_their_frame_are_tracked_by_motion(place, tmp_path, monkeypatch, capsys):
     box = np.array([[-50, -50, -10, -10.0]] * 4)
     write_mot(tmp_path / "det.txt", Tracks(np.arange(1, 5), np.full(4, -1), box, np.ones(4)))
