@@ -57,12 +57,17 @@ def test_one_process_for_each_flag_and_version(cache, starts, monkeypatch, statu
     assert starts.flags == [LEVEL, EIGEN, LEVEL]
 
 
-@pytest.mark.parametrize("status", [-9, OSError("no process left")])
+@pytest.mark.parametrize("status", [-9, 2, OSError("no process left")])
 def test_a_killed_process_says_nothing(cache, starts, status):
     starts.status = status
     assert not is_known(LEVEL)
     starts.status = 0
     assert is_known(LEVEL)
+
+
+def test_an_error_of_python_is_no_refusal(cache, monkeypatch):
+    monkeypatch.setattr(xla_flags, "PROGRAM", xla_flags.PROGRAM.replace("_jax", "_no_such_module"))
+    assert not is_known(LEVEL) and not cache.exists()
 
 
 def test_a_file_that_is_cut_off_is_no_answer(cache, starts):

@@ -10,7 +10,14 @@ from mancs_jax.common.atomic_write import write_text
 from mancs_jax.common.local_path import cache_folder
 
 # Loads XLA without the rest of JAX in a tenth of a second, and makes it read its flags.
-PROGRAM = "from jaxlib import _jax; _jax.CompileOptions().executable_build_options.debug_options"
+# XLA ends it with status 1 at a flag that it does not know. Python's own errors, as of a damaged installation, get 2.
+PROGRAM = """
+try:
+    from jaxlib import _jax
+    _jax.CompileOptions().executable_build_options.debug_options
+except BaseException:
+    raise SystemExit(2)
+"""
 KNOWN, UNKNOWN = "known", "unknown"
 
 
@@ -29,7 +36,7 @@ def is_known(flag: str) -> bool:
     if kept in (KNOWN, UNKNOWN):
         return kept == KNOWN
     status = _try(flag)
-    if answer and status in (0, 1):  # otherwise something killed the child, which proves nothing
+    if answer and status in (0, 1):  # otherwise the child was killed or failed, which proves nothing
         with suppress(OSError):
             write_text(answer, KNOWN if status == 0 else UNKNOWN)
     return status == 0
