@@ -30,7 +30,7 @@ def run(monkeypatch):
 
     def fails(*arguments):
         line = run_script("prepare_data", *arguments)
-        assert line.startswith("prepare_data: ") and "\n" not in line
+        assert line.startswith("prepare-data: ") and "\n" not in line
         return line
 
     return fails

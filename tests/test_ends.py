@@ -7,6 +7,7 @@ import pytest
 from programs import run_python
 
 from mancs_jax.cli import command_line
+from mancs_jax.cli.main import main
 
 REPOSITORY = Path(__file__).parents[1]
 EMBED = ("embed", "docs/people", "--network=market1501")
@@ -52,6 +53,11 @@ def test_what_users_can_mend():
     assert ends(ValueError("\x1b[2J.jpg: no image")) == r"command: \x1b[2J.jpg: no image"
 
 
+def test_a_line_begins_with_the_command_as_it_is_typed():
+    with pytest.raises(SystemExit, match="^import-weights: nowhere.pth"):
+        main(["mancs", "import-weights", "--source=nowhere.pth", "--names"])
+
+
 @pytest.mark.parametrize(
     ("error", "start", "end"),
     [
@@ -72,11 +78,12 @@ def test_other_errors_are_one_line_and_keep_their_traceback(error, start, end, t
     assert "ValueError: shown on request" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("platforms", ["cuda", "tpu", "nonsense"])
-def test_devices_that_are_not_there(platforms, tmp_path):
+@pytest.mark.parametrize(("platforms", "extra"), [("cuda", "cuda12"), ("tpu", "tpu"), ("nonsense", "cuda12")])
+def test_devices_that_are_not_there(platforms, extra, tmp_path):
     code = "import jax; from mancs_jax.cli.main import main; main()"
     ended = run_python(code, *EMBED, f"--output={tmp_path}/o.npz", cwd=REPOSITORY, JAX_PLATFORMS=platforms)
     line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
+    line += f", as pip install 'mancs_jax[{extra}]'"
     assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
 
 

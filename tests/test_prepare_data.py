@@ -64,7 +64,7 @@ def test_in_a_process_of_its_own(source, tmp_path):
     arguments = ["--dataset=market1501", f"--source={source}", f"--root={root}"]
     refused = start(*arguments)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("prepare_data: ") and refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("prepare-data: ") and refused.stderr.count("\n") == 1
     assert "train: 3 images (published: 12,936)" in refused.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["source.zip"]
     result = start(*arguments, "--allow_differences")

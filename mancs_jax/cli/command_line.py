@@ -70,7 +70,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     """
     keep_going()
     argv = list(sys.argv if argv is None else argv)
-    name = command.__name__.removeprefix("mancs_jax.cli.").replace(".", " ")
+    name = command.__name__.removeprefix("mancs_jax.cli.").replace(".", " ").replace("_", "-")  # as it is typed
     try:
         _run(command, name, argv)
     except SystemExit:
@@ -81,7 +81,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        sys.exit(f"{name}: {_told(error)}")
+        sys.exit(f"{name}: {told(error)}")
     # Tracing has made a million objects that stay: the collector need not look through them at the end of the process.
     # Not after an error: JAX may still compute what nobody waits for, and crashes where its arrays outlive Python.
     atexit.register(gc.freeze)
@@ -114,7 +114,7 @@ def _run(command: ModuleType, name: str, argv: list[str]) -> None:
     command.main(values, arguments)
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Returns the line for an error, and keeps the traceback of one that is not the user's."""
     if isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):  # ImportError: an extra is missing
         return one_line(error)
@@ -123,7 +123,7 @@ def _told(error: BaseException) -> str:
     if platforms := _missing_platforms():
         return (
             f"JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device, as "
-            "pip install 'mancs_jax[cuda12]'"
+            f"pip install 'mancs_jax[{'tpu' if 'tpu' in platforms.lower() else 'cuda12'}]'"
         )
     if isinstance(error, RuntimeError):  # of JAX and other libraries, which tell what they lack
         return f"{shortened(one_line(error), LONGEST)} (traceback: {_kept_traceback()})"
