@@ -138,6 +138,14 @@ def test_images_of_one_name_in_two_folders(tmp_path, folder):
         assert {image.folder for image in gallery.images(name="cam*")} == {str(moved.resolve())}
 
 
+def test_names_that_are_not_utf8_are_skipped(tmp_path, folder):
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    shutil.copy(folder / "cam0" / "0000.jpg", folder / odd)
+    with Gallery(tmp_path / "people.gallery", Pixels()) as gallery:
+        added = gallery.add_folder(folder, progress=False)
+        assert added.added == Added(new=20) and added.damaged == {odd: "its name is not UTF-8: rename it"}
+
+
 def test_damaged_images_are_skipped(tmp_path, folder):
     (folder / "cam0" / "0000.jpg").write_bytes((folder / "cam0" / "0000.jpg").read_bytes()[:100])
     (folder / "notes.txt").write_text("x")

@@ -111,8 +111,8 @@ def add_folder(
     names, not_images = find_images(folder)
     below = folder.resolve().relative_to(top.resolve())
     names = [(below / name).as_posix() for name in names]
-    if odd := [name for name in names if not _is_text(name)]:
-        raise ValueError(f"{len(odd)} names are no UTF-8, the first one {odd[0]!a}: rename them")
+    damaged = {name: "its name is not UTF-8: rename it" for name in names if not _is_text(name)}
+    names = [name for name in names if name not in damaged]
     if missing := sorted(set(csv_labels) - set(names)):
         raise ValueError(f"{csv_file} has {len(missing):,} paths that are no images of {top}: {name_some(missing)}")
 
@@ -121,7 +121,7 @@ def add_folder(
         return _first_known(csv_labels.get(name, Labels()), given._replace(time=at))
 
     new, changed, unchanged = _compare(store, top, names, labels, replace, by_camera, progress)
-    added, damaged = Added(unchanged=unchanged), dict[str, str]()
+    added = Added(unchanged=unchanged)
     with bar(desc="adding", unit="image", total=len(new) + len(changed), delay=1, disable=not progress) as progress_bar:
         for block in _blocks(changed, 16 * TRANSACTION):
             added = _sum(added, store.relabel(block))
