@@ -199,6 +199,8 @@ def test_a_line_a_query(place):
     gallery = embed_folder(place / "unknown", embedder, progress=False)
     queries = answers.find_queries(place / "queries")
     found, _ = answers.find_answers(queries, embedder, gallery, k=2)
-    drawn = answers.draw(found, gallery, place / "unknown", (128, LEAST_WIDTH))
-    one = answers.draw(found[:1], gallery, place / "unknown", (128, LEAST_WIDTH))
+    images, faults = answers.result_images(found, gallery, place / "unknown", (128, LEAST_WIDTH))
+    drawn = answers.draw(found, gallery, images, (128, LEAST_WIDTH))
+    one = answers.draw(found[:1], gallery, images, (128, LEAST_WIDTH))
+    assert not faults
     np.testing.assert_array_equal(drawn[: one.shape[0]], one)

@@ -15,8 +15,10 @@ from tiny_workdir import WIDTH, write_place
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.export import USE, USE_ONNX, VALUES
 from mancs_jax.inference.gallery import (
+    GREY,
     Gallery,
     check_network,
+    decoded,
     embed_folder,
     labels_of,
     load_gallery,
@@ -110,6 +112,18 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())
     assert answers["skipped"] == {"b.jpg": "cut off"} and len(answers["queries"]) == 2
+    # Images of the gallery that are gone or damaged are grey in the picture and on the page.
+    (photos / "a.jpg").unlink()
+    (photos / "c.jpg").write_bytes(whole[:-20])
+    files = "--gallery=g.npz --picture=a.png --report=a.html --images=photos"
+    capsys.readouterr()
+    assert run_script("search", place / "query.jpg", line.split()[1], *files.split()) == ""
+    assert capsys.readouterr().err.endswith(
+        "2 of 2 result images cannot be read in photos and are grey: a.jpg (not there any more), c.jpg (cut off); "
+        "--images has to be the folder that was embedded\n"
+    )
+    grey = [GREY] * 3
+    assert (cv2.imread("a.png")[50, :] == grey).all(axis=1).any() and (tmp_path / "a.html").is_file()
 
 
 def test_a_name_without_labels_among_others_is_told(place, tmp_path, monkeypatch, capsys):
@@ -160,9 +174,6 @@ def test_galleries_without_labels_and_of_another_network(place, tmp_path):
         check_network(gallery._replace(network="0"), embedder)
     with pytest.raises(ValueError, match="embedded with flip=True, normalize=False, the query not"):
         check_network(gallery._replace(flip=True), embedder)
-    (tmp_path / "photos" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match="b.png: no such file; --images has to be the folder"):
-        picture(place / "query.jpg", Found(np.array([[1]]), np.array([[1.0]])), gallery, tmp_path / "photos", (64, 32))
 
 
 def test_borders_say_who_is_right(place):
@@ -172,7 +183,8 @@ def test_borders_say_who_is_right(place):
     found = Found(np.array([[1, 0]], np.int32), np.float32([[1, 2]]))
 
     def borders(query, gallery):
-        drawn = picture(query, found, gallery, photos, (64, 32))
+        images = {row: decoded(photos / name, (64, 32)) for row, name in enumerate(names)}
+        drawn = picture(query, found, gallery, images, (64, 32))
         return [tuple(drawn[0, column * drawn.shape[1] // 3 + 10].tolist()) for column in range(3)]
 
     assert borders(photos / names[0], gallery) == [QUERY, WRONG, RIGHT]

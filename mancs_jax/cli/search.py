@@ -18,7 +18,7 @@ from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_camera, define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one query image or a folder of them",)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")  # formats of --picture
@@ -101,14 +101,21 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         how = {"distance": values.distance, "k": values.k, **described(threshold), "skipped": damaged}
         write_json(values.json, how | answers.as_json(found, gallery))
         show(f"results: {values.json}")
+    if values.images:
+        images, faults = answers.result_images(found, gallery, values.images, embedder.image_size)
+        if faults:
+            tell(
+                f"{len(faults):,} of {len(images):,} result images cannot be read in {values.images} and are grey: "
+                f"{name_faults(faults)}; --images has to be the folder that was embedded"
+            )
     if values.picture:
-        write_picture(Path(values.picture), answers.draw(found, gallery, values.images, embedder.image_size))
+        write_picture(Path(values.picture), answers.draw(found, gallery, images, embedder.image_size))
         show(f"picture: {values.picture}")
     if values.report:
         shown = answers.page(
             found,
             gallery,
-            values.images,
+            images,
             embedder.image_size,
             place=values.gallery,
             network=source,

@@ -17,9 +17,7 @@ from mancs_jax.gallery.entry import Facts, Image, Match, hash_of
 from mancs_jax.gallery.filters import described, make_filter, moment_text
 from mancs_jax.gallery.gallery import Gallery
 from mancs_jax.inference.answers import Queries
-from mancs_jax.inference.gallery import embed_whole, labels_of, shown_label
-
-GREY = 200  # of the place of an image whose file is gone
+from mancs_jax.inference.gallery import GREY, embed_whole, labels_of, shown_label
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,14 @@ from mancs_jax.evaluation.ranking import Found
 from mancs_jax.evaluation.threshold import Limit, checked_limit, number_of, words_of
 from mancs_jax.inference.embedder import Embedder
 from mancs_jax.inference.gallery import (
+    GREY,
     Gallery,
     answers_of,
     cameras_of,
     decoded,
     embed_whole,
     find_images,
+    image_or_fault,
     is_correct,
     picture,
     shown_label,
@@ -164,21 +166,43 @@ def unknown_people(answered: Sequence[Answered], gallery: Gallery) -> str:
     return ""
 
 
-def draw(
+def result_images(
     answered: Sequence[Answered], gallery: Gallery, folder: str | Path, image_size: tuple[int, int]
+) -> tuple[dict[int, UInt8[np.ndarray, "H W 3"]], dict[str, str]]:
+    """Reads the images of all results from the folder that the gallery was made of.
+
+    Returns:
+      (image by its position in the gallery, grey where it cannot be read; name and fault of those).
+    """
+    shown, faults, folder = dict[int, np.ndarray](), dict[str, str](), local_path(folder)
+    for i in sorted({i for one in answered for i, _ in answers_of(one.found)}):
+        name = str(gallery.name[i])
+        image = image_or_fault(folder, image_size, name)
+        if isinstance(image, str):
+            faults[name] = image
+            image = np.full((*image_size, 3), GREY, np.uint8)
+        shown[i] = image
+    return shown, faults
+
+
+def draw(
+    answered: Sequence[Answered],
+    gallery: Gallery,
+    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
+    image_size: tuple[int, int],
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Draws a line for each query, see `gallery.picture`; RGB."""
+    """Draws a line for each query, see `gallery.picture` and `result_images`; RGB."""
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
     return ranked_lists.joined(
-        [picture(one.query, one.found, gallery, folder, image_size, one.label) for one in answered], axis=0
+        [picture(one.query, one.found, gallery, images, image_size, one.label) for one in answered], axis=0
     )
 
 
 def page(
     answered: Sequence[Answered],
     gallery: Gallery,
-    folder: str | Path,
+    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
     image_size: tuple[int, int],
     *,
     place: str | Path,
@@ -191,25 +215,18 @@ def page(
     Args:
       answered: queries and results.
       gallery: that was searched.
-      folder: that the gallery was made of.
-      image_size: (height, width) that images are decoded to.
+      images: of the results, see `result_images`.
+      image_size: (height, width) that queries are decoded to.
       place: of the gallery's file.
       network: name of the model.
       distance: "euclidean" or "cosine".
       max_distance: the threshold.
-
-    Raises:
-      FileNotFoundError: an image is not in the folder any more.
     """
     from mancs_jax.reporting.report import Shown, search_html
 
-    used = sorted({i for one in answered for i, _ in answers_of(one.found)})
-    row_of, folder = {i: row for row, i in enumerate(used)}, local_path(folder)
+    row_of = {i: row for row, i in enumerate(images)}
     query = [Shown(decoded(one.query, image_size), one.name, one.label) for one in answered]
-    shown_gallery = [
-        Shown(decoded(folder / name, image_size), name, gallery.shown(i))
-        for i, name in ((i, str(gallery.name[i])) for i in used)
-    ]
+    shown_gallery = [Shown(image, str(gallery.name[i]), gallery.shown(i)) for i, image in images.items()]
     lists = [
         [(row_of[i], distance, is_correct(one.label, gallery.shown(i))) for i, distance in answers_of(one.found)]
         for one in answered

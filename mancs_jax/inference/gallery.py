@@ -47,6 +47,7 @@ SUFFIXES = (
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
+GREY = 200  # of the place of an image that cannot be read
 JUNK = "-1"  # as a person: a bad box, which may show any person
 # Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
 FORMS = {
@@ -190,7 +191,7 @@ def embed_whole(
         def decoded_images(names: Sequence[str]) -> Iterator[np.ndarray]:
             for start in range(0, len(names), embedder.batch):
                 block = names[start : start + embedder.batch]
-                read = partial(_image_or_fault, folder, embedder.image_size)
+                read = partial(image_or_fault, folder, embedder.image_size)
                 for name, image in zip(block, pool.map(read, block), strict=True):
                     if isinstance(image, str):
                         damaged[name] = image
@@ -216,7 +217,7 @@ def _by_camera(names: Sequence[str], cameras: Sequence[Camera]) -> dict[Camera, 
     return groups
 
 
-def _image_or_fault(folder: Path, image_size: tuple[int, int], name: str) -> np.ndarray | str:
+def image_or_fault(folder: Path, image_size: tuple[int, int], name: str) -> np.ndarray | str:
     """The decoded image, uint8 [height, width, 3], or what is wrong with its file, in a few words."""
     encoded = b""
     try:
@@ -432,7 +433,7 @@ def picture(
     query: str | Path,
     found: Found,
     gallery: Gallery,
-    folder: str | Path,
+    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
     image_size: tuple[int, int],
     label: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -442,12 +443,9 @@ def picture(
       query: image file.
       found: its results.
       gallery: that they come from.
-      folder: that the gallery was made of.
-      image_size: (height, width) of each image in the picture.
+      images: of the results, by their positions in the gallery.
+      image_size: (height, width) of the query in the picture.
       label: (person, camera) of the query, as `Gallery.shown`; None takes those that its name tells.
-
-    Raises:
-      FileNotFoundError: an image is not in the folder any more.
     """
     from mancs_jax.reporting import ranked_lists  # not at the top: few searches draw a picture
 
@@ -458,8 +456,7 @@ def picture(
         name, shown = Path(str(gallery.name[i])), gallery.shown(i)
         caption = ranked_lists.captioned(*shown) if shown else name.stem
         colours = {None: ranked_lists.QUERY, True: ranked_lists.RIGHT, False: ranked_lists.WRONG}
-        image = decoded(local_path(folder) / name, image_size)
-        cells.append(ranked_lists.framed(image, colours[is_correct(label, shown)], [caption, f"{distance:.3g}"]))
+        cells.append(ranked_lists.framed(images[i], colours[is_correct(label, shown)], [caption, f"{distance:.3g}"]))
     return ranked_lists.joined(cells, axis=1)
 
 
@@ -478,7 +475,5 @@ def answers_of(found: Found) -> list[tuple[int, float]]:
 
 
 def decoded(path: Path, image_size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """An image of the gallery; FileNotFoundError where its file is gone."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --images has to be the folder that was embedded")
+    """A decoded image; OSError or ValueError where it cannot be read."""
     return images.decode_image(path.read_bytes(), image_size, str(path))
