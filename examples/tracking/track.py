@@ -23,6 +23,7 @@ from scores import score_tracks
 from video import Frames, open_frames
 
 import mancs_jax
+from mancs_jax.cli.command_line import INTERRUPTED, told
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.outputs import check_outputs
@@ -193,6 +194,11 @@ def run(arguments: argparse.Namespace) -> None:
     look = embed_detections(frames, detections, arguments.workdir or arguments.network)
     options = Options(arguments.weight, arguments.alike)
     tracks = link(detections, look, options)
+    if not len(tracks.frame):
+        tell(
+            f"no tracks: a track needs {MIN_BOXES} boxes of one person, and none of the {len(detections.frame):,} boxes"
+            " belong to one"
+        )
     if truth is not None:
         motion = link(detections, look, options._replace(weight=0.0))
         both = {"motion alone": motion, "motion and embeddings": tracks}
@@ -235,8 +241,11 @@ def main() -> None:
     keep_going()
     try:
         run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"track: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        tell("track: interrupted")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sys.exit(f"track: {told(error)}")
 
 
 if __name__ == "__main__":

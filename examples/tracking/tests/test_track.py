@@ -187,6 +187,36 @@ def test_flags_that_do_not_fit(place, monkeypatch, flags, line):
     assert run(track, monkeypatch, *arguments, *flags).startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("error", "ended", "told"),
+    [
+        (KeyboardInterrupt(), "130", "track: interrupted\n"),
+        (AssertionError(), "track: JAX cannot use JAX_PLATFORMS=gpu on this machine: unset it, or install JAX", ""),
+    ],
+)
+def test_other_ends_are_one_line(monkeypatch, capsys, error, ended, told):
+    def run_it(arguments):
+        raise error
+
+    def no_devices():
+        raise AssertionError
+
+    monkeypatch.setattr(track, "run", run_it)
+    monkeypatch.setenv("JAX_PLATFORMS", "gpu")
+    monkeypatch.setattr("jax.devices", no_devices)
+    assert run(track, monkeypatch, "frames", "--network=market1501").startswith(ended)
+    assert capsys.readouterr().err == told
+
+
+def test_why_there_are_no_tracks(place, tmp_path, monkeypatch, capsys):
+    two = Tracks(np.array([1, 2]), np.array([-1, -1]), np.array([[0, 0, 9, 9.0]] * 2), np.ones(2))
+    write_mot(tmp_path / "det.txt", two)
+    arguments = [place / "scene" / "frames", f"--detections={tmp_path}/det.txt", f"--workdir={place}/run"]
+    assert run(track, monkeypatch, *arguments, f"--output={tmp_path}/o.txt") == ""
+    line = "no tracks: a track needs 3 boxes of one person, and none of the 2 boxes belong to one\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
 def test_no_output_replaces_a_frame(place, monkeypatch):
     frames = place / "scene" / "frames"
     frame = frames / "000001.jpg"
