@@ -209,10 +209,19 @@ def test_the_repository_that_colab_opened_is_installed(install, monkeypatch):
         server.shutdown()
 
 
-def test_without_an_address_there_is_one_line(install):
+@pytest.mark.parametrize("is_colab", [False, True])
+def test_without_an_address_there_is_one_line(install, monkeypatch, is_colab):
+    if is_colab:  # whose server does not answer
+        monkeypatch.setenv("COLAB_JUPYTER_IP", "127.0.0.1")
+        monkeypatch.setenv("KMP_TARGET_PORT", "1")
     names, arguments = install()
     assert arguments is None
     assert names["stop"].startswith("mancs_jax is not installed: ") and "REPOSITORY" in names["stop"]
+
+
+def test_notebooks_and_package_know_a_tpu_by_the_same_signs():
+    source = install_cell("walkers")
+    assert all(f'"{sign}"' in source for sign in (*accelerators.TPU_FILES, *accelerators.TPU_NAMES))
 
 
 @pytest.mark.parametrize(

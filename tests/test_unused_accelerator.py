@@ -1,5 +1,7 @@
 """The line about an accelerator that JAX does not use, with a made-up nvidia-smi and made-up versions."""
 
+import os
+
 import pytest
 
 from mancs_jax.common import accelerators
@@ -17,7 +19,10 @@ def machine(monkeypatch, tmp_path):
         programs.mkdir()
         devices.mkdir()
         for name in dev:
+            (devices / name).parent.mkdir(exist_ok=True)
             (devices / name).touch()
+        for name in [name for name in os.environ if name.startswith(accelerators.TPU_NAMES)]:
+            monkeypatch.delenv(name)
         if gpu is not None:
             program = programs / "nvidia-smi"
             program.write_text(f"#!/bin/sh\nprintf '{gpu}'\nexit {status}\n")
@@ -53,6 +58,15 @@ def test_a_plugin_that_fits_but_does_not_start(machine):
 def test_a_tpu(machine, libtpu, words):
     machine(dev=("accel0",), libtpu=libtpu)
     assert unused_accelerator().startswith("this machine has a TPU") and words in unused_accelerator()
+
+
+@pytest.mark.parametrize("dev", ["vfio/0", ""])
+@pytest.mark.parametrize("variable", ["TPU_WORKER_ID", "COLAB_TPU_ADDR", "TPU_ML_PLATFORM"])
+def test_other_signs_of_a_tpu(machine, monkeypatch, dev, variable):
+    """The last variable is JAX's own, on any machine with libtpu; /dev/vfio/vfio is on any machine with that driver."""
+    machine(dev=("vfio/vfio", dev) if dev else ("vfio/vfio",))
+    monkeypatch.setenv(variable, "0")
+    assert bool(unused_accelerator()) == (bool(dev) or variable != "TPU_ML_PLATFORM")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Detects an accelerator that JAX does not use: without a message, training would take days on the CPU."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,20 +10,23 @@ import jax
 from mancs_jax.common.environment import version_of
 
 CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
-TPU_FILES = "accel[0-9]*"  # in /dev; the folder /dev/accel is for other devices
+# The install cell of the notebooks has the same two. In /dev; the folder /dev/accel is for other devices.
+TPU_FILES = ("accel[0-9]*", "vfio/[0-9]*")
+TPU_NAMES = ("COLAB_TPU", "TPU_")  # variables of a TPU's machine begin so
+SET_BY_JAX = ("TPU_LIBRARY_PATH", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION", "TPU_SKIP_MDS_QUERY")  # or for it
 DEV = Path("/dev")
 
 
 def unused_accelerator() -> str:
     """Returns a message where the machine has a GPU or TPU, but JAX computes on the CPU by default; otherwise "".
 
-    Starts JAX's backend. `nvidia-smi` finds a GPU, files in /dev a TPU.
+    Starts JAX's backend. `nvidia-smi` finds a GPU, files in /dev or variables a TPU.
     """
     if jax.default_backend() != "cpu" or _is_cpu_wanted():
         return ""
     if gpu := _nvidia_gpu():
         return f"this machine has a GPU ({gpu}), but JAX computes on the CPU: {_cuda_reason()}"
-    if any(DEV.glob(TPU_FILES)):
+    if _has_tpu():
         return f"this machine has a TPU, but JAX computes on the CPU: {_tpu_reason()}"
     return ""
 
@@ -42,6 +46,11 @@ def _nvidia_gpu() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return names[0].strip() if names else ""
+
+
+def _has_tpu() -> bool:
+    is_named = any(name.startswith(TPU_NAMES) and name not in SET_BY_JAX for name in os.environ)
+    return is_named or any(file for files in TPU_FILES for file in DEV.glob(files))
 
 
 def _cuda_reason() -> str:
