@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small_sets import small_sets
 
 from mancs_jax.evaluation import breakdown, comparison
-from mancs_jax.evaluation.bootstrap import identity_weights, interval
+from mancs_jax.evaluation.bootstrap import identity_weights, interval, wilson
 from mancs_jax.evaluation.breakdown import by_cameras, by_groups, find_false_accepts, find_outcomes
 from mancs_jax.evaluation.comparison import compare
 from mancs_jax.evaluation.labelled import Labelled
@@ -63,7 +63,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
             check_share(found["rank1"][a], c, sum(same for _, _, same in firsts), len(mated))
             positives = [distance for _, _, distance, same in inside if same]
             assert found["pairs"][a][c] == len(positives)
-            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), len(positives))
+            num_positives = 0 if threshold is None else len(positives)  # None accepts no pair: there is no rate
+            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), num_positives)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(breakdown, "LEAST_IDENTITIES", 1)
@@ -84,7 +85,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
         for name, rate, kind in (("positive_pairs", "tpr", True), ("negative_pairs", "fpr", False)):
             of_kind = [distance for q, _, distance, same in every if q in queries and same == kind]
             assert row[name] == len(of_kind)
-            check_share(row, rate, sum(distance <= limit for distance in of_kind), len(of_kind))
+            num_pairs = 0 if threshold is None else len(of_kind)
+            check_share(row, rate, sum(distance <= limit for distance in of_kind), num_pairs)
     assert {(row["attribute"], row["value"]) for row in rows[1:]} == {
         key for key, members in people.items() if key[0] != "all" and members & set(query.pid.tolist())
     }
@@ -129,6 +131,28 @@ def test_intervals_resample_people():
             accepted, total = accepted + product @ is_near, total + product.sum()
         draws.append(accepted / total)
     np.testing.assert_allclose(odd["fpr_interval"], interval(np.array(draws)), rtol=0, atol=1e-12)
+
+
+def test_few_accepted_pairs_have_wilson_intervals():
+    """Twelve people with a query and a gallery image each, 0.1 apart, and two people are at least 10 apart."""
+    pid = np.arange(1, 13)
+    query = Labelled(np.float32(10 * pid)[:, None], pid, np.zeros(12, int))
+    compared = compare(query, Labelled(query.embedding + np.float32(0.1), pid, np.ones(12, int)))
+    row, near = (
+        by_groups(
+            find_outcomes(compared, threshold),
+            find_false_accepts(compared, threshold),
+            compared,
+            np.ones(12, bool),
+            {},
+            threshold,
+        )["rows"][0]
+        for threshold in (1.0, 10.0)  # one neighbour is 9.9 away, the other 10.1
+    )
+    assert (row["fpr"], row["negative_pairs"], row["tpr"], row["positive_pairs"]) == (0, 132, 1, 12)
+    np.testing.assert_allclose(row["fpr_interval"], [0, 0.02828], atol=5e-5)  # 1.96^2 / (132 + 1.96^2)
+    np.testing.assert_allclose(row["tpr_interval"], [0.7575, 1], atol=5e-5)  # 12 / (12 + 1.96^2)
+    assert near["fpr"] == 11 / 132 and near["fpr_interval"] != wilson(11 / 132, 132)  # of the bootstrap
 
 
 def ODD_PAIRS(compared, threshold, kept=[]):  # noqa: B006, N802

@@ -61,6 +61,22 @@ def test_too_few_searches_are_a_dash(result):
     assert "For at most 1 in 100 false alarms, there are too few searches to tell." in findings(few)["open_set"]
 
 
+def test_without_a_threshold_no_rate_is_zero(result):
+    cameras, groups = result["cameras"], result["groups"]
+    none = {name: [[None] * len(row) for row in cameras[name]] for name in ("tpr", "tpr_interval")}
+    rates = dict.fromkeys(("tpr", "tpr_interval", "fpr", "fpr_interval"))
+    without = {
+        "cameras": cameras | none | {"threshold": None},
+        "groups": groups | {"threshold": None, "rows": [row | rates for row in groups["rows"]]},
+    }
+    sections = findings(without)
+    assert "second matrix" in findings(result)["cameras"] and "second matrix" not in sections["cameras"]
+    assert "no threshold that accepts 1 in 1,000" in sections["groups"] and "<td>0.0</td>" not in sections["groups"]
+    assert list(finding_charts(without)) == ["cameras"]
+    head, first = (line.split("|") for line in further_tables({"x": {"verification": {}} | without})[1].split("\n")[:3:2])
+    assert [cell.strip() for cell in (*head[-3:-1], *first[-3:-1])] == ["TPR", "FPR", "-", "-"]
+
+
 def test_charts_are_svg(result):
     charts = finding_charts(result)
     assert list(charts) == ["open_set", "reliability", "cameras", "cameras_tpr"]

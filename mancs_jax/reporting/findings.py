@@ -35,7 +35,8 @@ def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
         charts["reliability"] = reliability_svg(calibration["measured_on"]["reliability"])
     if cameras := result.get("cameras"):
         charts["cameras"] = _camera_svg(cameras, "rank1", "queries")
-        charts["cameras_tpr"] = _camera_svg(cameras, "tpr", "pairs")
+        if cameras["threshold"] is not None:
+            charts["cameras_tpr"] = _camera_svg(cameras, "tpr", "pairs")
     return charts
 
 
@@ -159,9 +160,12 @@ def _groups(of: Mapping[str, Any]) -> str:
     return _section(
         "Where it fails: groups of people",
         [
-            "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 pairs "
-            "of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR of "
-            "pairs of a person of the group with any other person (lower is better).",
+            "Rank-1 over the whole gallery. There are no shares of accepted pairs (TPR, FPR): these images "
+            "have no threshold that accepts 1 in 1,000 pairs of two people."
+            if of["threshold"] is None
+            else "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 "
+            "pairs of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR "
+            "of pairs of a person of the group with any other person (lower is better).",
             _explained(
                 any(row["rank1_interval"] for row in of["rows"]),
                 "Among 20 groups that do not differ at all, one looks different by chance. The groups overlap, and "
