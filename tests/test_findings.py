@@ -54,6 +54,14 @@ def test_tables_of_a_result(result):
     assert "| all " in groups
 
 
+def test_cameras_have_their_names(result):
+    named = result | {"names": {"cameras": {"5": "gate <A>", "1": "hall"}}}
+    assert "queries of camera gate &lt;A&gt; in the images of camera hall" in findings(named)["cameras"]
+    assert "gate &lt;A&gt;" in finding_charts(named)["cameras"] and ">2<" in finding_charts(named)["cameras"]
+    assert "queries of camera gate <A> in images of camera hall" in further_tables({"Mancs": named})[2]
+    assert result["cameras"]["worst"]["query_camera"] == 5
+
+
 def test_too_few_searches_are_a_dash(result):
     at = {"max_fpir": 0.01} | dict.fromkeys(("fpir", "fnir", "fnir_interval", "distance", "distance_interval"))
     few = result | {"open_set": result["open_set"] | {"at": [at]}}
