@@ -289,9 +289,7 @@ def _cameras(network: Network, camids: Sequence[np.ndarray], dataset: str, root:
     return [np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()], np.str_) for camid in camids]
 
 
-def _tell_of_cameras(
-    trained: Trained, cameras: Sequence[np.ndarray], name_of: Mapping[Any, str], dataset: str
-) -> None:
+def _tell_of_cameras(trained: Trained, cameras: Sequence[np.ndarray], name_of: Mapping[Any, str], dataset: str) -> None:
     """Says on stderr which cameras of a data set are embedded with statistics that may not be theirs."""
     if each_its_own(*cameras):
         return

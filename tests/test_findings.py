@@ -66,7 +66,9 @@ def test_too_few_searches_are_a_dash(result):
     at = {"max_fpir": 0.01} | dict.fromkeys(("fpir", "fnir", "fnir_interval", "distance", "distance_interval"))
     few = result | {"open_set": result["open_set"] | {"at": [at]}}
     assert re.search(r"\| 1 % \| +- \| +- \|", re.sub(r" +", " ", further_tables({"x": few})[0]))
-    assert "For at most 1 in 100 false alarms, there are too few searches to tell." in findings(few)["open_set"]
+    text = "too few searches for absent people to find a threshold where at most 1 in 100 returns a match."
+    assert text in findings(few)["open_set"]
+    assert "valid only for the cameras they were calibrated under" in findings(few)["calibration"]
 
 
 def test_without_a_threshold_no_rate_is_zero(result):
@@ -81,7 +83,9 @@ def test_without_a_threshold_no_rate_is_zero(result):
     assert "second matrix" in findings(result)["cameras"] and "second matrix" not in sections["cameras"]
     assert "no threshold that accepts 1 in 1,000" in sections["groups"] and "<td>0.0</td>" not in sections["groups"]
     assert list(finding_charts(without)) == ["cameras"]
-    head, first = (line.split("|") for line in further_tables({"x": {"verification": {}} | without})[1].split("\n")[:3:2])
+    head, first = (
+        line.split("|") for line in further_tables({"x": {"verification": {}} | without})[1].split("\n")[:3:2]
+    )
     assert [cell.strip() for cell in (*head[-3:-1], *first[-3:-1])] == ["TPR", "FPR", "-", "-"]
 
 

@@ -116,7 +116,9 @@ def test_evaluate_takes_the_splits_or_a_csv(embedded, place, tmp_path):
         "queries": 9,
         "identities": 9,
     }
-    line = worst_cameras(named_cameras({"query_cameras": [2], "gallery_cameras": [1], "worst": worst}, result["names"]["cameras"]))
+    line = worst_cameras(
+        named_cameras({"query_cameras": [2], "gallery_cameras": [1], "worst": worst}, result["names"]["cameras"])
+    )
     assert line.startswith("worst pair of cameras: queries of camera door-2 in images of camera door-1, rank-1 50.0")
     (tmp_path / "other.csv").write_text("path,pid\nx/y.jpg,anna\n")
     line = refused(load_features, unlabelled, csv=tmp_path / "other.csv")

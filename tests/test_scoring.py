@@ -213,7 +213,9 @@ def test_a_baseline_whose_weights_are_missing_is_left_out_at_once(workdir, root,
     trained = load_trained(workdir[0])
     config = trained.network.config.copy_and_resolve_references().unlock()
     config.pretrained, config.like_pretrained = "base.safetensors", True  # of a card: without the folder
-    monkeypatch.setattr(scoring, "embed", lambda *given, **options: said.append(capsys.readouterr().err) or embed(*given))
+    monkeypatch.setattr(
+        scoring, "embed", lambda *given, **options: said.append(capsys.readouterr().err) or embed(*given)
+    )
     said = []
     shared = trained._replace(network=trained.network._replace(config=config.lock()))
     found = scoring.evaluate_network(shared, scoring.Task(baselines=True), progress=False).results

@@ -3,6 +3,7 @@
     mancs verify A.jpg B.jpg --network=market1501 [--distance=cosine] [--max_fpr=0.001] [--json=OUT.json]
     mancs verify A.jpg B.jpg --network=market1501 --thresholds_of=labelled.json
     mancs verify A.jpg B.jpg --workdir=W --max_distance=3.1
+    mancs verify A.jpg B.jpg --network=site --camera=3,5
 
 The distance, the decision threshold and its false positive rate are printed with either decision. The threshold comes
 from the model card, from a JSON result of mancs evaluate, or from --max_distance. Exit status: 0 for the same
@@ -16,7 +17,7 @@ from mancs_jax.cli.command_line import keep_compiled_programs
 from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.network_flags import define_network, network_of
 from mancs_jax.cli.threshold_flags import check_threshold, define_threshold, given_threshold
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ("one image", "another image")
 DIFFERENT = 2  # exit status for different people; 1 is that of errors
@@ -27,8 +28,22 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_threshold(values, "Decision threshold: two images up to this distance show the same person.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
-    values.DEFINE_string("camera", None, "Camera of both images, whose statistics a model of `mancs adapt` uses.")
+    values.DEFINE_string(
+        "camera",
+        None,
+        "Camera of both images, or of the first and the second (3,5), whose statistics a model of `mancs adapt` uses.",
+    )
     values.DEFINE_string("json", None, "JSON file to which the result is written.")
+
+
+def cameras_of(camera: str | None, known: Sequence[str]) -> str | tuple[str, str] | None:
+    """Returns the camera of both images, or those of the first and the second; a known name may have a comma."""
+    if camera is None or camera in known or "," not in camera:
+        return camera
+    names = camera.split(",")
+    if len(names) != 2:
+        raise ValueError(f"--camera={camera} has {len(names)} names: give one, or two for the first and second image")
+    return names[0], names[1]
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
@@ -45,10 +60,14 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         check_writable(values.json)
     embedder = load(source, batch=2, flip=values.flip, normalize=values.normalize)
     threshold = given_threshold(values, embedder)
+    camera = cameras_of(values.camera, embedder.cameras)
+    if embedder.cameras and camera is None:
+        tell(
+            "the model is adapted to cameras, and --camera is not given: both images are embedded with the model's own "
+            "statistics"
+        )
     max_fpr = {} if values.max_fpr is None else {"max_fpr": values.max_fpr}
-    verified = verify(
-        embedder, *arguments, distance=values.distance, threshold=threshold, camera=values.camera, **max_fpr
-    )
+    verified = verify(embedder, *arguments, distance=values.distance, threshold=threshold, camera=camera, **max_fpr)
     decision = "same person" if verified.is_same else "different people"
     show(f"{decision}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")
     if values.json:

@@ -106,8 +106,8 @@ def by_cameras(outcomes: Outcomes, comparison: Comparison, threshold: float | No
     Returns:
       `query_cameras` (A) and `gallery_cameras` (C); matrices A x C of `queries`, `identities`, `rank1`,
       `rank1_interval`, `pairs` (positive ones), `tpr` and `tpr_interval`, None where there is none, and without a
-      threshold; `threshold`; and `worst`, the pair of cameras with the lowest rank-1 of those with at least ten identities, or None. None with one
-      camera or more than MOST_CAMERAS.
+      threshold; `threshold`; and `worst`, the pair of cameras with the lowest rank-1 of those with at least ten
+      identities, or None. None with one camera or more than MOST_CAMERAS.
     """
     query = comparison.query
     query_cameras, camera_of = np.unique(query.camid, return_inverse=True)
@@ -187,8 +187,9 @@ def by_groups(
       `positive_pairs`, `tpr`, `negative_pairs`, `fpr` and the intervals of the three; `num_unknown`, query identities
       without any attribute. Without a threshold, TPR and FPR are None. Intervals are those of the bootstrap; where
       fewer than ten pairs are accepted or rejected, Wilson's: of the FPR among all negative pairs of the group, and of
-      the TPR among as many observations as there are identities with positive pairs, as in `pair_intervals`. Groups of fewer than LEAST_IDENTITIES people have no rates (None): they would say more
-      about these people than about the group.
+      the TPR among as many observations as there are identities with positive pairs, as in `pair_intervals`.
+      Groups of fewer than LEAST_IDENTITIES people have no rates (None): they would say more about these people than
+      about the group.
     """
     pid = comparison.query.pid
     people, identity = np.unique(pid, return_inverse=True)

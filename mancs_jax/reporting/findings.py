@@ -77,7 +77,9 @@ def _open_set(of: Mapping[str, Any]) -> str:
     for at in of["at"]:
         one_in = f"at most 1 in {1 / at['max_fpir']:g}"
         if at["fnir"] is None:
-            lines.append(f"For {one_in} false alarms, there are too few searches to tell.")
+            lines.append(
+                f"There are too few searches for absent people to find a threshold where {one_in} returns a match."
+            )
         elif at["distance"] is None:
             lines.append(f"If {one_in} searches for absent people may return a match, no threshold is needed.")
         else:
@@ -133,8 +135,9 @@ def _calibration(of: Mapping[str, Any]) -> str:
             "same person; a dot above it, that the model understates it.",
             f"Cllr, the cost of all ratios, is {quality['cllr']:.3f}; with the best possible calibration of this model "
             f"it would be {quality['min_cllr']:.3f}. 0 is a perfect model, and 1 is one that says nothing. The "
-            f"ratios were calibrated on {of['set_on']}. They are valid only for these cameras. Pairs of the same "
-            "person and pairs of two people have equal weight in Cllr, although there are far more of the latter.",
+            f"ratios were calibrated on {of['set_on']}. They are valid only for the cameras they were calibrated "
+            "under. Pairs of the same person and pairs of two people have equal weight in Cllr, although there are far "
+            "more of the latter.",
         ],
     )
 
