@@ -14,10 +14,9 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.config.names import DISTANCES, sources
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
-from mancs_jax.evaluation.bootstrap import wilson
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS, wilson
 from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
-from mancs_jax.evaluation.pair_intervals import FEW_PAIRS
 from mancs_jax.evaluation.protocols import Options
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.network import averaged, without_classifiers

@@ -51,7 +51,7 @@ def test_tables_of_a_result(result):
     assert cameras.startswith(
         "worst pair of cameras: queries of camera 5 in images of camera 1, rank-1 64.3 [60.4, 68.1]"
     )
-    assert "| all " in groups
+    assert "| all " in groups and f"% of {result['num_gallery']:,} images of other people are at most " in groups
 
 
 def test_cameras_have_their_names(result):

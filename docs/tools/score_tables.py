@@ -376,6 +376,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_calibration": market1501_calibration,
     "market1501_reliability": market1501_reliability,
     "market1501_cameras": market1501_cameras,
+    "market1501_cameras_tpr": partial(market1501_cameras, "tpr"),
     "market1501_groups": market1501_groups,
     "market1501_small": market1501_small,
     "other_cameras": other_cameras,

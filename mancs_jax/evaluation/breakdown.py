@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Num
 from scipy.sparse import csr_array
 
-from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES, identity_weights, interval, wilson
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS, LEAST_IDENTITIES, identity_weights, interval, wilson
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
-from mancs_jax.evaluation.pair_intervals import FEW_PAIRS
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that can still be read

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mancs_jax.common.screen import escaped
+from mancs_jax.evaluation.breakdown import MAX_FPR
 from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.results import aligned, significant, with_interval
 
@@ -23,7 +24,7 @@ def further_tables(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             for _, result in with_pairs
             if result.get("cameras")
         ),
-        *(aligned(group_cells(result["groups"])) for _, result in with_pairs if result.get("groups")),
+        *(group_table(result) for _, result in with_pairs if result.get("groups")),
     ]
     return [text for text in texts if text]
 
@@ -89,6 +90,18 @@ def worst_cameras(cameras: Mapping[str, Any]) -> str:
         f"{worst['gallery_camera']}, "
         f"rank-1 {with_interval(worst['rank1'], worst['rank1_interval'])} % "
         f"({worst['queries']:,} queries of {worst['identities']:,} identities)"
+    )
+
+
+def group_table(result: Mapping[str, Any]) -> str:
+    """The groups of a result, with the false alarms per query that its threshold lets expect."""
+    table = aligned(group_cells(result["groups"]))
+    if result["groups"]["threshold"] is None or not (size := result.get("num_gallery")):
+        return table
+    alarms = significant(MAX_FPR * size, 3)
+    return (
+        f"{table}\nat this threshold, {100 * MAX_FPR:g} % of {size:,} images of other people are at most {alarms} "
+        "false alarms per query"
     )
 
 

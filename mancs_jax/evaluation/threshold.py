@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mancs_jax.common.local_path import local_path
-from mancs_jax.evaluation.pair_intervals import FEW_PAIRS
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS
 from mancs_jax.evaluation.results import significant
 
 LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
