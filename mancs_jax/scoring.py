@@ -36,7 +36,7 @@ from mancs_jax.inference.network import Network
 from mancs_jax.inference.trained import Trained, exported_path, load_trained
 from mancs_jax.models.mancs import init_variables
 from mancs_jax.training.description import Description
-from mancs_jax.weights.start import load_into
+from mancs_jax.weights.start import check_start, load_into
 from mancs_jax.workdir import Workdir
 
 NETWORK, UNTRAINED, PRETRAINED = "Mancs", "untrained network", "before fine-tuning"
@@ -183,6 +183,8 @@ def evaluate_network(
     testset = data.testset if dataset in names.CUHK03 else 0
     is_classic = testset > 0 and not validation and not task.single_shot
     _check(task, is_classic, root)
+    if task.baselines and config.like_pretrained:
+        check_start(config)  # the row "before fine-tuning" needs the pretrained model
     if task.analyses.calibrate and not _has_held_out(config):
         raise ValueError(NOBODY)
     parts = _load_parts(task, dataset, root, data, testset, validation)
@@ -197,7 +199,7 @@ def evaluate_network(
             "scores may be too high"
         )
     embed_by = partial(embed, flip=task.flip, progress=progress)
-    # Whose weights may be missing: that ends here, before anything is embedded.
+    # A file of weights that is damaged ends here, before anything is embedded.
     baselines = _baselines(network, embed_by) if task.baselines else {}
     embed_all = embed_all or partial(embed_by, network)
     # Raises an error for too few held-out pairs, so it comes before the evaluation, which takes long.
@@ -512,19 +514,11 @@ def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
 
 
 def _baselines(network: Network, embed_all: Callable) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Name -> embeddings of images, of the baselines: the network as its training began, and a colour histogram.
-
-    Of a shared model, only the name of the weights that its training began with is known: where there is no such file,
-    the first baseline is left out, and a line on stderr says so.
-    """
+    """Name -> embeddings of images, of the baselines: the network as its training began, and a colour histogram."""
     config, variables = network.config, init_variables(network.config, network.num_classes)
     name = UNTRAINED
     if config.like_pretrained:
-        try:
-            params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
-        except FileNotFoundError:
-            tell(f"--baselines: the row {PRETRAINED!r} is left out: there is no file {config.pretrained}")
-            return {HISTOGRAM: histogram.embed}
+        params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
         name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
     first = Network(config, network.num_classes, variables)
     return {name: partial(embed_all, first), HISTOGRAM: histogram.embed}

@@ -1,8 +1,8 @@
 """Networks adapted to cameras: statistics against PyTorch in float64, files, thresholds, and what uses them."""
 
-import contextlib
 import csv
 import json
+from pathlib import Path
 
 import cv2
 import jax
@@ -17,7 +17,7 @@ from mancs_jax import scoring
 from mancs_jax.cli import adapt as command
 from mancs_jax.cli import embed as embed_command
 from mancs_jax.cli import search as search_command
-from mancs_jax.cli import verify
+from mancs_jax.cli import verify as verify_command
 from mancs_jax.cli.command_line import run
 from mancs_jax.data.arrays import Split
 from mancs_jax.data.augment import normalize
@@ -272,26 +272,12 @@ def test_thresholds_are_those_of_people_in_one_frame(place):
     assert [point["max_distance"] for point in thresholds["euclidean"]] == [None] * 3  # 0.01 of 60 pairs is none
 
 
-def test_verify_knows_cameras_and_frames(place, monkeypatch, capsys):
-    monkeypatch.setattr("mancs_jax.cli.command_line.keep_compiled_programs", lambda: None)
-    images = [str(place / "boxes" / name) for name in ("2_001.png", "7_001.png")]
+def test_a_threshold_knows_frames(place):
     embedder = mancs_jax.load(place / "site")
     points = [{"max_fpr": 0.001, "max_distance": 1.5, "fpr": 0.0005, "pairs": 4000}]
     embedder.card["thresholds"] = {"set_on": "frames", "euclidean": points}
     threshold = mancs_jax.threshold_of(embedder)
     assert threshold.words() == "1.5 (false positive rate 0.1 % within a frame, uncertain: it rests on 2 pairs)"
-    both, each = (mancs_jax.verify(embedder, *images, camera=camera).distance for camera in ("2", ("2", "7")))
-    for flags, expected in (["--camera=2"], both), (["--camera=2,7"], each):
-        with contextlib.suppress(SystemExit):
-            run(verify, ["verify", *images, f"--network={place / 'site'}", "--max_distance=0.001", *flags])
-        printed = capsys.readouterr()
-        assert f"euclidean distance {expected:.4g}, " in printed.out and "--camera is not given" not in printed.err
-    with contextlib.suppress(SystemExit):
-        run(verify, ["verify", *images, f"--network={place / 'site'}", "--max_distance=0.001"])
-    assert capsys.readouterr().err.count("--camera is not given: both images are embedded with the model's own") == 1
-    assert verify.cameras_of("a,b", ["a,b"]) == "a,b" and both != each
-    with pytest.raises(ValueError, match="has 3 names"):
-        verify.cameras_of("1,2,3", [])
 
 
 def test_one_camera_or_one_for_each_image(place, capsys):
@@ -448,6 +434,31 @@ def test_the_commands(place, capsys, monkeypatch):
         run(search_command, ["search", "boxes/2_001.png", "--gallery=gallery.npz", "--network=site", flag, "--k=1"])
         distance = float(capsys.readouterr().out.split("\n")[1].split()[1])
         assert distance == pytest.approx(np.linalg.norm(by_camera[1] - query, axis=1).min(), rel=1e-3)
+
+
+def test_verify_has_a_camera_for_each_image(place, capsys, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("mancs_jax.cli.command_line.keep_compiled_programs", lambda: None)
+    images = [Path("boxes") / f"{camera}_000.png" for camera in (2, 7)]
+    embedder = mancs_jax.load("site")
+
+    def verified(*flags):
+        with pytest.raises(SystemExit):
+            run(verify_command, ["verify", *map(str, images), "--network=site", "--max_distance=0", *flags])
+        said = capsys.readouterr()
+        return float(said.out.split("distance ")[1].split(",")[0]), said.err
+
+    for flags, camera in (
+        (["--camera=2", "--second_camera=7"], [2, 7]),
+        (["--camera=7"], 7),
+        ([], None),
+    ):
+        distance, told = verified(*flags)
+        first, second = embedder([place / image for image in images], camera=camera)
+        assert distance == pytest.approx(np.linalg.norm(first - second), rel=1e-3)
+        assert ("is adapted to cameras, and the images have none" in told) == (camera is None)
+    with pytest.raises(SystemExit, match="give that of the first one as --camera"):
+        run(verify_command, ["verify", *map(str, images), "--network=site", "--second_camera=7"])
 
 
 def test_cameras_of_a_csv_by_name():

@@ -13,7 +13,7 @@ from mancs_jax.cli import evaluate
 from mancs_jax.cli.command_line import run
 from mancs_jax.data import build
 from mancs_jax.data.sources import market1501
-from mancs_jax.evaluation import calibration
+from mancs_jax.evaluation import analyses, calibration
 from mancs_jax.evaluation.analyses import Analyses, check_analyses
 from mancs_jax.evaluation.pairs import pair_blocks
 from mancs_jax.evaluation.protocols import Options
@@ -193,3 +193,10 @@ def test_no_ratio_without_a_mapping(features):
     damaged = {"calibration": {"euclidean": {"knots": [[1, 2]]}}}
     with pytest.raises(ValueError, match="the calibration for euclidean distance is damaged"):
         mancs_jax.search(arrays["query"], arrays["gallery"], k=1, calibration=damaged)
+
+
+@pytest.mark.parametrize(("negatives", "expected"), [(999, None), (1000, 2.5)])
+def test_a_rate_of_less_than_one_pair_has_no_threshold(negatives, expected):
+    points = [{"max_fpr": rate, "distance": 2.5} for rate in (1e-2, 1e-3)]
+    assert analyses._threshold({"num_negative_pairs": negatives, "at": points}) == expected
+    assert analyses._threshold(None) is None

@@ -63,8 +63,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
             check_share(found["rank1"][a], c, sum(same for _, _, same in firsts), len(mated))
             positives = [distance for _, _, distance, same in inside if same]
             assert found["pairs"][a][c] == len(positives)
-            num_positives = 0 if threshold is None else len(positives)  # None accepts no pair: there is no rate
-            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), num_positives)
+            counted = len(positives) if threshold is not None else 0  # without a threshold, nothing is accepted or not
+            check_share(found["tpr"][a], c, sum(distance <= limit for distance in positives), counted)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(breakdown, "LEAST_IDENTITIES", 1)
@@ -85,8 +85,8 @@ def test_counts_are_those_of_loops(sets, threshold, in_tiles):
         for name, rate, kind in (("positive_pairs", "tpr", True), ("negative_pairs", "fpr", False)):
             of_kind = [distance for q, _, distance, same in every if q in queries and same == kind]
             assert row[name] == len(of_kind)
-            num_pairs = 0 if threshold is None else len(of_kind)
-            check_share(row, rate, sum(distance <= limit for distance in of_kind), num_pairs)
+            counted = len(of_kind) if threshold is not None else 0
+            check_share(row, rate, sum(distance <= limit for distance in of_kind), counted)
     assert {(row["attribute"], row["value"]) for row in rows[1:]} == {
         key for key, members in people.items() if key[0] != "all" and members & set(query.pid.tolist())
     }
@@ -153,6 +153,15 @@ def test_few_accepted_pairs_have_wilson_intervals():
     np.testing.assert_allclose(row["fpr_interval"], [0, 0.02828], atol=5e-5)  # 1.96^2 / (132 + 1.96^2)
     np.testing.assert_allclose(row["tpr_interval"], [0.7575, 1], atol=5e-5)  # 12 / (12 + 1.96^2)
     assert near["fpr"] == 11 / 132 and near["fpr_interval"] != wilson(11 / 132, 132)  # of the bootstrap
+
+
+def test_the_interval_of_few_false_accepts_is_of_pairs():
+    """No pair is accepted at distance 0: the upper end is Wilson's for 0 of all pairs, not of thirty people."""
+    compared = crowd()
+    outcomes, false_accepts = find_outcomes(compared, 0.0), find_false_accepts(compared, 0.0)
+    (row,) = by_groups(outcomes, false_accepts, compared, hit_ranks(compared).ranks[:, 0] == 1, {}, 0.0)["rows"]
+    assert row["negative_pairs"] > 1000 and row["fpr"] == 0
+    assert row["fpr_interval"] == wilson(0.0, row["negative_pairs"])
 
 
 def ODD_PAIRS(compared, threshold, kept=[]):  # noqa: B006, N802

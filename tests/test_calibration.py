@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from small_sets import small_sets
 
+from mancs_jax import search
 from mancs_jax.evaluation import calibration, comparison
 from mancs_jax.evaluation.calibration import fit, knots_of, log_likelihood_ratio, probability, quality
 from mancs_jax.evaluation.comparison import compare, from_distances
@@ -200,3 +201,18 @@ def test_the_mapping_of_a_card():
         knots_of({"calibration": "none"}, "cosine")
     with pytest.raises(ValueError, match="not by given or re-ranked distances"):
         fit(from_distances(np.zeros((200, 200)).__getitem__, *overlapping()))
+
+
+def test_a_calibration_of_embeddings_with_another_norm_is_refused():
+    embedding = np.array([[3.0, 4.0], [0.0, 5.0]], np.float32)
+    mapping = {"calibration": {"euclidean": {"knots": KNOTS}, "cosine": {"knots": KNOTS}}}
+    of_norm_1 = mapping | {"embedded": {"normalize": True}}
+    for embedded, card in ((embedding, mapping), (embedding / 5, of_norm_1), (embedding / 5, mapping["calibration"])):
+        assert search(embedded, embedded, k=1, calibration=card).likelihood_ratio is not None
+    for embedded, card, line in (
+        (embedding / 5, mapping, "normalize=False, and these embeddings have normalize=True"),
+        (embedding, of_norm_1, "normalize=True, and these embeddings have normalize=False"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            search(embedded, embedded, k=1, calibration=card)
+        assert search(embedded, embedded, k=1, distance="cosine", calibration=card).likelihood_ratio is not None

@@ -64,3 +64,17 @@ def test_the_script_trains(tmp_path, heading, tasks, devices):
     assert (tmp_path / "W" / "report.html").is_file()
     start = json.loads((tmp_path / "W" / "run.json").read_text())["starts"][0]
     assert len(start["devices"]) == 2
+
+
+def test_the_kubernetes_job_finds_its_service():
+    import yaml  # which Orbax needs
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / "cluster.md").read_text(), re.DOTALL)
+    service, job = yaml.safe_load_all(block)
+    pods = job["spec"]["template"]["spec"]
+    name = service["metadata"]["name"]
+    assert pods["subdomain"] == name and service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+    (command,) = pods["containers"][0]["args"]
+    assert f"--coordinator={job['metadata']['name']}-0.{name}:" in command
+    assert f"--num_processes={job['spec']['completions']} " in command and "--config.pretrained=/shared/" in command
+    assert {of["name"] for of in pods["containers"][0]["volumeMounts"]} == {of["name"] for of in pods["volumes"]}

@@ -81,7 +81,7 @@ def test_without_a_threshold_no_rate_is_zero(result):
     }
     sections = findings(without)
     assert "second matrix" in findings(result)["cameras"] and "second matrix" not in sections["cameras"]
-    assert "no threshold that accepts 1 in 1,000" in sections["groups"] and "<td>0.0</td>" not in sections["groups"]
+    assert "too few pairs of two people for shares" in sections["groups"] and "<td>0.0</td>" not in sections["groups"]
     assert list(finding_charts(without)) == ["cameras"]
     head, first = (
         line.split("|") for line in further_tables({"x": {"verification": {}} | without})[1].split("\n")[:3:2]

@@ -15,6 +15,7 @@ from mancs_jax.data.prepare import prepare
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.publish import export_network
 from mancs_jax.run import train_and_evaluate
+from mancs_jax.scoring import Task, evaluate_network
 from mancs_jax.weights.start import with_pretrained_model
 
 
@@ -60,7 +61,13 @@ def test_training_ends_when_no_network_is_better_than_the_pretrained_one(place, 
     # Done is done: the same command trains no further.
     train_and_evaluate(config_of(place), tmp_path, report=False)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(rows)
-    assert load_trained(tmp_path).description.pretrained_on == ["market1501"]
+    trained = load_trained(tmp_path)
+    assert trained.description.pretrained_on == ["market1501"]
+    # A pretrained model that is gone is missed before anything is embedded.
+    with trained.network.config.unlocked():
+        trained.network.config.pretrained = "gone.safetensors"
+    with pytest.raises(ValueError, match="no file gone.safetensors"):
+        evaluate_network(trained, Task(baselines=True), embed_all=lambda *_: pytest.fail("embedded"))
 
 
 @pytest.mark.usefixtures("one_device")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module")  # ml_collecti
 # Flags that hold text but no path.
 PARTS, NAMES = ("query", "gallery"), ("pid", "camid")
 NO_PATHS = {"base", "coordinator", "dataset", "distractors", "name", "queries"}
-NO_PATHS |= {"before", "camera", "other_row", "person", "query_camera", "row", "since", "time"}
+NO_PATHS |= {"before", "camera", "second_camera", "other_row", "person", "query_camera", "row", "since", "time"}
 
 
 def test_home_and_remote_places(monkeypatch, tmp_path):

@@ -18,7 +18,17 @@ def test_every_spelling_of_a_file(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("g.npz")
     (tmp_path / "folder").symlink_to("sub")
     os.link("g.npz", "hard")
-    for path in ("g.npz", "./g.npz", "sub/../g.npz", "folder/../g.npz", tmp_path / "g.npz", "link", "hard", "~/g.npz"):
+    for path in (
+        "g.npz",
+        "./g.npz",
+        "sub/../g.npz",
+        "folder/../g.npz",
+        tmp_path / "g.npz",
+        "link",
+        "hard",
+        "~/g.npz",
+        "no/../g.npz",
+    ):
         with pytest.raises(ValueError, match="^--json is the file of --gallery: an output may not replace an input$"):
             check_outputs({"--json": path}, {"--gallery": "g.npz"})
     for path in ("sub/new", "folder/new", "sub/./new", "~/sub/new"):  # not there yet
@@ -61,6 +71,11 @@ def place(tmp_path, monkeypatch):
             search,
             "q.jpg --gallery=g.npz --network=x --picture=photos/b.png --images=photos",
             "folder of --images=photos",
+        ),
+        (
+            search,
+            "photos --gallery=g.npz --network=x --json=photos/a.jpg",
+            "the file of photos/a.jpg, an image of photos",
         ),
         (search, "q.jpg --gallery=g.npz --network=n --json=n/net.json", "n/net.json, which belongs to --network=n: "),
         (

@@ -209,21 +209,6 @@ def test_single_shot_on_people_of_the_pretrained_model_is_pointed_out(root, tmp_
         assert capsys.readouterr().err.count("was trained on cuhk01: it may have seen these identities") == times
 
 
-def test_a_baseline_whose_weights_are_missing_is_left_out_at_once(workdir, root, tmp_path, capsys, monkeypatch):
-    trained = load_trained(workdir[0])
-    config = trained.network.config.copy_and_resolve_references().unlock()
-    config.pretrained, config.like_pretrained = "base.safetensors", True  # of a card: without the folder
-    monkeypatch.setattr(
-        scoring, "embed", lambda *given, **options: said.append(capsys.readouterr().err) or embed(*given)
-    )
-    said = []
-    shared = trained._replace(network=trained.network._replace(config=config.lock()))
-    found = scoring.evaluate_network(shared, scoring.Task(baselines=True), progress=False).results
-    assert list(found) == ["Mancs", "colour histogram"]
-    line = "--baselines: the row 'before fine-tuning' is left out: there is no file base.safetensors\n"
-    assert said[0].endswith(line)  # before the first image
-
-
 def test_cameras_that_share_statistics_are_named(workdir, root, capsys):
     trained = load_trained(workdir[0])
     one_camera = trained._replace(card=trained.card | {"camera": "1"})

@@ -23,6 +23,22 @@ def adaptation_images() -> str:
     return _by("images of a camera", "adaptation_images", DATASETS[1:])
 
 
+def adaptation_general() -> str:
+    """docs/adapt.md: models that were trained on several data sets, before and after adaptation."""
+    files = {
+        "`people`": ("walkers", "adaptation_people_walkers"),
+        "trained without CUHK01": ("cuhk01", "adaptation_general_cuhk01"),
+        "trained without CUHK03": ("cuhk03_pair1", "adaptation_general_cuhk03_pair1"),
+    }
+    rows = []
+    for model, (dataset, file) in files.items():
+        before, after = read(f"other_cameras/{file}")["rows"]
+        assert (before["weight"], after["weight"]) == (0.0, 0.5)
+        rows.append((model, f"`{dataset}`", *(f"{of['rank-1']} / {of['plain mAP']}" for of in (before, after))))
+    commands = _commands([read(f"other_cameras/{file}") for _, file in files.values()])
+    return markdown(["model", "cameras of", "before", "adapted"], rows) + commands
+
+
 def frame_rates() -> str:
     """docs/adapt.md: rates at thresholds from people in one frame."""
     rows, files = [], []

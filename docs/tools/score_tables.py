@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerator_table import accelerators
-from adaptation_tables import adaptation_images, adaptation_weights, frame_rates
+from adaptation_tables import adaptation_general, adaptation_images, adaptation_weights, frame_rates
 from analysis_tables import (
     market1501_calibration,
     market1501_cameras,
@@ -328,6 +328,7 @@ LEFT_OUT = {
     "Market-1501 only, 700 steps": "market_only",
     "Market-1501 and the other data set, 700 steps": "one_run",
     "the same, then another run of 700 steps": "two_runs",
+    "both data sets with MixStyle, 700 steps": "mixstyle",
 }
 
 
@@ -383,6 +384,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "left_out": left_out,
     "adaptation_weights": adaptation_weights,
     "adaptation_images": adaptation_images,
+    "adaptation_general": adaptation_general,
     "frame_rates": frame_rates,
     "ablation_walkers_table5": ablation("ablation_walkers_table5"),
     "ablation_walkers_questions": ablation("ablation_walkers_questions"),

@@ -3,7 +3,7 @@
     mancs verify A.jpg B.jpg --network=market1501 [--distance=cosine] [--max_fpr=0.001] [--json=OUT.json]
     mancs verify A.jpg B.jpg --network=market1501 --thresholds_of=labelled.json
     mancs verify A.jpg B.jpg --workdir=W --max_distance=3.1
-    mancs verify A.jpg B.jpg --network=site --camera=3,5
+    mancs verify A.jpg B.jpg --network=site --camera=3 --second_camera=5
 
 The distance, the decision threshold and its false positive rate are printed with either decision. The threshold comes
 from the model card, from a JSON result of mancs evaluate, or from --max_distance. Exit status: 0 for the same
@@ -28,28 +28,17 @@ def define(values: Flags, argv: Sequence[str]) -> None:
     define_threshold(values, "Decision threshold: two images up to this distance show the same person.")
     values.DEFINE_bool("flip", False, "Average the embeddings of an image and of its mirror image.")
     values.DEFINE_bool("normalize", False, "Divide each embedding by its norm.")
-    values.DEFINE_string(
-        "camera",
-        None,
-        "Camera of both images, or of the first and the second (3,5), whose statistics a model of `mancs adapt` uses.",
-    )
+    values.DEFINE_string("camera", None, "Camera of the images, whose statistics a model of `mancs adapt` uses.")
+    values.DEFINE_string("second_camera", None, "Camera of the second image, where it is another than --camera.")
     values.DEFINE_string("json", None, "JSON file to which the result is written.")
-
-
-def cameras_of(camera: str | None, known: Sequence[str]) -> str | tuple[str, str] | None:
-    """Returns the camera of both images, or those of the first and the second; a known name may have a comma."""
-    if camera is None or camera in known or "," not in camera:
-        return camera
-    names = camera.split(",")
-    if len(names) != 2:
-        raise ValueError(f"--camera={camera} has {len(names)} names: give one, or two for the first and second image")
-    return names[0], names[1]
 
 
 def main(values: Flags, arguments: Sequence[str]) -> None:
     """Compares the images and prints the decision."""
     source = network_of(values)
     check_threshold(values)
+    if values.second_camera and not values.camera:
+        raise ValueError("--second_camera is the camera of the second image: give that of the first one as --camera")
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json
     from mancs_jax.inference.embedder import load
@@ -60,13 +49,10 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
         check_writable(values.json)
     embedder = load(source, batch=2, flip=values.flip, normalize=values.normalize)
     threshold = given_threshold(values, embedder)
-    camera = cameras_of(values.camera, embedder.cameras)
-    if embedder.cameras and camera is None:
-        tell(
-            "the model is adapted to cameras, and --camera is not given: both images are embedded with the model's own "
-            "statistics"
-        )
     max_fpr = {} if values.max_fpr is None else {"max_fpr": values.max_fpr}
+    if embedder.cameras and not values.camera:
+        tell(f"{source} is adapted to cameras, and the images have none: give them as --camera and --second_camera")
+    camera = (values.camera, values.second_camera) if values.second_camera else values.camera
     verified = verify(embedder, *arguments, distance=values.distance, threshold=threshold, camera=camera, **max_fpr)
     decision = "same person" if verified.is_same else "different people"
     show(f"{decision}: {values.distance} distance {verified.distance:.4g}, threshold {verified.threshold.words()}")

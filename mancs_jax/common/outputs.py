@@ -35,11 +35,12 @@ def check_outputs(
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str:
-    """Identifies a file by device and inode, or by its real path where it does not exist yet."""
+    """Identifies a file by device and inode, or by its real path where it does not exist."""
+    real = _real(path)  # the file that is replaced, also for a path through a folder that does not exist
     try:
-        status = local_path(path).stat()
+        status = real.stat()
     except OSError:
-        return str(_real(path))
+        return str(real)
     return status.st_dev, status.st_ino
 
 

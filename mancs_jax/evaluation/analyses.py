@@ -89,7 +89,7 @@ def analyse(
 
 
 def _threshold(verification: Mapping[str, Any] | None) -> float | None:
-    """The threshold at a false positive rate of MAX_FPR over all pairs; None where this is less than one pair."""
-    if not verification or MAX_FPR * verification["num_negative_pairs"] < 1:
+    """The threshold at a false positive rate of MAX_FPR over all pairs; None where that is less than one pair."""
+    if verification is None or MAX_FPR * verification["num_negative_pairs"] < 1:
         return None
     return next((point["distance"] for point in verification["at"] if point["max_fpr"] == MAX_FPR), None)

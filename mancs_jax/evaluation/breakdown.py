@@ -43,7 +43,7 @@ def find_outcomes(comparison: Comparison, threshold: float | None) -> Outcomes:
 
     Args:
       comparison: of embeddings.
-      threshold: the largest accepted distance; None accepts no pair.
+      threshold: the largest accepted distance; None accepts no pair, and `by_cameras` and `by_groups` give no rates.
 
     Raises:
       ValueError: as `pairs.pair_blocks`.

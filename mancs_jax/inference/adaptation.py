@@ -116,8 +116,8 @@ def described(card: dict[str, Any]) -> str:
         limits.append(significant(points[0]["max_fpr"] * ALARMS_IN, 3))
         lines.append(f"  {points[0]['max_fpr']:>19g}" + "".join(f"{limit:>12}" for limit in limits))
     lines.append(
-        f"  alarms: expected false alarms per query in a gallery of {ALARMS_IN:,} images of other people, if the rate "
-        "within frames held across cameras"
+        f"  alarms: false alarms per query in a gallery of {ALARMS_IN:,} images of other people, if the rate within "
+        "frames held between cameras"
     )
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
@@ -321,6 +322,15 @@ def write_gallery(path: str | Path, gallery: Gallery) -> None:
     """Writes a .npz file, atomically: an array for each field, without those that are None."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
+
+
+def size_of(path: str | Path) -> int:
+    """Returns the number of embeddings in a file of `write_gallery`, without reading them; 0 for any other file."""
+    try:
+        with np.load(local_path(path), allow_pickle=False) as file:
+            return len(file["name"])
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, BadZipFile):
+        return 0
 
 
 def load_gallery(path: str | Path) -> Gallery:

@@ -76,7 +76,10 @@ def search(
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
     # Cosine distance is the same with norms of 1 and without.
-    is_normalized = are_normalized(query) if distance == "euclidean" and max_distance is not None else None
+    is_checked = distance == "euclidean" and (max_distance is not None or knots is not None)
+    is_normalized = are_normalized(query) if is_checked else None
+    if is_normalized is not None and knots is not None:
+        _check_calibrated_for(calibration or {}, is_normalized)
     limit = checked_limit(max_distance, distance, normalize=is_normalized)
     checked_norms("query", query, distance)
     if num_candidates is not None and num_candidates < k:
@@ -105,6 +108,19 @@ def _limited(found: Found, k: int, max_distance: float | None) -> Found:
     index, distance = np.where(is_far, -1, found.index), np.where(is_far, np.float32(np.inf), found.distance)
     beyond = ((0, 0), (0, k - index.shape[1]))
     return Found(np.pad(index, beyond, constant_values=-1), np.pad(distance, beyond, constant_values=np.inf))
+
+
+def _check_calibrated_for(calibration: Mapping[str, Any], is_normalized: bool) -> None:
+    """Refuses (ValueError) a card or a result whose Euclidean distances are of embeddings with another norm."""
+    if "calibration" not in calibration:  # the field alone does not say it
+        return
+    embedded = calibration.get("embedded") or {}
+    normalize = bool(calibration.get("normalize") or embedded.get("normalize"))
+    if normalize != is_normalized:
+        raise ValueError(
+            f"the calibration has normalize={normalize}, and these embeddings have normalize={is_normalized}: their "
+            "Euclidean distances are other numbers, so calibrate for them (mancs evaluate --calibrate)"
+        )
 
 
 def _exact(query: Float32[np.ndarray, "Q D"], gallery: Float32[np.ndarray, "G D"], k: int, distance: str) -> Found:

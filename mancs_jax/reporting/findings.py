@@ -166,15 +166,17 @@ def _cameras(of: Mapping[str, Any]) -> str:
 
 
 def _groups(of: Mapping[str, Any]) -> str:
+    shares = (
+        "Rank-1 over the whole gallery. There are too few pairs of two people for shares of accepted pairs."
+        if of["threshold"] is None
+        else "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 pairs "
+        "of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR of "
+        "pairs of a person of the group with any other person (lower is better)."
+    )
     return _section(
         "Where it fails: groups of people",
         [
-            "Rank-1 over the whole gallery. There are no shares of accepted pairs (TPR, FPR): these images "
-            "have no threshold that accepts 1 in 1,000 pairs of two people."
-            if of["threshold"] is None
-            else "Rank-1 over the whole gallery, and the shares of accepted pairs at the threshold where 1 in 1,000 "
-            "pairs of two people is accepted over all queries: TPR of pairs of the same person (higher is better), FPR "
-            "of pairs of a person of the group with any other person (lower is better).",
+            shares,
             _explained(
                 any(row["rank1_interval"] for row in of["rows"]),
                 "Among 20 groups that do not differ at all, one looks different by chance. The groups overlap, and "
