@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import read_list, write_json
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.out_of_memory import suggesting_less_memory
 from mancs_jax.common.screen import show, tell
 from mancs_jax.config import checks as configuration
@@ -56,6 +57,7 @@ def train_and_evaluate(
     data or checkpoint do not fit, or another process uses the workdir: nothing has changed then; and Diverged where a
     loss is not finite: checkpoints are kept.
     """
+    check_not_forked()
     devices, paths, config = jax.devices(), Workdir(local_path(workdir)), with_pretrained_model(config)
     configuration.validate(config, len(devices))
     checkpoint.check_path(paths.latest)

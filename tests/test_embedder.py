@@ -287,14 +287,16 @@ def test_thresholds_are_not_for_other_embeddings(flip, normalize):
 
 @pytest.mark.filterwarnings("ignore:os.fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork")
-@pytest.mark.parametrize("call", ["embed", "load", "search"])
+@pytest.mark.parametrize("call", ["embed", "load", "search", "score", "train"])
 def test_a_forked_process_gets_one_line(embedder, workdir, call):
     """It would wait for ever: for threads that were not copied."""
-    rows = np.ones((2, 4), np.float32)
+    rows, ones = np.ones((2, 4), np.float32), np.ones(2, int)
     calls = {
         "embed": lambda: embedder(pictures(1)),
         "load": lambda: mancs_jax.load(workdir[0]),
         "search": lambda: mancs_jax.search(rows, rows, 1),
+        "score": lambda: mancs_jax.score(rows, ones, ones, rows, ones, 2 * ones),
+        "train": lambda: mancs_jax.train_and_evaluate(tiny.get_config(), workdir[0]),
     }
     reader, writer = os.pipe()
     child = os.fork()

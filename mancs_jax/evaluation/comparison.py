@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Float32, Int, Int32, Integer
 
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.evaluation.distances import (
     are_usable,
@@ -89,8 +90,9 @@ def compare(
     local ones. A `streamed` gallery is read once, and as it is: its embeddings are checked when their tile is read, and
     are not centred, which costs digits far from the origin. Raises ValueError, one line that names the fault: shapes,
     dtypes, lengths, pids, an unknown distance, embeddings that are not finite, or too large or (cosine) too small for
-    float32 distances.
+    float32 distances; and RuntimeError, one line, in a forked process.
     """
+    check_not_forked()
     check_distance(distance)
     query, gallery = checked_pair(query, gallery)
     embedding, squared_query = query.embedding, checked_norms("query", query.embedding, distance)

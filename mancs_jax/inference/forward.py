@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float32, Shaped, UInt8
 
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.pipelined import pipelined
 from mancs_jax.common.processes import gathered, share
 from mancs_jax.common.screen import bar
@@ -48,6 +49,7 @@ def embed(
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
     """
+    check_not_forked()
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
     if camera is not None and network.cameras:
