@@ -81,7 +81,7 @@ def adapted_to(
     for camera in np.unique(camid).tolist():
         rows = np.random.default_rng([seed, camera]).permutation(np.flatnonzero(camid == camera))
         rows = rows[:number] if number else rows
-        batches = np.resize(rows, -(-len(rows) // BATCH) * BATCH).reshape(-1, BATCH)
+        batches = np.split(rows, range(BATCH, len(rows), BATCH))
         cameras[str(camera)] = camera_statistics(network, (image[batch] for batch in batches), weight)
     return network._replace(cameras=cameras)
 

@@ -14,6 +14,7 @@ from mancs_jax.common.local_path import local_path
 from mancs_jax.config.names import DISTANCES, sources
 from mancs_jax.data import arrays
 from mancs_jax.evaluation import roc
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS, wilson
 from mancs_jax.evaluation.calibration import calibrated, quality
 from mancs_jax.evaluation.comparison import Comparison, compare, kept
 from mancs_jax.evaluation.protocols import Options
@@ -216,12 +217,21 @@ def measured_calibration(mapping: dict[str, Any] | None, comparison: Comparison)
 
 
 def _points(comparison: Comparison) -> list[dict[str, Any]]:
-    """Distances at the false positive rates of `roc.RATES` on people held out, and the rates there."""
+    """Distances at the false positive rates of `roc.RATES` on people held out, and the rates there.
+
+    `pairs` are all negative pairs. Where a threshold accepts fewer than ten of them, `fpr_interval` is Wilson's.
+    """
     curve = roc.create_roc(comparison)
     # A rate of less than one negative pair would be a guess.
     points = [roc.at_rate(curve, rate) for rate in roc.RATES if rate * curve.num_negatives >= 1]
+
+    def rates(at: dict[str, Any]) -> dict[str, Any]:
+        is_few = at["fpr"] * curve.num_negatives < FEW_PAIRS - 0.5  # of a whole number of pairs
+        ends = wilson(at["fpr"], curve.num_negatives) if is_few else None
+        return {"fpr": at["fpr"], "tpr": at["tpr"], "pairs": curve.num_negatives, "fpr_interval": ends}
+
     return [
-        {"max_distance": at["distance"], "max_fpr": at["max_fpr"], "set_on": {"fpr": at["fpr"], "tpr": at["tpr"]}}
+        {"max_distance": at["distance"], "max_fpr": at["max_fpr"], "set_on": rates(at)}
         for at in points
         if at["distance"] is not None
     ]

@@ -1,6 +1,6 @@
 """Evaluates a trained model: a workdir in, results on disk and a table out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +13,12 @@ from ml_collections import ConfigDict
 from mancs_jax.common import processes
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.environment import environment
+from mancs_jax.common.screen import escaped, tell
 from mancs_jax.config import checks, names
 from mancs_jax.data import arrays
 from mancs_jax.data.cameras import each_its_own
 from mancs_jax.data.prepared import ALL_IMAGES
+from mancs_jax.data.sources.source import name_some
 from mancs_jax.data.training_data import join, load_training_data
 from mancs_jax.evaluation import cuhk03_classic, protocols, reranking, single_shot
 from mancs_jax.evaluation.analyses import NONE, Analyses, analyse, check_analyses
@@ -191,12 +193,22 @@ def evaluate_network(
         people, _ = arrays.names_of(dataset, root) if task.analyses.groups is not None else ({}, {})
         task = task._replace(analyses=task.analyses.by_pid(people))
         check_analyses(task.analyses, parts["query"].pid)
+    if task.single_shot and "query" not in parts and dataset in description.pretrained_on:
+        tell(
+            f"a model that this one was made from was trained on {dataset}: it may have seen these identities, and the "
+            "scores may be too high"
+        )
     embed_by = partial(embed, flip=task.flip, progress=progress)
+    # A file of weights that is damaged ends here, before anything is embedded.
+    baselines = _baselines(network, embed_by) if task.baselines else {}
     embed_all = embed_all or partial(embed_by, network)
     # Raises an error for too few held-out pairs, so it comes before the evaluation, which takes long.
     card = _calibration(trained, task, root, embed_all)
     camids = [split.camid for split in parts.values()]
     cameras = list(map(_unknown, camids)) if validation else _cameras(network, camids, dataset, root)
+    names_of_cameras = {} if validation else arrays.names_of(dataset, root)[1]
+    if not validation:
+        _tell_of_cameras(trained, cameras, names_of_cameras, dataset)
     embedded = {
         part: Labelled(embed_all(split.image, camera), split.pid, split.camid)
         for (part, split), camera in zip(parts.items(), cameras, strict=True)
@@ -221,8 +233,16 @@ def evaluate_network(
     else:
         evaluated = _official(embedded, comparisons, task, progress)
         evaluated[NETWORK] = analyse(comparisons[NETWORK], evaluated[NETWORK], task.analyses, card)
+        if names_of_cameras and evaluated[NETWORK].result.get("cameras"):
+            names_by_camid = {str(camera): name for camera, name in names_of_cameras.items()}
+            evaluated[NETWORK].result["names"] = {"cameras": names_by_camid}
     results |= {name: of.result for name, of in evaluated.items()}
-    for name, baseline in _baselines(network, parts, embed_by) if task.baselines else ():
+    for name, way in baselines.items():
+        baseline = {
+            part: Labelled(way(split.image), split.pid, split.camid)
+            for part, split in parts.items()
+            if part != "gt_bbox"
+        }
         options = task.options._replace(rerank=False)
         if is_classic:
             result = _classic(baseline, task)
@@ -253,7 +273,7 @@ def evaluate_network(
         "chosen_on": "last step" if description.best is None else config.choose_on,
         "train_fingerprint": description.data_fingerprint,
         "config": description.config,
-    } | {name: trained.card[name] for name in ("adapted", "exported") if name in trained.card}
+    } | {name: trained.card[name] for name in ("adapted", "exported", "camera") if name in trained.card}
     for name, result in results.items():
         results[name] = (result if "embedding" in result else result | about_model) | about_data
     queries = {name: of.queries for name, of in evaluated.items()}
@@ -269,6 +289,28 @@ def _cameras(network: Network, camids: Sequence[np.ndarray], dataset: str, root:
     if not name_of and each_its_own(*camids):  # these numbers name no camera
         return list(map(_unknown, camids))
     return [np.array([name_of.get(camera, str(camera)) for camera in camid.tolist()], np.str_) for camid in camids]
+
+
+def _tell_of_cameras(trained: Trained, cameras: Sequence[np.ndarray], name_of: Mapping[Any, str], dataset: str) -> None:
+    """Says on stderr which cameras of a data set are embedded with statistics that may not be theirs."""
+    if each_its_own(*cameras):
+        return
+    values = [camera for camera in np.unique(np.concatenate(cameras)).tolist() if camera != -1]
+    present = [str(name_of.get(camera, camera)) for camera in values]
+    if (own := trained.card.get("camera")) is not None and (others := [of for of in present if of != str(own)]):
+        tell(
+            f"the exported file has the statistics of camera {escaped(str(own))} only: images of "
+            f"{_listed(others)} of {dataset} are embedded with them, too"
+        )
+    if shared := [camera for camera in present if camera in (trained.network.cameras or {})]:
+        tell(
+            f"images of {_listed(shared)} of {dataset} are embedded with the statistics of the cameras that the model "
+            "is adapted to under these names; if they are other cameras, evaluate the model without adaptation"
+        )
+
+
+def _listed(cameras: Sequence[str]) -> str:
+    return f"camera{'s' * (len(cameras) > 1)} {name_some(list(map(escaped, cameras)))}"
 
 
 def _unknown(camid: np.ndarray) -> np.ndarray:
@@ -471,21 +513,15 @@ def _classic(embedded: dict[str, Labelled], task: Task) -> dict:
     return result | task.options.described()
 
 
-def _baselines(network: Network, parts: Parts, embed_all) -> Iterator[tuple[str, dict[str, Labelled]]]:
-    """Yields (name, embedded parts) of the baselines: the network as its training began, and a colour histogram."""
+def _baselines(network: Network, embed_all: Callable) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """Name -> embeddings of images, of the baselines: the network as its training began, and a colour histogram."""
     config, variables = network.config, init_variables(network.config, network.num_classes)
     name = UNTRAINED
     if config.like_pretrained:
         params, batch_stats = load_into(**variables, pretrained=config.pretrained, arch=config.model.arch)
         name, variables = PRETRAINED, {"params": params, "batch_stats": batch_stats}
     first = Network(config, network.num_classes, variables)
-    ways: dict[str, Callable] = {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
-    single_parts = {part: split for part, split in parts.items() if part != "gt_bbox"}
-    for name, way in ways.items():
-        yield (
-            name,
-            {part: Labelled(way(split.image), split.pid, split.camid) for part, split in single_parts.items()},
-        )
+    return {name: partial(embed_all, first), HISTOGRAM: histogram.embed}
 
 
 def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:
@@ -494,6 +530,9 @@ def _stem(result: dict, is_other_dataset: bool, is_validation: bool) -> str:
     if result["protocol"] == "single_shot":
         cameras = (result["query_camera"], result["gallery_camera"])
         words += [f"{result['num_queries']}_identities", "" if None in cameras else "cameras_{}_{}".format(*cameras)]
+        splits, seed = result["num_splits"], result["split_seed"]
+        words += [f"{splits}_splits" if splits != single_shot.USUAL.splits else ""]
+        words += [f"seed_{seed}" if seed != single_shot.USUAL.seed else ""]
     words += ["flip" if result.get("flip") else "", "cosine" if result["distance"] == "cosine" else ""]
     words += ["normalized" if result["normalize"] and result["protocol"] != "multi_query" else ""]
     words += ["reranked" if result["rerank"] else "", f"on_{result['dataset']}" if is_other_dataset else ""]

@@ -98,14 +98,19 @@ class Reference:
             self.set(layer, x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0), weight)
         return self.statistics()
 
-    def batch_by_batch(self, batches, weight):
-        """All layers of a batch at once, by its own moments; then the moments of all batches together."""
-        moments = {layer: [] for layer in self.layers}
+    def batch_by_batch(self, batches, weight, counted=None):
+        """All layers of a batch at once, by its own moments; then the moments of all images that are counted."""
+        moments, numbers = ({layer: [] for layer in self.layers} for _ in range(2))
+        counted = iter([(number, layer) for number in counted or map(len, batches) for layer in self.layers])
 
         def before(layer, arguments):
             x = arguments[0]
             mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-            moments[layer].append(torch.stack([mean, (x**2).mean((0, 2, 3))]))
+            number, called = next(counted)
+            assert called is layer
+            own = x[:number]
+            moments[layer].append(number * torch.stack([own.mean((0, 2, 3)), (own**2).mean((0, 2, 3))]))
+            numbers[layer].append(number)
             self.set(layer, mean, var, weight)
 
         hooks = [layer.register_forward_pre_hook(before) for layer in self.layers]
@@ -114,7 +119,7 @@ class Reference:
         for hook in hooks:
             hook.remove()
         for layer in self.layers:
-            mean, square = torch.stack(moments[layer]).mean(0)
+            mean, square = torch.stack(moments[layer]).sum(0) / sum(numbers[layer])
             self.set(layer, mean, square - mean**2, weight)
         return self.statistics()
 
@@ -136,6 +141,16 @@ def test_several_batches_are_pooled():
     assert_near(found, exact, tolerance=0.2)
     with pytest.raises(AssertionError):
         assert_near(found, exact)
+
+
+def test_each_image_counts_once():
+    """The last batch is filled up with the first images, which are counted already."""
+    reference, image = Reference(), drawn_images(9)
+    found = camera_statistics(reference.network, [image[:8], image[8:]], 0.6)
+    filled = [image[:8], np.concatenate([image[8:], image[:7]])]
+    assert_near(found, reference.batch_by_batch(filled, 0.6, counted=[8, 1]))
+    with pytest.raises(AssertionError):
+        assert_near(found, reference.batch_by_batch(filled, 0.6))
 
 
 def test_the_first_layer_by_hand():
@@ -218,8 +233,7 @@ def test_each_camera_has_the_statistics_of_its_images(place):
     jax.tree.map(np.testing.assert_array_equal, site.variables, own.variables)
     expected = camera_statistics(own, [images_of(2)], adaptation.WEIGHT)  # as many as a batch
     assert_near(site.cameras["2"], expected)
-    order = np.resize(np.random.default_rng(7).permutation(CAMERAS[7]), 2 * adaptation.BATCH)
-    batches = images_of(7)[order].reshape(2, adaptation.BATCH, 64, 32, 3)
+    batches = np.split(images_of(7)[np.random.default_rng(7).permutation(CAMERAS[7])], [adaptation.BATCH])
     assert_near(site.cameras["7"], camera_statistics(own, batches, adaptation.WEIGHT))
     plain = mancs_jax.load(place / "w")(images_of(7))
     expected = embed(own._replace(variables=own.variables | {"batch_stats": site.cameras["7"]}), images_of(7))
@@ -256,6 +270,14 @@ def test_thresholds_are_those_of_people_in_one_frame(place):
             assert found.keys() == point.keys()
             assert (found["max_distance"] is None) == (point["max_distance"] is None)
     assert [point["max_distance"] for point in thresholds["euclidean"]] == [None] * 3  # 0.01 of 60 pairs is none
+
+
+def test_a_threshold_knows_frames(place):
+    embedder = mancs_jax.load(place / "site")
+    points = [{"max_fpr": 0.001, "max_distance": 1.5, "fpr": 0.0005, "pairs": 4000}]
+    embedder.card["thresholds"] = {"set_on": "frames", "euclidean": points}
+    threshold = mancs_jax.threshold_of(embedder)
+    assert threshold.words() == "1.5 (false positive rate 0.1 % within a frame, uncertain: it rests on 2 pairs)"
 
 
 def test_one_camera_or_one_for_each_image(place, capsys):

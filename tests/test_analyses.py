@@ -164,6 +164,25 @@ def test_embeddings_of_any_source(features, capsys):
     )
 
 
+def test_a_rate_of_less_than_one_pair_gives_no_threshold(tmp_path, capsys):
+    """Twenty people: 380 negative pairs, of which 0.1 % is none."""
+    rng = np.random.default_rng(0)
+    pid = np.arange(1, 21)
+    query = rng.normal(size=(20, 4)).astype(np.float32)
+    sides = {"query": query, "gallery": query + np.float32(0.01)}
+    labels = {f"{part}_{of}": value for part in sides for of, value in (("pid", pid), ("camid", pid % 2 + len(part)))}
+    np.savez(tmp_path / "f.npz", **sides, **labels)
+    (tmp_path / "g.csv").write_text("pid,age\n" + "".join(f"{one},old\n" for one in pid))
+    flags = [f"--groups={tmp_path / 'g.csv'}", f"--json={tmp_path / 'out.json'}"]
+    run(evaluate, ["evaluate", f"--features={tmp_path / 'f.npz'}", *flags])
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["verification"]["num_negative_pairs"] == 380
+    assert result["groups"]["threshold"] is result["cameras"]["threshold"] is None
+    assert result["cameras"]["tpr"] == [[None] * 2] * 2 and result["cameras"]["rank1"] == [[1.0, None], [None, 1.0]]
+    assert [row["tpr"] for row in result["groups"]["rows"]] == [row["fpr"] for row in result["groups"]["rows"]]
+    assert result["groups"]["rows"][1]["fpr"] is None and result["groups"]["rows"][1]["rank1"] == 1.0
+
+
 def test_no_ratio_without_a_mapping(features):
     arrays = loaded(features / "f.npz")
     found = mancs_jax.search(arrays["query"], arrays["gallery"], k=1)

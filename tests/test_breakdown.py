@@ -133,6 +133,28 @@ def test_intervals_resample_people():
     np.testing.assert_allclose(odd["fpr_interval"], interval(np.array(draws)), rtol=0, atol=1e-12)
 
 
+def test_few_accepted_pairs_have_wilson_intervals():
+    """Twelve people with a query and a gallery image each, 0.1 apart, and two people are at least 10 apart."""
+    pid = np.arange(1, 13)
+    query = Labelled(np.float32(10 * pid)[:, None], pid, np.zeros(12, int))
+    compared = compare(query, Labelled(query.embedding + np.float32(0.1), pid, np.ones(12, int)))
+    row, near = (
+        by_groups(
+            find_outcomes(compared, threshold),
+            find_false_accepts(compared, threshold),
+            compared,
+            np.ones(12, bool),
+            {},
+            threshold,
+        )["rows"][0]
+        for threshold in (1.0, 10.0)  # one neighbour is 9.9 away, the other 10.1
+    )
+    assert (row["fpr"], row["negative_pairs"], row["tpr"], row["positive_pairs"]) == (0, 132, 1, 12)
+    np.testing.assert_allclose(row["fpr_interval"], [0, 0.02828], atol=5e-5)  # 1.96^2 / (132 + 1.96^2)
+    np.testing.assert_allclose(row["tpr_interval"], [0.7575, 1], atol=5e-5)  # 12 / (12 + 1.96^2)
+    assert near["fpr"] == 11 / 132 and near["fpr_interval"] != wilson(11 / 132, 132)  # of the bootstrap
+
+
 def test_the_interval_of_few_false_accepts_is_of_pairs():
     """No pair is accepted at distance 0: the upper end is Wilson's for 0 of all pairs, not of thirty people."""
     compared = crowd()

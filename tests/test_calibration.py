@@ -1,5 +1,6 @@
 """Likelihood ratios and their quality, compared with loops over all pairs in float64."""
 
+import inspect
 import json
 
 import numpy as np
@@ -167,8 +168,25 @@ def test_a_mapping():
     assert probability(np.log([199.0, 1.0]), 1 / 200).tolist() == pytest.approx([0.5, 1 / 200], abs=1e-12)
     assert probability(np.array([1e4, -1e4]), 0.5).tolist() == [1, 0]
     for prior in (0, 1, -1, float("nan")):
-        with pytest.raises(ValueError, match="it must lie between 0 and 1, as 1/200"):
+        with pytest.raises(ValueError, match="it must be one number between 0 and 1, as 1/200"):
             probability(np.zeros(1), prior)
+
+
+@pytest.mark.parametrize("prior", ["1/200", None, np.array([0.1, 0.2])])
+def test_a_prior_that_is_no_number(prior):
+    with pytest.raises(ValueError, match="it must be one number between 0 and 1, as 1/200") as error:
+        inspect.unwrap(calibration.probability)(np.zeros(1), prior)
+    assert "\n" not in str(error.value)
+
+
+def test_the_mapping_of_results_with_rows():
+    knots, more = [[0.0, 1.0], [1.0, -1.0]], {"Mancs, re-ranked": {"mAP": 0.5}}
+    row = {"calibration": {"euclidean": {"knots": knots}}}
+    assert calibration.knots_of({"Mancs": row} | more, "euclidean") == knots
+    assert calibration.knots_of(row | {"scores": row}, "euclidean") == knots
+    assert calibration.knots_of(more, "euclidean") is None
+    with pytest.raises(ValueError, match=r"2 rows have a calibration \(A, B\): give one of them"):
+        calibration.knots_of({"A": row, "B": row}, "euclidean")
 
 
 def test_the_mapping_of_a_card():

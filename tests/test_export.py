@@ -6,13 +6,17 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from drawn_network import drawn_network
 from programs import run_python
 from tiny_workdir import WIDTH, write_workdir
 
 import mancs_jax
 from mancs_jax.inference.export import check, export, jax_content
+from mancs_jax.inference.forward import embed
+from mancs_jax.inference.network_file import card_of, write_network
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.kernels import convolution
+from mancs_jax.training.description import Description
 
 REPOSITORY = Path(__file__).parents[1]
 # Put in front of the printed lines: to them, nothing else is installed.
@@ -104,6 +108,24 @@ def test_the_printed_lines_need_only_onnxruntime_and_numpy(exported, tmp_path, i
     result = run_python(code, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, f"(2, {WIDTH})\n"), result.stderr
     assert_same(np.load(tmp_path / "embeddings.npy"), mancs_jax.load(exported[0])(images()))
+
+
+@pytest.mark.parametrize("suffix", ["jax", "onnx"])
+def test_mixstyle_is_a_layer_of_training_only(tmp_path, suffix):
+    """The file gives the embeddings of the embedder, and of the same network without this layer."""
+    from mancs_jax.inference.embedder import load
+
+    if suffix == "onnx":
+        pytest.importorskip("onnxruntime")
+    drawn = drawn_network("small", mixstyle_stages=(2, 3), mixstyle=1.0)
+    card = card_of(drawn, 1, Description(drawn.config.to_dict(), drawn.num_classes, "f"))
+    write_network(tmp_path, "mixed", drawn, card, "float32")
+    export(tmp_path, tmp_path / f"mixed.{suffix}")
+    found = load(tmp_path / f"mixed.{suffix}")(images())
+    assert_same(found, load(tmp_path)(images()))
+    plain = drawn_network("small")
+    assert jax.tree.structure(plain.variables) == jax.tree.structure(drawn.variables)
+    assert_same(found, embed(plain._replace(variables=drawn.variables), images()))
 
 
 def test_flip(exported, tmp_path):

@@ -185,7 +185,7 @@ def test_commands_take_a_file(place, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     query = str(next((source / "query").iterdir()))
     command(search, query, f"--gallery={tmp_path / 'w.npz'}", f"--network={place / 'n.onnx'}", "--k=2")
-    assert "left out" in capsys.readouterr().out
+    assert "excluded from the results" in capsys.readouterr().out
     for arguments, line in (
         ([search, query, f"--gallery={tmp_path / 'flip.onnx.npz'}", f"--network={place / 'n.onnx'}"], "without flip"),
         ([search, query, f"--gallery={tmp_path / 'w.npz'}", f"--network={place / 'flip.onnx'}"], "with flip=False"),

@@ -51,14 +51,42 @@ def test_tables_of_a_result(result):
     assert cameras.startswith(
         "worst pair of cameras: queries of camera 5 in images of camera 1, rank-1 64.3 [60.4, 68.1]"
     )
-    assert "| all " in groups
+    assert "| all " in groups and f"% of {result['num_gallery']:,} images of other people are at most " in groups
+
+
+def test_cameras_have_their_names(result):
+    named = result | {"names": {"cameras": {"5": "gate <A>", "1": "hall"}}}
+    assert "queries of camera gate &lt;A&gt; in the images of camera hall" in findings(named)["cameras"]
+    assert "gate &lt;A&gt;" in finding_charts(named)["cameras"] and ">2<" in finding_charts(named)["cameras"]
+    assert "queries of camera gate <A> in images of camera hall" in further_tables({"Mancs": named})[2]
+    assert result["cameras"]["worst"]["query_camera"] == 5
 
 
 def test_too_few_searches_are_a_dash(result):
     at = {"max_fpir": 0.01} | dict.fromkeys(("fpir", "fnir", "fnir_interval", "distance", "distance_interval"))
     few = result | {"open_set": result["open_set"] | {"at": [at]}}
     assert re.search(r"\| 1 % \| +- \| +- \|", re.sub(r" +", " ", further_tables({"x": few})[0]))
-    assert "For at most 1 in 100 false alarms, there are too few searches to tell." in findings(few)["open_set"]
+    text = "too few searches for absent people to find a threshold where at most 1 in 100 returns a match."
+    assert text in findings(few)["open_set"]
+    assert "valid only for the cameras they were calibrated under" in findings(few)["calibration"]
+
+
+def test_without_a_threshold_no_rate_is_zero(result):
+    cameras, groups = result["cameras"], result["groups"]
+    none = {name: [[None] * len(row) for row in cameras[name]] for name in ("tpr", "tpr_interval")}
+    rates = dict.fromkeys(("tpr", "tpr_interval", "fpr", "fpr_interval"))
+    without = {
+        "cameras": cameras | none | {"threshold": None},
+        "groups": groups | {"threshold": None, "rows": [row | rates for row in groups["rows"]]},
+    }
+    sections = findings(without)
+    assert "second matrix" in findings(result)["cameras"] and "second matrix" not in sections["cameras"]
+    assert "too few pairs of two people for shares" in sections["groups"] and "<td>0.0</td>" not in sections["groups"]
+    assert list(finding_charts(without)) == ["cameras"]
+    head, first = (
+        line.split("|") for line in further_tables({"x": {"verification": {}} | without})[1].split("\n")[:3:2]
+    )
+    assert [cell.strip() for cell in (*head[-3:-1], *first[-3:-1])] == ["TPR", "FPR", "-", "-"]
 
 
 def test_charts_are_svg(result):

@@ -17,7 +17,7 @@ from mancs_jax.data.sources import folder
 from mancs_jax.data.sources.csv_table import Listed
 from mancs_jax.data.sources.labels import parse_labels
 from mancs_jax.evaluation.features import load_features
-from mancs_jax.evaluation.further_tables import worst_cameras
+from mancs_jax.evaluation.further_tables import named_cameras, worst_cameras
 from mancs_jax.gallery.folder import Labels, read_csv
 from mancs_jax.inference.gallery import load_gallery, read_labels
 
@@ -116,7 +116,9 @@ def test_evaluate_takes_the_splits_or_a_csv(embedded, place, tmp_path):
         "queries": 9,
         "identities": 9,
     }
-    line = worst_cameras({"worst": worst}, result["names"]["cameras"])
+    line = worst_cameras(
+        named_cameras({"query_cameras": [2], "gallery_cameras": [1], "worst": worst}, result["names"]["cameras"])
+    )
     assert line.startswith("worst pair of cameras: queries of camera door-2 in images of camera door-1, rank-1 50.0")
     (tmp_path / "other.csv").write_text("path,pid\nx/y.jpg,anna\n")
     line = refused(load_features, unlabelled, csv=tmp_path / "other.csv")

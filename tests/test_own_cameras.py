@@ -87,7 +87,7 @@ def test_single_shot_scores_a_training_split_from_the_command(place, capsys, tmp
     said = capsys.readouterr().out
     assert "over 3 random splits (seed 5) of 2 of 4 identities, query camera 2, gallery camera 1\n" in said
     (result,) = json.loads((tmp_path / "out.json").read_text()).values()
-    written = place / "run" / "results" / "single_shot_2_identities_cameras_2_1_on_pairs.json"
+    written = place / "run" / "results" / "single_shot_2_identities_cameras_2_1_3_splits_seed_5_on_pairs.json"
     assert json.loads(written.read_text()) == result and result["num_gallery"] == 2 and len(result["splits"]) == 3
 
 

@@ -17,6 +17,7 @@ from mancs_jax.cli.command_line import run
 from mancs_jax.data.arrays import load_split
 from mancs_jax.data.training_data import load_training_data
 from mancs_jax.evaluation import roc
+from mancs_jax.evaluation.bootstrap import wilson
 from mancs_jax.inference.forward import embed
 from mancs_jax.inference.trained import load_trained
 from mancs_jax.models.mancs import init_variables
@@ -139,6 +140,10 @@ def test_thresholds_are_set_on_held_out_people_and_measured_on_others(published,
             assert abs(np.mean(same <= threshold["max_distance"]) - threshold[name]["tpr"]) <= 2.1 / len(same)
             assert abs(np.mean(other <= threshold["max_distance"]) - threshold[name]["fpr"]) <= 2.1 / len(other)
         assert threshold["set_on"]["fpr"] <= threshold["max_fpr"] == 0.1
+        rates = threshold["set_on"]
+        assert rates["pairs"] == len(pair_distances(network, held_out, distance)[1])
+        is_few = round(rates["fpr"] * rates["pairs"]) < 10
+        assert rates["fpr_interval"] == (wilson(rates["fpr"], rates["pairs"]) if is_few else None)
 
 
 def pair_distances(network, parts, distance):

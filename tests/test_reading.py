@@ -29,6 +29,10 @@ def test_an_interval_in_words():
     first, *others = reading.score_paragraphs(RESULT)
     assert first.startswith("How to read 80.8 [78.9, 82.6]: for 80.8 % of the queries of these 750 people, ")
     assert "lies between 78.9 and 82.6 %" in first and len(others) == 2
+    assert "right in 95 of 100 test sets" in first
+    for number, words in ((50, "95 of 100"), (49, "about 90 of 100"), (12, "about 90 of 100")):
+        small = RESULT | {"bootstrap": {"num_identities": number}}
+        assert f"by a method that is right in {words} test sets, " in reading.score_paragraphs(small)[0]
     assert reading.score_paragraphs({"cmc": [0.5]}) == []  # of CUHK03's classic protocol
     (few,) = reading.score_paragraphs(RESULT | {"intervals": None, "bootstrap": {"num_identities": 9}})
     assert few.startswith("The queries show 9 people only. The scores have no confidence intervals, because")

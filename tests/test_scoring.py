@@ -2,6 +2,7 @@
 on what it has learnt."""
 
 import json
+import shutil
 
 import cv2
 import jax
@@ -22,6 +23,7 @@ from mancs_jax.evaluation.protocols import Options
 from mancs_jax.evaluation.single_shot import SingleShot
 from mancs_jax.inference.export import export
 from mancs_jax.inference.forward import embed
+from mancs_jax.inference.trained import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +162,10 @@ def test_single_shot_takes_query_and_gallery_together(workdir, root):
     result = scored.results["Mancs"]
     assert len(of_all.pid) == result["num_splits"] * 3 and result["intervals"] is None
     assert np.mean(of_all.first_rank == 1) == pytest.approx(result["cmc"][0])
-    stem = "single_shot_3_identities_cameras_1_2_flip_cosine"
+    stem = "single_shot_3_identities_cameras_1_2_4_splits_seed_2_flip_cosine"
     assert files[f"{stem}_on_elsewhere"] == scored.results["Mancs"]
     assert files[f"{stem}_reranked_on_elsewhere"] == scored.results["Mancs, re-ranked"]
-    assert files["single_shot_3_identities_cameras_1_2_cosine_on_elsewhere_colour_histogram"] == of_histogram
+    assert files[stem.replace("flip_", "") + "_on_elsewhere_colour_histogram"] == of_histogram
 
 
 def test_single_shot_scores_an_exported_file(workdir, root, tmp_path):
@@ -190,7 +192,37 @@ def test_single_shot_on_people_of_the_training_is_refused(root, tmp_path):
     (result,) = results_of(tmp_path / "other", task._replace(dataset="cuhk01")).values()
     assert result["split"] == "train" and set(result["fingerprint"]) == {"train"}
     assert (result["num_queries"], result["query_camera"], result["gallery_camera"]) == (2, 1, 2)
-    assert list(written(tmp_path / "other")) == ["single_shot_2_identities_cameras_1_2_on_cuhk01"]
+    assert list(written(tmp_path / "other")) == ["single_shot_2_identities_cameras_1_2_2_splits_on_cuhk01"]
+
+
+def test_single_shot_on_people_of_the_pretrained_model_is_pointed_out(root, tmp_path, capsys):
+    source = write(tmp_path / "cuhk01", CUHK01_FILES, as_zip=False)
+    with cuhk01.open_source(source) as contents:
+        build.build(contents, tmp_path / "data")
+    shutil.copytree(root / "market1501", tmp_path / "data" / "market1501")
+    write_untrained(tmp_path / "w", tmp_path / "data")
+    task = scoring.Task(single_shot=SingleShot(splits=2), dataset="cuhk01")
+    trained = load_trained(tmp_path / "w")
+    for before, times in (["cuhk01"], 1), (["elsewhere"], 0):
+        made_from = trained._replace(description=trained.description._replace(pretrained_on=before))
+        scoring.evaluate_network(made_from, task, progress=False)
+        assert capsys.readouterr().err.count("was trained on cuhk01: it may have seen these identities") == times
+
+
+def test_cameras_that_share_statistics_are_named(workdir, root, capsys):
+    trained = load_trained(workdir[0])
+    one_camera = trained._replace(card=trained.card | {"camera": "1"})
+    result = scoring.evaluate_network(one_camera, progress=False).results["Mancs"]
+    assert result["camera"] == "1"
+    said = "the exported file has the statistics of camera 1 only: images of camera 2 of market1501 are embedded"
+    assert capsys.readouterr().err.count(said) == 1
+    statistics = trained.network.variables["batch_stats"]
+    site = trained._replace(network=trained.network._replace(cameras={"2": statistics, "door": statistics}))
+    scoring.evaluate_network(site, progress=False)
+    said = "images of camera 2 of market1501 are embedded with the statistics of the cameras that the model is adapted"
+    assert capsys.readouterr().err.count(said) == 1
+    scoring.evaluate_network(trained, progress=False)
+    assert "statistics" not in capsys.readouterr().err
 
 
 def test_single_shot_of_a_classic_split_is_on_its_test_set(root, tmp_path):

@@ -9,7 +9,14 @@ from tiny_sources import run_script
 from tiny_workdir import write_place
 
 import mancs_jax
-from mancs_jax.evaluation.threshold import Threshold, are_normalized, checked_limit, read_threshold, threshold_at
+from mancs_jax.evaluation.threshold import (
+    Threshold,
+    are_normalized,
+    checked_limit,
+    read_threshold,
+    threshold_at,
+    words_of,
+)
 from mancs_jax.inference import answers
 from mancs_jax.inference.gallery import embed_folder, write_gallery
 
@@ -95,6 +102,26 @@ def test_a_result_has_the_threshold_and_what_it_belongs_to(tmp_path):
             read_threshold(path)
     with pytest.raises(FileNotFoundError, match="nowhere.json: no such file; mancs evaluate --json writes one"):
         read_threshold(tmp_path / "nowhere.json")
+
+
+@pytest.mark.quick
+def test_a_threshold_says_what_its_rate_is_worth(tmp_path):
+    at = {"max_fpr": 0.01, "distance": 1.25, "fpr": 0.008}
+    for pairs, few in ((500, 4), (1125, 9), (1250, None)):  # 0.008 of each
+        content = {"distance": "euclidean", "normalize": False}
+        content |= {"verification": {"at": [at], "num_negative_pairs": pairs}}
+        (tmp_path / "r.json").write_text(json.dumps(content))
+        assert read_threshold(tmp_path / "r.json", 0.01).few_pairs == few
+    threshold = Threshold(1.25, "euclidean", max_fpr=0.01)
+    assert threshold.words() == "1.25 (false positive rate 1 %)"
+    assert threshold._replace(few_pairs=4).words() == "1.25 (false positive rate 1 %, uncertain: it rests on 4 pairs)"
+    frame = threshold._replace(within_frames=True)
+    assert frame.words() == "1.25 (false positive rate 1 % within a frame)"
+    assert words_of(frame, 1000).endswith(
+        "10 false alarms per query are expected in 1,000 images of other people, if the rate within frames held across "
+        "cameras"
+    )
+    assert words_of(threshold, 1000).endswith("images of other people")
 
 
 @pytest.fixture(scope="module")

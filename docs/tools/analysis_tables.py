@@ -62,12 +62,13 @@ def market1501_reliability() -> str:
     return markdown(["stated likelihood ratio", "observed", "positive pairs", "negative pairs"], rows)
 
 
-def market1501_cameras() -> str:
-    """docs/model_card.md: rank-1 for each pair of cameras."""
+def market1501_cameras(rate: str = "rank1") -> str:
+    """docs/model_card.md: a rate, "rank1" or "tpr", for each pair of cameras."""
     cameras = _result("euclidean")["cameras"]
     rows = []
+    count = {"rank1": "queries", "tpr": "pairs"}[rate]
     for camera, *of in zip(
-        cameras["query_cameras"], cameras["rank1"], cameras["rank1_interval"], cameras["queries"], strict=True
+        cameras["query_cameras"], cameras[rate], cameras[f"{rate}_interval"], cameras[count], strict=True
     ):
         cells = [
             "" if share is None else f"{per_cent(share)} {bracketed(ends)} ({number:,})"

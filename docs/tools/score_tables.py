@@ -251,8 +251,15 @@ def thresholds(name: str) -> str:
         for one, other in zip(card["euclidean"], card["cosine"], strict=True)
     ]
     alarms = "false alarms per query in 10,000 images"
+    accepted = [one["set_on"]["fpr"] * one["set_on"].get("pairs", 0) for one in card["euclidean"]]
+    pairs = [
+        f"{number:.0f} of {one['set_on']['pairs']:,}" for number, one in zip(accepted, card["euclidean"]) if number
+    ]
+    if len(pairs) == len(rows):  # cards of earlier versions do not have them
+        rows = [(*row, number) for row, number in zip(rows, pairs, strict=True)]
     distances = ["Euclidean distance", "FPR / TPR, calibration", "FPR / TPR, test set", alarms, "cosine distance"]
-    return markdown(["target FPR", *distances, "FPR / TPR, test set"], rows)
+    more = ["accepted negative pairs, calibration"] if len(rows[0]) > len(distances) + 2 else []
+    return markdown(["target FPR", *distances, "FPR / TPR, test set", *more], rows)
 
 
 def market1501_small() -> str:
@@ -370,6 +377,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_calibration": market1501_calibration,
     "market1501_reliability": market1501_reliability,
     "market1501_cameras": market1501_cameras,
+    "market1501_cameras_tpr": partial(market1501_cameras, "tpr"),
     "market1501_groups": market1501_groups,
     "market1501_small": market1501_small,
     "other_cameras": other_cameras,

@@ -55,7 +55,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
-    from mancs_jax.evaluation.threshold import described
+    from mancs_jax.evaluation.threshold import described, words_of
     from mancs_jax.inference import answers
     from mancs_jax.inference.embedder import load
     from mancs_jax.inference.gallery import cameras_by_name, check_network, load_gallery, read_labels
@@ -95,6 +95,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if damaged:
         show(f"{len(damaged):,} skipped, damaged: {name_faults(damaged)}")
     show(answers.as_text(found, gallery, threshold))
+    if threshold is not None:
+        show(f"threshold: {words_of(threshold, len(gallery.name))}")
     if values.csv and (line := answers.unknown_people(found, gallery)):
         show(line)
     if values.json:

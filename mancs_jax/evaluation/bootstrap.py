@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 # With fewer, scores, pair rates and open-set rates have no interval (with 20 identities, those of scores cover 90 to 93
 # %, see docs/benchmarks.md), groups have no rates, and rates of a pair of cameras have Wilson's interval.
 LEAST_IDENTITIES = 10
+FEW_PAIRS = 10  # with fewer accepted or rejected, a rate of pairs has Wilson's interval
 NORMAL_QUANTILE = 1.959963984540054  # of (1 + CONFIDENCE) / 2
 
 

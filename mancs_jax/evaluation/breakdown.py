@@ -7,10 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int, Int64, Num
 from scipy.sparse import csr_array
 
-from mancs_jax.evaluation.bootstrap import LEAST_IDENTITIES, identity_weights, interval, wilson
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS, LEAST_IDENTITIES, identity_weights, interval, wilson
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
-from mancs_jax.evaluation.pair_intervals import FEW_PAIRS
 from mancs_jax.evaluation.pairs import pair_blocks
 
 MOST_CAMERAS = 50  # of a matrix that can still be read
@@ -105,9 +104,9 @@ def by_cameras(outcomes: Outcomes, comparison: Comparison, threshold: float | No
 
     Returns:
       `query_cameras` (A) and `gallery_cameras` (C); matrices A x C of `queries`, `identities`, `rank1`,
-      `rank1_interval`, `pairs` (positive ones), `tpr` and `tpr_interval`, None where there is none; `threshold`; and
-      `worst`, the pair of cameras with the lowest rank-1 of those with at least ten identities, or None. None with one
-      camera or more than MOST_CAMERAS.
+      `rank1_interval`, `pairs` (positive ones), `tpr` and `tpr_interval`, None where there is none, and without a
+      threshold; `threshold`; and `worst`, the pair of cameras with the lowest rank-1 of those with at least ten
+      identities, or None. None with one camera or more than MOST_CAMERAS.
     """
     query = comparison.query
     query_cameras, camera_of = np.unique(query.camid, return_inverse=True)
@@ -126,7 +125,9 @@ def by_cameras(outcomes: Outcomes, comparison: Comparison, threshold: float | No
     weights = identity_weights(len(people))
     rank1 = _drawn_shares(by_identity(outcomes.is_right & has_mate), queries, weights)
     pairs = by_identity(outcomes.positives)
-    tpr = _without(threshold, _drawn_shares(by_identity(outcomes.accepted), pairs, weights))
+    tpr = _without_threshold(shape[1] * shape[2])
+    if threshold is not None:
+        tpr = _drawn_shares(by_identity(outcomes.accepted), pairs, weights, of_pairs=True)
     identities = np.sum(queries > 0, axis=0)
 
     def matrix(values: Any) -> list[list[Any]]:
@@ -183,8 +184,11 @@ def by_groups(
     Returns:
       `threshold`; `rows`: "all" first, then the groups, with `attribute`, `value`, `identities`, `queries`, `rank1`,
       `positive_pairs`, `tpr`, `negative_pairs`, `fpr` and the intervals of the three; `num_unknown`, query identities
-      without any attribute. Groups of fewer than LEAST_IDENTITIES people have no rates (None): they would say more
-      about these people than about the group.
+      without any attribute. Without a threshold, TPR and FPR are None. Intervals are those of the bootstrap; where
+      fewer than ten pairs are accepted or rejected, Wilson's: of the FPR among all negative pairs of the group, and of
+      the TPR among as many observations as there are identities with positive pairs, as in `pair_intervals`.
+      Groups of fewer than LEAST_IDENTITIES people have no rates (None): they would say more about these people than
+      about the group.
     """
     pid = comparison.query.pid
     people, identity = np.unique(pid, return_inverse=True)
@@ -203,13 +207,13 @@ def by_groups(
     row = np.searchsorted(false_accepts.person, people)
     rank1 = _drawn_shares(by_identity(is_first), by_identity(np.ones(len(pid))), weights[:, row])
     positives = by_identity(outcomes.positives.sum(axis=1))
-    tpr = _without(threshold, _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row]))
+    tpr = fpr = _without_threshold(len(named))
     once = np.ones((1, weights.shape[1]))
     accepted, negatives = (of[0][row, None] * masks for of in _pairs_by_query_person(false_accepts, once))
-    hit_draws, total_draws = (
-        (of[:, row] * weights[:, row]) @ masks for of in _pairs_by_query_person(false_accepts, weights)
-    )
-    fpr = _without(threshold, _shares(accepted, negatives, hit_draws, total_draws, accepted.sum(axis=0)))
+    if threshold is not None:
+        tpr = _drawn_shares(by_identity(outcomes.accepted.sum(axis=1)), positives, weights[:, row], of_pairs=True)
+        drawn = [(of[:, row] * weights[:, row]) @ masks for of in _pairs_by_query_person(false_accepts, weights)]
+        fpr = _shares(accepted, negatives, *drawn, few=negatives.sum(axis=0))
     rows = [
         {
             "attribute": attribute,
@@ -255,15 +259,18 @@ def _by_number(value: str) -> tuple[float, str]:
         return np.inf, value
 
 
-def _without(threshold: float | None, shares: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The shares of accepted pairs; none without a threshold."""
-    return shares if threshold is not None else [{"share": None, "interval": None}] * len(shares)
+def _without_threshold(number: int) -> list[dict[str, Any]]:
+    return [{"share": None, "interval": None}] * number
 
 
 def _drawn_shares(
-    hits: Num[np.ndarray, "I K"], totals: Num[np.ndarray, "I K"], weights: Float64[np.ndarray, "draws I"]
+    hits: Num[np.ndarray, "I K"],
+    totals: Num[np.ndarray, "I K"],
+    weights: Float64[np.ndarray, "draws I"],
+    of_pairs: bool = False,
 ) -> list[dict[str, Any]]:
-    return _shares(hits, totals, weights @ hits, weights @ totals)
+    few = np.count_nonzero(totals, axis=0) if of_pairs else None
+    return _shares(hits, totals, weights @ hits, weights @ totals, few=few)
 
 
 def _shares(
@@ -271,7 +278,8 @@ def _shares(
     totals: Num[np.ndarray, "I K"],
     hit_draws: Float64[np.ndarray, "draws K"],
     total_draws: Float64[np.ndarray, "draws K"],
-    behind: Num[np.ndarray, " K"] | None = None,
+    *,
+    few: Num[np.ndarray, " K"] | None = None,
 ) -> list[dict[str, Any]]:
     """K shares of counts by identity, with their intervals; None where nothing is counted.
 
@@ -280,7 +288,7 @@ def _shares(
       totals: all.
       hit_draws: sums of the hits in the draws of a bootstrap.
       total_draws: likewise.
-      behind: pairs behind each share. Where they are fewer than FEW_PAIRS, the interval is Wilson's over all pairs.
+      few: observations of Wilson's interval where fewer than FEW_PAIRS are hits, or are none; None without this rule.
     """
     shares: list[dict[str, Any]] = []
     for k in range(hits.shape[1]):
@@ -291,11 +299,12 @@ def _shares(
         share, is_drawn = float(hits[:, k].sum() / total), total_draws[:, k] > 0
         draws = hit_draws[is_drawn, k] / total_draws[is_drawn, k]
         is_alike = not len(draws) or np.ptp(draws) < 1e-12
-        # Behind a bootstrap interval; with fewer it is Wilson's. Pairs of cameras with fewer are no worst, and groups
-        # with fewer have no rates.
-        if behind is not None and behind[k] < FEW_PAIRS:
-            ends = wilson(share, float(total))
+        if few is not None and min(hits[:, k].sum(), total - hits[:, k].sum()) < FEW_PAIRS:
+            ends = wilson(share, float(few[k]))
+        # Pairs of cameras with fewer identities are no worst, and groups with fewer have no rates.
+        elif number < LEAST_IDENTITIES or is_alike:
+            ends = wilson(share, number)
         else:
-            ends = wilson(share, number) if number < LEAST_IDENTITIES or is_alike else interval(draws)
+            ends = interval(draws)
         shares.append({"share": share, "interval": ends})
     return shares

@@ -12,6 +12,7 @@ calibration costs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,10 @@ def probability(log_ratio: Float64[np.ndarray, "*shape"], prior: float) -> Float
       prior: probability of the same person before the two images were compared, between 0 and 1.
 
     Raises:
-      ValueError: a prior that is not between 0 and 1.
+      ValueError: a prior that is not one number between 0 and 1.
     """
-    if not 0 < prior < 1:
-        raise ValueError(f"prior is {prior}: it must lie between 0 and 1, as 1/200 for one of 200 people")
+    if not isinstance(prior, Real) or not 0 < prior < 1:
+        raise ValueError(f"prior is {prior!r}: it must be one number between 0 and 1, as 1/200 for one of 200 people")
     return expit(log_ratio + np.log(prior) - np.log1p(-prior))
 
 
@@ -223,10 +224,17 @@ def calibrated(comparisons: Mapping[str, Comparison], set_on: str) -> dict[str, 
 def knots_of(card: Mapping[str, Any] | None, distance: str) -> Knots | None:
     """The mapping of a card, of a result, or of the `calibration` of one, for one distance; None where it has none.
 
+    Results of several rows, name -> result, are taken where one of them has a calibration.
+
     Raises:
-      ValueError: one line: it has one that is damaged.
+      ValueError: one line: it has one that is damaged, or several rows have one.
     """
     card = card or {}
+    rows = [name for name, of in card.items() if isinstance(of, Mapping) and of.get("calibration")]
+    rows = [] if "calibration" in card else rows
+    if len(rows) > 1:
+        raise ValueError(f"{len(rows)} rows have a calibration ({', '.join(rows)}): give one of them")
+    card = card[rows[0]] if rows else card
     calibration = card.get("calibration", card)
     mapping = calibration.get(distance) if isinstance(calibration, Mapping) else calibration
     if mapping is None:

@@ -1,10 +1,10 @@
 """What `analyses` adds to a result, laid out for the screen."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from mancs_jax.common.screen import escaped
+from mancs_jax.evaluation.breakdown import MAX_FPR
 from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.results import aligned, significant, with_interval
 
@@ -20,11 +20,11 @@ def further_tables(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
         open_set_table({name: result["open_set"] for name, result in with_pairs if result.get("open_set")}),
         *(calibration_text(result["calibration"]) for _, result in with_pairs if result.get("calibration")),
         *(
-            worst_cameras(result["cameras"], result.get("names", {}).get("cameras", {}))
+            worst_cameras(named_cameras(result["cameras"], result.get("names", {}).get("cameras", {})))
             for _, result in with_pairs
             if result.get("cameras")
         ),
-        *(aligned(group_cells(result["groups"])) for _, result in with_pairs if result.get("groups")),
+        *(group_table(result) for _, result in with_pairs if result.get("groups")),
     ]
     return [text for text in texts if text]
 
@@ -69,16 +69,39 @@ def calibration_text(calibration: Mapping[str, Any]) -> str:
     )
 
 
-def worst_cameras(cameras: Mapping[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> str:
-    """A line on the pair of cameras with the lowest rank-1, by their names where they have some (camid -> name); ""
-    where no pair has enough identities."""
+def named_cameras(cameras: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The `cameras` of a result with names (camid -> name), on one line each, for the cameras that have some."""
+
+    def name_of(camera: Any) -> str:
+        return escaped(names.get(str(camera), str(camera)))
+
+    worst = cameras["worst"]
+    named = {of: [name_of(camera) for camera in cameras[of]] for of in ("query_cameras", "gallery_cameras")}
+    ends = {of: name_of(worst[of]) for of in ("query_camera", "gallery_camera")} if worst else {}
+    return {**cameras, **named, "worst": worst and worst | ends}
+
+
+def worst_cameras(cameras: Mapping[str, Any]) -> str:
+    """A line on the pair of cameras with the lowest rank-1; "" where no pair has enough identities."""
     if not (worst := cameras["worst"]):
         return ""
-    query, gallery = (escaped(names.get(str(worst[of]), str(worst[of]))) for of in ("query_camera", "gallery_camera"))
     return (
-        f"worst pair of cameras: queries of camera {query} in images of camera {gallery}, "
+        f"worst pair of cameras: queries of camera {worst['query_camera']} in images of camera "
+        f"{worst['gallery_camera']}, "
         f"rank-1 {with_interval(worst['rank1'], worst['rank1_interval'])} % "
         f"({worst['queries']:,} queries of {worst['identities']:,} identities)"
+    )
+
+
+def group_table(result: Mapping[str, Any]) -> str:
+    """The groups of a result, with the false alarms per query that its threshold lets expect."""
+    table = aligned(group_cells(result["groups"]))
+    if result["groups"]["threshold"] is None or not (size := result.get("num_gallery")):
+        return table
+    alarms = significant(MAX_FPR * size, 3)
+    return (
+        f"{table}\nat this threshold, {100 * MAX_FPR:g} % of {size:,} images of other people are at most {alarms} "
+        "false alarms per query"
     )
 
 

@@ -18,12 +18,12 @@ import scipy.sparse
 from jaxtyping import Bool, Float32, Float64, Int
 
 from mancs_jax.evaluation import bootstrap
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS
 from mancs_jax.evaluation.comparison import Comparison
 from mancs_jax.evaluation.distances import from_pair
 from mancs_jax.evaluation.pairs import pair_blocks
 from mancs_jax.evaluation.roc import Roc
 
-FEW_PAIRS = 10  # below, a rate has a Wilson interval
 MARGIN = 2.0  # negative pairs that are read at first, as a multiple of those at the largest rate
 LEAST_PAIRS = 50_000  # that are read in any case: draws of few identities differ much
 MOST_PAIRS = 2**23  # read for one rate; a rate of more has no interval

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.evaluation.bootstrap import FEW_PAIRS
 from mancs_jax.evaluation.results import significant
 
 LARGEST = {"euclidean": float("inf"), "cosine": 2.0}  # distance that two embeddings may have
@@ -26,11 +27,17 @@ class Threshold(NamedTuple):
     flip: bool = False  # likewise
     network: str = ""  # fingerprint of their model; "" where it is not known
     max_fpr: float | None = None  # the false positive rate that it was calibrated for
+    within_frames: bool = False  # it was calibrated on pairs within a frame: between cameras the rate is another
+    few_pairs: int | None = None  # pairs of two people that were accepted there, where these are fewer than ten
 
     def words(self) -> str:
         """The threshold and its rate, for a sentence."""
-        rate = "" if self.max_fpr is None else f" (false positive rate {100 * self.max_fpr:g} %)"
-        return f"{self.max_distance:.4g}{rate}"
+        if self.max_fpr is None:
+            return f"{self.max_distance:.4g}"
+        where = " within a frame" if self.within_frames else ""
+        plural = "" if self.few_pairs == 1 else "s"
+        few = "" if self.few_pairs is None else f", uncertain: it rests on {self.few_pairs} pair{plural}"
+        return f"{self.max_distance:.4g} (false positive rate {100 * self.max_fpr:g} %{where}{few})"
 
 
 Limit = float | Threshold | None
@@ -51,7 +58,11 @@ def words_of(limit: Limit, gallery_size: int) -> str:
     if limit.max_fpr is None:
         return limit.words()
     alarms = significant(limit.max_fpr * gallery_size, 2)
-    return f"{limit.words()}: {alarms} false alarms per query are expected in {gallery_size:,} images of other people"
+    if_so = ", if the rate within frames held across cameras" if limit.within_frames else ""
+    return (
+        f"{limit.words()}: {alarms} false alarms per query are expected in {gallery_size:,} images of other "
+        f"people{if_so}"
+    )
 
 
 def described(limit: Limit) -> dict[str, Any]:
@@ -122,6 +133,21 @@ def threshold_at(points: Sequence[Mapping[str, Any]], max_fpr: float, where: str
     raise ValueError(f"{where} has no threshold for a false positive rate of {max_fpr:g}; it has those for {rates}")
 
 
+def few_pairs_at(points: Sequence[Mapping[str, Any]], max_fpr: float, num_pairs: int | None) -> int | None:
+    """Returns how many of the negative pairs a threshold accepted when it was calibrated, where fewer than FEW_PAIRS.
+
+    Args:
+      points: with `max_fpr` and, where it is known, the rate `fpr` that was reached.
+      max_fpr: of one of them.
+      num_pairs: all negative pairs; None, as in cards of earlier versions, if unknown: the number is None then.
+    """
+    reached = next((point.get("fpr") for point in points if abs(point["max_fpr"] - max_fpr) <= 1e-9), None)
+    if num_pairs is None or reached is None:
+        return None
+    accepted = round(reached * num_pairs)
+    return accepted if accepted < FEW_PAIRS else None
+
+
 def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | None = None) -> Threshold:
     """Reads a threshold from a result that `mancs evaluate --json` wrote.
 
@@ -160,6 +186,7 @@ def read_threshold(path: str | Path, max_fpr: float = MAX_FPR, distance: str | N
             bool(embedded.get("flip")),
             str(embedded.get("network") or ""),
             max_fpr,
+            few_pairs=few_pairs_at(rates["at"], max_fpr, rates["num_negative_pairs"]),
         )
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a result of mancs evaluate --json, or is cut off") from error

@@ -123,7 +123,7 @@ def described(card: dict[str, Any]) -> str:
 
 
 def camera_statistics(
-    network: Network, batches: Iterable[UInt8[np.ndarray, "B H W 3"]], weight: float = WEIGHT
+    network: Network, batches: Iterable[UInt8[np.ndarray, "_ H W 3"]], weight: float = WEIGHT
 ) -> dict[str, Any]:
     """Computes the BatchNorm statistics that a network uses for images of one camera.
 
@@ -134,7 +134,8 @@ def camera_statistics(
 
     Args:
       network: its own statistics are interpolated with.
-      batches: images of the network's size.
+      batches: images of the network's size. A batch that is smaller than the first one is filled up with images of the
+        first, which do not count: it is normalised with them, and one program is compiled.
       weight: from 0 to 1.
 
     Returns:
@@ -144,8 +145,11 @@ def camera_statistics(
     own = flatten_dict(network.variables["batch_stats"])
     layers = sorted({path[:-1] for path in own})
     mean, square, number = dict.fromkeys(layers, 0.0), dict.fromkeys(layers, 0.0), 0
+    first = None
     for image in batches:
-        batch_statistics = flatten_dict(_batch_statistics(model, network.variables, image, weight))
+        first = image if first is None else first
+        filled = np.concatenate([image, first[: max(0, len(first) - len(image))]])
+        batch_statistics = flatten_dict(_batch_statistics(model, network.variables, filled, len(image), weight))
         batch_statistics = {path: np.float64(leaf) for path, leaf in batch_statistics.items()}
         number += len(image)
         for layer in layers:
@@ -160,12 +164,17 @@ def camera_statistics(
 
 
 @partial(jax.jit, static_argnums=0)
-def _batch_statistics(model: Mancs, variables: dict[str, Any], image: jax.Array, weight: jax.Array) -> dict[str, Any]:
-    """The mean and variance that each BatchNorm layer meets in a batch, as "batch_stats", see `camera_statistics`."""
+def _batch_statistics(
+    model: Mancs, variables: dict[str, Any], image: jax.Array, number: jax.Array, weight: jax.Array
+) -> dict[str, Any]:
+    """The mean and variance that each BatchNorm layer meets in a batch, as "batch_stats", see `camera_statistics`.
+
+    Those of the first `number` images; the others are normalised with them, and do not count.
+    """
 
     def interpolate(call, arguments, options, context):
         if isinstance(context.module, BatchNorm) and context.method_name == "convolve_and_normalize":
-            return context.module.interpolated(*arguments, weight)
+            return context.module.interpolated(*arguments, weight, number)
         return call(*arguments, **options)
 
     with nn.intercept_methods(interpolate):
@@ -195,9 +204,7 @@ def _statistics(
     cameras = {}
     with bar(desc="statistics", unit="image", total=len(site.file), delay=2, disable=not progress) as progress_bar:
         for camera, of in rows.items():
-            # One size is compiled: the last batch is filled up with the first images.
-            filled = np.resize(of, -(-len(of) // BATCH) * BATCH)
-            cameras[camera] = camera_statistics(network, _decoded(network, site, filled, pool, progress_bar), weight)
+            cameras[camera] = camera_statistics(network, _decoded(network, site, of, pool, progress_bar), weight)
     return cameras
 
 

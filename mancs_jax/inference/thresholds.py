@@ -3,7 +3,14 @@
 from pathlib import Path
 
 from mancs_jax.evaluation.distances import check_distance
-from mancs_jax.evaluation.threshold import CALIBRATE, MAX_FPR, Threshold, read_threshold, threshold_at
+from mancs_jax.evaluation.threshold import (
+    CALIBRATE,
+    MAX_FPR,
+    Threshold,
+    few_pairs_at,
+    read_threshold,
+    threshold_at,
+)
 from mancs_jax.inference.embedder import Embedder
 
 
@@ -28,5 +35,9 @@ def threshold_of(source: Embedder | str | Path, max_fpr: float = MAX_FPR, *, dis
     if not source.card.get("thresholds"):
         why = f" with {' and '.join(settings)}" if settings else ""
         raise ValueError(f"the model has no decision thresholds{why}: {CALIBRATE}")
-    limit = threshold_at(source.card["thresholds"][distance], max_fpr, "the card of the model")
-    return Threshold(limit, distance, source.normalize, source.flip, source.network, max_fpr)
+    points = source.card["thresholds"][distance]
+    limit = threshold_at(points, max_fpr, "the card of the model")
+    calibrated = [point | point.get("set_on", {}) for point in points]  # one that is exported has its rates there
+    few_pairs = few_pairs_at(calibrated, max_fpr, calibrated[0].get("pairs"))
+    is_adapted = "adapted" in source.card  # whose thresholds are of `evaluation.frames`
+    return Threshold(limit, distance, source.normalize, source.flip, source.network, max_fpr, is_adapted, few_pairs)

@@ -94,17 +94,26 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype)
 
     def interpolated(
-        self, x: Maps, kernel: Float[Array, "k k Cin C"], stride: int, weight: float | jax.Array
+        self,
+        x: Maps,
+        kernel: Float[Array, "k k Cin C"],
+        stride: int,
+        weight: float | jax.Array,
+        number: int | jax.Array,
     ) -> Float[jax.Array, "B H2 W2 C"]:
         """Convolves and normalises by statistics between the running ones (`weight` 0) and those of the batch (1).
 
-        The statistics of the batch replace the running ones, so that the caller can read them.
+        The statistics of its first `number` images replace the running ones, so that the caller can read them.
         """
         x, state = _convolved(x, kernel, stride), self.state(kernel.shape[-1])
-        batch_statistics = [moment(_widened(x), axis=(0, 1, 2)) for moment in (jnp.mean, jnp.var)]
+        is_counted = (jnp.arange(len(x)) < number)[:, None, None, None]
+        batch_statistics, counted = (
+            [moment(_widened(x), axis=(0, 1, 2), where=where) for moment in (jnp.mean, jnp.var)]
+            for where in (None, is_counted)
+        )
         running = (state.mean.value, state.var.value)
         mean, var = ((1 - weight) * old + weight * new for old, new in zip(running, batch_statistics))
-        state.mean.value, state.var.value = batch_statistics
+        state.mean.value, state.var.value = counted
         return _normalize(x, mean, var, state.scale, state.bias, EPSILON).astype(self.dtype)
 
     def normalize_groups(self, state: State, x: Array, normalize: Callable) -> jax.Array:

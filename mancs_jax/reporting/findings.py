@@ -8,7 +8,7 @@ import numpy as np
 
 from mancs_jax.evaluation.calibration import log_likelihood_ratio, probability
 from mancs_jax.evaluation.distances import DISTANCES
-from mancs_jax.evaluation.further_tables import group_cells
+from mancs_jax.evaluation.further_tables import group_cells, named_cameras
 from mancs_jax.evaluation.results import significant, with_interval
 from mancs_jax.reporting import chart
 from mancs_jax.reporting.matrix import matrix_svg
@@ -23,7 +23,13 @@ INTERVAL = (
 def findings(result: Mapping[str, Any]) -> dict[str, str]:
     """Writes a section of HTML for each analysis that a result has, by its name."""
     ways = {"open_set": _open_set, "calibration": _calibration, "cameras": _cameras, "groups": _groups}
-    return {name: way(result[name]) for name, way in ways.items() if result.get(name)}
+    return {name: way(_named(result)[name]) for name, way in ways.items() if result.get(name)}
+
+
+def _named(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A result whose cameras have their names."""
+    names = result.get("names", {}).get("cameras", {})
+    return {**result, "cameras": named_cameras(result["cameras"], names)} if result.get("cameras") else result
 
 
 def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
@@ -33,7 +39,7 @@ def finding_charts(result: Mapping[str, Any]) -> dict[str, str]:
         charts["open_set"] = open_set_svg(result["open_set"]["curve"])
     if (calibration := _mapping_of(result.get("calibration"))) and calibration["measured_on"]:
         charts["reliability"] = reliability_svg(calibration["measured_on"]["reliability"])
-    if cameras := result.get("cameras"):
+    if cameras := _named(result).get("cameras"):
         charts["cameras"] = _camera_svg(cameras, "rank1", "queries")
         if cameras["threshold"] is not None:
             charts["cameras_tpr"] = _camera_svg(cameras, "tpr", "pairs")
@@ -71,7 +77,9 @@ def _open_set(of: Mapping[str, Any]) -> str:
     for at in of["at"]:
         one_in = f"at most 1 in {1 / at['max_fpir']:g}"
         if at["fnir"] is None:
-            lines.append(f"For {one_in} false alarms, there are too few searches to tell.")
+            lines.append(
+                f"There are too few searches for absent people to find a threshold where {one_in} returns a match."
+            )
         elif at["distance"] is None:
             lines.append(f"If {one_in} searches for absent people may return a match, no threshold is needed.")
         else:
@@ -127,8 +135,9 @@ def _calibration(of: Mapping[str, Any]) -> str:
             "same person; a dot above it, that the model understates it.",
             f"Cllr, the cost of all ratios, is {quality['cllr']:.3f}; with the best possible calibration of this model "
             f"it would be {quality['min_cllr']:.3f}. 0 is a perfect model, and 1 is one that says nothing. The "
-            f"ratios were calibrated on {of['set_on']}. They are valid only for these cameras. Pairs of the same "
-            "person and pairs of two people have equal weight in Cllr, although there are far more of the latter.",
+            f"ratios were calibrated on {of['set_on']}. They are valid only for the cameras they were calibrated "
+            "under. Pairs of the same person and pairs of two people have equal weight in Cllr, although there are far "
+            "more of the latter.",
         ],
     )
 

@@ -44,6 +44,7 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     # Not at the top: a mistyped flag should not wait for jax.
     from mancs_jax.common.atomic_write import check_writable, write_json, write_text
     from mancs_jax.data.sources.source import name_faults, name_some
+    from mancs_jax.evaluation.threshold import words_of
     from mancs_jax.gallery import answers
     from mancs_jax.gallery.gallery import Gallery
     from mancs_jax.inference.answers import find_queries
@@ -76,6 +77,8 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if recall:
         show("index: recall@10 " + ", ".join(f"{share:.3f} ({name})" for name, share in recall.items()))
     show(answers.as_text(answered, how))
+    if how.max_distance is not None:
+        show(f"threshold: {words_of(how.max_distance, number)}")
     if values.json:
         write_json(values.json, answers.as_json(answered, how, facts))
         show(f"results: {values.json}")
