@@ -188,7 +188,7 @@ def result_images(
 def draw(
     answered: Sequence[Answered],
     gallery: Gallery,
-    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
+    images: Mapping[int, UInt8[np.ndarray, "h w 3"]],
     image_size: tuple[int, int],
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Draws a line for each query, see `gallery.picture` and `result_images`; RGB."""
@@ -202,7 +202,7 @@ def draw(
 def page(
     answered: Sequence[Answered],
     gallery: Gallery,
-    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
+    images: Mapping[int, UInt8[np.ndarray, "h w 3"]],
     image_size: tuple[int, int],
     *,
     place: str | Path,

@@ -433,7 +433,7 @@ def picture(
     query: str | Path,
     found: Found,
     gallery: Gallery,
-    images: Mapping[int, UInt8[np.ndarray, "H W 3"]],
+    images: Mapping[int, UInt8[np.ndarray, "h w 3"]],
     image_size: tuple[int, int],
     label: tuple[str, str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
