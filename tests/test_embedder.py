@@ -287,7 +287,7 @@ def test_thresholds_are_not_for_other_embeddings(flip, normalize):
 
 @pytest.mark.filterwarnings("ignore:os.fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork")
-@pytest.mark.parametrize("call", ["embed", "load", "search", "score", "train"])
+@pytest.mark.parametrize("call", ["embed", "load", "search", "score", "train", "adapt"])
 def test_a_forked_process_gets_one_line(embedder, workdir, call):
     """It would wait for ever: for threads that were not copied."""
     rows, ones = np.ones((2, 4), np.float32), np.ones(2, int)
@@ -296,6 +296,7 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
         "load": lambda: mancs_jax.load(workdir[0]),
         "search": lambda: mancs_jax.search(rows, rows, 1),
         "score": lambda: mancs_jax.score(rows, ones, ones, rows, ones, 2 * ones),
+        "adapt": lambda: mancs_jax.adapt(workdir[0], "photos", "site.csv", "site"),
         "train": lambda: mancs_jax.train_and_evaluate(tiny.get_config(), workdir[0]),
     }
     reader, writer = os.pipe()

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mancs_jax.common.atomic_write import check_writable
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.screen import bar
 from mancs_jax.config.names import DISTANCES
 from mancs_jax.data.augment import normalize
@@ -74,8 +75,10 @@ def adapt(
     Raises:
       FileNotFoundError: no network, images or CSV there.
       OSError: the files cannot be written.
+      RuntimeError: one line: this process was forked from one that has computed.
       ValueError: one line: an argument or the CSV is wrong, images are damaged, or a camera has too few.
     """
+    check_not_forked()
     folder = local_path(output)
     if not NAME.fullmatch(folder.name):
         raise ValueError(f"--output={output}: the folder's name may have letters, digits, _, - and ., as site")
