@@ -184,7 +184,6 @@ def test_queries_of_the_gallery_are_no_answers(place):
         (["photos", "--picture=a.png", "--images=unknown"], "--picture draws 20 queries at most, and photos has 48: "),
         (["workdirs/market", "--k=1"], "workdirs/market: no images in it"),
         (["nowhere.jpg"], "nowhere.jpg: no such file"),
-        (["queries", "--images=photos", "--report=a.html"], "photos/img"),
         (["queries", "--json=/proc/a.json"], "/proc/a.json cannot be written"),
     ],
 )

@@ -109,12 +109,12 @@ def test_unknown_arguments(name):
         "export": ["--workdir=W", "--output=O"],
     }.get(name, ["--workdir=W"])
     line = run_script(name, *required, "x", "y")
-    assert line == f"{name}: unknown arguments x y; every option is a flag, as --workdir=DIRECTORY"
+    assert line == f"{name.replace('_', '-')}: unknown arguments x y; every option is a flag, as --workdir=DIRECTORY"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mistyped_flag(name):
-    assert refused(name, "--wrkdir=W").startswith(f"{name}: Unknown command line flag 'wrkdir'")
+    assert refused(name, "--wrkdir=W").startswith(f"{name.replace('_', '-')}: Unknown command line flag 'wrkdir'")
 
 
 @pytest.mark.parametrize("name", ["train", "visualize", "ablation"])
@@ -152,7 +152,7 @@ def test_no_network_and_two(name, arguments):
     ],
 )
 def test_a_mistyped_field(name, field, line):
-    assert refused(name, "--config=market", "--workdir=W", f"--config.{field}") == f"{name}: {line}"
+    assert refused(name, "--config=market", "--workdir=W", f"--config.{field}") == f"{name.replace('_', '-')}: {line}"
 
 
 @pytest.mark.parametrize(
