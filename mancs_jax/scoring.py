@@ -193,10 +193,10 @@ def evaluate_network(
         people, _ = arrays.names_of(dataset, root) if task.analyses.groups is not None else ({}, {})
         task = task._replace(analyses=task.analyses.by_pid(people))
         check_analyses(task.analyses, parts["query"].pid)
-    if task.single_shot and "query" not in parts and dataset in description.pretrained_on:
+    if not validation and (seen := _seen_before(dataset, description.pretrained_on, parts, testset)):
         tell(
-            f"a model that this one was made from was trained on {dataset}: it may have seen these identities, and the "
-            "scores may be too high"
+            f"a model that this one was made from was trained on {' and '.join(seen)}: it may have seen these "
+            "identities, and the scores may be too high"
         )
     embed_by = partial(embed, flip=task.flip, progress=progress)
     # A file of weights that is damaged ends here, before anything is embedded.
@@ -278,6 +278,18 @@ def evaluate_network(
         results[name] = (result if "embedding" in result else result | about_model) | about_data
     queries = {name: of.queries for name, of in evaluated.items()}
     return ModelEvaluation(network, trained.workdir, parts, embedded, results, queries, comparisons)
+
+
+def _seen_before(dataset: str, pretrained_on: Sequence[str], parts: Parts, testset: int) -> list[str]:
+    """Returns the data sets behind a model that may have the evaluated identities.
+
+    Those of query and gallery are in no training split. The test sets of CUHK03's classic protocol are drawn from the
+    identities of all its images, which are the same in boxes of either kind.
+    """
+    if "query" in parts and not testset:
+        return []
+    same_people = names.CUHK03 if dataset in names.CUHK03 else (dataset,)
+    return [name for name in same_people if name in pretrained_on]
 
 
 def _cameras(network: Network, camids: Sequence[np.ndarray], dataset: str, root: str) -> list[np.ndarray]:

@@ -172,7 +172,7 @@ def test_a_mapping():
             probability(np.zeros(1), prior)
 
 
-@pytest.mark.parametrize("prior", ["1/200", None, np.array([0.1, 0.2])])
+@pytest.mark.parametrize("prior", ["1/200", None, np.array([0.1, 0.2]), np.full((400, 2), 0.5)])
 def test_a_prior_that_is_no_number(prior):
     with pytest.raises(ValueError, match="it must be one number between 0 and 1, as 1/200") as error:
         inspect.unwrap(calibration.probability)(np.zeros(1), prior)

@@ -59,6 +59,8 @@ def test_cameras_have_their_names(result):
     assert "queries of camera gate &lt;A&gt; in the images of camera hall" in findings(named)["cameras"]
     assert "gate &lt;A&gt;" in finding_charts(named)["cameras"] and ">2<" in finding_charts(named)["cameras"]
     assert "queries of camera gate <A> in images of camera hall" in further_tables({"Mancs": named})[2]
+    named["names"]["cameras"]["6"] = "underground-garage-west"  # would run into its neighbours
+    assert ">underg...est<" in finding_charts(named)["cameras"]
     assert result["cameras"]["worst"]["query_camera"] == 5
 
 

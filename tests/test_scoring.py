@@ -225,6 +225,23 @@ def test_cameras_that_share_statistics_are_named(workdir, root, capsys):
     assert "statistics" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("dataset", "splits", "testset", "seen"),
+    [
+        ("cuhk01", ["train"], 0, ["cuhk01"]),
+        ("cuhk01", ["query", "gallery"], 0, []),  # whose people are in no training split
+        ("viper", ["train"], 0, []),
+        ("cuhk03_labeled", ["query", "gallery"], 1, ["cuhk03_detected"]),  # the same people in other boxes
+        ("cuhk03_labeled", ["all_images"], 0, ["cuhk03_detected"]),
+        ("cuhk03_labeled", ["query", "gallery"], 0, []),
+    ],
+)
+def test_data_sets_behind_a_model_that_may_have_the_evaluated_people(dataset, splits, testset, seen):
+    parts = dict.fromkeys(splits, arrays.Split(*[np.empty(0)] * 4))
+    assert scoring._seen_before(dataset, ["cuhk01", "cuhk03_detected"], parts, testset) == seen
+    assert scoring._seen_before(dataset, [], parts, testset) == []
+
+
 def test_single_shot_of_a_classic_split_is_on_its_test_set(root, tmp_path):
     write_untrained(tmp_path, root, name="cuhk03_labeled", testset=1)
     task = scoring.Task(single_shot=SingleShot(splits=2))

@@ -51,7 +51,8 @@ def probability(log_ratio: Float64[np.ndarray, "*shape"], prior: float) -> Float
       ValueError: a prior that is not one number between 0 and 1.
     """
     if not isinstance(prior, Real) or not 0 < prior < 1:
-        raise ValueError(f"prior is {prior!r}: it must be one number between 0 and 1, as 1/200 for one of 200 people")
+        given = f"an array of shape {np.shape(prior)}" if isinstance(prior, np.ndarray) else repr(prior)
+        raise ValueError(f"prior is {given}: it must be one number between 0 and 1, as 1/200 for one of 200 people")
     return expit(log_ratio + np.log(prior) - np.log1p(-prior))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mancs_jax.common.quoted import shortened
 from mancs_jax.evaluation.calibration import log_likelihood_ratio, probability
 from mancs_jax.evaluation.distances import DISTANCES
 from mancs_jax.evaluation.further_tables import group_cells, named_cameras
@@ -18,6 +19,7 @@ INTERVAL = (
     "[low, high] is the 95 % confidence interval: how far the number may be off because the test has these people and "
     "not others."
 )
+LONGEST_LABEL = 12  # characters of a camera's name that fit over a cell of a matrix
 
 
 def findings(result: Mapping[str, Any]) -> dict[str, str]:
@@ -205,8 +207,8 @@ def _mapping_of(calibration: Mapping[str, Any] | None) -> Mapping[str, Any] | No
 
 def _camera_svg(cameras: Mapping[str, Any], rate: str, count: str) -> str:
     return matrix_svg(
-        [str(camera) for camera in cameras["query_cameras"]],
-        [str(camera) for camera in cameras["gallery_cameras"]],
+        [shortened(str(camera), LONGEST_LABEL) for camera in cameras["query_cameras"]],
+        [shortened(str(camera), LONGEST_LABEL) for camera in cameras["gallery_cameras"]],
         cameras[rate],
         cameras[count],
         "query camera",
