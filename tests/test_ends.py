@@ -78,6 +78,7 @@ def test_devices_that_are_not_there(platforms, tmp_path):
     ended = run_python(code, *EMBED, f"--output={tmp_path}/o.npz", cwd=REPOSITORY, JAX_PLATFORMS=platforms)
     line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
     assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
+    assert f"mancs_jax[{'tpu' if platforms == 'tpu' else 'cuda12'}]" in ended.stderr
 
 
 def test_no_crash_while_jax_computes():

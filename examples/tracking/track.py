@@ -11,7 +11,6 @@ scores motion alone and motion with embeddings.
 """
 
 import argparse
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +22,11 @@ from scores import score_tracks
 from video import Frames, open_frames
 
 import mancs_jax
+from mancs_jax.cli.command_line import ending_in_one_line
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.outputs import check_outputs
-from mancs_jax.common.screen import keep_going, show, tell
+from mancs_jax.common.screen import show, tell
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
 COAST = 10  # frames since the last detection, up to which motion predicts a box
@@ -188,6 +188,11 @@ def run(arguments: argparse.Namespace) -> None:
     look = embed_detections(frames, detections, arguments.workdir or arguments.network)
     options = Options(arguments.weight, arguments.alike)
     tracks = link(detections, look, options)
+    if not len(tracks.frame):
+        tell(
+            f"no track: none of the {len(detections.frame):,} boxes belong to a person with {MIN_BOXES} boxes or more, "
+            "which a track needs"
+        )
     if truth is not None:
         motion = link(detections, look, options._replace(weight=0.0))
         both = {"motion alone": motion, "motion and embeddings": tracks}
@@ -227,11 +232,8 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
     parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look like one person")
     arguments = parser.parse_args()
-    keep_going()
-    try:
+    with ending_in_one_line("track"):
         run(arguments)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"track: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":
