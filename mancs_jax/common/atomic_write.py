@@ -121,9 +121,9 @@ def _mode(path: Path) -> int:
 
     A path through a folder that does not exist leads nowhere until the parent folders are made: "no/../g.npz" is g.npz.
     """
-    for name in (path, os.path.realpath(path)):
+    for name in (path, Path(os.path.realpath(path))):
         try:
-            return os.stat(name).st_mode
+            return name.stat().st_mode
         except OSError:
             pass
     return 0

@@ -75,6 +75,7 @@ def adapt(
       FileNotFoundError: no network, images or CSV there.
       OSError: the files cannot be written.
       ValueError: one line: an argument or the CSV is wrong, images are damaged, or a camera has too few.
+      RuntimeError: one line: this process was forked from one that has computed already.
     """
     folder = local_path(output)
     if not NAME.fullmatch(folder.name):
