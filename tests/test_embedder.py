@@ -299,7 +299,7 @@ def test_a_forked_process_gets_one_line(embedder, workdir, tmp_path, call):
         "search": lambda: mancs_jax.search(rows, rows, 1),
         "score": lambda: mancs_jax.score(rows, ones, ones, rows, ones, 2 * ones),
         "distances": lambda: from_distances(rows.__getitem__, *[Labelled(rows, ones, ones)] * 2),
-        "masks": lambda: list(embed_module.run_batches(None, [], masks=True)),
+        "masks": lambda: list(embed_module.run_batches(Network(workdir[1], 1, {}), [])),
         "adapt": lambda: mancs_jax.adapt(workdir[0], tmp_path, tmp_path / "site.csv", tmp_path / "site"),
         "train": lambda: mancs_jax.train_and_evaluate(tiny.get_config(), workdir[0]),
     }

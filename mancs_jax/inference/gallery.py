@@ -313,7 +313,7 @@ def described_gallery(path: str | Path) -> str:
     try:
         with np.load(os.path.realpath(local_path(path)), allow_pickle=False) as file:
             number, network = len(file["name"]), str(file["network"])
-    except (*UNREADABLE, OSError, LookupError, AttributeError, TypeError):
+    except UNREADABLE:
         return ""
     return f"a gallery of {number:,} embeddings (model {network[:DIGITS]})"
 
