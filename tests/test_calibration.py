@@ -207,11 +207,18 @@ def test_a_calibration_of_embeddings_with_another_norm_is_refused():
     embedding = np.array([[3.0, 4.0], [0.0, 5.0]], np.float32)
     mapping = {"calibration": {"euclidean": {"knots": KNOTS}, "cosine": {"knots": KNOTS}}}
     of_norm_1 = mapping | {"embedded": {"normalize": True}}
-    for embedded, card in ((embedding, mapping), (embedding / 5, of_norm_1), (embedding / 5, mapping["calibration"])):
+    evaluated = mapping | {"normalize": True}  # a result of evaluate --features --normalize --calibrate
+    for embedded, card in (
+        (embedding, mapping),
+        (embedding / 5, of_norm_1),
+        (embedding / 5, evaluated),
+        (embedding / 5, mapping["calibration"]),
+    ):
         assert search(embedded, embedded, k=1, calibration=card).likelihood_ratio is not None
     for embedded, card, line in (
         (embedding / 5, mapping, "normalize=False, and these embeddings have normalize=True"),
         (embedding, of_norm_1, "normalize=True, and these embeddings have normalize=False"),
+        (embedding, evaluated, "normalize=True, and these embeddings have normalize=False"),
     ):
         with pytest.raises(ValueError, match=line):
             search(embedded, embedded, k=1, calibration=card)

@@ -15,6 +15,8 @@ from tiny_workdir import NUM_CLASSES, WIDTH, write_workdir
 
 import mancs_jax
 from mancs_jax.data import arrays, images
+from mancs_jax.evaluation.comparison import from_distances
+from mancs_jax.evaluation.labelled import Labelled
 from mancs_jax.inference import forward as embed_module
 from mancs_jax.inference.answers import find_queries
 from mancs_jax.inference.forward import embed
@@ -287,8 +289,8 @@ def test_thresholds_are_not_for_other_embeddings(flip, normalize):
 
 @pytest.mark.filterwarnings("ignore:os.fork")
 @pytest.mark.filterwarnings("ignore:.*use of fork")
-@pytest.mark.parametrize("call", ["embed", "load", "search", "score", "train", "adapt"])
-def test_a_forked_process_gets_one_line(embedder, workdir, call):
+@pytest.mark.parametrize("call", ["embed", "load", "search", "score", "distances", "masks", "adapt", "train"])
+def test_a_forked_process_gets_one_line(embedder, workdir, tmp_path, call):
     """It would wait for ever: for threads that were not copied."""
     rows, ones = np.ones((2, 4), np.float32), np.ones(2, int)
     calls = {
@@ -296,7 +298,9 @@ def test_a_forked_process_gets_one_line(embedder, workdir, call):
         "load": lambda: mancs_jax.load(workdir[0]),
         "search": lambda: mancs_jax.search(rows, rows, 1),
         "score": lambda: mancs_jax.score(rows, ones, ones, rows, ones, 2 * ones),
-        "adapt": lambda: mancs_jax.adapt(workdir[0], "photos", "site.csv", "site"),
+        "distances": lambda: from_distances(rows.__getitem__, *[Labelled(rows, ones, ones)] * 2),
+        "masks": lambda: list(embed_module.run_batches(Network(workdir[1], 1, {}), [])),
+        "adapt": lambda: mancs_jax.adapt(workdir[0], tmp_path, tmp_path / "site.csv", tmp_path / "site"),
         "train": lambda: mancs_jax.train_and_evaluate(tiny.get_config(), workdir[0]),
     }
     reader, writer = os.pipe()

@@ -17,6 +17,7 @@ from mancs_jax.gallery.entry import Added
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.folder import TRANSACTION, read_csv
 from mancs_jax.gallery.gallery import Gallery
+from mancs_jax.inference.gallery import load_gallery
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -249,6 +250,9 @@ def test_the_commands_with_a_network(people, capsys, browser):
     assert "3 images, no fault found" in run(capsys, "check", "--gallery=people.gallery")
     assert "x.npz: 1 images" in run(capsys, "export", "--gallery=people.gallery", "--output=x.npz", "--person=2")
     assert "1 new" in run(capsys, "add", "x.npz", "--gallery=y.gallery")
+    model = load_gallery("x.npz").network[:8]
+    main(["mancs", "gallery", "export", "--gallery=people.gallery", "--output=no/../x.npz"])
+    assert f"no/../x.npz replaces a gallery of 1 embeddings (model {model})\n" in capsys.readouterr().err
     out = run(capsys, "forget", "--gallery=people.gallery", "--person=1", "--receipt=receipt.json")
     assert out.startswith("2 images deleted, 1 remain\nsearched ") and ": 0 found\n" in out
     assert json.loads((people / "receipt.json").read_text())["proved"] is True

@@ -50,11 +50,13 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in (
         *("g.npz", "q.jpg", "photos/a.jpg", "n/net.safetensors", "n/net.json", "m.jax", "m.jax.json", "w/config.json"),
+        *("links/c.jpg", "elsewhere.jpg", "p.gallery"),
         *("w/checkpoints/1/x", "f/query.npy", "data/market1501/1.0.0/dataset_info.json", "w/my.json", "photos/my.json"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("old")
-    (tmp_path / "link").symlink_to("photos/a.jpg")
+    (tmp_path / "out").symlink_to("photos/a.jpg")
+    (tmp_path / "links" / "b.jpg").symlink_to("../elsewhere.jpg")
     return tmp_path
 
 
@@ -77,19 +79,13 @@ def place(tmp_path, monkeypatch):
         (
             search,
             "photos --gallery=g.npz --network=x --json=photos/a.jpg",
-            "the file of photos/a.jpg, an image of photos",
+            "--json=photos/a.jpg is an image of photos, which is read: ",
         ),
-        (
-            search,
-            "photos --gallery=g.npz --network=x --json=photos/no/../a.jpg",
-            "the file of photos/no/../a.jpg, an image of photos",
-        ),
-        (
-            search,
-            "q.jpg --gallery=g.npz --network=x --report=link --images=photos",
-            "the file of link, an image of --images=photos",
-        ),
-        (gallery_search, "q.jpg --gallery=g.npz --network=x --json=no/../g.npz", "is the file of --gallery=g.npz"),
+        (search, "q.jpg --gallery=g.npz --network=x --json=no/../photos/a.jpg --images=photos", "of --images=photos, "),
+        (search, "q.jpg --gallery=g.npz --network=x --json=./out --report=r.html --images=photos", "image of --images"),
+        (search, "links --gallery=g.npz --network=x --json=links/b.jpg", "--json=links/b.jpg is an image of links"),
+        (gallery_search, "q.jpg --gallery=p.gallery --network=x --json=no/../p.gallery", "file of --gallery=p.gallery"),
+        (gallery_search, "photos --gallery=p.gallery --network=x --report=photos/a.jpg", "is an image of photos, "),
         (search, "q.jpg --gallery=g.npz --network=n --json=n/net.json", "n/net.json, which belongs to --network=n: "),
         (
             evaluate,

@@ -5,8 +5,11 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -135,6 +138,45 @@ def test_process_0_out_of_reach(tmp_path):
     assert process.returncode == 1 and waiting == f"waiting for process 0 at {address}, up to 2 s"
     assert line.startswith(f"train: cannot join the other processes: process 0 does not answer at {address} (")
     assert line.endswith("); it has to run, and its port has to be open to this machine")
+
+
+CLUSTERS = {
+    "SLURM": {
+        "SLURM_JOB_ID": "4096000",  # from which JAX takes the port
+        "SLURM_STEP_NODELIST": "localhost,node[1-3]",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "0",
+    },
+    "Open MPI": {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+    },
+}
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_process_0_of_a_cluster_out_of_reach(cluster, monkeypatch):
+    for name, value in CLUSTERS[cluster].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "CONNECT_TIMEOUT", 0.0)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: pytest.fail("JAX would abort"))
+    with pytest.raises(
+        ValueError, match=r"process 0 does not answer at (localhost|127\.0\.0\.1):6\d{4} \(.*\); it has"
+    ):
+        processes.start()
+
+
+def test_jax_that_does_not_tell_of_its_cluster(monkeypatch):
+    """Its detection is private, and may be another one in any version: then JAX itself waits."""
+    began = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: began.append(options))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "jax._src.clusters", ModuleType("clusters"))
+    processes.start()
+    assert began == [{"heartbeat_timeout_seconds": processes.HEARTBEAT_TIMEOUT}]
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # ml_collections reads --config by it

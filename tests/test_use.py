@@ -106,8 +106,8 @@ def test_a_damaged_image_stops_neither_command(place, tmp_path, monkeypatch, cap
     assert stopped == "" and out.startswith(told)
     assert load_gallery(tmp_path / "g.npz").name.tolist() == ["a.jpg", "c.jpg"]
     assert run_script("embed", str(photos), line.split()[1], "--output=g.npz") == ""
-    network = load_gallery(tmp_path / "g.npz").network[:8]
-    assert f"g.npz replaces a gallery of 2 embeddings (model {network})\n" in capsys.readouterr().err
+    model = load_gallery(tmp_path / "g.npz").network[:8]
+    assert f"g.npz replaces a gallery of 2 embeddings (model {model})\n" in capsys.readouterr().err
     stopped, out = run(f"mancs search {line} --gallery=g.npz --json=a.json", capsys)
     assert stopped == "" and out.startswith(told) and "query c.jpg" in out
     answers = json.loads((tmp_path / "a.json").read_text())

@@ -11,7 +11,6 @@ scores motion alone and motion with embeddings.
 """
 
 import argparse
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +22,11 @@ from scores import score_tracks
 from video import Frames, open_frames
 
 import mancs_jax
-from mancs_jax.cli.command_line import INTERRUPTED, told
+from mancs_jax.cli.command_line import ending_in_one_line
 from mancs_jax.common.atomic_write import check_writable, write_json
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.outputs import check_outputs
-from mancs_jax.common.screen import keep_going, show, tell
-from mancs_jax.inference.gallery import SUFFIXES
+from mancs_jax.common.screen import show, tell
 
 MIN_OVERLAP = 0.3  # with the box that motion predicts, for a pair that motion allows
 COAST = 10  # frames since the last detection, up to which motion predicts a box
@@ -168,10 +166,6 @@ def run(arguments: argparse.Namespace) -> None:
     given = {f"--{name}={path}": path for name, path in vars(arguments).items() if name in FILES and path}
     outputs = {name: path for name, path in given.items() if name.partition("=")[0].removeprefix("--") in OUTPUTS}
     inputs = {name: path for name, path in given.items() if name not in outputs} | {"the video": arguments.frames}
-    if arguments.frames.is_dir():
-        folder = arguments.frames.resolve()
-        images = [path.resolve() for path in outputs.values() if path.suffix.lower() in SUFFIXES]
-        inputs |= {f"a frame, {path}": path for path in images if path.is_relative_to(folder)}
     check_outputs(outputs, inputs)
     for file in filter(None, (arguments.output, arguments.json, arguments.video)):
         check_writable(file)
@@ -196,8 +190,8 @@ def run(arguments: argparse.Namespace) -> None:
     tracks = link(detections, look, options)
     if not len(tracks.frame):
         tell(
-            f"no tracks: a track needs {MIN_BOXES} boxes of one person, and none of the {len(detections.frame):,} boxes"
-            " belong to one"
+            f"no track: none of the {len(detections.frame):,} boxes belong to a person with {MIN_BOXES} boxes or more, "
+            "which a track needs"
         )
     if truth is not None:
         motion = link(detections, look, options._replace(weight=0.0))
@@ -238,14 +232,8 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.6, help="of the embeddings: 0 (motion alone) to 1")
     parser.add_argument("--alike", type=float, default=0.05, help="share of strangers who may look like one person")
     arguments = parser.parse_args()
-    keep_going()
-    try:
+    with ending_in_one_line("track"):
         run(arguments)
-    except KeyboardInterrupt:
-        tell("track: interrupted")
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        sys.exit(f"track: {told(error)}")
 
 
 if __name__ == "__main__":

@@ -68,11 +68,21 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
       SystemExit: with one line, for any mistake; with status 0 after --help, and 130 after Ctrl-C. A traceback is in
         the file that the line names, where the error is not the user's, and on the screen where MANCS_TRACEBACK is set.
     """
-    keep_going()
     argv = list(sys.argv if argv is None else argv)
     name = command.__name__.removeprefix("mancs_jax.cli.").replace(".", " ").replace("_", "-")  # as it is typed
-    try:
+    with ending_in_one_line(name):
         _run(command, name, argv)
+    # Tracing has made a million objects that stay: the collector need not look through them at the end of the process.
+    # Not after an error: JAX may still compute what nobody waits for, and crashes where its arrays outlive Python.
+    atexit.register(gc.freeze)
+
+
+@contextmanager
+def ending_in_one_line(name: str) -> Iterator[None]:
+    """Ends the process at any error, and after Ctrl-C, as `run` does; `name` is that of the program."""
+    keep_going()
+    try:
+        yield
     except SystemExit:
         raise
     except KeyboardInterrupt as error:
@@ -81,10 +91,7 @@ def run(command: ModuleType, argv: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
-        sys.exit(f"{name}: {told(error)}")
-    # Tracing has made a million objects that stay: the collector need not look through them at the end of the process.
-    # Not after an error: JAX may still compute what nobody waits for, and crashes where its arrays outlive Python.
-    atexit.register(gc.freeze)
+        sys.exit(f"{name}: {_told(error)}")
 
 
 def _run(command: ModuleType, name: str, argv: list[str]) -> None:
@@ -114,7 +121,7 @@ def _run(command: ModuleType, name: str, argv: list[str]) -> None:
     command.main(values, arguments)
 
 
-def told(error: BaseException) -> str:
+def _told(error: BaseException) -> str:
     """Returns the line for an error, and keeps the traceback of one that is not the user's."""
     if isinstance(error, (ValueError, OSError, ArithmeticError, ImportError)):  # ImportError: an extra is missing
         return one_line(error)
@@ -123,7 +130,7 @@ def told(error: BaseException) -> str:
     if platforms := _missing_platforms():
         return (
             f"JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device, as "
-            f"pip install 'mancs_jax[{'tpu' if 'tpu' in platforms.lower() else 'cuda12'}]'"
+            f"pip install 'mancs_jax[{'tpu' if 'tpu' in platforms.lower().split(',') else 'cuda12'}]'"
         )
     if isinstance(error, RuntimeError):  # of JAX and other libraries, which tell what they lack
         return f"{shortened(one_line(error), LONGEST)} (traceback: {_kept_traceback()})"

@@ -50,18 +50,18 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     from mancs_jax.inference.gallery import (
         cameras_by_name,
         create_gallery,
+        described_gallery,
         embed_whole,
         find_images,
         labels_of,
         read_labels,
-        summary_of,
         write_gallery,
     )
 
     keep_compiled_programs()
     check_writable(values.output)
-    if summary := summary_of(values.output):
-        tell(f"{values.output} replaces a gallery of {summary}")
+    if replaced := described_gallery(values.output):
+        tell(f"{values.output} replaces {replaced}")
     names, not_images = find_images(arguments[0])  # before the model is loaded
     if not_images:
         show(f"{len(not_images):,} skipped, not an image by name: {name_some(not_images)}")

@@ -1,7 +1,6 @@
 """The files that a command line writes and those that it reads, for `common.outputs.check_outputs`."""
 
 from collections.abc import Sequence
-from os.path import realpath
 from pathlib import Path
 
 from mancs_jax.cli.flags import Flags
@@ -48,16 +47,8 @@ def outputs_and_inputs(values: Flags, arguments: Sequence[str]) -> tuple[Paths, 
     inputs |= {argument: Path(argument) for argument in arguments}
     if "other_row" in values:  # mancs compare
         inputs |= {f"the scores by query of {argument}": queries_path(argument) for argument in arguments}
-    from mancs_jax.inference.gallery import SUFFIXES  # not at the top: it needs JAX, and `mancs --help` does not
-
     read = {name: path for name, path in inputs.items() if path.is_dir()}
     inputs |= {f"{file} of {name}": file for name, path in read.items() for file in path.glob("*.npy")}
-    inputs |= {
-        f"{image}, an image of {name}": image
-        for name, folder in read.items()
-        for image in outputs.values()
-        if (file := realpath(image)).lower().endswith(SUFFIXES) and Path(file).is_relative_to(realpath(folder))
-    }
     folders = read if "picture" in given else {}  # where it would be taken for one of the images
     for name in NETWORKS:
         if name in given:

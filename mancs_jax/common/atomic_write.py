@@ -84,7 +84,7 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
     if not folder:
         _refuse_read_only(path)
     try:
-        if not folder and path.is_dir():
+        if not folder and stat.S_ISDIR(_mode(path)):
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         if not folder and is_opened(path):
             return
@@ -100,14 +100,11 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool = False) -> Non
 
 
 def _refuse_read_only(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # it does not exist, or is not readable: other checks report that
-        return
-    if stat.S_ISDIR(mode):
+    mode = _mode(path)
+    if not mode or stat.S_ISDIR(mode):  # other checks report what is missing
         return
     # Root may write all files, and would replace a protected one.
-    if not mode & 0o222 or not os.access(path, os.W_OK):
+    if not mode & 0o222 or not os.access(path if path.exists() else os.path.realpath(path), os.W_OK):
         raise PermissionError(f"{path} is read-only: choose another place, or allow writing (chmod u+w)")
 
 
@@ -115,11 +112,21 @@ def is_opened(path: Path) -> bool:
     """Returns whether a path is written by opening it, not replaced: a device, pipe, socket, or an open file."""
     if DESCRIPTOR.fullmatch(str(path.absolute())):
         return True
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    mode = _mode(path)
+    return bool(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _mode(path: Path) -> int:
+    """The mode of what is written at a path; 0 where nothing is there.
+
+    A path through a folder that does not exist leads nowhere until the parent folders are made: "no/../g.npz" is g.npz.
+    """
+    for name in (path, Path(os.path.realpath(path))):
+        try:
+            return name.stat().st_mode
+        except OSError:
+            pass
+    return 0
 
 
 def _pour(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mancs_jax.common.atomic_write import is_opened
+from mancs_jax.common.image_suffixes import SUFFIXES
 from mancs_jax.common.local_path import local_path
 
 
@@ -16,7 +17,8 @@ def check_outputs(
     """Refuses (ValueError, one line) outputs that would replace an input or each other, also through links.
 
     Devices, pipes and sockets, as /dev/null, are not replaced, and may be named twice. All arguments map a name for the
-    message, as "--json=g.npz", to a path; missing inputs are ignored, and in `folders` nothing may be written.
+    message, as "--json=g.npz", to a path; missing inputs are ignored. An input that is a folder keeps its images, by
+    their names, and in `folders` nothing may be written.
     """
     read = {_identity(path): name for name, path in inputs.items() if _real(path).exists()}
     written: dict[tuple[int, int] | str, str] = {}
@@ -29,9 +31,21 @@ def check_outputs(
         if identity in written:
             raise ValueError(f"{name} is the file of {written[identity]}: give each output its own file")
         written[identity] = name
+        for folder, place in inputs.items():
+            if _is_image_of(path, place):
+                raise ValueError(f"{name} is an image of {folder}, which is read: an output may not replace an input")
         for folder, place in (folders or {}).items():
             if _real(path).is_relative_to(_real(place)):
                 raise ValueError(f"{name} is in the folder of {folder}, which is read: choose another folder")
+
+
+def _is_image_of(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a file exists, has an image's name, and lies in a folder or is what a link in the folder leads to."""
+    whole = local_path(path)
+    names = {_real(whole), _real(whole.parent) / whole.name}
+    return local_path(folder).is_dir() and any(
+        name.exists() and name.name.lower().endswith(SUFFIXES) and name.is_relative_to(_real(folder)) for name in names
+    )
 
 
 def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | str:

@@ -39,17 +39,37 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
         raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
     if coordinator and not _is_address(coordinator):
         raise ValueError(f"--coordinator={coordinator} is not HOST:PORT, as --coordinator=node0:12345")
-    if all(given) and process_id > 0:
-        _wait_for(coordinator)
+    with _joining():
+        address, process = (coordinator, process_id) if all(given) else _place_in_cluster()
+    if process > 0:
+        _wait_for(address)
     # Only for CPU, where processes cannot communicate without it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     by_hand = {"coordinator_address": coordinator, "num_processes": num_processes, "process_id": process_id}
+    with _joining(), _without_proxies():
+        jax.distributed.initialize(
+            **(by_hand if all(given) else {}),  # type: ignore[arg-type]
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        )
+
+
+def _place_in_cluster() -> tuple[str, int]:
+    """(address of process 0, number of this process), as JAX detects them; ("", 0) where this JAX does not tell."""
     try:
-        with _without_proxies():
-            jax.distributed.initialize(
-                **(by_hand if all(given) else {}),  # type: ignore[arg-type]
-                heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
-            )
+        from jax._src.clusters import ClusterEnv  # no public function tells them before it connects
+
+        detect = ClusterEnv.auto_detect_unset_distributed_params
+        found = detect(os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, int(CONNECT_TIMEOUT))
+        return found[0] or "", found[2] or 0
+    except (ImportError, AttributeError, TypeError):  # another version of JAX
+        return "", 0
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Makes errors of JAX's detection and connection one line (ValueError)."""
+    try:
+        yield
     except (RuntimeError, ValueError) as error:
         hint = "give --coordinator=HOST:PORT, --num_processes and --process_id where no cluster supplies them"
         raise ValueError(f"cannot join the other processes ({reason_of(error)}); {hint}") from error

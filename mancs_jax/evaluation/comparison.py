@@ -127,8 +127,9 @@ def from_distances(distances_of: DistancesOf, query: Labelled, gallery: Labelled
 
     `distances_of` is a function of the indices of some queries that gives their distances; of a matrix [Q, G] that is
     `matrix.__getitem__`. Raises ValueError for labels as `compare`, and, when they are read, for distances of another
-    shape or not finite.
+    shape or not finite; and RuntimeError, one line, in a forked process.
     """
+    check_not_forked()
     query, gallery = checked_pair(query, gallery)
     number = len(gallery.pid)
     layout = _layout(query, gallery, np.arange(number), number, jax.local_devices()[:1])

@@ -49,7 +49,6 @@ def embed(
       flip: average the embeddings of an image and of its mirror image, which takes twice as long.
       progress: show a bar.
     """
-    check_not_forked()
     if not len(image):
         raise ValueError("no images to embed: the split is empty")
     if camera is not None and network.cameras:
@@ -94,6 +93,7 @@ def run_batches(
     The network is compiled once for one form, batch, `flip` and choice of devices. While a batch is on the devices, the
     next one is read. Without `masks`, none are fetched from the devices. Other arguments as `embed`.
     """
+    check_not_forked()
     devices = tuple(jax.local_devices() if devices is None else devices)
     per_device = batch_size(batch or network.config.eval_batch, devices) // len(devices)
     forward = _compiled(create_model(network.config, network.num_classes), flip, devices)

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
 
 from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.image_suffixes import SUFFIXES
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.quoted import reason_of
 from mancs_jax.common.screen import bar, escaped
@@ -24,30 +24,11 @@ from mancs_jax.evaluation.features import UNREADABLE
 from mancs_jax.evaluation.ranking import Found
 from mancs_jax.inference.embedder import Embedder
 
-# Suffixes of images that OpenCV decodes.
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".bmp",
-    ".dib",
-    ".webp",
-    ".gif",
-    ".avif",
-    ".jp2",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-)
 LABELS = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # how names such as 0002_c1s1_000451_03.jpg begin
 SAME = 1e-3  # of the largest number: embeddings of one image in batches of other sizes differ by less
 FIELDS = ("embedding", "name", "network", "flip", "normalize")
 GREY = 200  # of the place of an image that cannot be read
+DIGITS = 8  # of the 32 of a network, in messages
 JUNK = "-1"  # as a person: a bad box, which may show any person
 # Field of a gallery's file -> kinds of dtype, number of dimensions, both in words.
 FORMS = {
@@ -325,13 +306,17 @@ def write_gallery(path: str | Path, gallery: Gallery) -> None:
         np.savez(file, **{name: field for name, field in gallery._asdict().items() if field is not None})
 
 
-def summary_of(path: str | Path) -> str:
-    """Returns "N embeddings (model M)" of a file of `write_gallery`, without reading them; "" for any other file."""
+def described_gallery(path: str | Path) -> str:
+    """Returns "a gallery of 2 embeddings (model 0123abcd)" of a file of `write_gallery`; "" for any other file.
+
+    The embeddings are not read.
+    """
     try:
-        with np.load(local_path(path), allow_pickle=False) as file:
-            return f"{len(file['name']):,} embeddings (model {escaped(str(file['network'])[:8])})"
-    except (OSError, ValueError, LookupError, AttributeError, TypeError, EOFError, BadZipFile):
+        with np.load(os.path.realpath(local_path(path)), allow_pickle=False) as file:
+            number, network = len(file["name"]), str(file["network"])
+    except UNREADABLE:
         return ""
+    return f"a gallery of {number:,} embeddings (model {network[:DIGITS]})"
 
 
 def load_gallery(path: str | Path) -> Gallery:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from mancs_jax.common.local_path import local_path
+from mancs_jax.common.one_process import check_not_forked
 from mancs_jax.common.screen import tell
 from mancs_jax.config.checks import from_json
 from mancs_jax.inference.network import Network
@@ -33,8 +34,9 @@ def load_trained(source: str | Path, *, take_latest: bool = False) -> Trained:
     folder of `mancs export --format=weights`; or the name of a pretrained model, as "market1501" ("./market1501" is a
     folder of that name). With `take_latest` the latest network of a workdir replaces a damaged best one; a line on
     stderr says so. Raises FileNotFoundError without a network, and ValueError, one line, where a file is damaged or a
-    folder holds several networks.
+    folder holds several networks, and RuntimeError, one line, in a forked process.
     """
+    check_not_forked()
     if (shipped := shipped_weights(source)) is not None:
         return _shared(shipped)
     if exported_path(source) is not None:

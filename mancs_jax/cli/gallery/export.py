@@ -9,7 +9,7 @@ from absl import flags
 
 from mancs_jax.cli.flags import Flags
 from mancs_jax.cli.gallery_flags import define_filters, define_gallery, filters_of
-from mancs_jax.common.screen import show
+from mancs_jax.common.screen import show, tell
 
 ARGUMENTS = ()
 
@@ -26,7 +26,10 @@ def main(values: Flags, arguments: Sequence[str]) -> None:
     if not values.output.endswith(".npz"):
         raise ValueError(f"--output={values.output}: the name has to end in .npz")
     from mancs_jax.gallery.gallery import Gallery  # not at the top: a mistyped flag should not wait for it
+    from mancs_jax.inference.gallery import described_gallery
 
     with Gallery(values.gallery) as gallery:
+        if replaced := described_gallery(values.output):
+            tell(f"{values.output} replaces {replaced}")
         number = gallery.export(values.output, **filters_of(values))
     show(f"{values.output}: {number:,} images")
