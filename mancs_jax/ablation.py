@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from scipy import stats
 
 from mancs_jax.common.atomic_write import read_list, write_json, write_text
 from mancs_jax.common.local_path import local_path
@@ -17,6 +18,7 @@ from mancs_jax.scoring import NETWORK
 from mancs_jax.workdir import Workdir
 
 SUMMARY = "ablation.json"
+FEWEST_SEEDS = 3  # of a confidence interval; that of two is twelve times as wide as their difference
 SCORES = ("mAP", "mAP_plain", "mINP", "cmc")
 KEPT = (*SCORES, "step", "split", "dataset", "train_fingerprint", "versions", "git", "devices")
 # The addition of each row of Table 5, and the paper's gains in mAP and rank-1, in per cent (section 4.5), on
@@ -93,7 +95,7 @@ def write_summary(path: Path, base: str, done: list[dict[str, Any]]) -> dict[str
     summary = {"base": base, "rows": rows, "runs": done}
     write_json(path, summary)
     about = f"Images scored: {done[0]['split']}. Scores are per cent, with mean and standard deviation over the seeds. "
-    about += "The mAP is that of the official script."
+    about += "The mAP is that of the official script. Brackets are 95 % confidence intervals over the seeds."
     write_text(path.with_suffix(".md"), f"# Ablation of `{base}`\n\n{about}\n\n{table(rows, base)}")
     dots = {row: [100 * run["mAP"] for run in done if run["row"] == row] for row in rows}
     write_text(path.with_suffix(".svg"), dots_svg(f"mAP on {base}, a dot a seed", dots))
@@ -141,11 +143,20 @@ def _line(name, adds, row, reference, paper):
     ]
     gain = ""
     if reference and set(row["seeds"]) & set(reference["seeds"]):
-        gain = " / ".join(f"{100 * _gain(row, reference, score):+.1f}" for score in ("mAP", "rank-1"))
+        gain = " / ".join(gain_cell(row, reference, score) for score in ("mAP", "rank-1"))
     return f"| `{name}` | {adds} | {len(row['seeds'])} | {' | '.join(scores)} | {gain} | {paper} |"
 
 
-def _gain(row, reference, score):
-    """Averages over the seeds that both have, because a seed that is easy for one is easy for the other."""
+def gain_cell(row: dict[str, Any], reference: dict[str, Any], score: str) -> str:
+    """Formats the mean gain of `row` over `reference` in per cent, with three seeds or more as "+5.1 [2.0, 8.2]".
+
+    Only seeds that both have count, because a seed that is easy for one is easy for the other. The brackets are the
+    95 % confidence interval of the mean by Student's t: a gain whose interval excludes 0 exceeds what seeds explain.
+    """
     ours, theirs = (dict(zip(each["seeds"], each[score]["values"], strict=True)) for each in (row, reference))
-    return float(np.mean([ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]))
+    gains = [100 * (ours[seed] - theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    mean = float(np.mean(gains))
+    if len(gains) < FEWEST_SEEDS:
+        return f"{mean:+.1f}"
+    half = float(stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5)
+    return f"{mean:+.1f} [{mean - half:.1f}, {mean + half:.1f}]"

@@ -116,3 +116,11 @@ def test_a_gain_is_that_of_the_seeds_that_both_have():
     summary = ablation.summarize([{"row": row, "seed": seed, "mAP": m, "cmc": [m]} for row, seed, m in runs])
     lines = ablation.table(summary, "walkers").splitlines()[3:]
     assert [line.split("|")[6].strip() for line in lines] == ["-10.0 / -10.0", ""]
+
+
+def test_the_interval_of_a_gain_over_three_seeds():
+    whole, other = (
+        {"seeds": [0, 1, 2], "mAP": {"values": values}} for values in ([0.51, 0.52, 0.56], [0.50, 0.50, 0.50])
+    )
+    # Gains 1, 2 and 6: mean 3, standard error sqrt(7 / 3) = 1.528; Student's t of two degrees of freedom is 4.303.
+    assert ablation.gain_cell(whole, other, "mAP") == "+3.0 [-3.6, 9.6]"

@@ -58,19 +58,16 @@ def paper_tables_2_to_4() -> str:
 
 def paper_table5() -> str:
     """docs/paper.md: Table 5, gains of each part; the paper's text names these gains, we have walkers."""
-    from mancs_jax.ablation import ADDS
+    from mancs_jax.ablation import ADDS, gain_cell
 
     ours = read("ablation_walkers_table5/ablation")["rows"]
     rows, before = [], None
     for name, (adds, gains) in ADDS.items():
-        gain = ["", ""]
-        if before:
-            of = [100 * (ours[name][score]["mean"] - ours[before][score]["mean"]) for score in ("mAP", "rank-1")]
-            gain = [" / ".join(f"{value:+.1f}" for value in of)]
+        gain = " / ".join(gain_cell(ours[name], ours[before], score) for score in ("mAP", "rank-1")) if before else ""
         theirs = [
             " / ".join(f"{value:+.1f}" for value in gains[of]) if of in gains else "" for of in ("market", "cuhk03")
         ]
-        rows.append((f"`{name}`", adds, *theirs, gain[0]))
+        rows.append((f"`{name}`", adds, *theirs, gain))
         before = name
     head = ["row", "change", "paper: Market-1501", "paper: CUHK03, detected", "ours: walkers, three seeds"]
     return markdown(head, rows)
