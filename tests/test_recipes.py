@@ -157,6 +157,7 @@ def test_the_general_recipe_trains_on_several_data_sets():
     config = recipes.general()
     configuration.validate(config, num_devices=1)
     assert config.data.name.count(",") == 2 and config.data.balance == "sources" and config.loss.negatives == "source"
+    assert tuple(config.model.mixstyle_stages) == (2, 3)
     assert (config.pretrained, config.like_pretrained, config.augment.erase) == ("market1501", True, 0.0)
     with pytest.raises(ValueError, match="general has no variant 'small'"):
         recipes.general("small")

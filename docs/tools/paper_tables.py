@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from result_files import EUCLIDEAN, markdown, per_cent, read
+import numpy as np
+from result_files import EUCLIDEAN, RESULTS, markdown, per_cent, read
 
 
 def ablation(name: str) -> Callable[[], str]:
@@ -27,6 +28,26 @@ def beside_paper(rows: dict[str, tuple[str, dict[str, Any] | None, str]]) -> str
         own = [per_cent(ours["mAP"]), per_cent(ours["cmc"][0])] if ours else ["missing", "missing"]
         lines.append((name, *theirs, paper["from"], *own, what))
     return markdown(["", "paper: mAP", "paper: rank-1", "source", "ours: mAP", "ours: rank-1", "our model"], lines)
+
+
+def seeds() -> str:
+    """docs/ablations.md: whole recipes with several seeds, a row for the files RECIPE_SEED.json of a recipe."""
+    runs: dict[str, list[dict[str, Any]]] = {"walkers": [read("walkers/results")["Mancs"]]}
+    for path in sorted((RESULTS / "seeds").glob("*.json")):
+        runs.setdefault(path.stem.rpartition("_")[0], []).append(read(f"seeds/{path.stem}"))
+    rows = []
+    for name, results in runs.items():
+        recipe = name.replace("_", ":")
+        values = [
+            [result["mAP"] for result in results],
+            [result["mAP_plain"] for result in results],
+            [result["cmc"][0] for result in results],
+        ]
+        cells = [f"{100 * np.mean(one):.1f} ± {100 * np.std(one, ddof=1):.1f}" for one in values]
+        ranks = ", ".join(per_cent(result["cmc"][0]) for result in results)
+        listed = ", ".join(str(result["seed"]) for result in results)
+        rows.append((f"`{recipe}`", f"{results[0]['step']:,}", listed, *cells, ranks))
+    return markdown(["recipe", "steps", "seeds", "official mAP", "plain mAP", "rank-1", "rank-1 of each seed"], rows)
 
 
 NO_GPU = "needs a GPU: `mancs train --config={} --workdir=W`"

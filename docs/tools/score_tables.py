@@ -23,7 +23,7 @@ from analysis_tables import (
     market1501_reliability,
 )
 from benchmark_tables import aims, benchmarks, speed_beside_others
-from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4
+from paper_tables import ablation, paper_table1, paper_table5, paper_tables_2_to_4, seeds
 from result_files import (
     BEFORE_LAST,
     COSINE,
@@ -393,6 +393,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "accelerators": accelerators,
     "paper_table1": paper_table1,
     "paper_tables_2_to_4": paper_tables_2_to_4,
+    "seeds": seeds,
     "paper_table5": paper_table5,
     "aims": aims,
     "tracks": tracks,

@@ -189,9 +189,9 @@ def finetune(variant: str = "") -> ConfigDict:
 def general(variant: str = "") -> ConfigDict:
     """Trains on several data sets, for cameras of other sites: `market1501` fine-tuned on all that are prepared.
 
-    `config.data.name` names them, separated by commas. Negatives come from the data set of their anchor, nothing is
-    erased, and all images have full size: selected by scores on a data set that was left out, see
-    docs/other_cameras.md.
+    `config.data.name` names them, separated by commas. Negatives come from the data set of their anchor, MixStyle mixes
+    the statistics of images, nothing is erased, and all images have full size: selected by scores on a data set that
+    was left out, see docs/other_cameras.md.
     """
     _refuse_variants("general", variant)
     config = vary(defaults.get_config(), "scratch", "general").unlock()
@@ -208,6 +208,7 @@ def general(variant: str = "") -> ConfigDict:
     config.augment.crop_aspect = (1.6, 2.6)
     config.augment.half_size_epochs = 0.0
     config.loss.negatives = "source"
+    config.model.mixstyle_stages = (2, 3)
     config.loss.t0, config.loss.t1 = 2.2, 4.4  # the same share of the training as in the paper
     config.optim.learning_rate = 0.05
     config.optim.warmup_epochs = 1.0
