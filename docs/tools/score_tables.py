@@ -133,6 +133,19 @@ def compared() -> str:
         "Euclidean -> cosine distance": compare_results(*files, first_row="Mancs"),
         "cosine distance -> re-ranked": compare_results(files[1], files[1], first_row="Mancs", second_row=reranked),
     }
+    return differences("`market1501` on Market-1501", pairs)
+
+
+def people_compared() -> str:
+    """docs/results/people.md: is `people` better than `market1501` under cameras that neither has seen?"""
+    from mancs_jax.evaluation.paired import compare_results
+
+    files = [RESULTS / folder / "on_walkers.json" for folder in ("market1501_scratch", "people")]
+    return differences("on walkers", {"`market1501` -> `people`": compare_results(*files, first_row="Mancs")})
+
+
+def differences(of_what: str, pairs: dict[str, list[dict[str, Any]]]) -> str:
+    """Returns the table of paired differences; `pairs` maps what changed to what `compare_results` found."""
     rows = []
     for change, (found,) in pairs.items():
         for name in ("rank-1", "mAP_plain"):
@@ -143,9 +156,7 @@ def compared() -> str:
             difference = f"{100 * of['difference']:+.2f} {bracketed(of['interval'], '+.2f')}"
             verdict = {None: "unknown", True: "yes", False: "no"}[of["significant"]]
             rows.append((change, name.replace("mAP_plain", "plain mAP"), before, after, difference, verdict))
-    return markdown(
-        ["`market1501` on Market-1501", "score", "before", "after", "difference", "significant (95 %)"], rows
-    )
+    return markdown([of_what, "score", "before", "after", "difference", "significant (95 %)"], rows)
 
 
 GENERAL = "#one-data-set-left-out-the-recipe-general"
@@ -372,6 +383,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "market1501_on_walkers": market1501_on_walkers,
     "market1501_thresholds": partial(thresholds, "market1501"),
     "people": people,
+    "people_compared": people_compared,
     "people_thresholds": partial(thresholds, "people"),
     "market1501_open_set": market1501_open_set,
     "market1501_calibration": market1501_calibration,
