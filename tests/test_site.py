@@ -33,7 +33,7 @@ def test_the_demo_is_linked_only_where_it_has_run(gathered, tmp_path, monkeypatc
     assert "(files/report.html)" in (gathered / "demo.md").read_text()
     gather.gather(tmp_path / "other", tmp_path / "nothing.html")
     assert not (tmp_path / "other" / "files" / "report.html").exists()
-    assert "](" not in (tmp_path / "other" / "demo.md").read_text()
+    assert "files/report.html" not in (tmp_path / "other" / "demo.md").read_text()
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path):

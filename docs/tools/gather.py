@@ -28,10 +28,10 @@ PAGES = NOTEBOOKS | {
 COLAB_BADGE = "docs/badges/colab.svg"
 WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
-.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.6em; }
 .md-grid { max-width: 72rem; }
 .md-typeset td code { overflow-wrap: normal; word-break: normal; }
-.md-typeset td:last-child { min-width: 6rem; overflow-wrap: anywhere; }
+.md-typeset td:last-child { min-width: 4rem; overflow-wrap: anywhere; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }
@@ -136,11 +136,26 @@ def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
 
 def demo_page(report: Path) -> str:
     """Returns the page of the live demo, with a link to the report where there is one."""
-    head = "# The live demo\n\n`make demo` trains a model on rendered pedestrians and writes a report of the result. "
-    head += "It shows the ranked list of every query, worst first, attention masks, curves and distances.\n\n"
     if report.exists():
-        return head + "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }\n"
-    return head + "This build contains no report, because `make demo` had not been run before `make docs`.\n"
+        link = "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }"
+    else:
+        link = "This build contains no report, because `make demo` had not been run before `make docs`."
+    return f"""# The live demo
+
+`make demo` renders 300 synthetic pedestrians, trains a model on them, evaluates it on 100 others, and writes a report
+of the result, `workdirs/walkers/report.html`. The [tutorial](tutorial.md) explains this run step by step.
+
+{link}
+
+The report shows the ranked list of every query, the worst first. These are four of the lists: the query on the left,
+then its ten nearest gallery images, with correct matches in green and wrong ones in red.
+
+![Ranked lists of four queries](walkers.jpg)
+
+It also contains the scores with their confidence intervals and how to read them, the attention masks of every query,
+the training curves, and the distances between images of the same person and of different people. The scores are in the
+[table of results](index.md#results).
+"""
 
 
 def gather(output: Path, report: Path = REPORT) -> None:
@@ -149,7 +164,7 @@ def gather(output: Path, report: Path = REPORT) -> None:
     url = repository_url()
     sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
-    texts, linked = {}, {COLAB_BADGE}
+    texts, linked = {}, {COLAB_BADGE, "docs/walkers.jpg"}
     for source in sources:
         texts[place(source)], found = fit_links((REPOSITORY / source).read_text(), source, url)
         linked |= found
