@@ -9,10 +9,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import badges
 import reference
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,14 +39,6 @@ STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 """
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 FENCED = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
-
-
-def repository_url() -> str:
-    """Returns https://github.com/OWNER/NAME of this checkout; "" where it has no such origin."""
-    command = ["git", "-C", str(REPOSITORY), "remote", "get-url", "origin"]
-    origin = os.environ.get("REPOSITORY_URL") or subprocess.run(command, capture_output=True, text=True).stdout
-    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?\s*$", origin)
-    return f"https://github.com/{found[1]}" if found else ""
 
 
 def place(path: str) -> str:
@@ -102,15 +94,14 @@ def open_in_colab(notebook: str, url: str) -> str:
     if not url:
         return (
             "To run this notebook in Colab, select *File > Open notebook > GitHub* there, enter the address of the "
-            f"repository, and choose `notebooks/{notebook}`."
+            f"repository, and choose `notebooks/{notebook}.ipynb`."
         )
-    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
-    return f"[![open in Colab]({place(COLAB_BADGE)})]({colab}/blob/main/notebooks/{notebook}){{ .badges }}"
+    return badges.open_in_colab(notebook, url, place(COLAB_BADGE)) + "{ .badges }"
 
 
 def notebook_page(path: Path, pictures: Path, url: str) -> str:
     """Returns a notebook as Markdown; its pictures are written into a folder beside the page."""
-    parts = [open_in_colab(path.name, url)]
+    parts = [open_in_colab(path.stem, url)]
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
@@ -161,7 +152,7 @@ the training curves, and the distances between images of the same person and of 
 def gather(output: Path, report: Path = REPORT) -> None:
     """Writes all pages and files of the site into a folder, which is made anew."""
     shutil.rmtree(output, ignore_errors=True)
-    url = repository_url()
+    url = badges.repository_url()
     sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
     texts, linked = {}, {COLAB_BADGE, "docs/walkers.jpg"}

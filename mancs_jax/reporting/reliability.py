@@ -27,9 +27,7 @@ def reliability_svg(rows: Sequence[Mapping[str, Any]]) -> str:
 
     parts = []
     names = {power: f"{10.0**power:,.10g}" for power in np.arange(low, high + 1)}
-    every = np.ceil(
-        LETTER * max(map(len, names.values())) / scale
-    )  # of the names below the axis, which are side by side
+    every = np.ceil(LETTER * max(map(len, names.values())) / scale)  # names below the axis are side by side
     for power, name in names.items():
         x, y = place(power, power)
         parts.append(f'<path d="M{x:.1f} {MARGIN}V{SIZE}M{LEFT} {y:.1f}H{LEFT + SIZE - MARGIN}" stroke="{GRID}"/>')
