@@ -101,23 +101,23 @@ def test_badges_are_those_of_the_metadata():
 
 
 def test_every_place_has_the_address_of_the_metadata():
-    """README.md, the notebooks and mkdocs.yml, where it is not known and no badge leads nowhere, and where it is."""
+    """README.md and the notebooks, where it is not known and no badge leads nowhere, and where it is."""
     assert re.fullmatch(r"(https://github\.com/[\w.-]+/[\w.-]+(?<!\.git))?", badges.repository_url())
     for path, text in badges.addressed(badges.repository_url()).items():
         assert (REPOSITORY / path).read_text() == text, "run `make docs`"
     unknown, known = badges.addressed(""), badges.addressed(URL)
-    assert unknown.keys() == known.keys() == {"README.md", "mkdocs.yml", *gather.NOTEBOOKS}
+    assert unknown.keys() == known.keys() == {"README.md", *gather.NOTEBOOKS}
     assert not any(service in unknown["README.md"] for service in ("github.com/somebody", "colab.research"))
     for notebook in gather.NOTEBOOKS:
         constants = ["".join(json.loads(texts[notebook])["cells"][1]["source"]) for texts in (unknown, known)]
         assert [re.search(r'^REPOSITORY = "(.*?)"', of, re.M)[1] for of in constants] == ["", URL]
         colab = f"https://colab.research.google.com/github/somebody/mancs_jax/blob/main/{notebook}"
         assert f"(docs/badges/colab.svg)]({colab})\n" in known["README.md"]
-    assert 'repo_url: ""' in unknown["mkdocs.yml"] and f'repo_url: "{URL}"' in known["mkdocs.yml"]
 
 
 def test_the_site_links_to_colab_where_the_address_is_known(gathered, tmp_path, monkeypatch):
     assert "colab.research.google.com/github/somebody" in (gathered / "tutorial.md").read_text()
+    assert "badge.svg" not in (gathered / "index.md").read_text()  # of a service, loaded from elsewhere
     monkeypatch.setattr(badges, "repository_url", lambda: "")
     gather.gather(tmp_path / "other", tmp_path / "nothing.html")
     tutorial = (tmp_path / "other" / "tutorial.md").read_text()

@@ -1,7 +1,7 @@
 """Writes the badges of README.md and of the notebooks' pages: pictures of this repository, without a service.
 
 The address of the repository is one line in pyproject.toml, `Repository`, from which README.md, the notebooks and
-mkdocs.yml get it. Without that line, no badge opens a notebook in Colab.
+the site get it. Without that line, no badge opens a notebook in Colab.
 """
 
 import re
@@ -12,11 +12,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "docs" / "badges"
 NOTEBOOKS = ("walkers", "market1501")
-# Where the address stands in these files.
-ADDRESS = {
-    "mkdocs.yml": re.compile(r'(?<=^repo_url: ")[^"]*', re.M),
-    **{f"notebooks/{name}.ipynb": re.compile(r'(?<="REPOSITORY = \\")[^"\\]*') for name in NOTEBOOKS},
-}
+ADDRESS = re.compile(r'(?<="REPOSITORY = \\")[^"\\]*')  # in a notebook
 CHARACTER, PADDING, HEIGHT = 6.5, 8, 20  # pixels
 
 
@@ -52,8 +48,9 @@ def open_in_colab(notebook: str, url: str, picture: str) -> str:
 
 
 def addressed(url: str) -> dict[str, str]:
-    """Returns path in the repository -> text, of README.md and the files in `ADDRESS` with this address, or without."""
-    texts = {path: place.sub(url, (REPOSITORY / path).read_text()) for path, place in ADDRESS.items()}
+    """Returns path in the repository -> text, of README.md and the notebooks with this address; "" is none."""
+    notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
+    texts = {path: ADDRESS.sub(url, (REPOSITORY / path).read_text()) for path in notebooks}
     readme = re.sub(r"^\[!\[open \w+\.ipynb in Colab.*\n", "", (REPOSITORY / "README.md").read_text(), flags=re.M)
     shown = [open_in_colab(name, url, "docs/badges/colab.svg") for name in NOTEBOOKS] if url else []
     *_, last = re.finditer(r"^\[!\[.*\n", readme, re.M)

@@ -56,7 +56,7 @@ def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
     Args:
       text: Markdown of the page.
       page: its path in the repository.
-      url: of the repository at GitHub, or "": links to its services then go, pictures with them.
+      url: of the repository at GitHub, or "": links to its services then go. Their pictures always do.
 
     Returns:
       The text, and the paths in the repository that it links to.
@@ -67,9 +67,9 @@ def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
         mark, words, target = found.groups()
         words = LINK.sub(fitted, words)
         if target.startswith("../../"):  # a service of GitHub, as its own pages reach it
-            if url:
-                return f"{mark}[{words}]({url}/{target.removeprefix('../../')})"
-            return "" if mark else words
+            if mark:  # would be loaded from elsewhere
+                return ""
+            return f"[{words}]({url}/{target.removeprefix('../../')})" if url and words else words
         if re.match(r"https?://|mailto:|#", target):
             return f"{mark}[{words}]({target})"
         path, _, anchor = target.partition("#")
