@@ -1,6 +1,8 @@
 """report.html: what is in it, and, in a real browser without a network, what it shows."""
 
 import base64
+import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,6 +11,10 @@ from pages import data_of
 
 from mancs_jax.data.arrays import Split
 from mancs_jax.evaluation.ranking import Found
+from mancs_jax.evaluation.results import cells
+from mancs_jax.reporting import chart, reading
+from mancs_jax.reporting.curves import curves_svg
+from mancs_jax.reporting.findings import findings
 from mancs_jax.reporting.report import Lists, Section, report_html
 
 EVIL = '</script><img src=x onerror="window.broken=1">&amp;.jpg'
@@ -24,7 +30,7 @@ def split(pids, camids, prefix):
 SECTION = Section("Decision <thresholds>", [["threshold", "TPR"], ["3.108", "63.2 [60.1, 66.0]"]], ["At most <3.108>."])
 
 
-def page(num_queries=30, **names):
+def page(num_queries=30, **others):
     rng = np.random.default_rng(0)
     query = split(rng.integers(1, 9, num_queries), rng.integers(1, 4, num_queries), "query")
     query = query._replace(name=np.array([EVIL, *query.name[1:].tolist()]))
@@ -34,19 +40,21 @@ def page(num_queries=30, **names):
     distance = np.sort(rng.random((num_queries, 10)), axis=1).astype(np.float32)
     lists = {name: Lists(Found(index, distance), rng.random(num_queries)) for name in ("by distance", "re-ranked")}
     masks = {2: rng.random((num_queries, 8, 4)), 4: np.full((num_queries, 4, 2), 0.5)}
+    contents = {
+        "table": [["per cent", "mAP"], ["Mancs", "12.3"]],
+        "charts": ["<svg id='chart'></svg>"],
+        "reading": ["How to read 12.3 [10.1, 14.6]: <first>", "second"],
+        "sections": [SECTION],
+    }
     html = report_html(
-        "Mancs on <walkers>",
-        "step 1",
-        [["per cent", "mAP"], ["Mancs", "12.3"]],
-        {"note": EVIL},
-        ["<svg id='chart'></svg>"],
-        query,
-        gallery,
-        lists,
-        masks,
-        reading=["How to read 12.3 [10.1, 14.6]: <first>", "second"],
-        sections=[SECTION],
-        **names,
+        title="Mancs on <walkers>",
+        about="step 1",
+        config={"note": EVIL},
+        query=query,
+        gallery=gallery,
+        lists=lists,
+        masks=masks,
+        **contents | others,
     )
     return html, query, gallery, lists
 
@@ -144,3 +152,74 @@ def test_in_a_browser(browser, tmp_path):
         assert tab.text_content(".list figure:first-child figcaption:last-child") == f"AP {shares[1]}"
         images = tab.evaluate("Array.from(document.images).every(image => image.complete && image.naturalWidth === 48)")
         assert images and not errors
+
+
+ANALYSES = Path(__file__).parents[1] / "docs" / "results" / "market1501_scratch" / "analyses.json"
+LEAST_FONT = 9  # pixels, as it is rendered
+# Parts that stick out of the window and of every box that scrolls; texts of charts, with their size as rendered, the
+# pixels by which they stick out of their chart, and the number of texts that they overlap.
+MEASURE = """() => {
+  const scrolls = node => ["auto", "scroll"].includes(getComputedStyle(node).overflowX);
+  const isInBox = node => node !== document.body && (scrolls(node.parentElement) || isInBox(node.parentElement));
+  // A box of text has some pixels above and below its letters.
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+  const texts = [...document.querySelectorAll("svg")].flatMap(svg => {
+    const all = [...svg.querySelectorAll("text")], box = svg.getBoundingClientRect();
+    return all.map(node => {
+      const of = node.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
+      return {
+        text: node.textContent,
+        size: scale * parseFloat(getComputedStyle(node).fontSize),
+        outside: Math.max(box.left - of.left, of.right - box.right, box.top - of.top, of.bottom - box.bottom),
+        over: all.filter(other => other !== node && overlap(of, other.getBoundingClientRect())).length,
+      };
+    });
+  });
+  return {
+    scrolled: document.documentElement.scrollWidth - innerWidth,
+    cut: [...document.querySelectorAll("body *")]
+      .filter(node => node.getBoundingClientRect().right > innerWidth + 1 && !isInBox(node))
+      .map(node => `${node.tagName} ${node.textContent.slice(0, 60)}`),
+    texts,
+  };
+}"""
+
+
+def full_page():
+    """A report with all sections and charts: scores and analyses are those of a real result, with long camera names."""
+    result = json.loads(ANALYSES.read_text())["Mancs"]
+    result = result | {"names": {"cameras": {"5": "underground-garage-west", "1": "hall"}}}
+    results = {name: result for name in ("Mancs", "Mancs, multi-query (mean), re-ranked", "untrained network")}
+    steps = np.arange(1, 200)
+    names = ("rank_loss", "cls_loss", "att_loss", "accuracy", "triplets_in_order", "validation/mAP", "learning_rate")
+    ranks = np.stack([np.arange(1, 51), np.linspace(0.5, 1, 50)], axis=1)
+    return page(
+        table=cells(results),
+        charts=[
+            curves_svg([{"step": step} | dict.fromkeys(names, 1 / step) for step in steps]),
+            chart.document([chart.lines("CMC", dict.fromkeys(results, ranks), 50, "rank")]),
+        ],
+        reading=reading.score_paragraphs(result),
+        sections=reading.threshold_sections(results, "Mancs"),
+        findings=list(findings(result).values()),
+    )[0]
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+def test_every_section_fits_the_screen(browser, tmp_path, width):
+    (tmp_path / "report.html").write_text(full_page(), encoding="utf-8")
+    with browser.new_context(offline=True, viewport={"width": width, "height": 900}) as context:
+        tab = context.new_page()
+        tab.goto(f"file://{tmp_path}/report.html")
+        headings = tab.locator("h2").all_text_contents()
+        assert headings[:3] == ["Decision thresholds", "Ranked lists", "Charts"] and len(headings) == 3 + 4
+        found = tab.evaluate(MEASURE)
+        assert found["scrolled"] <= 0 and not found["cut"]
+        assert len(found["texts"]) > 150
+        assert not [of for of in found["texts"] if of["size"] < LEAST_FONT or of["outside"] > 1 or of["over"]]
+        assert tab.locator("#results td:nth-child(2)").first.bounding_box()["x"] < width / 2  # scores can be seen
+        tab.click(".list >> nth=2")  # whole names, all its lists and the masks
+        assert tab.locator("dialog canvas").count() == 2
+        found = tab.evaluate(MEASURE)
+        assert found["scrolled"] <= 0 and not found["cut"]
+        assert tab.evaluate("(box => box.scrollWidth - box.clientWidth)(document.querySelector('dialog'))") <= 0

@@ -22,7 +22,7 @@ URL = "https://github.com/somebody/mancs_jax"
 @pytest.fixture
 def gathered(tmp_path, monkeypatch):
     """Builds the pages, with the report of a demo."""
-    monkeypatch.setenv("REPOSITORY_URL", URL)
+    monkeypatch.setattr(badges, "repository_url", lambda: URL)
     (tmp_path / "report.html").write_text("<p>the report</p>")
     gather.gather(tmp_path / "site", tmp_path / "report.html")
     return tmp_path / "site"
@@ -33,7 +33,7 @@ def test_the_demo_is_linked_only_where_it_has_run(gathered, tmp_path, monkeypatc
     assert "(files/report.html)" in (gathered / "demo.md").read_text()
     gather.gather(tmp_path / "other", tmp_path / "nothing.html")
     assert not (tmp_path / "other" / "files" / "report.html").exists()
-    assert "](" not in (tmp_path / "other" / "demo.md").read_text()
+    assert "files/report.html" not in (tmp_path / "other" / "demo.md").read_text()
 
 
 def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path):
@@ -49,7 +49,7 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path):
     (tmp_path / "n.ipynb").write_text(json.dumps({"cells": cells}))
     page = gather.notebook_page(tmp_path / "n.ipynb", tmp_path / "n", URL)
     colab = "https://colab.research.google.com/github/somebody/mancs_jax/blob/main/notebooks/n.ipynb"
-    assert page.startswith(f"# Title\n\nText.\n\n[![open in Colab](badges/colab.svg)]({colab})")
+    assert page.startswith(f"# Title\n\nText.\n\n[![open n.ipynb in Colab](badges/colab.svg)]({colab}){{ .badges }}\n")
     assert page.endswith("```python\nprint(1)\n```\n\n```text\nrank-1\n```\n\n![output of the cell above](n/0.png)\n")
     assert (tmp_path / "n" / "0.png").read_bytes() == b"hi" and "warning" not in page
 
@@ -98,3 +98,27 @@ def test_badges_are_those_of_the_metadata():
     assert "licence: Apache-2.0" in badges.badges()["licence"]
     workflow = (REPOSITORY / ".github" / "workflows" / "ci.yml").read_text()
     assert all(f'"{version}"' in workflow for version in re.findall(r"3\.\d+", badges.badges()["python"]))
+
+
+def test_every_place_has_the_address_of_the_metadata():
+    """README.md and the notebooks, where it is not known and no badge leads nowhere, and where it is."""
+    assert re.fullmatch(r"(https://github\.com/[\w.-]+/[\w.-]+(?<!\.git))?", badges.repository_url())
+    for path, text in badges.addressed(badges.repository_url()).items():
+        assert (REPOSITORY / path).read_text() == text, "run `make docs`"
+    unknown, known = badges.addressed(""), badges.addressed(URL)
+    assert unknown.keys() == known.keys() == {"README.md", *gather.NOTEBOOKS}
+    assert not any(service in unknown["README.md"] for service in ("github.com/somebody", "colab.research"))
+    for notebook in gather.NOTEBOOKS:
+        constants = ["".join(json.loads(texts[notebook])["cells"][1]["source"]) for texts in (unknown, known)]
+        assert [re.search(r'^REPOSITORY = "(.*?)"', of, re.M)[1] for of in constants] == ["", URL]
+        colab = f"https://colab.research.google.com/github/somebody/mancs_jax/blob/main/{notebook}"
+        assert f"(docs/badges/colab.svg)]({colab})\n" in known["README.md"]
+
+
+def test_the_site_links_to_colab_where_the_address_is_known(gathered, tmp_path, monkeypatch):
+    assert "colab.research.google.com/github/somebody" in (gathered / "tutorial.md").read_text()
+    assert "badge.svg" not in (gathered / "index.md").read_text()  # of a service, loaded from elsewhere
+    monkeypatch.setattr(badges, "repository_url", lambda: "")
+    gather.gather(tmp_path / "other", tmp_path / "nothing.html")
+    tutorial = (tmp_path / "other" / "tutorial.md").read_text()
+    assert "colab.svg" not in tutorial and "choose `notebooks/walkers.ipynb`" in tutorial

@@ -14,7 +14,7 @@ def accelerators() -> str:
         about = json.loads((RESULTS / "accelerators" / f"{name}.json").read_text())
         step, embedding = about["step"], about["embedding"]
         held = step["arguments"] + step["results"] - step["donated"] + step["temporaries"]
-        options = ", ".join(f"`{option}`" for option in about["set"])
+        options = ", ".join([about["dtype"], *(f"`{option}`" for option in about["set"])])
         # A loop's body is counted once, so its bytes and operations are not those of a step.
         counted = ["", "", ""] if step["loops"] else [f"{step['flops'] / 1e12:.2f}", f"{step['moved'] / 1e9:.1f}"]
         if not step["loops"]:
@@ -22,7 +22,6 @@ def accelerators() -> str:
         lines.append(
             (
                 f"{about['devices']} x {about['chip']}",
-                about["dtype"],
                 options,
                 f"{held / 1e9:.2f} of {about['memory'] / 1e9:.0f}",
                 f"{step['temporaries'] / 1e9:.2f}",
@@ -32,7 +31,7 @@ def accelerators() -> str:
             )
         )
     step = ["step: GB held", "temporaries, GB", "TFLOP", "GB moved", "bound, ms"]
-    return markdown(["device", "dtype", "options", *step, "embedding: GB moved", "bound, ms"], lines)
+    return markdown(["device", "dtype, options", *step, "embedding: GB moved", "bound, ms"], lines)
 
 
 def bound(about: dict, program: str) -> float:

@@ -1,11 +1,18 @@
-"""Writes the badges of README.md and of the notebooks' pages: pictures of this repository, without a service."""
+"""Writes the badges of README.md and of the notebooks' pages: pictures of this repository, without a service.
+
+The address of the repository is one line in pyproject.toml, `Repository`, from which README.md, the notebooks and
+the site get it. Without that line, no badge opens a notebook in Colab.
+"""
 
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "docs" / "badges"
+NOTEBOOKS = ("walkers", "market1501")
+ADDRESS = re.compile(r'(?<="REPOSITORY = \\")[^"\\]*')  # in a notebook
 CHARACTER, PADDING, HEIGHT = 6.5, 8, 20  # pixels
 
 
@@ -24,13 +31,38 @@ def badge(name: str, value: str) -> str:
     )
 
 
+def project() -> dict[str, Any]:
+    """Returns the metadata of the package, in pyproject.toml."""
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+
+def repository_url() -> str:
+    """Returns https://github.com/OWNER/NAME, or "" as long as the repository is not public."""
+    return project()["urls"].get("Repository", "")
+
+
+def open_in_colab(notebook: str, url: str, picture: str) -> str:
+    """Returns the Markdown of a badge that opens a notebook of a repository at GitHub in Colab."""
+    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
+    return f"[![open {notebook}.ipynb in Colab]({picture})]({colab}/blob/main/notebooks/{notebook}.ipynb)"
+
+
+def addressed(url: str) -> dict[str, str]:
+    """Returns path in the repository -> text, of README.md and the notebooks with this address; "" is none."""
+    notebooks = [f"notebooks/{name}.ipynb" for name in NOTEBOOKS]
+    texts = {path: ADDRESS.sub(url, (REPOSITORY / path).read_text()) for path in notebooks}
+    readme = re.sub(r"^\[!\[open \w+\.ipynb in Colab.*\n", "", (REPOSITORY / "README.md").read_text(), flags=re.M)
+    shown = [open_in_colab(name, url, "docs/badges/colab.svg") for name in NOTEBOOKS] if url else []
+    *_, last = re.finditer(r"^\[!\[.*\n", readme, re.M)
+    return texts | {"README.md": readme[: last.end()] + "".join(f"{line}\n" for line in shown) + readme[last.end() :]}
+
+
 def badges() -> dict[str, str]:
     """Returns name -> SVG document."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     pins = (REPOSITORY / "requirements.txt").read_text()
-    versions = [version for line in project["classifiers"] for version in re.findall(r"Python :: (\d\.\d+)", line)]
+    versions = [version for line in project()["classifiers"] for version in re.findall(r"Python :: (\d\.\d+)", line)]
     shown = {
-        "licence": project["license"],
+        "licence": project()["license"],
         "python": " | ".join(versions),
         "jax": " | ".join(re.findall(r"^jax==([\w.]+)", pins, re.M)),
     }
@@ -40,6 +72,8 @@ def badges() -> dict[str, str]:
 if __name__ == "__main__":
     from mancs_jax.common.atomic_write import write_text
 
-    for name, document in badges().items():
-        if not (FOLDER / f"{name}.svg").exists() or (FOLDER / f"{name}.svg").read_text() != document:
-            write_text(FOLDER / f"{name}.svg", document)
+    texts = {FOLDER / f"{name}.svg": document for name, document in badges().items()}
+    texts |= {REPOSITORY / path: text for path, text in addressed(repository_url()).items()}
+    for path, text in texts.items():
+        if not path.exists() or path.read_text() != text:
+            write_text(path, text)

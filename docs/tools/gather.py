@@ -9,10 +9,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
+import badges
 import reference
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,10 +28,10 @@ PAGES = NOTEBOOKS | {
 COLAB_BADGE = "docs/badges/colab.svg"
 WORKER = "iframe-worker.js"  # lets the search work in pages that are opened from disk
 STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
-.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.8em; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: 0.5em 0.6em; }
 .md-grid { max-width: 72rem; }
 .md-typeset td code { overflow-wrap: normal; word-break: normal; }
-.md-typeset td:last-child { min-width: 6rem; overflow-wrap: anywhere; }
+.md-typeset td:last-child { min-width: 4rem; overflow-wrap: anywhere; }
 .md-typeset table:not([class]) th { min-width: 3rem; }
 .md-typeset img { background: white; }
 .md-typeset .badges img { background: none; }
@@ -39,14 +39,6 @@ STYLE = """.md-typeset table:not([class]) { font-size: 0.65rem; }
 """
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)\s]+)\)")
 FENCED = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
-
-
-def repository_url() -> str:
-    """Returns https://github.com/OWNER/NAME of this checkout; "" where it has no such origin."""
-    command = ["git", "-C", str(REPOSITORY), "remote", "get-url", "origin"]
-    origin = os.environ.get("REPOSITORY_URL") or subprocess.run(command, capture_output=True, text=True).stdout
-    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?\s*$", origin)
-    return f"https://github.com/{found[1]}" if found else ""
 
 
 def place(path: str) -> str:
@@ -64,7 +56,7 @@ def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
     Args:
       text: Markdown of the page.
       page: its path in the repository.
-      url: of the repository at GitHub, or "": links to its services then go, pictures with them.
+      url: of the repository at GitHub, or "": links to its services then go. Their pictures always do.
 
     Returns:
       The text, and the paths in the repository that it links to.
@@ -75,9 +67,9 @@ def fit_links(text: str, page: str, url: str) -> tuple[str, set[str]]:
         mark, words, target = found.groups()
         words = LINK.sub(fitted, words)
         if target.startswith("../../"):  # a service of GitHub, as its own pages reach it
-            if url:
-                return f"{mark}[{words}]({url}/{target.removeprefix('../../')})"
-            return "" if mark else words
+            if mark:  # would be loaded from elsewhere
+                return ""
+            return f"[{words}]({url}/{target.removeprefix('../../')})" if url and words else words
         if re.match(r"https?://|mailto:|#", target):
             return f"{mark}[{words}]({target})"
         path, _, anchor = target.partition("#")
@@ -102,15 +94,14 @@ def open_in_colab(notebook: str, url: str) -> str:
     if not url:
         return (
             "To run this notebook in Colab, select *File > Open notebook > GitHub* there, enter the address of the "
-            f"repository, and choose `notebooks/{notebook}`."
+            f"repository, and choose `notebooks/{notebook}.ipynb`."
         )
-    colab = url.replace("https://github.com", "https://colab.research.google.com/github")
-    return f"[![open in Colab]({place(COLAB_BADGE)})]({colab}/blob/main/notebooks/{notebook}){{ .badges }}"
+    return badges.open_in_colab(notebook, url, place(COLAB_BADGE)) + "{ .badges }"
 
 
 def notebook_page(path: Path, pictures: Path, url: str) -> str:
     """Returns a notebook as Markdown; its pictures are written into a folder beside the page."""
-    parts = [open_in_colab(path.name, url)]
+    parts = [open_in_colab(path.stem, url)]
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
@@ -136,20 +127,35 @@ def _shown(output: dict[str, Any], pictures: Path) -> list[str]:
 
 def demo_page(report: Path) -> str:
     """Returns the page of the live demo, with a link to the report where there is one."""
-    head = "# The live demo\n\n`make demo` trains a model on rendered pedestrians and writes a report of the result. "
-    head += "It shows the ranked list of every query, worst first, attention masks, curves and distances.\n\n"
     if report.exists():
-        return head + "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }\n"
-    return head + "This build contains no report, because `make demo` had not been run before `make docs`.\n"
+        link = "[Open the report of the latest run](files/report.html){ .md-button .md-button--primary }"
+    else:
+        link = "This build contains no report, because `make demo` had not been run before `make docs`."
+    return f"""# The live demo
+
+`make demo` renders 300 synthetic pedestrians, trains a model on them, evaluates it on 100 others, and writes a report
+of the result, `workdirs/walkers/report.html`. The [tutorial](tutorial.md) explains this run step by step.
+
+{link}
+
+The report shows the ranked list of every query, the worst first. These are four of the lists: the query on the left,
+then its ten nearest gallery images, with correct matches in green and wrong ones in red.
+
+![Ranked lists of four queries](walkers.jpg)
+
+It also contains the scores with their confidence intervals and how to read them, the attention masks of every query,
+the training curves, and the distances between images of the same person and of different people. The scores are in the
+[table of results](index.md#results).
+"""
 
 
 def gather(output: Path, report: Path = REPORT) -> None:
     """Writes all pages and files of the site into a folder, which is made anew."""
     shutil.rmtree(output, ignore_errors=True)
-    url = repository_url()
+    url = badges.repository_url()
     sources = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
     sources += [path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "docs").rglob("*.md"))]
-    texts, linked = {}, {COLAB_BADGE}
+    texts, linked = {}, {COLAB_BADGE, "docs/walkers.jpg"}
     for source in sources:
         texts[place(source)], found = fit_links((REPOSITORY / source).read_text(), source, url)
         linked |= found

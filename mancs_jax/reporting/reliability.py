@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mancs_jax.reporting.chart import COLOURS, GRID, Panel, document
+from mancs_jax.reporting.chart import COLOURS, GRID, LETTER, Panel, document
 
 SIZE, LEFT, BOTTOM, MARGIN = 360, 72, 52, 16  # pixels
 LEAST_PAIRS = 10  # of either kind, behind a point
@@ -26,11 +26,13 @@ def reliability_svg(rows: Sequence[Mapping[str, Any]]) -> str:
         return LEFT + (x - low) * scale, SIZE - (y - low) * scale
 
     parts = []
-    for power in np.arange(low, high + 1):
+    names = {power: f"{10.0**power:,.10g}" for power in np.arange(low, high + 1)}
+    every = np.ceil(LETTER * max(map(len, names.values())) / scale)  # names below the axis are side by side
+    for power, name in names.items():
         x, y = place(power, power)
         parts.append(f'<path d="M{x:.1f} {MARGIN}V{SIZE}M{LEFT} {y:.1f}H{LEFT + SIZE - MARGIN}" stroke="{GRID}"/>')
-        name = f"{10.0**power:,.10g}"
-        parts.append(f'<text x="{x:.1f}" y="{SIZE + 18}" text-anchor="middle">{name}</text>')
+        if (power - low) % every == 0:
+            parts.append(f'<text x="{x:.1f}" y="{SIZE + 18}" text-anchor="middle">{name}</text>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
     (x0, y0), (x1, y1) = place(low, low), place(high, high)
     parts.append(f'<path d="M{x0:.1f} {y0:.1f}L{x1:.1f} {y1:.1f}" stroke="{COLOURS[5]}" stroke-dasharray="5 4"/>')
