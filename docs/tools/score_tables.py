@@ -255,7 +255,7 @@ def thresholds(name: str) -> str:
             f"{one['max_distance']:.3f}",
             rates(one["set_on"]),
             rates(one["measured_on"]),
-            f"{10_000 * one['measured_on']['fpr']:.2g}",
+            f"{float(format(10_000 * one['measured_on']['fpr'], '.2g')):g}",  # 100, not 1e+02
             f"{other['max_distance']:.4f}",
             rates(other["measured_on"]),
         )
@@ -340,6 +340,7 @@ LEFT_OUT = {
     "Market-1501 and the other data set, 700 steps": "one_run",
     "the same, then another run of 700 steps": "two_runs",
     "both data sets with MixStyle, 700 steps": "mixstyle",
+    "both data sets with MixStyle, then another such run": "mixstyle_two_runs",
 }
 
 
