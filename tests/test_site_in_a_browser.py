@@ -74,7 +74,7 @@ def test_every_page_opens_from_disk(browser, site, width):
             found = tab.evaluate(MEASURE)
             signs = ("cut", "unloaded", "wide") if width == WIDTHS[0] else ("cut", "unloaded")
             faults += [f"{page.relative_to(site)}: {sign} {found[sign]}" for sign in signs if found[sign]]
-            if found["scrolled"] > 0 or found["letters"] < 80:
+            if found["scrolled"] > 0 or found["letters"] < 50:
                 faults.append(f"{page.relative_to(site)}: {found['scrolled']} too wide, {found['letters']} letters")
             links[page] = [of for of in map(file_of, found["links"]) if of]
             anchors[page] = set(found["anchors"])
