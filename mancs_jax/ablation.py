@@ -18,7 +18,7 @@ from mancs_jax.scoring import NETWORK
 from mancs_jax.workdir import Workdir
 
 SUMMARY = "ablation.json"
-FEWEST_SEEDS = 3  # of a confidence interval; that of two is twelve times as wide as their difference
+FEWEST_SEEDS = 3  # of a confidence interval; that of two is 13 times as wide as their difference
 SCORES = ("mAP", "mAP_plain", "mINP", "cmc")
 KEPT = (*SCORES, "step", "split", "dataset", "train_fingerprint", "versions", "git", "devices")
 # The addition of each row of Table 5, and the paper's gains in mAP and rank-1, in per cent (section 4.5), on

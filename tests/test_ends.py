@@ -85,7 +85,6 @@ def test_devices_that_are_not_there(platforms, extra, tmp_path):
     line = f"embed: JAX cannot use JAX_PLATFORMS={platforms} on this machine: unset it, or install JAX for this device"
     line += f", as pip install 'mancs_jax[{extra}]'"
     assert ended.returncode == 1 and ended.stderr.startswith(line) and ended.stderr.count("\n") == 1
-    assert f"mancs_jax[{'tpu' if platforms == 'tpu' else 'cuda12'}]" in ended.stderr
 
 
 def test_no_crash_while_jax_computes():

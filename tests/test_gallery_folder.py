@@ -17,7 +17,7 @@ from mancs_jax.gallery.entry import Added
 from mancs_jax.gallery.filters import Filter
 from mancs_jax.gallery.folder import TRANSACTION, read_csv
 from mancs_jax.gallery.gallery import Gallery
-from mancs_jax.inference.gallery import load_gallery
+from mancs_jax.inference.gallery import described_gallery, load_gallery
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -322,3 +322,9 @@ def test_forgetting_imports_no_jax(people):
         cwd=people,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
+
+
+def test_a_pipe_as_output_is_not_read(tmp_path):
+    """Reading it would wait for this process, which writes it later."""
+    os.mkfifo(tmp_path / "f.npz")
+    assert described_gallery(tmp_path / "f.npz") == ""

@@ -1,6 +1,7 @@
 """Two processes of two devices each train as one process of one device, which goes on from where they stopped."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -167,6 +168,32 @@ def test_process_0_of_a_cluster_out_of_reach(cluster, monkeypatch):
         ValueError, match=r"process 0 does not answer at (localhost|127\.0\.0\.1):6\d{4} \(.*\); it has"
     ):
         processes.start()
+
+
+def test_a_cluster_is_asked_without_a_proxy(monkeypatch):
+    """The metadata server of a TPU machine cannot be reached through one."""
+    from jax._src.clusters import ClusterEnv
+
+    def detect(*_):
+        assert not [name for name in os.environ if name.lower().endswith("_proxy")]
+        return "", 2, 0, None, None
+
+    monkeypatch.setenv("http_proxy", "http://proxy:8080")
+    monkeypatch.setattr(ClusterEnv, "auto_detect_unset_distributed_params", detect)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: None)
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    processes.start()
+    assert os.environ["http_proxy"] == "http://proxy:8080"
+
+
+@pytest.mark.parametrize("address", ["", "node0"])
+def test_an_address_without_a_port_is_left_to_jax(address, monkeypatch):
+    began = []
+    monkeypatch.setattr(processes, "_place_in_cluster", lambda: (address, 1))
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: began.append(options))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    processes.start()
+    assert len(began) == 1
 
 
 def test_jax_that_does_not_tell_of_its_cluster(monkeypatch):

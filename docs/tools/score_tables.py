@@ -262,11 +262,9 @@ def thresholds(name: str) -> str:
         for one, other in zip(card["euclidean"], card["cosine"], strict=True)
     ]
     alarms = "false alarms per query in 10,000 images"
-    accepted = [one["set_on"]["fpr"] * one["set_on"].get("pairs", 0) for one in card["euclidean"]]
-    pairs = [
-        f"{number:.0f} of {one['set_on']['pairs']:,}" for number, one in zip(accepted, card["euclidean"]) if number
-    ]
-    if len(pairs) == len(rows):  # cards of earlier versions do not have them
+    set_on = [one["set_on"] for one in card["euclidean"]]
+    if all("pairs" in of for of in set_on):  # cards of earlier versions do not have them
+        pairs = [f"{of['fpr'] * of['pairs']:.0f} of {of['pairs']:,}" for of in set_on]
         rows = [(*row, number) for row, number in zip(rows, pairs, strict=True)]
     distances = ["Euclidean distance", "FPR / TPR, calibration", "FPR / TPR, test set", alarms, "cosine distance"]
     more = ["accepted negative pairs, calibration"] if len(rows[0]) > len(distances) + 2 else []

@@ -40,7 +40,7 @@ def check_outputs(
 
 
 def _is_image_of(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether a file exists, has an image's name, and lies in a folder or is what a link in the folder leads to."""
+    """Whether a path is, or links to, an existing file in a folder, or is a link in it, with the name of an image."""
     whole = local_path(path)
     names = {_real(whole), _real(whole.parent) / whole.name}
     return local_path(folder).is_dir() and any(

@@ -39,9 +39,9 @@ def start(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -
         raise ValueError("--coordinator=HOST:PORT, --num_processes and --process_id go together")
     if coordinator and not _is_address(coordinator):
         raise ValueError(f"--coordinator={coordinator} is not HOST:PORT, as --coordinator=node0:12345")
-    with _joining():
+    with _joining(), _without_proxies():
         address, process = (coordinator, process_id) if all(given) else _place_in_cluster()
-    if process > 0:
+    if process > 0 and _is_address(address):  # of another one, JAX reports what it is
         _wait_for(address)
     # Only for CPU, where processes cannot communicate without it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")

@@ -77,7 +77,6 @@ def adapt(
       OSError: the files cannot be written.
       RuntimeError: one line: this process was forked from one that has computed.
       ValueError: one line: an argument or the CSV is wrong, images are damaged, or a camera has too few.
-      RuntimeError: one line: this process was forked from one that has computed already.
     """
     check_not_forked()
     folder = local_path(output)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8
 
-from mancs_jax.common.atomic_write import atomic_write
+from mancs_jax.common.atomic_write import atomic_write, is_opened
 from mancs_jax.common.image_suffixes import SUFFIXES
 from mancs_jax.common.local_path import local_path
 from mancs_jax.common.quoted import reason_of
@@ -311,6 +311,8 @@ def described_gallery(path: str | Path) -> str:
 
     The embeddings are not read.
     """
+    if is_opened(local_path(path)):  # reading a pipe would wait for its writer
+        return ""
     try:
         with np.load(os.path.realpath(local_path(path)), allow_pickle=False) as file:
             number, network = len(file["name"]), str(file["network"])
