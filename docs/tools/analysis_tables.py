@@ -37,7 +37,8 @@ def market1501_calibration() -> str:
     rows = []
     for distance in DISTANCES:
         of = _card()[distance]
-        for who, quality in (("held-out identities (set on)", of["set_on"]), ("query and gallery", of["measured_on"])):
+        fitted, tested = "held-out identities (used to fit the mapping)", "query and gallery"
+        for who, quality in ((fitted, of["set_on"]), (tested, of["measured_on"])):
             excess = f"{100 * (quality['cllr'] / quality['min_cllr'] - 1):.1f} %"
             pairs = f"{quality['num_positive_pairs']:,} / {quality['num_negative_pairs']:,}"
             rows.append((_words(distance), who, f"{quality['cllr']:.4f}", f"{quality['min_cllr']:.4f}", excess, pairs))
